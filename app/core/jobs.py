@@ -1,0 +1,178 @@
+"""A job is one sequence to generate, and the channel its tokens come back on.
+
+Made by an HTTP thread, worked on by the inference thread. Knows neither Flask nor torch. The
+HTTP thread reads ``Event``s; the inference thread writes them and asks ``stop_cause``.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from app.core.errors import QueueTimeoutError, RequestError, RequestTimeoutError
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How to choose tokens. Names, order and meaning as in transformers' ``GenerationConfig``.
+
+    ``temperature`` 0 is greedy (the samplers below are then not applied). ``top_k`` 0, ``top_p``
+    1 and ``min_p`` 0 are off. ``max_new_tokens`` >= 1. ``stop`` strings and the RE2
+    ``truncate_before_pattern``s are not part of the text that is returned.
+    """
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    truncate_before_pattern: tuple[str, ...] = ()
+    ignore_eos: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """Text that will not change any more; never half a character, never part of a stop string."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event of a sequence that ended well."""
+
+    finish_reason: FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The last event of a sequence that did not."""
+
+    error: RequestError
+
+
+Event = TextDelta | Finished | Failed
+
+
+@dataclass(slots=True)
+class Usage:
+    """Token counts, written by the inference thread."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+
+@dataclass(slots=True)
+class Timings:
+    """Points on ``time.monotonic()``, in seconds; None until reached."""
+
+    created_s: float = field(default_factory=time.monotonic)
+    started_s: float | None = None
+    first_token_s: float | None = None
+    finished_s: float | None = None
+
+    def as_ms(self) -> dict[str, float]:
+        """``queue_ms``, ``ttft_ms`` and ``total_ms`` since creation; what is not reached yet, as of now."""
+        now = time.monotonic()
+        points = {"queue_ms": self.started_s, "ttft_ms": self.first_token_s, "total_ms": self.finished_s}
+        return {name: round(((at or now) - self.created_s) * 1000, 1) for name, at in points.items()}
+
+
+class Job:
+    """One sequence: prompt ids, sampling, deadlines, and its events.
+
+    ``on_started`` runs once on the inference thread when the job leaves the queue; the place on
+    the board moves from waiting to running with it. Deadlines are ``time.monotonic()`` seconds.
+    """
+
+    def __init__(
+        self,
+        request_id: str,
+        prompt_ids: list[int],
+        params: SamplingParams,
+        *,
+        queue_deadline_s: float = float("inf"),
+        deadline_s: float = float("inf"),
+        on_started: Callable[[], None] | None = None,
+    ):
+        self.request_id = request_id
+        self.prompt_ids = prompt_ids
+        self.params = params
+        self.queue_deadline_s = queue_deadline_s
+        self.deadline_s = deadline_s
+        self.usage = Usage(prompt_tokens=len(prompt_ids))
+        self.timings = Timings()
+        self._on_started = on_started
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._cancelled_by: RequestError | None = None
+        self._ended = False
+
+    # HTTP thread
+
+    def cancel(self, error: RequestError) -> None:
+        """Ask the inference thread to stop this sequence before its next token."""
+        self._cancelled_by = error
+
+    def next_events(self, timeout_s: float) -> list[Event]:
+        """All events that are there, waiting at most ``timeout_s`` for the first; [] if none came."""
+        try:
+            events = [self._events.get(timeout=max(timeout_s, 0.0))]
+        except queue.Empty:
+            return []
+        while True:
+            try:
+                events.append(self._events.get_nowait())
+            except queue.Empty:
+                return events
+
+    # inference thread
+
+    def stop_cause(self, now_s: float) -> RequestError | None:
+        """Why this sequence must not go on, or None."""
+        if self._cancelled_by is not None:
+            return self._cancelled_by
+        if now_s >= self.deadline_s:
+            return RequestTimeoutError("the request took longer than its time limit")
+        if self.timings.started_s is None and now_s >= self.queue_deadline_s:
+            return QueueTimeoutError("the request waited in the queue longer than its time limit")
+        return None
+
+    @property
+    def has_ended(self) -> bool:
+        return self._ended
+
+    def start(self) -> None:
+        """The job leaves the queue: prefill begins."""
+        self.timings.started_s = time.monotonic()
+        if self._on_started is not None:
+            self._on_started()
+
+    def count_token(self) -> None:
+        """One more token was generated."""
+        if self.timings.first_token_s is None:
+            self.timings.first_token_s = time.monotonic()
+        self.usage.completion_tokens += 1
+
+    def emit_text(self, text: str) -> None:
+        self._events.put(TextDelta(text))
+
+    def finish(self, reason: FinishReason) -> None:
+        self._end(Finished(reason))
+
+    def fail(self, error: RequestError) -> None:
+        self._end(Failed(error))
+
+    def _end(self, event: Event) -> None:
+        assert not self._ended, "a job ends exactly once"
+        self._ended = True
+        self.timings.finished_s = time.monotonic()
+        self._events.put(event)

@@ -1,0 +1,115 @@
+"""All settings, read once from the environment and frozen.
+
+One field per ``FORKLIFT_`` variable with type, default, unit and bounds; the reference page and
+the CLI derive from the field descriptions. Unknown names stop the start.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from app.core.errors import SettingsError
+
+PREFIX = "FORKLIFT_"
+DEMO_MODEL = Path(__file__).resolve().parents[1] / "models" / "demo"
+# Threads beyond running and waiting requests: health checks and error answers must find one.
+THREAD_HEADROOM = 8
+
+
+class Settings(BaseModel):
+    """Settings of one server; build with ``load_settings``.
+
+    A plain model and not pydantic-settings: that reads ``os.environ`` whenever an instance is
+    made, and here the environment is an argument.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    model: str = Field(str(DEMO_MODEL), description="Path or hub id of the model to serve.")
+    model_name: str = Field("", description="Name in /v1/models and in answers; default: last part of MODEL.")
+    bind: str = Field("0.0.0.0:5000", description="Address to listen on, host:port.")
+    workers: int = Field(0, ge=0, le=256, description="Worker processes; 0: one per GPU group, or 1 on CPU.")
+    gpus_per_worker: int = Field(1, ge=1, le=64, description="GPUs that one worker sees.")
+    workers_per_gpu: int = Field(1, ge=1, le=64, description="Workers that share one GPU.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto never falls back to CPU silently.")
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field("auto", description="auto: the checkpoint's.")
+    trust_remote_code: bool = Field(False, description="Run Python code that lies beside the weights.")
+    revision: str | None = Field(None, description="Revision of a hub id.")
+    max_batch_size: int = Field(1, ge=1, le=1024, description="Sequences that one worker decodes together.")
+    max_context_tokens: int = Field(4096, ge=2, description="Prompt plus completion; never above the model's own.")
+    max_new_tokens: int = Field(512, ge=1, description="Upper bound of new tokens per request.")
+    default_new_tokens: int = Field(128, ge=1, description="New tokens where a request does not say.")
+    prefill_chunk_tokens: int = Field(256, ge=1, description="Prompt tokens per prefill step.")
+    prefix_cache: bool = Field(True, description="Reuse KV entries of a shared prompt prefix.")
+    max_queue: int = Field(10, ge=0, le=100_000, description="Requests waiting over all workers.")
+    queue_timeout_s: float = Field(30.0, gt=0, le=86_400, description="504 after waiting this long.")
+    request_timeout_s: float = Field(300.0, gt=0, le=86_400, description="504 after this total time.")
+    drain_timeout_s: float = Field(30.0, ge=0, le=3600, description="Time that running requests get after SIGTERM.")
+    load_timeout_s: float = Field(1800.0, gt=0, description="A model load that takes longer ends the worker.")
+    stall_timeout_s: float = Field(120.0, gt=0, description="No token for this long while active ends the worker.")
+    body_timeout_s: float = Field(20.0, gt=0, le=3600, description="408 when head and body take longer.")
+    write_timeout_s: float = Field(30.0, gt=0, le=3600, description="A client that reads nothing this long is dropped.")
+    max_body_bytes: int = Field(2_000_000, ge=1, description="Larger bodies are refused with 413.")
+    api_keys: tuple[str, ...] = Field((), repr=False, description="Comma-separated bearer keys.")
+    system_prompt: str | None = Field(None, description="Default system message of chat.")
+    http_threads: int = Field(0, ge=0, le=4096, description="0: MAX_BATCH_SIZE + MAX_QUEUE + 8.")
+    log_format: Literal["json", "console"] = Field("json", description="json: one object per line.")
+    log_prompts: bool = Field(False, description="Write prompts and completions to the log.")
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _split_keys(cls, value: object) -> object:
+        return tuple(key.strip() for key in value.split(",") if key.strip()) if isinstance(value, str) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derive(cls, values: dict[str, object]) -> dict[str, object]:
+        values = {name: value for name, value in values.items() if value != ""}
+        model = str(values.get("model") or DEMO_MODEL)
+        values.setdefault("model_name", "forklift-demo" if model == str(DEMO_MODEL) else Path(model.rstrip("/")).name)
+        return values
+
+    @model_validator(mode="after")
+    def _check(self) -> Settings:
+        if self.default_new_tokens > self.max_new_tokens:
+            raise ValueError("DEFAULT_NEW_TOKENS is above MAX_NEW_TOKENS")
+        if self.gpus_per_worker > 1 and self.workers_per_gpu > 1:
+            raise ValueError("GPUS_PER_WORKER and WORKERS_PER_GPU cannot both be above 1")
+        return self
+
+    @property
+    def num_http_threads(self) -> int:
+        """Threads per worker that parse, wait and write."""
+        return self.http_threads or self.max_batch_size + self.max_queue + THREAD_HEADROOM
+
+
+def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings from ``environ`` (default: the process's). Raises ``SettingsError`` with one line."""
+    environ = os.environ if environ is None else environ
+    given = {name[len(PREFIX) :].lower(): value for name, value in environ.items() if name.startswith(PREFIX)}
+    for name in given:
+        _require_known(name)
+    try:
+        return Settings.model_validate(given)
+    except ValidationError as error:
+        raise SettingsError(_one_line(error)) from None
+
+
+def _require_known(name: str) -> None:
+    if name in Settings.model_fields:
+        return
+    nearest = difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.0)[0]
+    raise SettingsError(f"unknown setting {PREFIX}{name.upper()}; did you mean {PREFIX}{nearest.upper()}?")
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    text = str(first["msg"]).removeprefix("Value error, ")
+    return f"{PREFIX}{place.upper()}: {text}" if place else text

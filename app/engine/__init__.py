@@ -1,0 +1,1 @@
+"""The engine: one inference thread per worker that turns jobs into tokens."""

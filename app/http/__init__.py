@@ -1,0 +1,1 @@
+"""HTTP: Flask factory, schemas, resources, streaming. Never touches a model."""

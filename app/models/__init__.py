@@ -1,0 +1,1 @@
+"""Models: device, loading, tokenizing, prompts. Run by the inference thread; torch is imported there."""

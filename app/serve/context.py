@@ -1,0 +1,66 @@
+"""What one worker process consists of; made in ``post_fork``, read by the WSGI application.
+
+The inference object is described by the part of it that the processes' room uses, so that this
+room imports neither the engine nor torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from app.core.errors import RequestError, StartError
+    from app.core.settings import Settings
+    from app.serve.admission import Admission
+    from app.serve.board import SlotBoard
+
+State = Literal["loading", "ready", "draining", "failed"]
+
+
+class InferenceHandle(Protocol):
+    """The inference thread as seen from the worker's main thread."""
+
+    def start(self) -> None:
+        """Start the thread: it loads the model, warms up and serves. Returns at once."""
+
+    def drain(self) -> None:
+        """Take no new jobs; fail the waiting ones with ``ShuttingDownError``; running ones go on."""
+
+    def cancel_all(self, error: RequestError) -> None:
+        """Fail every job, running or waiting, before its next token."""
+
+    def load_failure(self) -> StartError | None:
+        """Why the last attempt to load failed; None while loading or ready. The thread itself
+        tries again after a growing pause."""
+
+    def defect(self) -> str | None:
+        """Why this process must be replaced (thread dead, stalled, load too long, device
+        poisoned), or None. Cheap: asked about once a second."""
+
+
+@dataclass(frozen=True)
+class WorkerContext:
+    """One worker: its slot, its view of the board, its inference thread."""
+
+    settings: Settings
+    slot: int
+    board: SlotBoard
+    admission: Admission
+    inference: InferenceHandle
+
+
+_current: WorkerContext | None = None
+
+
+def set_current(context: WorkerContext) -> None:
+    """Remember this process's context; called once, in ``post_fork`` or by the development server."""
+    global _current
+    _current = context
+
+
+def current() -> WorkerContext:
+    """This process's context. Raises RuntimeError where none was made (e.g. ``--preload``)."""
+    if _current is None:
+        raise RuntimeError("no worker context: start with gunicorn.conf.py, `forklift serve` or `python wsgi.py`")
+    return _current
