@@ -21,9 +21,10 @@ FinishReason = Literal["stop", "length"]
 class SamplingParams:
     """How to choose tokens. Names, order and meaning as in transformers' ``GenerationConfig``.
 
-    ``temperature`` 0 is greedy (the samplers below are then not applied). ``top_k`` 0, ``top_p``
-    1 and ``min_p`` 0 are off. ``max_new_tokens`` >= 1. ``stop`` strings and the RE2
-    ``truncate_before_pattern``s are not part of the text that is returned.
+    ``temperature`` 0 is greedy: ``top_k``, ``top_p`` and ``min_p`` then change nothing, while
+    ``repetition_penalty`` still does, as in ``generate``. ``top_k`` 0, ``top_p`` 1 and ``min_p`` 0
+    are off. ``max_new_tokens`` >= 1. ``stop`` strings and the RE2 ``truncate_before_pattern``s are
+    not part of the text that is returned.
     """
 
     max_new_tokens: int

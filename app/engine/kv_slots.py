@@ -1,0 +1,164 @@
+"""Slot KV cache: one row per sequence, each row written at its own position.
+
+Stands in for transformers' ``DynamicCache`` in a model's forward pass. Rows are slots that
+sequences come and go in; a forward pass works on a window of neighbouring rows. Buffers grow by
+doubling, so a decode step never copies what is already there. Inference thread only; knows
+neither jobs nor sampling.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+INITIAL_CAPACITY_TOKENS = 256
+
+
+class Window:
+    """What the next forward pass touches: rows ``first .. first + count``, all layers alike.
+
+    ``positions`` holds, per row, how many entries are valid before the pass; the pass writes its
+    ``num_new`` entries behind them and attends to ``length`` entries.
+    """
+
+    def __init__(self) -> None:
+        self.set(0, [0], 1)
+
+    def set(self, first: int, positions: list[int], num_new: int, device: torch.device | None = None) -> None:
+        self.first = first
+        self.count = len(positions)
+        self.start = positions[0]
+        self.longest = max(positions)
+        self.length = self.longest + num_new
+        self.is_single = self.count == 1
+        if not self.is_single:
+            self.rows = torch.arange(first, first + self.count, device=device)
+            self.row_positions = torch.tensor(positions, device=device)
+
+
+class SlotLayer(CacheLayerMixin):
+    """Keys and values of one layer, each ``(num_slots, num_kv_heads, capacity, head_dim)``."""
+
+    is_croppable = False
+    is_sliding = False
+
+    def __init__(self, num_slots: int, max_tokens: int, window: Window):
+        super().__init__()
+        self.keys: torch.Tensor | None
+        self.values: torch.Tensor | None
+        self.num_slots = num_slots
+        self.max_tokens = max_tokens
+        self.window = window
+
+    @property
+    def capacity(self) -> int:
+        """Entries that fit a row before the buffers grow."""
+        return 0 if self.keys is None else self.keys.shape[2]
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        capacity = min(self.max_tokens, INITIAL_CAPACITY_TOKENS)
+        self.keys = self._empty(key_states, capacity)
+        self.values = self._empty(value_states, capacity)
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_args: Any, **_kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Store ``(count, num_kv_heads, num_new, head_dim)`` entries; return the window's rows, all entries."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        window = self.window
+        if window.length > self.capacity:
+            self._grow(window.length)
+        assert self.keys is not None and self.values is not None
+        return self._write(self.keys, key_states), self._write(self.values, value_states)
+
+    def _write(self, buffer: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        window = self.window
+        if window.is_single:
+            row = buffer[window.first : window.first + 1, :, : window.length]
+            row[:, :, window.start :].copy_(states)
+            return row
+        if states.shape[2] == 1:
+            buffer[window.rows, :, window.row_positions] = states[:, :, 0]
+        else:
+            offsets = torch.arange(states.shape[2], device=states.device)
+            at = window.row_positions[:, None] + offsets
+            buffer[window.rows[:, None], :, at] = states.transpose(1, 2)
+        return buffer[window.first : window.first + window.count, :, : window.length]
+
+    def swap_rows(self, a: int, b: int, num_tokens: int) -> None:
+        """Exchange the first ``num_tokens`` entries of two rows."""
+        for buffer in (self.keys, self.values):
+            if buffer is not None:
+                kept = buffer[a, :, :num_tokens].clone()
+                buffer[a, :, :num_tokens] = buffer[b, :, :num_tokens]
+                buffer[b, :, :num_tokens] = kept
+
+    def copy_row(self, source: int, target: int, num_tokens: int) -> None:
+        """Copy the first ``num_tokens`` entries of one row over another's."""
+        for buffer in (self.keys, self.values):
+            if buffer is not None:
+                buffer[target, :, :num_tokens] = buffer[source, :, :num_tokens]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.window.longest + query_length, 0
+
+    def get_seq_length(self) -> int:
+        return self.window.longest
+
+    def get_max_length(self) -> int:
+        return self.max_tokens
+
+    def reset(self) -> None:
+        """Give the memory back; the next pass starts with small buffers again."""
+        self.keys = self.values = None
+        self.is_initialized = False
+
+    def _grow(self, needed: int) -> None:
+        capacity = self.capacity
+        while capacity < needed:
+            capacity *= 2
+        capacity = min(max(capacity, needed), max(self.max_tokens, needed))
+        assert self.keys is not None and self.values is not None
+        self.keys = self._grown(self.keys, capacity)
+        self.values = self._grown(self.values, capacity)
+
+    @staticmethod
+    def _grown(old: torch.Tensor, capacity: int) -> torch.Tensor:
+        new = old.new_zeros((*old.shape[:2], capacity, old.shape[3]))
+        new[:, :, : old.shape[2]] = old
+        return new
+
+    def _empty(self, like: torch.Tensor, capacity: int) -> torch.Tensor:
+        # Zeros, not garbage: masked entries take part in attention with weight 0, and 0 x NaN is NaN.
+        return like.new_zeros((self.num_slots, like.shape[1], capacity, like.shape[3]))
+
+
+class SlotCache(Cache):
+    """The layers of one model, sharing one window."""
+
+    def __init__(self, num_layers: int, num_slots: int, max_tokens: int):
+        self.window = Window()
+        self.max_tokens = max_tokens
+        self.slot_layers = [SlotLayer(num_slots, max_tokens, self.window) for _ in range(num_layers)]
+        super().__init__(layers=list(self.slot_layers))
+
+    def swap_rows(self, a: int, b: int, num_tokens: int) -> None:
+        """Exchange the first ``num_tokens`` entries of two rows in every layer."""
+        if a != b:
+            for layer in self.slot_layers:
+                layer.swap_rows(a, b, num_tokens)
+
+    def copy_row(self, source: int, target: int, num_tokens: int) -> None:
+        """Copy the first ``num_tokens`` entries of one row over another's in every layer."""
+        for layer in self.slot_layers:
+            layer.copy_row(source, target, num_tokens)
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory held by the buffers at present."""
+        buffers = [buffer for layer in self.slot_layers for buffer in (layer.keys, layer.values)]
+        return sum(buffer.numel() * buffer.element_size() for buffer in buffers if buffer is not None)

@@ -1,0 +1,132 @@
+"""Which sequence owns which row of the KV cache, and what the rows still hold.
+
+Rows are kept in order: running ones first, then those being prefilled, then free ones. So a decode
+step works on the first rows of the buffers, with no gathering. A free row keeps its entries until
+a new sequence takes it; the one with the longest common prefix is taken first. Inference thread.
+"""
+
+from __future__ import annotations
+
+from app.engine.kv_slots import SlotCache
+from app.engine.sequence import Sequence
+
+
+class Row:
+    """One row: who has it, and the tokens whose entries it holds after its owner left."""
+
+    def __init__(self) -> None:
+        self.sequence: Sequence | None = None
+        self.kept: list[int] = []
+        self.last_used = 0
+
+    @property
+    def tokens(self) -> list[int]:
+        """Tokens whose entries are valid."""
+        return self.kept if self.sequence is None else self.sequence.tokens[: self.sequence.num_cached]
+
+
+class RowTable:
+    """Assigns rows and keeps them in order; ``cache`` follows every move."""
+
+    def __init__(self, cache: SlotCache, num_rows: int, reuse_prefix: bool):
+        self._cache = cache
+        self._rows = [Row() for _ in range(num_rows)]
+        self._reuse_prefix = reuse_prefix
+        self._clock = 0
+        self.num_running = 0
+        self.num_prefilling = 0
+
+    @property
+    def num_free(self) -> int:
+        return len(self._rows) - self.num_running - self.num_prefilling
+
+    @property
+    def running(self) -> list[Sequence]:
+        """Sequences in rows 0, 1, .. in order."""
+        return [_owner(row) for row in self._rows[: self.num_running]]
+
+    @property
+    def prefilling(self) -> list[Sequence]:
+        """Sequences that wait for, or are in, prefill: first come first."""
+        rows = self._rows[self.num_running : self.num_running + self.num_prefilling]
+        return sorted((_owner(row) for row in rows), key=lambda sequence: sequence.job.timings.created_s)
+
+    def index(self, sequence: Sequence) -> int:
+        """The row that ``sequence`` has at present."""
+        return next(i for i, row in enumerate(self._rows) if row.sequence is sequence)
+
+    def take(self, sequence: Sequence) -> None:
+        """Give ``sequence`` a free row, keeping the entries of a prefix it shares.
+
+        At least one prompt token is left to prefill, since its logits choose the next one.
+        """
+        prompt = sequence.job.prompt_ids
+        first_free = self.num_running + self.num_prefilling
+        shared = {i: self._shared(self._rows[i].tokens, prompt) for i in range(len(self._rows))}
+        free = range(first_free, len(self._rows))
+        chosen = max(free, key=lambda i: (shared[i], -self._rows[i].last_used))
+        donor = max(range(len(self._rows)), key=lambda i: shared[i])
+        if shared[donor] > shared[chosen]:
+            # The donor is busy: its sequence goes on, so its entries are copied, over the oldest row.
+            chosen = min(free, key=lambda i: self._rows[i].last_used)
+            self._cache.copy_row(donor, chosen, shared[donor])
+        row = self._rows[chosen]
+        row.kept = []
+        row.sequence = sequence
+        sequence.num_cached = sequence.job.usage.cached_tokens = shared[donor]
+        self._swap(chosen, first_free)
+        self.num_prefilling += 1
+
+    def start_running(self, sequence: Sequence) -> None:
+        """``sequence`` is prefilled: move it to the rows that decode together."""
+        self._swap(self.index(sequence), self.num_running)
+        self.num_prefilling -= 1
+        self.num_running += 1
+
+    def release(self, sequence: Sequence, *, is_valid: bool = True) -> None:
+        """Free the row of ``sequence``; its entries stay for reuse unless they may be wrong."""
+        at = self.index(sequence)
+        row = self._rows[at]
+        row.kept = row.tokens if is_valid else []
+        row.sequence = None
+        self._clock += 1
+        row.last_used = self._clock
+        if at < self.num_running:
+            self.num_running -= 1
+            self._swap(at, self.num_running)
+            self._swap(self.num_running, self.num_running + self.num_prefilling)
+        else:
+            self.num_prefilling -= 1
+            self._swap(at, self.num_running + self.num_prefilling)
+
+    def forget(self) -> None:
+        """No row holds valid entries any more (the buffers were given back)."""
+        for row in self._rows:
+            row.kept = []
+
+    def _shared(self, held: list[int], prompt: list[int]) -> int:
+        return common_prefix(held, prompt[:-1]) if self._reuse_prefix else 0
+
+    def _swap(self, a: int, b: int) -> None:
+        if a == b:
+            return
+        rows = self._rows
+        self._cache.swap_rows(a, b, max(len(rows[a].tokens), len(rows[b].tokens)))
+        rows[a], rows[b] = rows[b], rows[a]
+
+
+def common_prefix(a: list[int], b: list[int]) -> int:
+    """Number of equal items at the front, by bisection over slices (compared in C)."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _owner(row: Row) -> Sequence:
+    assert row.sequence is not None
+    return row.sequence

@@ -1,0 +1,41 @@
+"""Which device and precision the model gets. Runs on the inference thread; imports torch.
+
+The GPUs of this worker's slot are the only ones that CUDA can see: ``post_fork`` sets
+``CUDA_VISIBLE_DEVICES`` before torch is imported. Knows nothing of slots.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+import torch
+
+from app.core.errors import DeviceError
+
+
+def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """The device to load on.
+
+    Raises ``DeviceError`` instead of falling back to the CPU when a GPU was asked for, or was
+    promised by ``CUDA_VISIBLE_DEVICES`` (a container that lost its GPU must not serve slowly).
+    """
+    if wanted == "cpu":
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda", 0)
+    promised = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if wanted == "cuda" or promised not in ("", "-1", "NoDevFiles"):
+        reason = f"CUDA_VISIBLE_DEVICES is {promised!r}" if promised else "FORKLIFT_DEVICE is cuda"
+        raise DeviceError(
+            f"{reason}, but torch {torch.__version__} cannot use a GPU here "
+            "(check the driver and the torch build, or set FORKLIFT_DEVICE=cpu)"
+        )
+    return torch.device("cpu")
+
+
+def choose_dtype(wanted: Literal["auto", "float32", "float16", "bfloat16"]) -> torch.dtype | Literal["auto"]:
+    """The dtype argument for ``from_pretrained``; ``auto`` keeps the checkpoint's own."""
+    if wanted == "auto":
+        return "auto"
+    return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[wanted]
