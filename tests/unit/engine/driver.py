@@ -1,0 +1,72 @@
+"""Drives a ``Generator`` without threads, and keeps the tokens of each job for comparison."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import torch
+
+from app.core.jobs import Event, Failed, Finished, Job, SamplingParams, TextDelta
+from app.core.settings import load_settings
+from app.engine.generation import Generator
+from app.engine.sequence import Sequence
+from app.models.loader import load_checkpoint
+from app.models.text_model import TextModel
+
+
+def load(folder: Path, **environ: str) -> TextModel:
+    settings = load_settings({"FORKLIFT_MODEL": str(folder), **environ})
+    return TextModel("tiny", load_checkpoint(settings, lambda _: None), settings.max_context_tokens)
+
+
+def generator_of(model: TextModel, *, num_slots: int = 1, chunk: int = 256, reuse_prefix: bool = True) -> Generator:
+    return Generator(model, num_slots=num_slots, prefill_chunk_tokens=chunk, reuse_prefix=reuse_prefix)
+
+
+def greedy_reference(model: TextModel, prompt: list[int], num_new: int, **options: object) -> list[int]:
+    """What transformers' own loop makes of ``prompt``."""
+    ids = torch.tensor([prompt])
+    output = model.checkpoint.model.generate(
+        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=num_new, **options
+    )
+    return output[0, len(prompt) :].tolist()
+
+
+def random_prompt(rng: random.Random, length: int) -> list[int]:
+    return [rng.randrange(8, 380) for _ in range(length)]
+
+
+def greedy_job(prompt: list[int], num_new: int) -> Job:
+    return Job("test", prompt, SamplingParams(num_new, ignore_eos=True))
+
+
+class TokenLog:
+    """Tokens in the order in which the engine accepted them, per job."""
+
+    def __init__(self, monkeypatch):
+        self._tokens: dict[Job, list[int]] = {}
+        accept = Sequence.accept
+
+        def logged(sequence: Sequence, token: int) -> None:
+            self._tokens.setdefault(sequence.job, []).append(token)
+            accept(sequence, token)
+
+        monkeypatch.setattr(Sequence, "accept", logged)
+
+    def of(self, job: Job) -> list[int]:
+        return self._tokens.get(job, [])
+
+
+def run(generator: Generator, *jobs: Job) -> None:
+    for job in jobs:
+        generator.add(job)
+    while generator.has_work:
+        generator.step()
+
+
+def outcome(job: Job) -> tuple[str, Event]:
+    """The joined text and the last event of a job that has ended."""
+    events = job.next_events(0)
+    assert isinstance(events[-1], Finished | Failed)
+    return "".join(event.text for event in events if isinstance(event, TextDelta)), events[-1]

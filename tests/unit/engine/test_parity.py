@@ -1,0 +1,72 @@
+"""The slot engine and transformers' own ``generate`` agree token for token, in float32."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from tests.tiny_models import SLOT_FAMILIES
+from tests.unit.engine.driver import TokenLog, generator_of, greedy_job, greedy_reference, load, random_prompt, run
+
+NUM_NEW = 24
+
+
+@pytest.mark.parametrize("family", SLOT_FAMILIES)
+@pytest.mark.parametrize("chunk", [50, 17, 512])
+def test_serial_greedy_output_equals_generate(model_folder, monkeypatch, family, chunk):
+    model = load(model_folder(family))
+    log = TokenLog(monkeypatch)
+    generator = generator_of(model, chunk=chunk)
+    rng = random.Random(chunk)
+    for length in (1, 17, 300):
+        prompt = random_prompt(rng, length)
+        job = greedy_job(prompt, NUM_NEW)
+        run(generator, job)
+        assert log.of(job) == greedy_reference(model, prompt, NUM_NEW, eos_token_id=None)
+
+
+@pytest.mark.parametrize("family", SLOT_FAMILIES)
+@pytest.mark.parametrize("num_slots", [2, 5, 16])
+def test_batched_greedy_output_with_random_joins_equals_generate(model_folder, monkeypatch, family, num_slots):
+    model = load(model_folder(family))
+    log = TokenLog(monkeypatch)
+    generator = generator_of(model, num_slots=num_slots, chunk=70)
+    rng = random.Random(num_slots)
+    prompts = [random_prompt(rng, rng.choice((1, 3, 17, 64, 65, 200))) for _ in range(12)]
+    prompts += [prompts[0], prompts[5] + [9], prompts[3][:40] + prompts[2], prompts[5]]
+    jobs = [greedy_job(prompt, rng.randrange(1, NUM_NEW)) for prompt in prompts]
+    to_come = list(jobs)
+    while to_come or generator.has_work:
+        if to_come and rng.random() < 0.4:
+            generator.add(to_come.pop(0))
+        generator.step()
+    for job, prompt in zip(jobs, prompts, strict=True):
+        expected = greedy_reference(model, prompt, job.params.max_new_tokens, eos_token_id=None)
+        assert log.of(job) == expected
+    assert sum(job.usage.cached_tokens for job in jobs) > 0
+
+
+@pytest.mark.parametrize("reuse_prefix", [True, False])
+def test_a_warm_prefix_changes_no_token(model_folder, monkeypatch, reuse_prefix):
+    model = load(model_folder("qwen2"))
+    log = TokenLog(monkeypatch)
+    generator = generator_of(model, chunk=64, reuse_prefix=reuse_prefix)
+    prompt = random_prompt(random.Random(3), 150)
+    first, again, longer = (greedy_job(p, NUM_NEW) for p in (prompt, prompt, [*prompt, 11, 12]))
+    for job in (first, again, longer):
+        run(generator, job)
+        assert log.of(job) == greedy_reference(model, job.prompt_ids, NUM_NEW, eos_token_id=None)
+    assert again.usage.cached_tokens == (149 if reuse_prefix else 0)
+    assert longer.usage.cached_tokens == (150 if reuse_prefix else 0)
+
+
+def test_a_repetition_penalty_equals_generates(model_folder, monkeypatch):
+    model = load(model_folder("llama"))
+    log = TokenLog(monkeypatch)
+    prompt = random_prompt(random.Random(5), 40)
+    job = greedy_job(prompt, NUM_NEW)
+    object.__setattr__(job.params, "repetition_penalty", 1.3)
+    run(generator_of(model), job)
+    assert log.of(job) == greedy_reference(model, prompt, NUM_NEW, eos_token_id=None, repetition_penalty=1.3)
+    assert log.of(job) != greedy_reference(model, prompt, NUM_NEW, eos_token_id=None)

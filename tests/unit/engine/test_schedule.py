@@ -1,0 +1,160 @@
+"""Random schedules of arrivals, cancellations, deadlines and failures: nothing is lost or mixed up."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app.core.errors import InternalError, QueueTimeoutError, RequestTimeoutError, ShuttingDownError
+from app.core.jobs import Failed, Finished, Job, SamplingParams
+from tests.unit.engine.driver import TokenLog, generator_of, greedy_job, greedy_reference, load, outcome, run
+
+ACTIONS = st.lists(
+    st.tuples(
+        st.sampled_from(["arrive", "arrive", "step", "step", "step", "cancel", "expire", "fail"]),
+        st.integers(0, 10_000),
+    ),
+    max_size=40,
+)
+
+
+@pytest.fixture(scope="module")
+def model(model_folder):
+    return load(model_folder("qwen2"))
+
+
+@given(ACTIONS, st.integers(1, 4), st.sampled_from([7, 64]))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_job_ends_once_and_has_only_its_own_tokens(model, references, actions, num_slots, chunk):
+    with pytest.MonkeyPatch.context() as patch:
+        log = TokenLog(patch)
+        generator = generator_of(model, num_slots=num_slots, chunk=chunk)
+        jobs: list[Job] = []
+        for action, number in actions:
+            if action == "arrive":
+                prompt = references.prompts[number % len(references.prompts)]
+                jobs.append(greedy_job(prompt, 1 + number % 8))
+                generator.add(jobs[-1])
+            elif action == "step":
+                generator.step()
+            elif action == "fail":
+                with patch.context() as broken:
+                    broken.setattr(generator, "_forward", _raise)
+                    generator.step()
+            elif jobs and action == "cancel":
+                jobs[number % len(jobs)].cancel(ShuttingDownError("gone"))
+            elif jobs:
+                jobs[number % len(jobs)].deadline_s = time.monotonic() - 1
+        while generator.has_work:
+            generator.step()
+    for job in jobs:
+        _, end = outcome(job)
+        expected = references.of(job)
+        assert log.of(job) == expected[: len(log.of(job))]
+        assert isinstance(end, Finished) == (log.of(job) == expected)
+    assert generator._rows.num_free == num_slots
+
+
+class References:
+    """Greedy continuations of a few prompts that share prefixes."""
+
+    def __init__(self, model):
+        rng = random.Random(1)
+        base = [rng.randrange(8, 380) for _ in range(90)]
+        self.prompts = [base[:5], base[:40], base, [*base[:40], 9, 10, 11], [20], base[3:30]]
+        self._tokens = {tuple(p): greedy_reference(model, p, 8, eos_token_id=None) for p in self.prompts}
+
+    def of(self, job: Job) -> list[int]:
+        return self._tokens[tuple(job.prompt_ids)][: job.params.max_new_tokens]
+
+
+@pytest.fixture(scope="module")
+def references(model):
+    return References(model)
+
+
+def _raise(*_args: object) -> torch.Tensor:
+    raise RuntimeError("the model broke")
+
+
+def test_jobs_are_served_in_the_order_of_their_arrival(model):
+    generator = generator_of(model)
+    jobs = [greedy_job([9, 8, 10], 3) for _ in range(5)]
+    run(generator, *jobs)
+    ends = [job.timings.finished_s for job in jobs]
+    assert ends == sorted(ends)
+
+
+def test_a_job_that_fails_leaves_the_next_one_unharmed(model, monkeypatch):
+    log = TokenLog(monkeypatch)
+    generator = generator_of(model)
+    broken, whole = greedy_job([9, 8, 10], 6), greedy_job([9, 8, 10], 6)
+    forward, calls = generator._forward, []
+
+    def failing(*args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise RuntimeError("the model broke at token 3")
+        return forward(*args)
+
+    monkeypatch.setattr(generator, "_forward", failing)
+    run(generator, broken, whole)
+    _, end = outcome(broken)
+    assert isinstance(end, Failed)
+    assert isinstance(end.error, InternalError)
+    assert "broke" not in end.error.message
+    assert len(log.of(broken)) == 2
+    assert log.of(whole) == greedy_reference(model, [9, 8, 10], 6, eos_token_id=None)
+
+
+def test_a_job_over_its_queue_deadline_never_starts(model):
+    generator = generator_of(model)
+    started = []
+    job = Job("late", [9], SamplingParams(4), queue_deadline_s=0.0, on_started=lambda: started.append(1))
+    run(generator, job)
+    _, end = outcome(job)
+    assert isinstance(end.error, QueueTimeoutError)
+    assert not started
+
+
+def test_a_deadline_ends_a_running_job_at_the_next_token(model):
+    generator = generator_of(model)
+    job = greedy_job([9, 8], 500)
+    generator.add(job)
+    for _ in range(3):
+        generator.step()
+    job.deadline_s = time.monotonic()
+    generator.step()
+    _, end = outcome(job)
+    assert isinstance(end.error, RequestTimeoutError)
+    assert not generator.has_work
+
+
+def test_stop_strings_end_a_job_and_stay_out_of_its_text(model):
+    generator = generator_of(model)
+    free = greedy_job([30, 40, 50], 40)
+    run(generator, free)
+    text, _ = outcome(free)
+    stop = text[10:13]
+    stopped = Job("stop", [30, 40, 50], SamplingParams(40, ignore_eos=True, stop=(stop,)))
+    run(generator, stopped)
+    cut, end = outcome(stopped)
+    assert end == Finished("stop")
+    assert cut == text[: text.index(stop)]
+    assert stopped.usage.completion_tokens < free.usage.completion_tokens
+
+
+def test_an_end_token_finishes_a_job_unless_it_is_ignored(model, monkeypatch):
+    tokens = greedy_reference(model, [30, 40, 50], 8, eos_token_id=None)
+    monkeypatch.setattr(model, "eos_ids", frozenset({tokens[4]}))
+    ended = Job("eos", [30, 40, 50], SamplingParams(8))
+    ignored = greedy_job([30, 40, 50], 8)
+    run(generator_of(model), ended, ignored)
+    assert outcome(ended)[1] == Finished("stop")
+    assert ended.usage.completion_tokens == tokens.index(tokens[4]) + 1
+    assert outcome(ignored)[1] == Finished("length")
