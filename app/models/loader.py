@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -49,11 +50,12 @@ def load_checkpoint(settings: Settings, progress: Progress) -> Checkpoint:
         progress(0.2)
         tokenizer = AutoTokenizer.from_pretrained(source, **where)
         progress(0.3)
-        model = AutoModelForCausalLM.from_pretrained(
+        model, report = AutoModelForCausalLM.from_pretrained(
             source,
             config=config,
             dtype=choose_dtype(settings.dtype),
             use_safetensors=True,
+            output_loading_info=True,
             device_map={"": device} if device.type != "cpu" else None,
             **where,
         )
@@ -63,6 +65,8 @@ def load_checkpoint(settings: Settings, progress: Progress) -> Checkpoint:
         raise ModelLoadError(f"not enough GPU memory to load {source}") from error
     except Exception as error:
         raise ModelLoadError(f"cannot load the model {source}: {first_line(error)}") from error
+    check_tokenizer(source, tokenizer)
+    check_weights(source, report)
     progress(0.8)
     return Checkpoint(model.eval().requires_grad_(False), tokenizer, device)
 
@@ -80,6 +84,20 @@ def check_folder(source: str) -> None:
         pickled = sorted(path.name for path in folder.glob("*.bin"))
         hint = f"; {pickled[0]} is a pickle file, which is never loaded" if pickled else ""
         raise ModelLoadError(f"the model folder {source} has no *.safetensors weights{hint}")
+
+
+def check_tokenizer(source: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Without its files transformers makes a tokenizer with an empty vocabulary."""
+    if not tokenizer("def f(x): return x", add_special_tokens=False)["input_ids"]:
+        raise ModelLoadError(f"the model {source} has no tokenizer (tokenizer.json or its family's files)")
+
+
+def check_weights(source: str, report: dict[str, Any]) -> None:
+    """transformers gives weights that the files lack random values, and says so in a warning only."""
+    wrong = sorted(map(str, report["missing_keys"])) + sorted(map(str, report["mismatched_keys"]))
+    if wrong:
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise ModelLoadError(f"the weights of {source} do not fit its config: {wrong[0]}{more}")
 
 
 def first_line(error: BaseException) -> str:

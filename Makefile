@@ -1,0 +1,45 @@
+# `make help` lists the targets. Every target works in a fresh clone: it makes the environment it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INPUTS := setup.cfg pyproject.toml constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+URL := http://127.0.0.1:5000
+
+.PHONY: help run test lint format benchmark clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+$(VENV)/installed: $(INPUTS)
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(PIP) --editable '.[test,lint]'
+	@touch $@
+
+# In a process group of its own (set -m), so that ctrl-C reaches the server alone and make ends with its exit code.
+run: $(VENV)/installed  ## serve the demo model on port 5000
+	@echo "Forklift is starting on port 5000. When /readyz says ready, try:"
+	@echo "  curl -X POST $(URL) -H 'Content-Type: application/json' -d '{\"data\":\"#print hello world function\"}'"
+	@set -m; PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/gunicorn wsgi:app
+
+test: $(VENV)/installed-dev  ## the default test suite
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-dev  ## ruff and strict mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/installed-dev  ## rewrite the code in the house's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+benchmark: $(VENV)/installed-dev  ## HTTP against in process against generate, side by side
+	$(BIN)/python -m benchmarks.overhead
+
+clean:  ## remove the environment and what was built
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
