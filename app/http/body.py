@@ -1,0 +1,78 @@
+"""Reads a request's body: content type, size, encoding, then the schema.
+
+HTTP threads. The size limit is Flask's ``MAX_CONTENT_LENGTH``, which also bounds chunked bodies.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+from flask import request
+
+from app.core.errors import (
+    BadRequestError,
+    InvalidParameterError,
+    UnsupportedMediaTypeError,
+    UnsupportedParameterError,
+)
+from app.http.schemas.common import StrictBody
+from app.http.strict_json import parse_object
+
+JSON_TYPE = "application/json"
+FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
+
+Body = TypeVar("Body", bound=StrictBody)
+
+
+def read_body(schema: type[Body]) -> Body:
+    """The validated JSON body. Raises a ``RequestError`` or pydantic's ``ValidationError``."""
+    return schema.model_validate(read_object())
+
+
+def read_object() -> dict[str, Any]:
+    """The JSON object in the body, not validated."""
+    require_type(JSON_TYPE)
+    return parse_object(request.get_data())
+
+
+def require_type(*allowed: str) -> None:
+    """Raise ``UnsupportedMediaTypeError`` unless the body is of an allowed type, in UTF-8."""
+    if request.mimetype not in allowed:
+        raise UnsupportedMediaTypeError(f"send the body with Content-Type: {' or '.join(allowed)}")
+    charset = request.mimetype_params.get("charset", "utf-8").lower()
+    if charset not in ("utf-8", "utf8"):
+        raise UnsupportedMediaTypeError("the charset of the body must be utf-8")
+
+
+def read_form_field(name: str) -> str:
+    """The one field of an HTML form body; other fields are refused by name."""
+    require_type(*FORM_TYPES)
+    fields = _multipart_fields() if request.mimetype == FORM_TYPES[1] else _urlencoded_fields()
+    for other, _ in fields:
+        if other != name:
+            raise UnsupportedParameterError(f"unknown form field {other[:100]!r}", param=other[:100])
+    if len(fields) != 1:
+        raise InvalidParameterError(f"{name}: send this form field once", param=name)
+    return fields[0][1]
+
+
+def _urlencoded_fields() -> list[tuple[str, str]]:
+    raw = request.get_data()
+    try:
+        return parse_qsl(raw.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=100)
+    except UnicodeDecodeError:
+        raise BadRequestError("the form is not UTF-8") from None
+    except ValueError:
+        raise BadRequestError("the form has too many fields") from None
+
+
+def _multipart_fields() -> list[tuple[str, str]]:
+    # Werkzeug decodes with replacement: the sign may only come from the text itself.
+    raw = request.get_data()
+    fields = list(request.form.items(multi=True))
+    if request.files:
+        raise BadRequestError("send form fields, not files")
+    if any("\ufffd" in value for _, value in fields) and "\ufffd".encode() not in raw:
+        raise BadRequestError("the form is not UTF-8")
+    return fields

@@ -1,0 +1,45 @@
+"""Makes the Flask application of one worker. Knows neither torch nor Gunicorn."""
+
+from __future__ import annotations
+
+import time
+
+from flask import Flask
+
+from app.http import auth, request_log
+from app.http.generation import Generator
+from app.http.resources.legacy import Root
+from app.http.resources.native import Chat, Complete
+from app.http.resources.openai import Model, Models
+from app.http.resources.system import Livez, Readyz
+from app.http.restful import JsonApi, Route
+from app.http.service import Service
+from app.http.sse import PING_INTERVAL_S
+from app.serve.context import WorkerContext, current
+
+ROUTES: dict[str, type[Route]] = {
+    "/": Root,
+    "/complete": Complete,
+    "/chat": Chat,
+    "/v1/models": Models,
+    "/v1/models/<path:name>": Model,
+    "/livez": Livez,
+    "/readyz": Readyz,
+}
+
+
+def create_app(context: WorkerContext | None = None, *, ping_interval_s: float = PING_INTERVAL_S) -> Flask:
+    """The WSGI application of the worker that ``context`` describes; default: this process's."""
+    context = current() if context is None else context
+    settings = context.settings
+    app = Flask("app", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_body_bytes
+    # `//complete` is no route: a redirect would lose the body.
+    app.url_map.merge_slashes = False
+    request_log.init_app(app, context)
+    auth.init_app(app, settings.api_keys)
+    api = JsonApi(app)
+    service = Service(context, Generator(context), ping_interval_s, created_s=int(time.time()))
+    for url, route in ROUTES.items():
+        api.add_resource(route, url, resource_class_kwargs={"service": service})
+    return app

@@ -1,0 +1,88 @@
+"""How long a request may wait and how many tokens it may generate. Pure functions."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+
+from app.core.errors import ContextLengthError, InvalidParameterError
+from app.core.settings import Settings
+from app.http.schemas.common import GenerationOptions
+
+TIMEOUT_HEADER = "X-Request-Timeout-S"
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Points on ``time.monotonic()``, in seconds; ``own_s`` is the caller's limit, None without one."""
+
+    own_s: float | None
+    queue_s: float
+    total_s: float
+
+    @classmethod
+    def from_now(cls, settings: Settings, header: str | None) -> Deadlines:
+        """The server's limits, shortened by the caller's header. Raises ``InvalidParameterError``."""
+        own_s = parse_seconds(header) if header is not None else None
+        limits = (settings.queue_timeout_s, settings.request_timeout_s)
+        queue_s, total_s = (limit if own_s is None else min(limit, own_s) for limit in limits)
+        now_s = time.monotonic()
+        return cls(own_s, now_s + queue_s, now_s + total_s)
+
+
+def parse_seconds(header: str) -> float:
+    """A positive number of seconds in plain decimal notation."""
+    seconds = float(header) if _SECONDS.fullmatch(header.strip()) else 0.0
+    if seconds <= 0:
+        raise InvalidParameterError(f"{TIMEOUT_HEADER}: must be a number of seconds above 0", param=TIMEOUT_HEADER)
+    return seconds
+
+
+def num_new_tokens(options: GenerationOptions, num_prompt: int, context_tokens: int, settings: Settings) -> int:
+    """Tokens that this request may generate.
+
+    Explicit sizes that do not fit are refused; the server's default shrinks to what fits.
+    ``max_length`` bounds the sum, so MAX_NEW_TOKENS may end such a completion first, with the
+    finish reason ``length``.
+    """
+    _check_prompt(options.prompt_param, num_prompt, context_tokens)
+    room = context_tokens - num_prompt
+    if options.max_new_tokens is not None:
+        return _explicit(options.max_new_tokens, num_prompt, room, settings.max_new_tokens)
+    if options.total_tokens is not None:
+        return min(_of_total(options.total_tokens, num_prompt, context_tokens), settings.max_new_tokens)
+    return min(settings.default_new_tokens, room)
+
+
+def _check_prompt(param: str, num_prompt: int, context_tokens: int) -> None:
+    if num_prompt < 1:
+        raise InvalidParameterError(f"{param}: must hold at least one token", param=param)
+    if num_prompt >= context_tokens:
+        text = f"{param}: {num_prompt} tokens leave no room in the context of {context_tokens} tokens"
+        raise ContextLengthError(text, param=param)
+
+
+def _explicit(wanted: int, num_prompt: int, room: int, bound: int) -> int:
+    if wanted > bound:
+        text = f"max_new_tokens: {_shown(wanted)} is above this server's bound of {bound}"
+        raise InvalidParameterError(text, param="max_new_tokens")
+    if wanted > room:
+        text = f"max_new_tokens: {num_prompt} prompt tokens leave room for {room} tokens, not for {wanted}"
+        raise ContextLengthError(text, param="max_new_tokens")
+    return wanted
+
+
+def _of_total(total: int, num_prompt: int, context_tokens: int) -> int:
+    if total > context_tokens:
+        text = f"max_length: {_shown(total)} is above the context of {context_tokens} tokens"
+        raise ContextLengthError(text, param="max_length")
+    if total <= num_prompt:
+        text = f"max_length: {total} leaves no room after a prompt of {num_prompt} tokens"
+        raise ContextLengthError(text, param="max_length")
+    return total - num_prompt
+
+
+def _shown(number: int) -> str:
+    return str(number) if number < 10**12 else "this"

@@ -1,0 +1,111 @@
+"""Request ids, and one log line per request.
+
+HTTP threads. The record lives in ``flask.g`` while the request is handled; a streamed answer keeps
+it until the server closes the response.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask, Response, g, request
+
+from app.core.errors import RequestError
+from app.core.logging import get_logger
+from app.serve.context import WorkerContext
+
+if TYPE_CHECKING:
+    from app.http.generation import Generation
+
+PROBES = frozenset({"/livez", "/readyz"})
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+log = get_logger("http")
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """What the log line of one request will say."""
+
+    request_id: str
+    route: str
+    worker: int | None
+    log_prompts: bool
+    started_s: float = field(default_factory=time.monotonic)
+    model: str | None = None
+    recordid: str | int | None = None
+    prompt: object = None
+    generation: Generation | None = None
+    error: RequestError | None = None
+
+    def emit(self, status: int) -> None:
+        """Write the line; probes only at debug level, or they would drown the rest."""
+        write = log.debug if self.route in PROBES else log.info
+        write("request", **self._line(status))
+
+    def _line(self, status: int) -> dict[str, Any]:
+        line: dict[str, Any] = {
+            "request_id": self.request_id,
+            "recordid": self.recordid,
+            "route": self.route,
+            "model": self.model,
+            "worker": self.worker,
+            "status": status,
+            "queue_ms": None,
+            "ttft_ms": None,
+            "total_ms": round((time.monotonic() - self.started_s) * 1000, 1),
+            "prompt_tokens": None,
+            "completion_tokens": None,
+            "finish_reason": None,
+        }
+        error = self.error
+        if self.generation is not None:
+            line |= self.generation.log_fields()
+            error = error or self.generation.error
+        line["error"] = error.code if error else None
+        if self.log_prompts and self.prompt is not None:
+            line["prompt"] = self.prompt
+            line["completion"] = self.generation.text if self.generation else None
+        return line
+
+
+def record() -> RequestRecord:
+    """The record of the request that this thread handles."""
+    found: RequestRecord = g.record
+    return found
+
+
+def init_app(app: Flask, context: WorkerContext) -> None:
+    """Open a record before each request; return its id and write its line after."""
+
+    @app.before_request
+    def open_record() -> None:
+        route = request.url_rule.rule if request.url_rule else request.path[:200]
+        request_id = choose_request_id(request.headers.get("X-Request-Id"))
+        g.record = RequestRecord(request_id, route, context.slot, context.settings.log_prompts)
+
+    @app.after_request
+    def close_record(response: Response) -> Response:
+        response.headers["X-Request-Id"] = record().request_id
+        if record().worker is not None:
+            response.headers["X-Worker"] = str(record().worker)
+        emit_at_end(response, record())
+        return response
+
+
+def emit_at_end(response: Response, line: RequestRecord) -> None:
+    """Write the line now, or when a streamed answer has ended."""
+    status = response.status_code
+    if response.is_streamed:
+        response.call_on_close(lambda: line.emit(status))
+    else:
+        line.emit(status)
+
+
+def choose_request_id(given: str | None) -> str:
+    """The caller's id where it is well formed, else a new one."""
+    return given if given and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex

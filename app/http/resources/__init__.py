@@ -1,0 +1,1 @@
+"""Flask-RESTful resources, one module per family of routes."""

@@ -1,0 +1,45 @@
+"""What all generating routes do after they have read their body. HTTP threads."""
+
+from __future__ import annotations
+
+from flask import Response, request
+
+from app.http.answers import ChatShape, CompletionShape, Shape, note_request
+from app.http.errors import json_response
+from app.http.generation import Encode, Generation
+from app.http.restful import Route
+from app.http.schemas.common import GenerationOptions
+from app.http.schemas.native import ChatBody, CompleteBody
+from app.http.sse import choose_writer, stream_response
+
+
+class GeneratingRoute(Route):
+    """Completes or chats, and answers whole or as a stream."""
+
+    def complete(self, body: CompleteBody, shape: CompletionShape) -> Response:
+        return self._answer(body, shape, lambda model: model.encode(body.text), body.text)
+
+    def chat(self, body: ChatBody, shape: ChatShape) -> Response:
+        messages = body.conversation(self.service.settings.system_prompt)
+        return self._answer(body, shape, lambda model: model.encode_chat(messages), messages)
+
+    def _answer(self, body: GenerationOptions, shape: Shape, encode: Encode, prompt: object) -> Response:
+        name = self.service.settings.model_name
+        note_request(body, name, prompt)
+        self.service.require_model(name if body.model is None else body.model)
+        generation = self.service.generator.open(body, encode)
+        return self._stream(generation, shape) if body.stream else _whole(generation, shape)
+
+    def _stream(self, generation: Generation, shape: Shape) -> Response:
+        try:
+            writer = choose_writer(request, shape)
+            return stream_response(generation, shape, writer, self.service.ping_interval_s)
+        except BaseException as error:
+            generation.__exit__(type(error), error, None)
+            raise
+
+
+def _whole(generation: Generation, shape: Shape) -> Response:
+    with generation:
+        generation.read_all()
+        return json_response(shape.whole(generation), headers=generation.headers())

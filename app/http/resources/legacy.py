@@ -1,0 +1,48 @@
+"""``/``: the requests of the services that Forklift replaces, shape for shape. HTTP threads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Response, request
+
+from app import __version__
+from app.core.errors import InvalidParameterError, UnsupportedParameterError
+from app.http.answers import PromptShape, TextShape
+from app.http.body import JSON_TYPE, read_form_field, read_object, require_type
+from app.http.errors import json_response, use_prompt_form
+from app.http.resources.generating import GeneratingRoute
+from app.http.schemas.native import ChatBody, CompleteBody
+
+ROUTES = ["/complete", "/chat", "/v1/models", "/livez", "/readyz"]
+
+
+class Root(GeneratingRoute):
+    """Code completion with ``data``, chat with ``prompt``."""
+
+    def get(self) -> Response:
+        return json_response({"name": "forklift", "version": __version__, "routes": ROUTES})
+
+    def put(self) -> Response:
+        return self._continue({"data": read_form_field("data")})
+
+    def post(self) -> Response:
+        if request.mimetype == "text/plain":
+            require_type("text/plain")
+            raise UnsupportedParameterError("this model does not fill masks")
+        require_type(JSON_TYPE)
+        return self._post_object(read_object())
+
+    def _post_object(self, fields: dict[str, Any]) -> Response:
+        if "prompt" in fields and "data" not in fields:
+            use_prompt_form()
+            body = ChatBody.model_validate(fields)
+            return self.chat(body, PromptShape(body))
+        if "data" in fields and "prompt" not in fields:
+            return self._continue(fields)
+        raise InvalidParameterError("send either data (text to continue) or prompt (a question)", param="data")
+
+    def _continue(self, fields: dict[str, Any]) -> Response:
+        """The answer starts with the prompt unless ``echo`` says no; nothing cuts it by default."""
+        body = CompleteBody.model_validate({**fields, "echo": True} if fields.get("echo") is None else fields)
+        return self.complete(body, TextShape(body))

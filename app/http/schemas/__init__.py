@@ -1,0 +1,1 @@
+"""Request bodies as pydantic models; the OpenAPI description is made from them."""

@@ -1,0 +1,70 @@
+"""The WSGI entry point: ``gunicorn wsgi:app``; run as a program, the development server.
+
+The application is made when a worker first asks for it, so that importing this module costs
+nothing and needs no worker.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from app.core.errors import StartError
+from app.core.logging import configure_logging
+from app.core.settings import load_settings
+from app.http.factory import create_app
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from app.serve.context import WorkerContext
+
+START_FAILED = 3
+
+
+def __getattr__(name: str) -> Flask:
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()["app"] = flask_app = create_app()
+    return flask_app
+
+
+def main() -> int:
+    """One process, one slot, threads for HTTP; for development only. Returns the exit code."""
+    try:
+        serve()
+    except StartError as error:
+        print(f"forklift: {error}", file=sys.stderr)
+        return START_FAILED
+    return 0
+
+
+def serve() -> None:
+    """Load and serve until interrupted. Raises ``StartError``."""
+    from app.engine.inference import make_inference
+    from app.serve.context import set_current
+    from app.serve.startup import start_single
+
+    settings = load_settings()
+    configure_logging(settings.log_format)
+    host, _, port = settings.bind.rpartition(":")
+    context = start_single(settings, make_inference)
+    set_current(context)
+    threading.Thread(target=exit_on_load_failure, args=(context,), daemon=True).start()
+    # The reloader would start a second process with a second model.
+    create_app(context).run(host.strip("[]"), int(port), threaded=True, use_reloader=False)
+
+
+def exit_on_load_failure(context: WorkerContext) -> None:
+    """End the process where the model cannot be loaded; the server itself runs on the main thread."""
+    while (failure := context.inference.load_failure()) is None:
+        time.sleep(0.2)
+    print(f"forklift: {failure}", file=sys.stderr, flush=True)
+    os._exit(START_FAILED)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
