@@ -39,12 +39,16 @@ class InferenceHandle(Protocol):
         poisoned), or None. Cheap: asked about once a second."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class WorkerContext:
-    """One worker: its slot, its view of the board, its inference thread."""
+    """One worker: its slot, its view of the board, its inference thread.
+
+    ``slot`` is None only while all slots are taken (after HUP, until the old workers are gone);
+    such a worker is not ready and admits nothing.
+    """
 
     settings: Settings
-    slot: int
+    slot: int | None
     board: SlotBoard
     admission: Admission
     inference: InferenceHandle

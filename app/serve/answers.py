@@ -1,0 +1,83 @@
+"""Error answers that a worker gives without the application: the same JSON envelope (DESIGN 1.3).
+
+For requests that never become one: late, malformed or oversized. Nothing of the client's bytes
+and nothing internal is sent back.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from gunicorn.http import errors as http_errors
+
+from app.core.errors import BodyTimeoutError, InternalError, RequestError
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A complete response; ``request_id`` names it in the log."""
+
+    status: int
+    request_id: str
+    data: bytes
+
+
+# Gunicorn's own parse errors with a status other than 400; looked up in this order.
+_PARSE_ERRORS: tuple[tuple[type[Exception], int, str, str], ...] = (
+    (http_errors.LimitRequestLine, 414, "uri_too_long", "the request line is too long"),
+    (http_errors.LimitRequestHeaders, 431, "headers_too_large", "the request's headers are too large"),
+    (http_errors.ExpectationFailed, 417, "expectation_failed", "this expectation is not supported"),
+    (http_errors.UnsupportedTransferCoding, 501, "unsupported_transfer_coding", "this coding is not supported"),
+    (http_errors.ForbiddenProxyRequest, 403, "forbidden", "the proxy protocol is not allowed from this address"),
+)
+
+
+def body_timeout() -> Answer:
+    return _of_error(BodyTimeoutError("the request was not received in time"))
+
+
+def head_too_large() -> Answer:
+    return _answer(431, "invalid_request_error", "headers_too_large", "the request's headers are too large")
+
+
+def invalid_request() -> Answer:
+    return _answer(400, "invalid_request_error", "bad_request", "the request is not valid HTTP")
+
+
+def of_exception(failure: Exception) -> Answer:
+    """The answer to what Gunicorn raised while it parsed or served a request."""
+    for kind, status, code, message in _PARSE_ERRORS:
+        if isinstance(failure, kind):
+            return _answer(status, "invalid_request_error", code, message)
+    return invalid_request() if is_client_fault(failure) else _of_error(InternalError())
+
+
+def is_client_fault(failure: Exception) -> bool:
+    """Whether the request was at fault; a header that the application made wrong is our fault."""
+    ours = (
+        http_errors.InvalidResponseHeader,
+        http_errors.InvalidResponseHeaderName,
+        http_errors.ConfigurationProblem,
+    )
+    return isinstance(failure, http_errors.ParseException) and not isinstance(failure, ours)
+
+
+def _of_error(error: RequestError) -> Answer:
+    return _answer(error.status, error.type, error.code, error.message)
+
+
+def _answer(status: int, kind: str, code: str, message: str) -> Answer:
+    request_id = uuid.uuid4().hex
+    error = {"message": message, "type": kind, "param": None, "code": code}
+    body = json.dumps({"error": error, "request_id": request_id}).encode() + b"\n"
+    lines = [
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+        "Connection: close",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        f"X-Request-Id: {request_id}",
+    ]
+    return Answer(status, request_id, "\r\n".join(lines).encode() + b"\r\n\r\n" + body)

@@ -1,0 +1,158 @@
+"""Collecting one HTTP request from pieces until a thread can be spent on it: a pure state machine.
+
+Runs on a worker's main thread, knows no sockets. It finds where head and body end, and nothing
+more: whether the request is valid is for Gunicorn's parser, which gets the same bytes. Where the
+framing looks unusual, the request is complete as it stands and the parser refuses it.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum, auto
+
+from app.serve.chunks import ChunkDecoder, ChunkError
+
+MAX_HEAD_BYTES = 65_536
+# Gunicorn refuses longer request lines than this, whatever its settings.
+MAX_REQUEST_LINE_BYTES = 8190
+# The parser's buffer copies what it holds at every read, so it gets the body in pieces.
+PIECE_BYTES = 65_536
+_HEAD_END = b"\r\n\r\n"
+_BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
+# More digits than any size that is allowed, and few enough for int().
+_CONTENT_LENGTH = re.compile(rb"[0-9]{1,18}")
+_DROPPED_WHEN_DECODED = (b"transfer-encoding", b"content-length")
+
+
+class Verdict(Enum):
+    """What is to be done with a connection after its latest bytes."""
+
+    MORE = auto()
+    COMPLETE = auto()
+    BODY_TOO_LARGE = auto()
+    HEAD_TOO_LARGE = auto()
+    BODY_INVALID = auto()
+
+
+class RequestBuffer:
+    """One request, fed as it arrives.
+
+    With ``COMPLETE`` and ``BODY_TOO_LARGE``, ``pieces`` are the bytes for the parser: a chunked
+    body is given decoded, with its length in the head; one that is too large is cut, and its head
+    says that it is larger than ``max_body_bytes``. ``wants_continue`` is True when the client
+    waits for ``100 Continue`` before it sends its body.
+    """
+
+    def __init__(self, max_body_bytes: int):
+        self.wants_continue = False
+        self._max_body_bytes = max_body_bytes
+        self._head = bytearray()
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._body = bytearray()
+        self._num_body_bytes: int | None = None
+        self._decoder: ChunkDecoder | None = None
+        self._has_head = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether not one byte has come."""
+        return not self._head
+
+    def feed(self, data: bytes) -> Verdict:
+        """Take the next bytes of the connection."""
+        if self._has_head:
+            return self._feed_body(data)
+        searched = max(0, len(self._head) - len(_HEAD_END))
+        self._head += data
+        # One empty line may come before the request line (RFC 9112, section 2.2).
+        end = self._head.find(_HEAD_END, max(searched, 2 if self._head.startswith(b"\r\n") else 0))
+        if end < 0:
+            return self._judge_incomplete_head(searched)
+        if end > MAX_HEAD_BYTES:
+            return Verdict.HEAD_TOO_LARGE
+        rest = bytes(self._head[end + len(_HEAD_END) :])
+        del self._head[end + len(_HEAD_END) :]
+        return self._end_head(rest)
+
+    def pieces(self) -> list[bytes]:
+        """Head and body for the parser, which must find the end of the input after them."""
+        head = bytes(self._head)
+        body = bytes(self._body)
+        if self._decoder is not None:
+            body = bytes(self._decoder.body)
+            head = _with_length(_without(head, _DROPPED_WHEN_DECODED), len(body))
+        if self._expects_continue:
+            head = _without(head, (b"expect",))
+        return [head, *(body[at : at + PIECE_BYTES] for at in range(0, len(body), PIECE_BYTES))]
+
+    def _judge_incomplete_head(self, searched: int) -> Verdict:
+        line_end = self._head.find(b"\r\n", 2, MAX_REQUEST_LINE_BYTES + 4)
+        is_hopeless = (
+            not (self._head[:1].isalpha() or self._head[:1] == b"\r")
+            or (line_end < 0 and len(self._head) > MAX_REQUEST_LINE_BYTES + 4)
+            or _BARE_LINE_FEED.search(self._head, searched) is not None
+        )
+        if is_hopeless:
+            return Verdict.COMPLETE
+        return Verdict.HEAD_TOO_LARGE if len(self._head) > MAX_HEAD_BYTES else Verdict.MORE
+
+    def _end_head(self, rest: bytes) -> Verdict:
+        self._has_head = True
+        self._headers = _headers(bytes(self._head))
+        self._choose_framing()
+        if self._num_body_bytes is not None and self._num_body_bytes > self._max_body_bytes:
+            return Verdict.BODY_TOO_LARGE
+        verdict = self._feed_body(rest)
+        self.wants_continue = verdict is Verdict.MORE and self._expects_continue and not rest
+        return verdict
+
+    def _choose_framing(self) -> None:
+        lengths = [value for name, value in self._headers if name == b"content-length"]
+        codings = [value for name, value in self._headers if name == b"transfer-encoding"]
+        if not codings and len(lengths) == 1 and _CONTENT_LENGTH.fullmatch(lengths[0]):
+            self._num_body_bytes = int(lengths[0])
+        elif not lengths and [coding.lower() for coding in codings] == [b"chunked"] and self._is_version_1_1:
+            self._decoder = ChunkDecoder()
+
+    def _feed_body(self, data: bytes) -> Verdict:
+        if self._decoder is not None:
+            return self._feed_chunks(self._decoder, data)
+        if self._num_body_bytes is None:
+            return Verdict.COMPLETE
+        self._body += data[: self._num_body_bytes - len(self._body)]
+        return Verdict.MORE if len(self._body) < self._num_body_bytes else Verdict.COMPLETE
+
+    def _feed_chunks(self, decoder: ChunkDecoder, data: bytes) -> Verdict:
+        try:
+            decoder.feed(data)
+        except ChunkError:
+            return Verdict.BODY_INVALID
+        if len(decoder.body) > self._max_body_bytes:
+            return Verdict.BODY_TOO_LARGE
+        return Verdict.COMPLETE if decoder.is_complete else Verdict.MORE
+
+    @property
+    def _is_version_1_1(self) -> bool:
+        return self._head.lstrip(b"\r\n").partition(b"\r\n")[0].endswith(b" HTTP/1.1")
+
+    @property
+    def _expects_continue(self) -> bool:
+        return self._is_version_1_1 and [value.lower() for name, value in self._headers if name == b"expect"] == [
+            b"100-continue"
+        ]
+
+
+def _headers(head: bytes) -> list[tuple[bytes, bytes]]:
+    """Header fields with lower-case names, as they stand: a name with a space is not the name."""
+    lines = head.lstrip(b"\r\n").split(b"\r\n")[1:]
+    fields = (line.partition(b":") for line in lines)
+    return [(name.lower(), value.strip(b" \t")) for name, colon, value in fields if colon]
+
+
+def _without(head: bytes, names: tuple[bytes, ...]) -> bytes:
+    lines = head.split(b"\r\n")
+    return b"\r\n".join(line for line in lines if line.partition(b":")[0].lower() not in names)
+
+
+def _with_length(head: bytes, num_bytes: int) -> bytes:
+    return head.removesuffix(b"\r\n") + b"Content-Length: %d\r\n\r\n" % num_bytes

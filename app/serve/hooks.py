@@ -1,0 +1,163 @@
+"""Bodies of Gunicorn's hooks. The master owns the slot board and never imports the engine.
+
+Which process runs what: ``prepare``, ``on_starting``, ``pre_fork`` and ``child_exit`` the master;
+``post_fork``, ``post_worker_init``, ``worker_int`` and ``worker_exit`` a worker. What must outlive
+a reload (HUP executes the configuration file anew) lies in this module.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from queue import Empty
+from types import FrameType
+from typing import Any
+
+from app.core.errors import ShuttingDownError, StartError
+from app.core.logging import configure_logging, get_logger
+from app.core.settings import Settings, load_settings
+from app.serve.board import SlotBoard
+from app.serve.context import current, set_current
+from app.serve.gpus import Labels, plan_slots
+from app.serve.startup import MakeInference, pause_before_load_s, start_worker
+from app.serve.watch import STOP_THE_SERVER, Watch, leave
+
+# A worker that lives shorter than this died of its start.
+FAST_DEATH_S = 10.0
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
+log = get_logger("serve")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the master knows before it forks."""
+
+    settings: Settings
+    gpus: tuple[Labels, ...]
+
+
+_plan: Plan | None = None
+_board: SlotBoard | None = None
+
+
+def prepare(environ: Mapping[str, str] | None = None) -> Plan:
+    """Settings and slots, made once; what is wrong with them ends the start with one line."""
+    global _plan
+    if _plan is None:
+        environ = os.environ if environ is None else environ
+        try:
+            settings = load_settings(environ)
+            _plan = Plan(settings, tuple(plan_slots(settings, environ)))
+        except StartError as error:
+            print(f"forklift: {error}", file=sys.stderr)
+            sys.exit(STOP_THE_SERVER)
+        configure_logging(settings.log_format)
+    return _plan
+
+
+# master
+
+
+def on_starting(server: Any) -> None:
+    """Make the board that all workers inherit."""
+    global _board
+    plan = prepare()
+    _board = SlotBoard(plan.gpus)
+    if server.cfg.workers > len(plan.gpus):
+        log.warning("workers_without_slot", workers=server.cfg.workers, slots=len(plan.gpus))
+
+
+def pre_fork(_server: Any, worker: Any) -> None:
+    """Lease the lowest free slot; None where all are taken."""
+    worker.forklift_slot = _the_board().lease()
+    worker.forklift_started_s = time.monotonic()
+
+
+def child_exit(_server: Any, worker: Any) -> None:
+    """Free the dead worker's slot, clear its counters, and remember a fast death."""
+    board = _the_board()
+    slot = worker.forklift_slot
+    if slot is None:
+        slot = board.slot_of(worker.pid)
+    if slot is None:
+        return
+    num_fast_deaths = board.count_death(slot, _is_fast_death(worker, slot))
+    board.free(slot)
+    if num_fast_deaths > 1:
+        log.warning("worker_died_young", slot=slot, pid=worker.pid, num_fast_deaths=num_fast_deaths)
+
+
+def _is_fast_death(worker: Any, slot: int) -> bool:
+    board = _the_board()
+    state = board.rows()[slot].state
+    if state == "draining":
+        return False
+    limit_s = FAST_DEATH_S + pause_before_load_s(board.num_fast_deaths(slot))
+    return state == "loading" or time.monotonic() - worker.forklift_started_s < limit_s
+
+
+# worker
+
+
+def post_fork(server: Any, worker: Any, make_inference: MakeInference) -> None:
+    """Bind this worker to its slot and start its inference thread; returns at once."""
+    _obey_stop_signals(server)
+    board = _the_board()
+    if worker.forklift_slot is not None:
+        board.set_pid(worker.forklift_slot, os.getpid())
+    set_current(start_worker(prepare().settings, board, worker.forklift_slot, make_inference))
+
+
+def post_worker_init(worker: Any) -> None:
+    """The application is loaded: start the watch."""
+    from app.serve.worker import ForkliftWorker
+
+    is_ours = isinstance(worker, ForkliftWorker)
+    Watch(current(), None if is_ours else lambda: not worker.alive).start()
+
+
+def worker_int(_worker: Any) -> None:
+    """SIGINT or SIGQUIT in one of Gunicorn's own worker classes: cancel everything.
+
+    On a thread: this runs in a signal handler, and the thread below may hold any lock.
+    """
+    error = ShuttingDownError("the server is shutting down", retry_after_s=1)
+    threading.Thread(target=current().inference.cancel_all, args=(error,), daemon=True).start()
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """The end of a worker process. Gunicorn also calls this in the master, for a worker it lost."""
+    if os.getpid() != worker.pid:
+        child_exit(server, worker)
+        return
+    ending = sys.exc_info()[1]
+    code = ending.code if isinstance(ending, SystemExit) else 1
+    leave(code if isinstance(code, int) else int(code is not None))
+
+
+def _the_board() -> SlotBoard:
+    if _board is None:
+        raise RuntimeError("the slot board is made by on_starting: use gunicorn.conf.py")
+    return _board
+
+
+def _obey_stop_signals(server: Any) -> None:
+    """Until the worker installs its handlers, the master's are in place and swallow the signal."""
+    for number in _STOP_SIGNALS:
+        signal.signal(number, _exit_now)
+    while True:
+        try:
+            if server.SIG_QUEUE.get_nowait() in _STOP_SIGNALS:
+                sys.exit(0)
+        except Empty:
+            return
+
+
+def _exit_now(_number: int, _frame: FrameType | None) -> None:
+    sys.exit(0)

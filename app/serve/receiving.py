@@ -1,0 +1,186 @@
+"""Connections whose request is still coming in, and connections on their way out. Main thread.
+
+Nothing here blocks: a silent or dripping client costs a file descriptor until its deadline, and a
+client that does not close costs one for ``LINGER_S`` more.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from app.serve.admission import Hold
+from app.serve.answers import Answer, body_timeout
+from app.serve.buffering import RequestBuffer, Verdict
+from app.serve.deadlines import DeadlineQueue
+
+READ_BYTES = 262_144
+# A connection counts as load for this long; then it is slow or silent and only costs memory.
+FRESH_S = 1.0
+# As in RFC 9112, section 9.6: closing with unread input would reset the connection and could take
+# the answer with it.
+LINGER_S = 2.0
+MAX_DISCARDED_BYTES = 16_777_216
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+@dataclass(eq=False, slots=True)
+class Incoming:
+    """A client whose request has not arrived completely."""
+
+    sock: socket.socket
+    client: Any
+    server: Any
+    buffer: RequestBuffer
+    hold: Hold | None
+
+    def drop_hold(self) -> None:
+        """Stop counting as load."""
+        if self.hold is not None:
+            self.hold.drop()
+
+
+class Receiver:
+    """Reads requests until they can be handed on.
+
+    ``on_request`` gets each connection that is done with its verdict; ``on_gone`` each socket that
+    nobody serves any more, for closing.
+    """
+
+    def __init__(
+        self,
+        poller: selectors.BaseSelector,
+        timeout_s: float,
+        on_request: Callable[[Incoming, Verdict], None],
+        on_gone: Callable[[socket.socket], None],
+    ):
+        self._poller = poller
+        self._on_request = on_request
+        self._on_gone = on_gone
+        self._waiting: DeadlineQueue[Incoming] = DeadlineQueue(timeout_s)
+        self._fresh: DeadlineQueue[Incoming] = DeadlineQueue(FRESH_S)
+
+    def add(self, incoming: Incoming) -> None:
+        """Start reading; the first bytes are often there already."""
+        now_s = time.monotonic()
+        incoming.sock.setblocking(False)
+        self._waiting.add(incoming, now_s)
+        self._fresh.add(incoming, now_s)
+        self._poller.register(incoming.sock, selectors.EVENT_READ, partial(self._read, incoming))
+        self._read(incoming, incoming.sock)
+
+    def next_s(self) -> float:
+        """When ``expire`` has something to do."""
+        return min(self._waiting.next_s(), self._fresh.next_s())
+
+    def expire(self, now_s: float) -> None:
+        """Answer 408 to the late, close the silent, and stop counting the slow as load."""
+        for incoming in self._fresh.take_expired(now_s):
+            incoming.drop_hold()
+        for incoming in self._waiting.take_expired(now_s):
+            if not incoming.buffer.is_empty:
+                send_answer(incoming.sock, body_timeout())
+            self._drop(incoming)
+
+    def drop_silent(self) -> None:
+        """Close the connections that have not sent a byte: the worker is stopping."""
+        for incoming in self._waiting:
+            if incoming.buffer.is_empty:
+                self._drop(incoming)
+
+    def _read(self, incoming: Incoming, sock: socket.socket) -> None:
+        try:
+            data = sock.recv(READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._drop(incoming)
+            return
+        verdict = incoming.buffer.feed(data)
+        if verdict is not Verdict.MORE:
+            self._forget(incoming)
+            self._on_request(incoming, verdict)
+        elif incoming.buffer.wants_continue:
+            incoming.buffer.wants_continue = False
+            _send(sock, CONTINUE)
+
+    def _drop(self, incoming: Incoming) -> None:
+        self._forget(incoming)
+        incoming.drop_hold()
+        self._on_gone(incoming.sock)
+
+    def _forget(self, incoming: Incoming) -> None:
+        self._waiting.discard(incoming)
+        self._fresh.discard(incoming)
+        self._poller.unregister(incoming.sock)
+
+
+class Closer:
+    """Closes sockets so that the last answer arrives: half-close, discard, close."""
+
+    def __init__(self, poller: selectors.BaseSelector, on_closed: Callable[[], None]):
+        self._poller = poller
+        self._on_closed = on_closed
+        self._lingering: DeadlineQueue[socket.socket] = DeadlineQueue(LINGER_S)
+        self._num_discarded_bytes: dict[socket.socket, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._lingering)
+
+    def close(self, sock: socket.socket) -> None:
+        """Begin to close; ``on_closed`` is called once the socket is gone."""
+        try:
+            sock.setblocking(False)
+            sock.shutdown(socket.SHUT_WR)
+            self._poller.register(sock, selectors.EVENT_READ, self._discard)
+        except (OSError, ValueError):
+            self._close_now(sock)
+            return
+        self._lingering.add(sock, time.monotonic())
+        self._num_discarded_bytes[sock] = 0
+
+    def next_s(self) -> float:
+        return self._lingering.next_s()
+
+    def expire(self, now_s: float) -> None:
+        for sock in self._lingering.take_expired(now_s):
+            self._end(sock)
+
+    def _discard(self, sock: socket.socket) -> None:
+        try:
+            data = sock.recv(READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        self._num_discarded_bytes[sock] += len(data)
+        if not data or self._num_discarded_bytes[sock] > MAX_DISCARDED_BYTES:
+            self._lingering.discard(sock)
+            self._end(sock)
+
+    def _end(self, sock: socket.socket) -> None:
+        self._num_discarded_bytes.pop(sock, None)
+        self._poller.unregister(sock)
+        self._close_now(sock)
+
+    def _close_now(self, sock: socket.socket) -> None:
+        sock.close()
+        self._on_closed()
+
+
+def send_answer(sock: socket.socket, answer: Answer) -> None:
+    """Send a short answer; a new connection's send buffer always has room for it."""
+    _send(sock, answer.data)
+
+
+def _send(sock: socket.socket, data: bytes) -> None:
+    with suppress(OSError):
+        sock.send(data)

@@ -1,0 +1,45 @@
+"""Gunicorn's configuration: every value comes from the settings, every hook from ``app.serve``.
+
+Executed by the master at the start and again at HUP. Imports neither torch nor the application.
+"""
+
+from pathlib import Path
+
+from app.serve import hooks
+
+_plan = hooks.prepare()
+_settings = _plan.settings
+
+bind = _settings.bind
+workers = len(_plan.gpus)
+worker_class = "app.serve.worker.ForkliftWorker"
+threads = _settings.num_http_threads
+# Heartbeats come from the main thread; with `-k sync` that thread runs requests, none longer than this.
+timeout = int(_settings.request_timeout_s) + 30
+# The master kills after this; a worker needs the drain and a moment to write its last answers.
+graceful_timeout = int(_settings.drain_timeout_s) + 5
+# A kept connection would pin its client to one worker.
+keepalive = 0
+max_requests = 0
+preload_app = False
+reload = False
+# Heartbeat files on a disk stall with it.
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None
+http_parser = "python"
+control_socket_disable = True
+logger_class = "app.serve.gunicorn_logger.PropagatingLogger"
+# The application logs one line per request.
+accesslog = None
+
+on_starting = hooks.on_starting
+pre_fork = hooks.pre_fork
+child_exit = hooks.child_exit
+post_worker_init = hooks.post_worker_init
+worker_int = hooks.worker_int
+worker_exit = hooks.worker_exit
+
+
+def post_fork(server, worker):
+    from app.engine.inference import make_inference
+
+    hooks.post_fork(server, worker, make_inference)
