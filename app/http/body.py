@@ -1,17 +1,15 @@
-"""Reads a request's body: content type, size, encoding, then the schema.
-
-HTTP threads. The size limit is Flask's ``MAX_CONTENT_LENGTH``, which also bounds chunked bodies.
-"""
+"""Reads a request's body: content type, size, encoding, then the schema. HTTP threads."""
 
 from __future__ import annotations
 
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
-from flask import request
+from flask import current_app, request
 
 from app.core.errors import (
     BadRequestError,
+    BodyTooLargeError,
     InvalidParameterError,
     UnsupportedMediaTypeError,
     UnsupportedParameterError,
@@ -33,7 +31,18 @@ def read_body(schema: type[Body]) -> Body:
 def read_object() -> dict[str, Any]:
     """The JSON object in the body, not validated."""
     require_type(JSON_TYPE)
-    return parse_object(request.get_data())
+    return parse_object(read_raw())
+
+
+def read_raw() -> bytes:
+    """All bytes of the body. Raises ``BodyTooLargeError``, also for chunked bodies."""
+    raw = request.get_data()
+    limit: int = current_app.config["MAX_BODY_BYTES"]
+    if len(raw) > limit:
+        raise BodyTooLargeError(f"the body is larger than {limit} bytes")
+    if len(raw) < (request.content_length or 0):
+        raise BadRequestError("the body ended early")
+    return raw
 
 
 def require_type(*allowed: str) -> None:
@@ -58,7 +67,7 @@ def read_form_field(name: str) -> str:
 
 
 def _urlencoded_fields() -> list[tuple[str, str]]:
-    raw = request.get_data()
+    raw = read_raw()
     try:
         return parse_qsl(raw.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=100)
     except UnicodeDecodeError:
@@ -69,7 +78,7 @@ def _urlencoded_fields() -> list[tuple[str, str]]:
 
 def _multipart_fields() -> list[tuple[str, str]]:
     # Werkzeug decodes with replacement: the sign may only come from the text itself.
-    raw = request.get_data()
+    raw = read_raw()
     fields = list(request.form.items(multi=True))
     if request.files:
         raise BadRequestError("send form fields, not files")

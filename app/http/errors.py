@@ -11,6 +11,7 @@ import time
 from flask import Response, current_app, g
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import RequestRedirect
 
 from app.core.errors import (
     BadRequestError,
@@ -62,11 +63,16 @@ def use_prompt_form() -> None:
 
 def error_response(failure: Exception) -> Response:
     """The answer to a request that failed; also notes the error for the request's log line."""
+    if isinstance(failure, RequestRedirect):
+        return Response(failure.get_response().get_data(), failure.code, {"Location": failure.new_url})
     error = as_request_error(failure)
     if isinstance(error, InternalError) and not isinstance(failure, RequestError):
         log_unexpected(failure, record().request_id)
-    record().error = error
-    status, headers = error.status, error.headers()
+    line = record()
+    line.error = error
+    if line.generation is not None:
+        line.generation.fail(error)
+    status, headers = error.status, error.headers() | {"X-Request-Id": line.request_id}
     if isinstance(failure, HTTPException):
         status = failure.code or status
         headers |= {name: value for name, value in failure.get_headers() if name == "Allow"}
@@ -74,7 +80,7 @@ def error_response(failure: Exception) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     if g.get("is_prompt_form", False):
         return json_response(prompt_form_body(error.message, status), status, headers)
-    return json_response(error_body(error, record().request_id), status, headers)
+    return json_response(error_body(error, line.request_id), status, headers)
 
 
 def prompt_form_body(response: str, status: int) -> dict[str, object]:
@@ -116,7 +122,7 @@ def _from_werkzeug(failure: HTTPException) -> RequestError:
         case 408:
             return BodyTimeoutError("the body was not received in time")
         case 413:
-            limit = current_app.config["MAX_CONTENT_LENGTH"]
+            limit = current_app.config["MAX_BODY_BYTES"]
             return BodyTooLargeError(f"the body is larger than {limit} bytes")
         case 415:
             return UnsupportedMediaTypeError("the content type is not supported")

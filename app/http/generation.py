@@ -108,13 +108,17 @@ class Generation:
         else:
             threading.Thread(target=self._release_at_end, name="release-place", daemon=True).start()
 
+    def fail(self, error: BaseException | None) -> None:
+        """Close because of ``error``; the log line tells the first one."""
+        if isinstance(error, RequestError) and self.error is None:
+            self.error = error
+        self.close()
+
     def __enter__(self) -> Generation:
         return self
 
     def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
-        if isinstance(error, RequestError):
-            self.error = error
-        self.close()
+        self.fail(error)
 
     def usage(self) -> dict[str, Any]:
         """Token counts as OpenAI's API names them."""

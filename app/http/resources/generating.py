@@ -35,7 +35,7 @@ class GeneratingRoute(Route):
             writer = choose_writer(request, shape)
             return stream_response(generation, shape, writer, self.service.ping_interval_s)
         except BaseException as error:
-            generation.__exit__(type(error), error, None)
+            generation.fail(error)
             raise
 
 

@@ -1,0 +1,149 @@
+"""A scripted inference thread, so that the HTTP room can be driven without a model.
+
+It is a real thread that works through real jobs one after another, as the engine does with one
+slot: it starts them, writes their events, and looks at ``stop_cause`` before each token.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from app.core.errors import RequestError, UnsupportedParameterError
+from app.core.jobs import FinishReason, Job
+from app.core.settings import Settings
+from app.serve.admission import Admission
+from app.serve.board import SlotBoard
+from app.serve.context import State, WorkerContext
+
+POLL_S = 0.005
+
+
+@dataclass(frozen=True)
+class Defaults:
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+
+
+@dataclass
+class ScriptedModel:
+    """One token per character; ``encoded`` remembers what was asked."""
+
+    name: str = "scripted"
+    created_s: int = 1_700_000_000
+    context_tokens: int = 64
+    has_chat_template: bool = True
+    defaults: Defaults = field(default_factory=Defaults)
+    encoded: list[object] = field(default_factory=list)
+
+    def encode(self, text: str) -> list[int]:
+        self.encoded.append(text)
+        return [ord(character) for character in text]
+
+    def encode_chat(self, messages: list[dict[str, str]]) -> list[int]:
+        if not self.has_chat_template:
+            raise UnsupportedParameterError("the model has no chat template", param="messages")
+        self.encoded.append(messages)
+        return [ord(character) for message in messages for character in message["content"]]
+
+
+class Gate(threading.Event):
+    """A step of a script that waits until the test opens it, or the job must stop."""
+
+
+Step = str | Exception | Gate | float
+Script = Sequence[Step]
+
+
+class ScriptedInference:
+    """Works jobs off by script: text is a token, a number a pause in seconds, an error ends the job."""
+
+    def __init__(self, model: ScriptedModel | None):
+        self.model = model
+        self.script: Script = ["Hello", ",\n", "world"]
+        self.before_start: Gate | None = None
+        self.finish_reason: FinishReason = "stop"
+        self.refuse_with: RequestError | None = None
+        self.ignores_cancel = False
+        self.jobs: list[Job] = []
+        self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job) -> None:
+        if self.refuse_with is not None:
+            raise self.refuse_with
+        self.jobs.append(job)
+        self._inbox.put(job)
+
+    def stop(self) -> None:
+        self.ignores_cancel = False
+        for job in self.jobs:
+            job.cancel(RequestError("the test is over"))
+        self._inbox.put(None)
+        self._thread.join(5)
+        assert not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while (job := self._inbox.get()) is not None:
+            self._work(job, list(self.script))
+
+    def _work(self, job: Job, script: list[Step]) -> None:
+        if not self._may_go_on(job, self.before_start):
+            return None
+        job.start()
+        for step in script:
+            if isinstance(step, RequestError):
+                return job.fail(step)
+            if not self._may_go_on(job, step if isinstance(step, Gate) else None):
+                return None
+            if isinstance(step, float):
+                time.sleep(step)
+            elif isinstance(step, str):
+                job.count_token()
+                job.emit_text(step)
+        return job.finish(self.finish_reason)
+
+    def _may_go_on(self, job: Job, gate: Gate | None) -> bool:
+        while True:
+            cause = None if self.ignores_cancel else job.stop_cause(time.monotonic())
+            if cause is not None:
+                job.fail(cause)
+                return False
+            if gate is None or gate.wait(POLL_S):
+                return True
+
+
+class World:
+    """One worker without processes: context, double, board; and a way to change its settings."""
+
+    def __init__(self, state: State = "ready", model: ScriptedModel | None = None, **settings: object):
+        self.model = model or ScriptedModel()
+        self.settings = Settings.model_validate({"model": "/models/scripted", **settings})
+        self.board = SlotBoard([("GPU-a",)])
+        slot = self.board.lease(4321)
+        assert slot is not None
+        self.board.set_state(slot, state, 0.5 if state == "loading" else 1.0)
+        self.inference = ScriptedInference(self.model if state != "loading" else None)
+        admission = Admission(self.settings, self.board, slot)
+        self.context = WorkerContext(self.settings, slot, self.board, admission, self.inference)  # type: ignore[arg-type]
+
+    def num_places(self) -> int:
+        row = self.board.rows()[0]
+        return row.num_running + row.num_waiting
+
+    def use_defaults(self, **defaults: float) -> None:
+        self.model.defaults = replace(self.model.defaults, **defaults)
+
+
+def wait_until(condition: Callable[[], bool], limit_s: float = 5.0) -> None:
+    """Poll until ``condition`` holds; fails the test where it never does."""
+    until_s = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < until_s, "waited too long"
+        time.sleep(POLL_S)
