@@ -11,7 +11,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from app.core.errors import (
     InternalError,
@@ -26,9 +27,11 @@ from app.core.logging import get_logger
 from app.core.settings import Settings
 
 if TYPE_CHECKING:
-    from app.engine.generation import Generator
+    from app.engine.fallback import GenerateGenerator
+    from app.engine.generation import SlotGenerator
     from app.models.text_model import TextModel
 
+Generator: TypeAlias = "SlotGenerator | GenerateGenerator"
 State = Literal["loading", "ready", "draining", "failed"]
 OnState = Callable[[State, float], None]
 
@@ -99,8 +102,8 @@ class Inference:
         now = time.monotonic()
         if self._crash is not None:
             return self._crash
-        if self._generator is not None and self._generator.poison is not None:
-            return f"the device is unusable: {self._generator.poison}"
+        if self._generator is not None and self._generator.guard.poison is not None:
+            return f"the device is unusable: {self._generator.guard.poison}"
         if _is_older(self._loading_since_s, self._settings.load_timeout_s, now):
             return f"loading took longer than {self._settings.load_timeout_s:g} s"
         if _is_older(self._busy_since_s, self._settings.stall_timeout_s, now):
@@ -175,19 +178,13 @@ class Inference:
         """Load, warm up and become ready. Raises ``StartError``."""
         settings = self._settings
         self._loading_since_s = started_s = time.monotonic()
-        from app.engine.generation import Generator
         from app.models.loader import load_checkpoint
         from app.models.text_model import TextModel
 
         self._on_state("loading", 0.1)
         checkpoint = load_checkpoint(settings, lambda share: self._on_state("loading", share))
         model = TextModel(settings.model_name, checkpoint, settings.max_context_tokens)
-        generator = Generator(
-            model,
-            num_slots=settings.max_batch_size,
-            prefill_chunk_tokens=settings.prefill_chunk_tokens,
-            reuse_prefix=settings.prefix_cache,
-        )
+        generator = self._make_generator(model)
         warm_up(generator, model)
         self._loading_since_s = None
         self.model, self._generator = model, generator
@@ -198,10 +195,33 @@ class Inference:
             device=str(checkpoint.device),
             dtype=str(checkpoint.model.dtype).removeprefix("torch."),
             context_tokens=model.context_tokens,
+            engine=type(generator).__name__,
             load_s=round(time.monotonic() - started_s, 2),
         )
         self._on_state("ready", 1.0)
         return generator
+
+    def _make_generator(self, model: TextModel) -> Generator:
+        """Slots where the model's cache allows it, else the serial fallback."""
+        from app.engine.fallback import GenerateGenerator
+        from app.engine.generation import SlotGenerator
+        from app.engine.self_check import can_use_slots
+
+        settings = self._settings
+        if can_use_slots(model):
+            return SlotGenerator(
+                model,
+                num_slots=settings.max_batch_size,
+                prefill_chunk_tokens=settings.prefill_chunk_tokens,
+                reuse_prefix=settings.prefix_cache,
+            )
+        fallback = GenerateGenerator(model)
+        fallback.between_tokens = partial(self._between_tokens, fallback)
+        return fallback
+
+    def _between_tokens(self, generator: Generator) -> None:
+        self._busy_since_s = time.monotonic()
+        self._take_jobs(generator)
 
 
 def make_inference(settings: Settings, slot: int, on_state: OnState) -> Inference:

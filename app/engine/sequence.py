@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import torch
-
 from app.core.jobs import FinishReason, Job
 from app.engine.sampling import RowSampler
 from app.engine.text import Detokenizer, TextFilter
+from app.models.text_model import TextModel
 
 
 class Sequence:
     """A job that has a row. ``num_cached`` tokens from the front have their entries in the KV cache."""
 
-    def __init__(
-        self,
-        job: Job,
-        decode: Callable[[list[int]], str],
-        eos_ids: frozenset[int],
-        vocab_size: int,
-        device: torch.device,
-    ):
+    def __init__(self, job: Job, model: TextModel):
         self.job = job
         self.tokens = list(job.prompt_ids)
         self.num_cached = 0
-        self.sampler = RowSampler(job.params, job.prompt_ids, vocab_size, device)
-        self._eos_ids = frozenset() if job.params.ignore_eos else eos_ids
-        self._detokenizer = Detokenizer(decode, job.prompt_ids)
+        self.sampler = RowSampler(job.params, job.prompt_ids, model.vocab_size, model.checkpoint.device)
+        self._eos_ids = frozenset() if job.params.ignore_eos else model.eos_ids
+        self._detokenizer = Detokenizer(model.decode, job.prompt_ids)
         self._filter = TextFilter(job.params.stop, job.params.truncate_before_pattern)
 
     @property

@@ -52,6 +52,9 @@ class TextModel:
         self.vocab_size = int(checkpoint.model.get_output_embeddings().weight.shape[0])
         self.defaults = SamplingDefaults.of(checkpoint.model.generation_config)
         self.eos_ids = eos_ids(checkpoint.model.generation_config, self.tokenizer)
+        self.pad_id = (
+            self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else min(self.eos_ids, default=0)
+        )
         self._lock = threading.Lock()
 
     @property

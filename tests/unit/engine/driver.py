@@ -1,4 +1,4 @@
-"""Drives a ``Generator`` without threads, and keeps the tokens of each job for comparison."""
+"""Drives a generator without threads, and keeps the tokens of each job for comparison."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from app.core.jobs import Event, Failed, Finished, Job, SamplingParams, TextDelta
 from app.core.settings import load_settings
-from app.engine.generation import Generator
+from app.engine.generation import SlotGenerator
 from app.engine.sequence import Sequence
 from app.models.loader import load_checkpoint
 from app.models.text_model import TextModel
@@ -20,8 +20,8 @@ def load(folder: Path, **environ: str) -> TextModel:
     return TextModel("tiny", load_checkpoint(settings, lambda _: None), settings.max_context_tokens)
 
 
-def generator_of(model: TextModel, *, num_slots: int = 1, chunk: int = 256, reuse_prefix: bool = True) -> Generator:
-    return Generator(model, num_slots=num_slots, prefill_chunk_tokens=chunk, reuse_prefix=reuse_prefix)
+def generator_of(model: TextModel, *, num_slots: int = 1, chunk: int = 256, reuse_prefix: bool = True) -> SlotGenerator:
+    return SlotGenerator(model, num_slots=num_slots, prefill_chunk_tokens=chunk, reuse_prefix=reuse_prefix)
 
 
 def greedy_reference(model: TextModel, prompt: list[int], num_new: int, **options: object) -> list[int]:
@@ -58,7 +58,7 @@ class TokenLog:
         return self._tokens.get(job, [])
 
 
-def run(generator: Generator, *jobs: Job) -> None:
+def run(generator: SlotGenerator, *jobs: Job) -> None:
     for job in jobs:
         generator.add(job)
     while generator.has_work:

@@ -44,7 +44,7 @@ def test_every_job_ends_once_and_has_only_its_own_tokens(model, references, acti
                 generator.step()
             elif action == "fail":
                 with patch.context() as broken:
-                    broken.setattr(generator, "_forward", _raise)
+                    broken.setattr(generator.runner, "_forward", _raise)
                     generator.step()
             elif jobs and action == "cancel":
                 jobs[number % len(jobs)].cancel(ShuttingDownError("gone"))
@@ -94,7 +94,7 @@ def test_a_job_that_fails_leaves_the_next_one_unharmed(model, monkeypatch):
     log = TokenLog(monkeypatch)
     generator = generator_of(model)
     broken, whole = greedy_job([9, 8, 10], 6), greedy_job([9, 8, 10], 6)
-    forward, calls = generator._forward, []
+    forward, calls = generator.runner._forward, []
 
     def failing(*args):
         calls.append(1)
@@ -102,7 +102,7 @@ def test_a_job_that_fails_leaves_the_next_one_unharmed(model, monkeypatch):
             raise RuntimeError("the model broke at token 3")
         return forward(*args)
 
-    monkeypatch.setattr(generator, "_forward", failing)
+    monkeypatch.setattr(generator.runner, "_forward", failing)
     run(generator, broken, whole)
     _, end = outcome(broken)
     assert isinstance(end, Failed)

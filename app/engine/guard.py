@@ -1,0 +1,43 @@
+"""Runs work on the device so that its failure stays with the requests it was for.
+
+Inference thread only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from app.core.logging import get_logger
+from app.engine.sequence import Sequence
+
+log = get_logger("engine")
+T = TypeVar("T")
+
+
+class Guard:
+    """Catches what forward passes raise. ``poison`` is set once the device itself is unusable."""
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self.poison: str | None = None
+
+    def run(self, sequences: list[Sequence], work: Callable[[], T]) -> T | None:
+        """The result of ``work`` for ``sequences``, or None where it raised (the cause is logged).
+
+        Memory is given back after the ``except`` block: inside it the traceback keeps the tensors
+        of the failed pass alive (pytorch issue 18853).
+        """
+        is_out_of_memory = False
+        try:
+            return work()
+        except Exception as error:
+            log.exception("inference_failed", request_ids=[sequence.job.request_id for sequence in sequences])
+            is_out_of_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+            if isinstance(error, torch.AcceleratorError) and not is_out_of_memory:
+                self.poison = str(error).splitlines()[0]
+        if is_out_of_memory and self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None

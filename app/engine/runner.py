@@ -1,0 +1,53 @@
+"""Forward passes over the slot KV cache: one row's prompt chunk, or one token for many rows.
+
+The scheduler decides which; this is the only part of the step that builds tensors for the model.
+Inference thread only; knows neither jobs nor sampling.
+"""
+
+from __future__ import annotations
+
+import torch
+from transformers import PreTrainedModel
+
+from app.engine.kv_slots import SlotCache
+
+
+class SlotRunner:
+    """Runs ``model`` with a cache of ``num_slots`` rows of at most ``max_tokens`` entries."""
+
+    def __init__(self, model: PreTrainedModel, device: torch.device, num_slots: int, max_tokens: int):
+        self._model = model
+        self._device = device
+        self.cache = SlotCache(model.config.get_text_config().num_hidden_layers, num_slots, max_tokens)
+
+    def prefill(self, row: int, tokens: list[int], start: int) -> torch.Tensor:
+        """Feed ``tokens`` at positions ``start``.. of ``row``; logits ``(1, vocab)`` behind the last one."""
+        self.cache.window.set(row, [start], len(tokens))
+        positions = torch.arange(start, start + len(tokens), device=self._device)[None]
+        return self._forward([tokens], positions, None)[:, -1]
+
+    def decode(self, tokens: list[int], starts: list[int]) -> torch.Tensor:
+        """Feed one token to each of rows 0, 1, ..; logits ``(num_rows, vocab)``."""
+        self.cache.window.set(0, starts, 1, self._device)
+        positions = torch.tensor(starts, device=self._device)[:, None]
+        mask = self._mask(positions) if len(starts) > 1 else None
+        return self._forward([[token] for token in tokens], positions, mask)[:, -1]
+
+    def _forward(self, tokens: list[list[int]], positions: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        output = self._model(
+            input_ids=torch.tensor(tokens, device=self._device),
+            position_ids=positions,
+            attention_mask=mask,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits: torch.Tensor = output.logits
+        return logits
+
+    def _mask(self, positions: torch.Tensor) -> torch.Tensor:
+        """Additive mask ``(rows, 1, num_new, length)``: each row sees its own entries up to its position."""
+        entries = torch.arange(self.cache.window.length, device=self._device)
+        is_visible = entries <= positions[:, None, :, None]
+        mask = torch.zeros(is_visible.shape, dtype=self._model.dtype, device=self._device)
+        return mask.masked_fill_(~is_visible, torch.finfo(self._model.dtype).min)
