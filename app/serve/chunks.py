@@ -76,7 +76,7 @@ class ChunkDecoder:
         line = self._take_line(MAX_TRAILER_BYTES)
         if line is None:
             return False
-        self._num_trailer_bytes += len(line)
+        self._num_trailer_bytes += len(line) + 2
         if self._num_trailer_bytes > MAX_TRAILER_BYTES:
             raise ChunkError("the trailer is too long")
         self.is_complete = not line

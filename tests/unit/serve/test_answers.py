@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from gunicorn.http import errors
+
+from app.serve import answers
+
+
+def parts(answer: answers.Answer) -> tuple[str, dict[str, str], dict[str, object]]:
+    head, _, body = answer.data.partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    return lines[0], dict(line.split(": ", 1) for line in lines[1:]), json.loads(body)
+
+
+@pytest.mark.parametrize(
+    ("answer", "status_line", "code"),
+    [
+        (answers.body_timeout(), "HTTP/1.1 408 Request Timeout", "body_timeout"),
+        (answers.head_too_large(), "HTTP/1.1 431 Request Header Fields Too Large", "headers_too_large"),
+        (answers.invalid_request(), "HTTP/1.1 400 Bad Request", "bad_request"),
+        (answers.of_exception(errors.LimitRequestLine(9000, 4094)), "HTTP/1.1 414 ", "uri_too_long"),
+        (answers.of_exception(errors.LimitRequestHeaders("x")), "HTTP/1.1 431 ", "headers_too_large"),
+        (answers.of_exception(errors.ExpectationFailed("x")), "HTTP/1.1 417 ", "expectation_failed"),
+        (answers.of_exception(errors.UnsupportedTransferCoding("x")), "HTTP/1.1 501 ", "unsupported_transfer_coding"),
+        (answers.of_exception(errors.InvalidHeader("<x>")), "HTTP/1.1 400 ", "bad_request"),
+        (answers.of_exception(errors.InvalidResponseHeader("X")), "HTTP/1.1 500 ", "internal_error"),
+        (answers.of_exception(RuntimeError("secret")), "HTTP/1.1 500 ", "internal_error"),
+    ],
+)
+def test_every_answer_is_the_envelope_with_a_request_id(answer, status_line, code):
+    line, headers, body = parts(answer)
+    assert line.startswith(status_line)
+    assert headers["Connection"] == "close"
+    assert headers["X-Request-Id"] == body["request_id"] == answer.request_id
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+    assert body["error"]["code"] == code
+
+
+def test_nothing_of_the_request_or_the_failure_is_sent_back():
+    for failure in (errors.InvalidHeader("<script>"), RuntimeError("secret")):
+        data = answers.of_exception(failure).data
+        assert b"script" not in data
+        assert b"secret" not in data
