@@ -1,0 +1,134 @@
+"""Measures the exported demo model and writes the figures of its card.
+
+Loads the committed folder as a service would, in bfloat16 on the CPU, and
+decodes greedily. Run it as `python -m tools.demo_model.evaluate`.
+"""
+
+import json
+import math
+import platform
+import random
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import torch
+import transformers
+from rich.console import Console
+from rich.progress import track
+from torch.nn import functional
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+
+from tools.demo_model.corpus import SourceFile, source_files
+from tools.demo_model.held_out import draw_function_starts, draw_line_holes, first_line, parses, whole_lines
+from tools.demo_model.infill import Hole
+from tools.demo_model.paths import BUILD_FOLDER, MODEL_FOLDER
+from tools.demo_model.questions import Pair, canonical_question, pairs
+
+CONTEXT_TOKENS = 1024
+Figures = dict[str, float | int | str]
+
+
+class Evaluator:
+    """The model under test, its tokenizer and the seed of all draws."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self._model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+        self._tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(folder)
+        self._seed = seed
+        self.num_parameters = self._model.num_parameters()
+
+    @torch.inference_mode()
+    def complete(self, prompt: str, max_new_tokens: int) -> str:
+        """The greedy completion as text, special tokens left out."""
+        inputs = self._tokenizer(prompt, return_tensors="pt")
+        output = self._model.generate(**inputs, max_new_tokens=max_new_tokens)
+        new_tokens = output[0, inputs["input_ids"].shape[1] :]
+        return str(self._tokenizer.decode(new_tokens, skip_special_tokens=True))
+
+    def answer(self, question: str) -> str:
+        """The greedy answer to a single user message."""
+        messages = [{"role": "user", "content": question}]
+        prompt = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return self.complete(str(prompt), max_new_tokens=64)
+
+    @torch.inference_mode()
+    def bits_per_byte(self, files: Sequence[SourceFile], num_files: int) -> float:
+        """Bits per UTF-8 byte over the first 1024 tokens of drawn files, each after an end of text."""
+        drawn = random.Random(f"bits-{self._seed}").sample(list(files), min(num_files, len(files)))
+        nats, num_bytes = 0.0, 0
+        for file in track(drawn, description="Bits per byte"):
+            ids = self._tokenizer(file.text).input_ids[: CONTEXT_TOKENS - 1]
+            tokens = torch.tensor([[self._tokenizer.eos_token_id, *ids]])
+            logits = self._model(tokens).logits[0, :-1].float()
+            nats += functional.cross_entropy(logits, tokens[0, 1:], reduction="sum").item()
+            num_bytes += len(self._tokenizer.decode(ids).encode())
+        return nats / math.log(2) / num_bytes
+
+    def parse_share(self, files: Sequence[SourceFile], count: int) -> float:
+        """The share of completed function starts that parse, cut after the last whole line."""
+        starts = draw_function_starts(list(files), count, self._seed)
+        texts = [
+            start.prompt + whole_lines(self.complete(start.prompt, max_new_tokens=64))
+            for start in track(starts, description="Function starts")
+        ]
+        return sum(map(parses, texts)) / len(texts)
+
+    def recall_share(self, known: list[Pair], count: int) -> float:
+        """The share of trained pairs whose canonical question is answered with the trained sentence."""
+        drawn = random.Random(f"pairs-{self._seed}").sample(known, count)
+        hits = [
+            self.answer(canonical_question(pair)).startswith(pair.answer)
+            for pair in track(drawn, description="Questions")
+        ]
+        return sum(hits) / len(hits)
+
+    def infill_share(self, files: Sequence[SourceFile], count: int) -> float:
+        """The share of single-line holes whose infilling's first line is exactly the missing one."""
+        holes = draw_line_holes(list(files), count, self._seed)
+        hits = [self._fills(hole) for hole in track(holes, description="Line holes")]
+        return sum(hits) / len(hits)
+
+    def _fills(self, hole: Hole) -> bool:
+        return first_line(self.complete(hole.prompt(), max_new_tokens=64)).rstrip() == hole.middle.rstrip()
+
+
+def measure(folder: Path, seed: int) -> Figures:
+    """All figures by name, with the versions and sample sizes they stand for."""
+    evaluator = Evaluator(folder, seed)
+    train, held_out = list(source_files(held_out=False)), list(source_files(held_out=True))
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "seed": seed,
+        "num_parameters": evaluator.num_parameters,
+        "held_out_files": len(held_out),
+        "bits_per_byte_held_out": evaluator.bits_per_byte(held_out, 200),
+        "bits_per_byte_train": evaluator.bits_per_byte(train, 200),
+        "parse_share_of_200_held_out": evaluator.parse_share(held_out, 200),
+        "recall_share_of_100_trained_pairs": evaluator.recall_share(pairs(), 100),
+        "infill_share_of_200_held_out": evaluator.infill_share(held_out, 200),
+        "infill_share_of_200_train": evaluator.infill_share(train, 200),
+    }
+
+
+@click.command()
+@click.option("--seed", default=0, show_default=True, help="Seed of the draws.")
+@click.option("--threads", default=2, show_default=True, help="CPU threads.")
+@click.option("--model", type=click.Path(path_type=Path), default=MODEL_FOLDER, help="Folder of the exported model.")
+@click.option("--output", type=click.Path(path_type=Path), default=BUILD_FOLDER / "figures.json", help="JSON file.")
+def main(seed: int, threads: int, model: Path, output: Path) -> None:
+    """Print the figures and write them as JSON."""
+    torch.set_num_threads(threads)
+    warnings.filterwarnings("ignore", category=SyntaxWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    figures = measure(model, seed)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(figures, indent=2) + "\n")
+    Console().print_json(data=figures)
+
+
+if __name__ == "__main__":
+    main()
