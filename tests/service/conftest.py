@@ -1,0 +1,139 @@
+"""Real Gunicorn servers on loopback ports, each ended by its own pid."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PATIENCE_S = 30.0
+
+
+def wait_for(look: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
+    """The first true value of ``look``."""
+    end_s = time.monotonic() + patience_s
+    while time.monotonic() < end_s:
+        found = look()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"waited {patience_s:g} s in vain for {what}")
+
+
+class Server:
+    """One Gunicorn master with its workers."""
+
+    def __init__(self, folder: Path, environ: dict[str, str]):
+        self._log = folder / "server.log"
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("FORKLIFT_")}
+        clean.pop("CUDA_VISIBLE_DEVICES", None)
+        settings = {"FORKLIFT_BIND": "127.0.0.1:0", "FORKLIFT_DEVICE": "cpu"}
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "gunicorn",
+                    "-c",
+                    "tests/service/gunicorn_double.py",
+                    "tests.service.double:app",
+                ],
+                cwd=REPOSITORY,
+                env=clean | settings | environ,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        self.port = 0
+
+    def wait_until_listening(self) -> None:
+        match = wait_for(lambda: re.search(r"Listening at: http://127\.0\.0\.1:(\d+)", self.log()), "the port")
+        self.port = int(match[1])
+
+    def wait_until_ready(self, num_slots: int = 1) -> list[dict[str, Any]]:
+        """The rows of the board once ``num_slots`` are ready."""
+
+        def ready() -> list[dict[str, Any]] | None:
+            rows = self.rows()
+            return rows if sum(row["state"] == "ready" for row in rows) >= num_slots else None
+
+        return wait_for(ready, f"{num_slots} ready slots")
+
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def get(self, path: str, timeout_s: float = PATIENCE_S) -> tuple[int, Any]:
+        """Status and JSON of the answer."""
+        return self.request("GET", path, timeout_s=timeout_s)
+
+    def request(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, timeout_s: float = 30.0
+    ) -> tuple[int, Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
+        try:
+            connection.request(method, path, body=body, headers=headers or {})
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+        finally:
+            connection.close()
+
+    def rows(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self.get("/readyz")[1]
+        return rows
+
+    def connect(self, data: bytes = b"") -> socket.socket:
+        """A bare connection that has sent ``data``."""
+        sock = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S)
+        sock.sendall(data)
+        return sock
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait_for_exit(self, patience_s: float = PATIENCE_S) -> int:
+        return self.process.wait(timeout=patience_s)
+
+    def stop(self) -> None:
+        """End the server, kindly at first."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGQUIT)
+            try:
+                self.process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(timeout=10)
+
+
+StartServer = Callable[..., Server]
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[StartServer]:
+    """Starts a server with the given environment; keyword arguments become ``FORKLIFT_`` settings."""
+    servers: list[Server] = []
+
+    def start(environ: dict[str, str] | None = None, *, num_ready: int = 1, **settings: object) -> Server:
+        named = {f"FORKLIFT_{name.upper()}": str(value) for name, value in settings.items()}
+        folder = tmp_path / str(len(servers))
+        folder.mkdir()
+        server = Server(folder, (environ or {}) | named)
+        servers.append(server)
+        if num_ready:
+            server.wait_until_listening()
+            server.wait_until_ready(num_ready)
+        return server
+
+    yield start
+    for server in servers:
+        server.stop()
