@@ -18,13 +18,25 @@ FinishReason = Literal["stop", "length"]
 
 
 @dataclass(frozen=True, slots=True)
+class Constraint:
+    """What the completion must match: a JSON schema (as JSON text) or a regular expression."""
+
+    kind: Literal["json_schema", "regex"]
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How to choose tokens. Names, order and meaning as in transformers' ``GenerationConfig``.
 
-    ``temperature`` 0 is greedy: ``top_k``, ``top_p`` and ``min_p`` then change nothing, while
-    ``repetition_penalty`` still does, as in ``generate``. ``top_k`` 0, ``top_p`` 1 and ``min_p`` 0
-    are off. ``max_new_tokens`` >= 1. ``stop`` strings and the RE2 ``truncate_before_pattern``s are
-    not part of the text that is returned.
+    ``temperature`` 0 is greedy: ``top_k``, ``top_p``, ``min_p`` and ``typical_p`` then change
+    nothing, while penalties, biases, bans and constraints still do, as in ``generate``. ``top_k``
+    0, ``top_p`` 1, ``min_p`` 0 and ``typical_p`` 1 are off. ``presence_penalty`` and
+    ``frequency_penalty`` count generated tokens (OpenAI). ``max_new_tokens`` 0 only scores the
+    prompt. ``stop`` strings and the RE2 ``truncate_before_pattern``s are not part of the text that
+    is returned; ``stop_token_ids`` end a sequence as the model's end token does. ``bad_words`` are
+    sequences of token ids. ``num_logprobs`` asks for the log-probability of each generated token
+    and of that many best ones; ``num_prompt_logprobs`` the same of the prompt's tokens.
     """
 
     max_new_tokens: int
@@ -32,18 +44,49 @@ class SamplingParams:
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
+    typical_p: float = 1.0
     repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    bad_words: tuple[tuple[int, ...], ...] = ()
+    min_new_tokens: int = 0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    stop_token_ids: frozenset[int] = frozenset()
     truncate_before_pattern: tuple[str, ...] = ()
     ignore_eos: bool = False
+    num_logprobs: int | None = None
+    num_prompt_logprobs: int | None = None
+    constraint: Constraint | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token, its log-probability before any sampling parameter, and the best tokens in its place."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """Text that will not change any more; never half a character, never part of a stop string."""
+    """Text that will not change any more; never half a character, never part of a stop string.
+
+    ``logprobs`` holds the tokens generated since the last event, where they were asked for: text
+    may lag behind them while a character or a stop string is unfinished.
+    """
 
     text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PromptScored:
+    """Log-probabilities of the prompt's tokens from the second on; the first has nothing before it."""
+
+    logprobs: tuple[TokenLogprob, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +103,7 @@ class Failed:
     error: RequestError
 
 
-Event = TextDelta | Finished | Failed
+Event = TextDelta | PromptScored | Finished | Failed
 
 
 @dataclass(slots=True)
@@ -163,8 +206,9 @@ class Job:
             self.timings.first_token_s = time.monotonic()
         self.usage.completion_tokens += 1
 
-    def emit_text(self, text: str) -> None:
-        self._events.put(TextDelta(text))
+    def emit(self, event: TextDelta | PromptScored) -> None:
+        """Hand something to the HTTP thread."""
+        self._events.put(event)
 
     def finish(self, reason: FinishReason) -> None:
         self._end(Finished(reason))

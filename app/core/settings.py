@@ -46,6 +46,7 @@ class Settings(BaseModel):
     max_new_tokens: int = Field(512, ge=1, description="Upper bound of new tokens per request.")
     default_new_tokens: int = Field(128, ge=1, description="New tokens where a request does not say.")
     prefill_chunk_tokens: int = Field(256, ge=1, description="Prompt tokens per prefill step.")
+    prompt_lookup: int = Field(0, ge=0, le=64, description="Draft tokens per step copied from the prompt; 0: off.")
     prefix_cache: bool = Field(True, description="Reuse KV entries of a shared prompt prefix.")
     max_queue: int = Field(10, ge=0, le=100_000, description="Requests waiting over all workers.")
     queue_timeout_s: float = Field(30.0, gt=0, le=86_400, description="504 after waiting this long.")

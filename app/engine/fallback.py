@@ -16,9 +16,9 @@ import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from app.core.errors import InternalError, RequestError
-from app.core.jobs import Job
+from app.core.jobs import Job, TokenLogprob
 from app.engine.guard import Guard
-from app.engine.sampling import sample
+from app.engine.sampling import logprobs, sample
 from app.engine.sequence import Sequence
 from app.engine.waiting import WaitingJobs
 from app.models.text_model import TextModel
@@ -38,7 +38,7 @@ class GenerateGenerator:
         self.guard = Guard(self._device)
         self.between_tokens = between_tokens
         self._waiting = WaitingJobs()
-        self._active: Sequence | None = None
+        self._active: Job | None = None
         # Ends and penalties are ours: the checkpoint's own would be applied a second time.
         self._model.generation_config = GenerationConfig(pad_token_id=text_model.pad_id)
 
@@ -56,10 +56,10 @@ class GenerateGenerator:
         self._waiting.sweep(time.monotonic())
         if len(self._waiting) == 0:
             return
-        sequence = self._active = Sequence(self._waiting.start_next(), self._text_model)
-        self.guard.run([sequence], partial(self._generate, sequence))
-        if not sequence.job.has_ended:
-            sequence.job.fail(InternalError())
+        job = self._active = self._waiting.start_next()
+        self.guard.run([job], partial(self._generate, job))
+        if not job.has_ended:
+            job.fail(InternalError())
         self._active = None
 
     def fail_waiting(self, error: RequestError) -> None:
@@ -70,26 +70,34 @@ class GenerateGenerator:
         """End every job; the active one at its next token."""
         self._waiting.fail_all(error)
         if self._active is not None:
-            self._active.job.cancel(error)
+            self._active.cancel(error)
 
-    def _generate(self, sequence: Sequence) -> None:
+    def _generate(self, job: Job) -> None:
+        sequence = Sequence(job, self._text_model)
         ids = torch.tensor([sequence.tokens], device=self._device)
+        if job.params.num_prompt_logprobs is not None:
+            logits = self._model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0, :-1]
+            sequence.prompt_logprobs += logprobs(logits, sequence.tokens[1:], job.params.num_prompt_logprobs)
+        sequence.finish_prompt()
+        if job.has_ended:
+            return
+        choice = _OurChoice(sequence)
         self._model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
             do_sample=False,
-            max_new_tokens=sequence.job.params.max_new_tokens,
-            logits_processor=LogitsProcessorList([_OurChoice(sequence)]),
-            stopping_criteria=StoppingCriteriaList([_OurEnd(sequence, self._check)]),
+            max_new_tokens=job.params.max_new_tokens,
+            logits_processor=LogitsProcessorList([choice]),
+            stopping_criteria=StoppingCriteriaList([_OurEnd(sequence, choice, self._check)]),
         )
 
-    def _check(self, sequence: Sequence) -> None:
+    def _check(self, job: Job) -> None:
         """Between two tokens: let the owner act, and end what must end."""
         self.between_tokens()
         now_s = time.monotonic()
         self._waiting.sweep(now_s)
-        if not sequence.job.has_ended and (cause := sequence.job.stop_cause(now_s)) is not None:
-            sequence.job.fail(cause)
+        if not job.has_ended and (cause := job.stop_cause(now_s)) is not None:
+            job.fail(cause)
 
 
 class _OurChoice(LogitsProcessor):
@@ -97,20 +105,25 @@ class _OurChoice(LogitsProcessor):
 
     def __init__(self, sequence: Sequence):
         self._sequence = sequence
+        self.logprob: TokenLogprob | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        [token] = sample(scores, [self._sequence.sampler])
-        return torch.full_like(scores, -math.inf).index_fill_(1, torch.tensor([token], device=scores.device), 0.0)
+        tokens = sample(scores, [self._sequence.sampler])
+        num_top = self._sequence.job.params.num_logprobs
+        if num_top is not None:
+            [self.logprob] = logprobs(scores, tokens, num_top)
+        return torch.full_like(scores, -math.inf).index_fill_(1, torch.tensor(tokens, device=scores.device), 0.0)
 
 
 class _OurEnd(StoppingCriteria):
     """Hands each token to the sequence and stops where its job has ended."""
 
-    def __init__(self, sequence: Sequence, check: Callable[[Sequence], None]):
+    def __init__(self, sequence: Sequence, choice: _OurChoice, check: Callable[[Job], None]):
         self._sequence = sequence
+        self._choice = choice
         self._check = check
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_kwargs: object) -> torch.Tensor:
-        self._sequence.accept(int(input_ids[0, -1]))
-        self._check(self._sequence)
+        self._sequence.accept(int(input_ids[0, -1]), self._choice.logprob)
+        self._check(self._sequence.job)
         return torch.tensor([self._sequence.job.has_ended], device=input_ids.device)

@@ -13,10 +13,11 @@ import torch
 
 from app.core.errors import InternalError, RequestError
 from app.core.jobs import Job
+from app.engine.drafts import PromptLookup
 from app.engine.guard import Guard
 from app.engine.rows import RowTable
 from app.engine.runner import SlotRunner
-from app.engine.sampling import sample
+from app.engine.sampling import logprobs, sample
 from app.engine.sequence import Sequence
 from app.engine.waiting import WaitingJobs
 from app.models.text_model import TextModel
@@ -25,13 +26,22 @@ from app.models.text_model import TextModel
 class SlotGenerator:
     """Decodes up to ``num_slots`` sequences together on one model."""
 
-    def __init__(self, text_model: TextModel, *, num_slots: int, prefill_chunk_tokens: int, reuse_prefix: bool = True):
+    def __init__(
+        self,
+        text_model: TextModel,
+        *,
+        num_slots: int,
+        prefill_chunk_tokens: int,
+        reuse_prefix: bool = True,
+        num_draft_tokens: int = 0,
+    ):
         self._text_model = text_model
         checkpoint = text_model.checkpoint
         self.guard = Guard(checkpoint.device)
         self.runner = SlotRunner(checkpoint.model, checkpoint.device, num_slots, text_model.context_tokens)
         self._rows = RowTable(self.runner.cache, num_slots, reuse_prefix)
         self._prefill_chunk_tokens = prefill_chunk_tokens
+        self._num_draft_tokens = num_draft_tokens
         self._waiting = WaitingJobs()
 
     def add(self, job: Job) -> None:
@@ -44,10 +54,9 @@ class SlotGenerator:
 
     @torch.inference_mode()
     def step(self) -> None:
-        """Bring every sequence forward by at most one token."""
+        """Bring every sequence forward: by a chunk of its prompt, or by a token (and what its draft saved)."""
         self._sweep()
-        while len(self._waiting) > 0 and self._rows.num_free > 0:
-            self._rows.take(Sequence(self._waiting.start_next(), self._text_model))
+        self._admit()
         self._prefill()
         self._decode()
 
@@ -69,53 +78,111 @@ class SlotGenerator:
             if (cause := sequence.job.stop_cause(now_s)) is not None:
                 self._fail(sequence, cause, is_valid=True)
 
+    def _admit(self) -> None:
+        while len(self._waiting) > 0 and self._rows.num_free > 0:
+            job = self._waiting.start_next()
+            sequence = self.guard.run([job], partial(self._make_sequence, job))
+            if sequence is None:
+                job.fail(InternalError())
+            else:
+                self._rows.take(sequence)
+
+    def _make_sequence(self, job: Job) -> Sequence:
+        sequence = Sequence(job, self._text_model)
+        if self._num_draft_tokens:
+            sequence.lookup = PromptLookup(sequence.tokens, self._num_draft_tokens)
+        return sequence
+
     def _prefill(self) -> None:
         """Up to ``prefill_chunk_tokens`` prompt tokens, so that running sequences do not stall."""
         budget = self._prefill_chunk_tokens
         for sequence in self._rows.prefilling:
             if budget <= 0:
                 return
-            start = sequence.num_cached
-            tokens = sequence.tokens[start : start + budget]
+            tokens = sequence.tokens[sequence.num_cached : sequence.num_cached + budget]
             budget -= len(tokens)
-            logits = self.guard.run([sequence], partial(self.runner.prefill, self._rows.index(sequence), tokens, start))
+            logits = self.guard.run([sequence.job], partial(self._prefill_chunk, sequence, tokens))
             if logits is None:
                 self._fail(sequence, InternalError())
-                continue
-            sequence.num_cached += len(tokens)
-            if sequence.num_uncached == 0:
+            elif sequence.num_uncached == 0:
                 self._rows.start_running(sequence)
-                self._accept([sequence], logits)
+                sequence.finish_prompt()
+                if sequence.job.has_ended:
+                    self._rows.release(sequence)
+                else:
+                    self._accept([sequence], logits[-1:])
+
+    def _prefill_chunk(self, sequence: Sequence, tokens: list[int]) -> torch.Tensor:
+        num_top = sequence.job.params.num_prompt_logprobs
+        start = sequence.num_cached
+        logits = self.runner.prefill(self._rows.index(sequence), tokens, start, all_logits=num_top is not None)
+        sequence.num_cached += len(tokens)
+        if num_top is not None:
+            targets = sequence.tokens[start + 1 : sequence.num_cached + 1]
+            sequence.prompt_logprobs += logprobs(logits[: len(targets)], targets, num_top) if targets else []
+        return logits
 
     def _decode(self) -> None:
         sequences = self._rows.running
         if not sequences:
             return
-        tokens = [sequence.tokens[-1] for sequence in sequences]
+        drafts = self._drafts(sequences)
+        longest = max(map(len, drafts))
+        tokens = [
+            [sequence.tokens[-1], *draft, *[0] * (longest - len(draft))]
+            for sequence, draft in zip(sequences, drafts, strict=True)
+        ]
         starts = [sequence.num_cached for sequence in sequences]
-        logits = self.guard.run(sequences, partial(self.runner.decode, tokens, starts))
+        logits = self.guard.run([s.job for s in sequences], partial(self.runner.decode, tokens, starts))
         if logits is None:
-            self._fail_each(sequences)
+            for sequence in sequences:
+                self._fail(sequence, InternalError())
             return
-        for sequence in sequences:
-            sequence.num_cached += 1
-        self._accept(sequences, logits)
+        self._accept_drafted(sequences, drafts, logits)
 
-    def _accept(self, sequences: list[Sequence], logits: torch.Tensor) -> None:
+    def _drafts(self, sequences: list[Sequence]) -> list[list[int]]:
+        """Proposed next tokens per sequence; no pass may write behind the context."""
+        room = self._text_model.context_tokens - 1 - max(sequence.num_cached for sequence in sequences)
+        return [sequence.draft(room) for sequence in sequences]
+
+    def _accept_drafted(self, sequences: list[Sequence], drafts: list[list[int]], logits: torch.Tensor) -> None:
+        """Sample behind each fed token, as far as what was fed is what was sampled.
+
+        Exact for every way of sampling: a token is drawn from the logits that one-by-one decoding
+        would have given, with the same random number. Entries behind a wrong guess are overwritten.
+        """
+        active = list(range(len(sequences)))
+        for at in range(logits.shape[1]):
+            for i in active:
+                sequences[i].num_cached += 1
+            rows = logits[:, at] if len(active) == len(sequences) else logits[active, at]
+            if not self._accept([sequences[i] for i in active], rows):
+                return
+            active = [i for i in active if _is_confirmed(sequences[i], drafts[i], at)]
+            if not active:
+                return
+
+    def _accept(self, sequences: list[Sequence], logits: torch.Tensor) -> bool:
+        """Sample one token for each of ``sequences``; False where that failed, and they with it."""
         samplers = [sequence.sampler for sequence in sequences]
-        tokens = self.guard.run(sequences, partial(sample, logits, samplers))
+        tokens = self.guard.run([s.job for s in sequences], partial(sample, logits, samplers))
         if tokens is None:
-            self._fail_each(sequences)
-            return
-        for sequence, token in zip(sequences, tokens, strict=True):
-            sequence.accept(token)
+            for sequence in sequences:
+                self._fail(sequence, InternalError())
+            return False
+        for i, (sequence, token) in enumerate(zip(sequences, tokens, strict=True)):
+            num_top = sequence.job.params.num_logprobs
+            logprob = None if num_top is None else logprobs(logits[i : i + 1], [token], num_top)[0]
+            sequence.accept(token, logprob)
             if sequence.job.has_ended:
                 self._rows.release(sequence)
-
-    def _fail_each(self, sequences: list[Sequence]) -> None:
-        for sequence in sequences:
-            self._fail(sequence, InternalError())
+        return True
 
     def _fail(self, sequence: Sequence, error: RequestError, *, is_valid: bool = False) -> None:
         sequence.job.fail(error)
         self._rows.release(sequence, is_valid=is_valid)
+
+
+def _is_confirmed(sequence: Sequence, draft: list[int], at: int) -> bool:
+    """Whether the token that was just sampled is the one that was fed next."""
+    return not sequence.job.has_ended and at < len(draft) and sequence.tokens[-1] == draft[at]

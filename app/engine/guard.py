@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import torch
 
+from app.core.jobs import Job
 from app.core.logging import get_logger
-from app.engine.sequence import Sequence
 
 log = get_logger("engine")
 T = TypeVar("T")
@@ -24,8 +24,8 @@ class Guard:
         self._device = device
         self.poison: str | None = None
 
-    def run(self, sequences: list[Sequence], work: Callable[[], T]) -> T | None:
-        """The result of ``work`` for ``sequences``, or None where it raised (the cause is logged).
+    def run(self, jobs: list[Job], work: Callable[[], T]) -> T | None:
+        """The result of ``work`` for ``jobs``, or None where it raised (the cause is logged).
 
         Memory is given back after the ``except`` block: inside it the traceback keeps the tensors
         of the failed pass alive (pytorch issue 18853).
@@ -34,7 +34,7 @@ class Guard:
         try:
             return work()
         except Exception as error:
-            log.exception("inference_failed", request_ids=[sequence.job.request_id for sequence in sequences])
+            log.exception("inference_failed", request_ids=[job.request_id for job in jobs])
             is_out_of_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
             if isinstance(error, torch.AcceleratorError) and not is_out_of_memory:
                 self.poison = str(error).splitlines()[0]

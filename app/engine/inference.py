@@ -214,6 +214,7 @@ class Inference:
                 num_slots=settings.max_batch_size,
                 prefill_chunk_tokens=settings.prefill_chunk_tokens,
                 reuse_prefix=settings.prefix_cache,
+                num_draft_tokens=settings.prompt_lookup,
             )
         fallback = GenerateGenerator(model)
         fallback.between_tokens = partial(self._between_tokens, fallback)

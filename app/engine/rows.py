@@ -58,9 +58,10 @@ class RowTable:
     def take(self, sequence: Sequence) -> None:
         """Give ``sequence`` a free row, keeping the entries of a prefix it shares.
 
-        At least one prompt token is left to prefill, since its logits choose the next one.
+        At least one prompt token is left to prefill, since its logits choose the next one. A prompt
+        that is to be scored needs the logits of all its tokens, so it shares nothing.
         """
-        prompt = sequence.job.prompt_ids
+        prompt = sequence.job.prompt_ids if sequence.job.params.num_prompt_logprobs is None else []
         first_free = self.num_running + self.num_prefilling
         shared = {i: self._shared(self._rows[i].tokens, prompt) for i in range(len(self._rows))}
         free = range(first_free, len(self._rows))

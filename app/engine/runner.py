@@ -1,4 +1,4 @@
-"""Forward passes over the slot KV cache: one row's prompt chunk, or one token for many rows.
+"""Forward passes over the slot KV cache: one row's prompt chunk, or the next tokens of many rows.
 
 The scheduler decides which; this is the only part of the step that builds tensors for the model.
 Inference thread only; knows neither jobs nor sampling.
@@ -20,27 +20,35 @@ class SlotRunner:
         self._device = device
         self.cache = SlotCache(model.config.get_text_config().num_hidden_layers, num_slots, max_tokens)
 
-    def prefill(self, row: int, tokens: list[int], start: int) -> torch.Tensor:
-        """Feed ``tokens`` at positions ``start``.. of ``row``; logits ``(1, vocab)`` behind the last one."""
+    def prefill(self, row: int, tokens: list[int], start: int, *, all_logits: bool = False) -> torch.Tensor:
+        """Feed ``tokens`` at positions ``start``.. of ``row``.
+
+        Logits ``(1, vocab)`` behind the last token, or ``(len(tokens), vocab)`` behind each.
+        """
         self.cache.window.set(row, [start], len(tokens))
         positions = torch.arange(start, start + len(tokens), device=self._device)[None]
-        return self._forward([tokens], positions, None)[:, -1]
+        return self._forward([tokens], positions, None, num_logits=len(tokens) if all_logits else 1)[0]
 
-    def decode(self, tokens: list[int], starts: list[int]) -> torch.Tensor:
-        """Feed one token to each of rows 0, 1, ..; logits ``(num_rows, vocab)``."""
-        self.cache.window.set(0, starts, 1, self._device)
+    def decode(self, tokens: list[list[int]], starts: list[int]) -> torch.Tensor:
+        """Feed as many tokens to each of rows 0, 1, ..; logits ``(num_rows, num_new, vocab)`` behind each."""
+        num_new = len(tokens[0])
+        self.cache.window.set(0, starts, num_new, self._device)
         positions = torch.tensor(starts, device=self._device)[:, None]
+        if num_new > 1:
+            positions = positions + torch.arange(num_new, device=self._device)
         mask = self._mask(positions) if len(starts) > 1 else None
-        return self._forward([[token] for token in tokens], positions, mask)[:, -1]
+        return self._forward(tokens, positions, mask, num_logits=num_new)
 
-    def _forward(self, tokens: list[list[int]], positions: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    def _forward(
+        self, tokens: list[list[int]], positions: torch.Tensor, mask: torch.Tensor | None, num_logits: int
+    ) -> torch.Tensor:
         output = self._model(
             input_ids=torch.tensor(tokens, device=self._device),
             position_ids=positions,
             attention_mask=mask,
             past_key_values=self.cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=num_logits,
         )
         logits: torch.Tensor = output.logits
         return logits

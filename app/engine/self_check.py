@@ -74,6 +74,6 @@ def slot_difference(text_model: TextModel) -> float:
     runner.prefill(1, prompt[: length // 2], 0)
     found = [runner.prefill(1, prompt[length // 2 :], length // 2)[0]]
     for i, token in enumerate(reference.sequences[0, length:-1].tolist()):
-        found.append(runner.decode([short[i % len(short)], token], [i + 1, length + i])[1])
+        found.append(runner.decode([[short[i % len(short)]], [token]], [i + 1, length + i])[1, 0])
     difference = (torch.stack(found).float() - expected).abs().max()
     return float(difference / (expected.max() - expected.min()))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from app.core.jobs import FinishReason, Job
+from app.core.jobs import FinishReason, Job, PromptScored, TextDelta, TokenLogprob
+from app.engine.drafts import PromptLookup
+from app.engine.logits import RowLogits
 from app.engine.sampling import RowSampler
 from app.engine.text import Detokenizer, TextFilter
 from app.models.text_model import TextModel
@@ -12,45 +14,63 @@ class Sequence:
     """A job that has a row. ``num_cached`` tokens from the front have their entries in the KV cache."""
 
     def __init__(self, job: Job, model: TextModel):
+        params = job.params
         self.job = job
         self.tokens = list(job.prompt_ids)
         self.num_cached = 0
-        self.sampler = RowSampler(job.params, job.prompt_ids, model.vocab_size, model.checkpoint.device)
-        self._eos_ids = frozenset() if job.params.ignore_eos else model.eos_ids
+        self.prompt_logprobs: list[TokenLogprob] = []
+        self.end_ids = params.stop_token_ids | (frozenset() if params.ignore_eos else model.eos_ids)
+        matcher = model.constraints.matcher(params.constraint) if params.constraint else None
+        device = model.checkpoint.device
+        logits = RowLogits(params, job.prompt_ids, model.vocab_size, device, self.end_ids, matcher)
+        self.sampler = RowSampler(params, logits)
+        self.lookup: PromptLookup | None = None
         self._detokenizer = Detokenizer(model.decode, job.prompt_ids)
-        self._filter = TextFilter(job.params.stop, job.params.truncate_before_pattern)
+        self._filter = TextFilter(params.stop, params.truncate_before_pattern)
 
     @property
     def num_uncached(self) -> int:
         """Tokens that the model has not seen yet; 1 while decoding."""
         return len(self.tokens) - self.num_cached
 
-    def accept(self, token: int) -> None:
+    def draft(self, room: int) -> list[int]:
+        """Tokens that may come next, at most ``room``; none that could not be accepted any more."""
+        if self.lookup is None:
+            return []
+        num_left = self.job.params.max_new_tokens - self.job.usage.completion_tokens
+        return self.lookup.draft(max(min(room, num_left - 1), 0))
+
+    def accept(self, token: int, logprob: TokenLogprob | None = None) -> None:
         """Take the sampled ``token``: emit the text it completes, end the job where it must end."""
         self.job.count_token()
-        if token in self._eos_ids:
-            self._end("stop")
+        logprobs = () if logprob is None else (logprob,)
+        if token in self.end_ids:
+            self._end("stop", logprobs)
             return
         self.tokens.append(token)
         self.sampler.accept(token)
         text, is_stopped = self._filter.push(self._detokenizer.push(token))
+        self._emit(text, logprobs)
         if is_stopped:
-            self._emit(text)
             self.job.finish("stop")
         elif self.job.usage.completion_tokens >= self.job.params.max_new_tokens:
-            self._emit(text)
             self._end("length")
-        else:
-            self._emit(text)
 
-    def _end(self, reason: FinishReason) -> None:
-        text, was_stopped = self._filter.push(self._detokenizer.flush())
-        self._emit(text)
-        if not was_stopped:
-            text, was_stopped = self._filter.finish()
-            self._emit(text)
-        self.job.finish("stop" if was_stopped else reason)
+    def finish_prompt(self) -> None:
+        """The whole prompt is in the cache: hand out its scores; end where nothing is to be generated."""
+        if self.job.params.num_prompt_logprobs is not None:
+            self.job.emit(PromptScored(tuple(self.prompt_logprobs)))
+        if self.job.params.max_new_tokens == 0:
+            self.job.finish("length")
 
-    def _emit(self, text: str) -> None:
-        if text:
-            self.job.emit_text(text)
+    def _end(self, reason: FinishReason, logprobs: tuple[TokenLogprob, ...] = ()) -> None:
+        text, is_stopped = self._filter.push(self._detokenizer.flush())
+        if not is_stopped:
+            rest, is_stopped = self._filter.finish()
+            text += rest
+        self._emit(text, logprobs)
+        self.job.finish("stop" if is_stopped else reason)
+
+    def _emit(self, text: str, logprobs: tuple[TokenLogprob, ...] = ()) -> None:
+        if text or logprobs:
+            self.job.emit(TextDelta(text, logprobs))

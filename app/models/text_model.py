@@ -15,6 +15,7 @@ from jinja2 import TemplateError
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 from app.core.errors import InvalidParameterError, UnsupportedParameterError
+from app.models.constraints import Constraints
 from app.models.loader import Checkpoint
 
 Message = dict[str, str]
@@ -55,6 +56,7 @@ class TextModel:
         self.pad_id = (
             self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else min(self.eos_ids, default=0)
         )
+        self.constraints = Constraints(self.tokenizer, self.vocab_size, self.eos_ids)
         self._lock = threading.Lock()
 
     @property

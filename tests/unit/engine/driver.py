@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from app.core.jobs import Event, Failed, Finished, Job, SamplingParams, TextDelta
+from app.core.jobs import Event, Failed, Finished, Job, SamplingParams, TextDelta, TokenLogprob
 from app.core.settings import load_settings
 from app.engine.generation import SlotGenerator
 from app.engine.sequence import Sequence
@@ -20,8 +20,12 @@ def load(folder: Path, **environ: str) -> TextModel:
     return TextModel("tiny", load_checkpoint(settings, lambda _: None), settings.max_context_tokens)
 
 
-def generator_of(model: TextModel, *, num_slots: int = 1, chunk: int = 256, reuse_prefix: bool = True) -> SlotGenerator:
-    return SlotGenerator(model, num_slots=num_slots, prefill_chunk_tokens=chunk, reuse_prefix=reuse_prefix)
+def generator_of(
+    model: TextModel, *, num_slots: int = 1, chunk: int = 256, reuse_prefix: bool = True, drafts: int = 0
+) -> SlotGenerator:
+    return SlotGenerator(
+        model, num_slots=num_slots, prefill_chunk_tokens=chunk, reuse_prefix=reuse_prefix, num_draft_tokens=drafts
+    )
 
 
 def greedy_reference(model: TextModel, prompt: list[int], num_new: int, **options: object) -> list[int]:
@@ -41,6 +45,12 @@ def greedy_job(prompt: list[int], num_new: int) -> Job:
     return Job("test", prompt, SamplingParams(num_new, ignore_eos=True))
 
 
+def logits_of(model: TextModel, tokens: list[int]) -> torch.Tensor:
+    """A plain forward pass: logits ``(len(tokens), vocab)``."""
+    with torch.inference_mode():
+        return model.checkpoint.model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0].float()
+
+
 class TokenLog:
     """Tokens in the order in which the engine accepted them, per job."""
 
@@ -48,9 +58,9 @@ class TokenLog:
         self._tokens: dict[Job, list[int]] = {}
         accept = Sequence.accept
 
-        def logged(sequence: Sequence, token: int) -> None:
+        def logged(sequence: Sequence, token: int, logprob: TokenLogprob | None = None) -> None:
             self._tokens.setdefault(sequence.job, []).append(token)
-            accept(sequence, token)
+            accept(sequence, token, logprob)
 
         monkeypatch.setattr(Sequence, "accept", logged)
 

@@ -28,12 +28,12 @@ def model(model_folder):
     return load(model_folder("qwen2"))
 
 
-@given(ACTIONS, st.integers(1, 4), st.sampled_from([7, 64]))
+@given(ACTIONS, st.integers(1, 4), st.sampled_from([7, 64]), st.sampled_from([0, 0, 4]))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_every_job_ends_once_and_has_only_its_own_tokens(model, references, actions, num_slots, chunk):
+def test_every_job_ends_once_and_has_only_its_own_tokens(model, references, actions, num_slots, chunk, drafts):
     with pytest.MonkeyPatch.context() as patch:
         log = TokenLog(patch)
-        generator = generator_of(model, num_slots=num_slots, chunk=chunk)
+        generator = generator_of(model, num_slots=num_slots, chunk=chunk, drafts=drafts)
         jobs: list[Job] = []
         for action, number in actions:
             if action == "arrive":
@@ -78,7 +78,7 @@ def references(model):
     return References(model)
 
 
-def _raise(*_args: object) -> torch.Tensor:
+def _raise(*_args: object, **_kwargs: object) -> torch.Tensor:
     raise RuntimeError("the model broke")
 
 
@@ -96,11 +96,11 @@ def test_a_job_that_fails_leaves_the_next_one_unharmed(model, monkeypatch):
     broken, whole = greedy_job([9, 8, 10], 6), greedy_job([9, 8, 10], 6)
     forward, calls = generator.runner._forward, []
 
-    def failing(*args):
+    def failing(*args, **kwargs):
         calls.append(1)
         if len(calls) == 3:
             raise RuntimeError("the model broke at token 3")
-        return forward(*args)
+        return forward(*args, **kwargs)
 
     monkeypatch.setattr(generator.runner, "_forward", failing)
     run(generator, broken, whole)

@@ -1,0 +1,91 @@
+"""Structured output: masks the logits so that the completion matches a JSON schema or a regex.
+
+The grammar work is llguidance's (MIT, no dependencies, 3 MB; it compiles lazily, where xgrammar
+brings triton along and outlines-core builds the whole automaton first). Grammars are checked by
+HTTP threads before a place is taken; matchers run on the inference thread.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import TYPE_CHECKING
+
+import llguidance
+from llguidance.hf import from_tokenizer
+
+from app.core.errors import InvalidParameterError, UnsupportedParameterError
+from app.core.jobs import Constraint
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+
+# Written as json.dumps writes it: where white space is free, a model can fill its whole budget with it.
+JSON_FORM = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+
+
+class Constraints:
+    """Makes matchers for one tokenizer; what is costly about it is made at the first use."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, vocab_size: int, end_ids: frozenset[int]):
+        self._tokenizer = tokenizer
+        self._vocab_size = vocab_size
+        self._end_ids = sorted(end_ids)
+        self._lock = threading.Lock()
+        self._guidance: llguidance.LLTokenizer | None = None
+
+    def check(self, constraint: Constraint) -> None:
+        """Raise ``InvalidParameterError`` where the schema or regex cannot be followed. Any thread."""
+        error = llguidance.LLMatcher.validate_grammar(_grammar(constraint), self._prepared())
+        if error:
+            raise InvalidParameterError(f"{constraint.kind}: {error.splitlines()[0]}", param="response_format")
+
+    def matcher(self, constraint: Constraint) -> Matcher:
+        """A matcher at the start of the completion."""
+        return Matcher(llguidance.LLMatcher(self._prepared(), _grammar(constraint)), self._vocab_size, self._end_ids)
+
+    def _prepared(self) -> llguidance.LLTokenizer:
+        with self._lock:
+            if self._guidance is None:
+                if not self._tokenizer.is_fast or not self._end_ids:
+                    raise UnsupportedParameterError(
+                        "this model's tokenizer does not support structured output", param="response_format"
+                    )
+                self._guidance = from_tokenizer(self._tokenizer, n_vocab=self._vocab_size, eos_token=self._end_ids)
+            return self._guidance
+
+
+class Matcher:
+    """Follows one sequence through its grammar."""
+
+    def __init__(self, matcher: llguidance.LLMatcher, vocab_size: int, end_ids: list[int]):
+        self._matcher = matcher
+        self._vocab_size = vocab_size
+        self._end_ids = end_ids
+
+    def accept(self, token: int) -> None:
+        """``token`` was chosen; it is one that the last mask allowed."""
+        if not self._matcher.is_stopped():
+            self._matcher.consume_token(token)
+
+    def mask(self, logits: torch.Tensor) -> None:
+        """Set what the grammar forbids next in ``logits`` ``(vocab,)`` to -inf, in place."""
+        import torch
+
+        allowed = torch.zeros(logits.shape[0], dtype=torch.bool)
+        if self._matcher.is_stopped():
+            allowed[self._end_ids] = True
+        else:
+            bits = torch.frombuffer(bytearray(self._matcher.compute_bitmask()), dtype=torch.uint8)
+            flags = (bits[:, None] >> torch.arange(8, dtype=torch.uint8)) & 1
+            known = flags.flatten()[: logits.shape[0]].bool()
+            allowed[: known.shape[0]] = known
+        logits.masked_fill_(~allowed.to(logits.device), -math.inf)
+
+
+def _grammar(constraint: Constraint) -> str:
+    if constraint.kind == "regex":
+        return llguidance.LLMatcher.grammar_from_regex(constraint.source)
+    return llguidance.LLMatcher.grammar_from_json_schema(constraint.source, overrides=JSON_FORM)
