@@ -19,11 +19,12 @@ from app.core.jobs import Constraint
 
 if TYPE_CHECKING:
     import torch
+    from llguidance._lib import JsonCompileOptions
     from transformers import PreTrainedTokenizerBase
 
 
 # Written as json.dumps writes it: where white space is free, a model can fill its whole budget with it.
-JSON_FORM = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+JSON_FORM: JsonCompileOptions = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
 class Constraints:

@@ -19,7 +19,7 @@ SCHEMA = {
     "additionalProperties": False,
 }
 JSON = Constraint("json_schema", json.dumps(SCHEMA))
-DATE = Constraint("regex", r"\d{4}-\d{2}-\d{2}")
+DATE = Constraint("regex", r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 @pytest.fixture(scope="module")
