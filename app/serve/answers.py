@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
 from gunicorn.http import errors as http_errors
 
-from app.core.errors import BodyTimeoutError, InternalError, RequestError
+from app.core.errors import BodyTimeoutError, InternalError, OverloadedError, RequestError
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,11 @@ _PARSE_ERRORS: tuple[tuple[type[Exception], int, str, str], ...] = (
 
 def body_timeout() -> Answer:
     return _of_error(BodyTimeoutError("the request was not received in time"))
+
+
+def out_of_memory() -> Answer:
+    """For a client whose body does not fit beside those of the others."""
+    return _of_error(OverloadedError("too many large requests at once", retry_after_s=1))
 
 
 def head_too_large() -> Answer:
@@ -66,10 +72,10 @@ def is_client_fault(failure: Exception) -> bool:
 
 
 def _of_error(error: RequestError) -> Answer:
-    return _answer(error.status, error.type, error.code, error.message)
+    return _answer(error.status, error.type, error.code, error.message, error.headers())
 
 
-def _answer(status: int, kind: str, code: str, message: str) -> Answer:
+def _answer(status: int, kind: str, code: str, message: str, headers: Mapping[str, str] | None = None) -> Answer:
     request_id = uuid.uuid4().hex
     error = {"message": message, "type": kind, "param": None, "code": code}
     body = json.dumps({"error": error, "request_id": request_id}).encode() + b"\n"
@@ -79,5 +85,6 @@ def _answer(status: int, kind: str, code: str, message: str) -> Answer:
         "Content-Type: application/json",
         f"Content-Length: {len(body)}",
         f"X-Request-Id: {request_id}",
+        *(f"{name}: {value}" for name, value in (headers or {}).items()),
     ]
     return Answer(status, request_id, "\r\n".join(lines).encode() + b"\r\n\r\n" + body)

@@ -21,6 +21,9 @@ class DeadlineQueue(Generic[Item]):
     def __iter__(self) -> Iterator[Item]:
         return iter(list(self._deadlines))
 
+    def __contains__(self, item: Item) -> bool:
+        return item in self._deadlines
+
     def add(self, item: Item, now_s: float) -> None:
         self._deadlines[item] = now_s + self._timeout_s
 

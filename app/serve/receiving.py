@@ -16,11 +16,13 @@ from functools import partial
 from typing import Any
 
 from app.serve.admission import Hold
-from app.serve.answers import Answer, body_timeout
+from app.serve.answers import Answer, body_timeout, out_of_memory
 from app.serve.buffering import RequestBuffer, Verdict
 from app.serve.deadlines import DeadlineQueue
 
 READ_BYTES = 262_144
+# All requests that are still coming in, together.
+MAX_BUFFERED_BYTES = 268_435_456
 # A connection counts as load for this long; then it is slow or silent and only costs memory.
 FRESH_S = 1.0
 # As in RFC 9112, section 9.6: closing with unread input would reset the connection and could take
@@ -39,88 +41,12 @@ class Incoming:
     server: Any
     buffer: RequestBuffer
     hold: Hold | None
+    num_bytes: int = 0
 
     def drop_hold(self) -> None:
         """Stop counting as load."""
         if self.hold is not None:
             self.hold.drop()
-
-
-class Receiver:
-    """Reads requests until they can be handed on.
-
-    ``on_request`` gets each connection that is done with its verdict; ``on_gone`` each socket that
-    nobody serves any more, for closing.
-    """
-
-    def __init__(
-        self,
-        poller: selectors.BaseSelector,
-        timeout_s: float,
-        on_request: Callable[[Incoming, Verdict], None],
-        on_gone: Callable[[socket.socket], None],
-    ):
-        self._poller = poller
-        self._on_request = on_request
-        self._on_gone = on_gone
-        self._waiting: DeadlineQueue[Incoming] = DeadlineQueue(timeout_s)
-        self._fresh: DeadlineQueue[Incoming] = DeadlineQueue(FRESH_S)
-
-    def add(self, incoming: Incoming) -> None:
-        """Start reading; the first bytes are often there already."""
-        now_s = time.monotonic()
-        incoming.sock.setblocking(False)
-        self._waiting.add(incoming, now_s)
-        self._fresh.add(incoming, now_s)
-        self._poller.register(incoming.sock, selectors.EVENT_READ, partial(self._read, incoming))
-        self._read(incoming, incoming.sock)
-
-    def next_s(self) -> float:
-        """When ``expire`` has something to do."""
-        return min(self._waiting.next_s(), self._fresh.next_s())
-
-    def expire(self, now_s: float) -> None:
-        """Answer 408 to the late, close the silent, and stop counting the slow as load."""
-        for incoming in self._fresh.take_expired(now_s):
-            incoming.drop_hold()
-        for incoming in self._waiting.take_expired(now_s):
-            if not incoming.buffer.is_empty:
-                send_answer(incoming.sock, body_timeout())
-            self._drop(incoming)
-
-    def drop_silent(self) -> None:
-        """Close the connections that have not sent a byte: the worker is stopping."""
-        for incoming in self._waiting:
-            if incoming.buffer.is_empty:
-                self._drop(incoming)
-
-    def _read(self, incoming: Incoming, sock: socket.socket) -> None:
-        try:
-            data = sock.recv(READ_BYTES)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._drop(incoming)
-            return
-        verdict = incoming.buffer.feed(data)
-        if verdict is not Verdict.MORE:
-            self._forget(incoming)
-            self._on_request(incoming, verdict)
-        elif incoming.buffer.wants_continue:
-            incoming.buffer.wants_continue = False
-            _send(sock, CONTINUE)
-
-    def _drop(self, incoming: Incoming) -> None:
-        self._forget(incoming)
-        incoming.drop_hold()
-        self._on_gone(incoming.sock)
-
-    def _forget(self, incoming: Incoming) -> None:
-        self._waiting.discard(incoming)
-        self._fresh.discard(incoming)
-        self._poller.unregister(incoming.sock)
 
 
 class Closer:
@@ -142,7 +68,7 @@ class Closer:
             sock.shutdown(socket.SHUT_WR)
             self._poller.register(sock, selectors.EVENT_READ, self._discard)
         except (OSError, ValueError):
-            self._close_now(sock)
+            self.close_now(sock)
             return
         self._lingering.add(sock, time.monotonic())
         self._num_discarded_bytes[sock] = 0
@@ -169,11 +95,105 @@ class Closer:
     def _end(self, sock: socket.socket) -> None:
         self._num_discarded_bytes.pop(sock, None)
         self._poller.unregister(sock)
-        self._close_now(sock)
+        self.close_now(sock)
 
-    def _close_now(self, sock: socket.socket) -> None:
+    def close_now(self, sock: socket.socket) -> None:
+        """Close without waiting for the client."""
         sock.close()
         self._on_closed()
+
+
+class Receiver:
+    """Reads requests until they can be handed on.
+
+    ``on_request`` gets each connection that is done with its verdict; the others go to ``closer``.
+    """
+
+    def __init__(
+        self,
+        poller: selectors.BaseSelector,
+        timeout_s: float,
+        on_request: Callable[[Incoming, Verdict], None],
+        closer: Closer,
+    ):
+        self._poller = poller
+        self._on_request = on_request
+        self._closer = closer
+        self._waiting: DeadlineQueue[Incoming] = DeadlineQueue(timeout_s)
+        self._fresh: DeadlineQueue[Incoming] = DeadlineQueue(FRESH_S)
+        self._num_bytes = 0
+
+    def add(self, incoming: Incoming) -> None:
+        """Start reading; the first bytes are often there already."""
+        now_s = time.monotonic()
+        incoming.sock.setblocking(False)
+        self._waiting.add(incoming, now_s)
+        self._fresh.add(incoming, now_s)
+        self._poller.register(incoming.sock, selectors.EVENT_READ, partial(self._read, incoming))
+        self._read(incoming, incoming.sock)
+
+    def next_s(self) -> float:
+        """When ``expire`` has something to do."""
+        return min(self._waiting.next_s(), self._fresh.next_s())
+
+    def expire(self, now_s: float) -> None:
+        """Answer 408 to the late, close the silent, and stop counting the slow as load."""
+        for incoming in self._fresh.take_expired(now_s):
+            incoming.drop_hold()
+        for incoming in self._waiting.take_expired(now_s):
+            if not incoming.buffer.is_empty:
+                send_answer(incoming.sock, body_timeout())
+            self._drop(incoming)
+
+    def evict_oldest(self) -> bool:
+        """Make room for a new client by dropping the one that has been sending for longest; False if
+        all have only just come."""
+        oldest = next((incoming for incoming in self._waiting if incoming not in self._fresh), None)
+        if oldest is None:
+            return False
+        self._forget(oldest)
+        self._closer.close_now(oldest.sock)
+        return True
+
+    def drop_silent(self) -> None:
+        """Close the connections that have not sent a byte: the worker is stopping."""
+        for incoming in self._waiting:
+            if incoming.buffer.is_empty:
+                self._drop(incoming)
+
+    def _read(self, incoming: Incoming, sock: socket.socket) -> None:
+        try:
+            data = sock.recv(READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._drop(incoming)
+            return
+        incoming.num_bytes += len(data)
+        self._num_bytes += len(data)
+        verdict = incoming.buffer.feed(data)
+        if verdict is not Verdict.MORE:
+            self._forget(incoming)
+            self._on_request(incoming, verdict)
+        elif self._num_bytes > MAX_BUFFERED_BYTES:
+            send_answer(sock, out_of_memory())
+            self._drop(incoming)
+        elif incoming.buffer.wants_continue:
+            incoming.buffer.wants_continue = False
+            _send(sock, CONTINUE)
+
+    def _drop(self, incoming: Incoming) -> None:
+        self._forget(incoming)
+        incoming.drop_hold()
+        self._closer.close(incoming.sock)
+
+    def _forget(self, incoming: Incoming) -> None:
+        self._waiting.discard(incoming)
+        self._fresh.discard(incoming)
+        self._num_bytes -= incoming.num_bytes
+        self._poller.unregister(incoming.sock)
 
 
 def send_answer(sock: socket.socket, answer: Answer) -> None:

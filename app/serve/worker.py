@@ -56,7 +56,7 @@ class ForkliftWorker(ThreadWorker):
         self._context = current()
         self._settings = self._context.settings
         self._closer = Closer(self.poller, self._count_closed)
-        self._receiver = Receiver(self.poller, self._settings.body_timeout_s, self._take_request, self._closer.close)
+        self._receiver = Receiver(self.poller, self._settings.body_timeout_s, self._take_request, self._closer)
         self.poller.register(self.method_queue.fileno(), 1, self.method_queue.run_callbacks)
         while self.alive and self.is_parent_alive():
             self._turn()
@@ -67,7 +67,7 @@ class ForkliftWorker(ThreadWorker):
         """One round: heartbeat, events, deadlines."""
         self.notify()
         now_s = time.monotonic()
-        has_room = self.nr_conns < self.worker_connections
+        has_room = self.nr_conns < self.worker_connections or self._receiver.evict_oldest()
         self.set_accept_enabled(self.alive and has_room and not self._deferral.is_paused(now_s))
         self._saw_client = False
         self.wait_for_and_dispatch_events(self._timeout_s(now_s))

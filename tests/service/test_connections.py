@@ -35,6 +35,15 @@ def test_hundreds_of_silent_and_half_sent_connections_delay_nobody(start_server)
         client.close()
 
 
+def test_when_connections_run_out_the_oldest_unfinished_ones_make_room(start_server):
+    server = start_server({"GUNICORN_CMD_ARGS": "--worker-connections 20"}, workers=1)
+    clients = [server.connect(b"GET /li") for _ in range(60)]
+    for _ in range(5):
+        assert server.get("/livez", timeout_s=10)[0] == 200
+    for client in clients:
+        client.close()
+
+
 def test_clients_that_hold_their_finished_connections_delay_nobody(start_server):
     server = start_server(workers=1, http_threads=4)
     clients = [server.connect(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n") for _ in range(50)]

@@ -95,6 +95,19 @@ def test_silent_connections_do_not_hold_up_the_end(start_server):
         assert server.wait_for_exit(5.0) == 0
 
 
+def test_a_request_that_arrives_completely_while_draining_is_refused_politely(start_server):
+    server = start_server(workers=1)
+    with server.connect(STREAM % 2) as client, server.connect(b"GET /work?s=0 HTTP/1.1\r\nHost") as late:
+        wait_for(lambda: running(server, 1), "the stream")
+        server.signal(signal.SIGTERM)
+        wait_for(lambda: "Handling signal: term" in server.log(), "the signal")
+        time.sleep(0.3)
+        late.sendall(b": x\r\n\r\n")
+        assert b'"code": "shutting_down"' in read_all(late)
+        assert b"[DONE]" in read_all(client)
+    assert server.wait_for_exit() == 0
+
+
 def test_workers_end_when_their_master_is_killed(start_server):
     server = start_server(workers=2, num_ready=2)
     pids = [row["pid"] for row in server.rows()]

@@ -18,6 +18,7 @@ def parts(answer: answers.Answer) -> tuple[str, dict[str, str], dict[str, object
     ("answer", "status_line", "code"),
     [
         (answers.body_timeout(), "HTTP/1.1 408 Request Timeout", "body_timeout"),
+        (answers.out_of_memory(), "HTTP/1.1 503 Service Unavailable", "overloaded"),
         (answers.head_too_large(), "HTTP/1.1 431 Request Header Fields Too Large", "headers_too_large"),
         (answers.invalid_request(), "HTTP/1.1 400 Bad Request", "bad_request"),
         (answers.of_exception(errors.LimitRequestLine(9000, 4094)), "HTTP/1.1 414 ", "uri_too_long"),
@@ -43,3 +44,7 @@ def test_nothing_of_the_request_or_the_failure_is_sent_back():
         data = answers.of_exception(failure).data
         assert b"script" not in data
         assert b"secret" not in data
+
+
+def test_a_refusal_for_lack_of_memory_says_when_to_try_again():
+    assert parts(answers.out_of_memory())[1]["Retry-After"] == "1"
