@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 from typing import Any
@@ -17,8 +18,16 @@ def is_client_gone(environ: dict[str, Any]) -> bool:
     if not isinstance(connection, socket.socket) or isinstance(connection, ssl.SSLSocket):
         return False
     try:
-        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-    except (BlockingIOError, InterruptedError, TimeoutError):
+        return _has_news(connection) and connection.recv(1, socket.MSG_PEEK) == b""
+    except (BlockingIOError, TimeoutError):
         return False
-    except OSError:
+    except (OSError, ValueError):
         return True
+
+
+def _has_news(connection: socket.socket) -> bool:
+    """Bytes, an end or an error to be read. MSG_DONTWAIT would not do: on a socket with a timeout,
+    Python's ``recv`` waits that long for it."""
+    poller = select.poll()
+    poller.register(connection, select.POLLIN)
+    return bool(poller.poll(0))

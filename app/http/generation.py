@@ -151,7 +151,7 @@ class Generation:
         text = "".join(event.text for event in events if isinstance(event, TextDelta))
         self._pieces.append(text)
         last = events[-1]
-        if isinstance(last, TextDelta):
+        if not isinstance(last, Finished | Failed):
             self._require_client()
             return Batch(text, None)
         if isinstance(last, Finished):

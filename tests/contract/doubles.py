@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from app.core.errors import RequestError, UnsupportedParameterError
-from app.core.jobs import FinishReason, Job
+from app.core.errors import InternalError, RequestError, UnsupportedParameterError
+from app.core.jobs import FinishReason, Job, TextDelta
 from app.core.settings import Settings
 from app.serve.admission import Admission
 from app.serve.board import SlotBoard
@@ -91,7 +91,11 @@ class ScriptedInference:
 
     def _run(self) -> None:
         while (job := self._inbox.get()) is not None:
-            self._work(job, list(self.script))
+            try:
+                self._work(job, list(self.script))
+            except BaseException:
+                job.fail(InternalError())
+                raise
 
     def _work(self, job: Job, script: list[Step]) -> None:
         if not self._may_go_on(job, self.before_start):
@@ -106,7 +110,7 @@ class ScriptedInference:
                 time.sleep(step)
             elif isinstance(step, str):
                 job.count_token()
-                job.emit_text(step)
+                job.emit(TextDelta(step))
         return job.finish(self.finish_reason)
 
     def _may_go_on(self, job: Job, gate: Gate | None) -> bool:

@@ -18,8 +18,9 @@ GOOD = {"prompt": "abc"}
 
 @pytest.fixture
 def connection():
-    """The server's and the client's end of a connection."""
+    """The server's and the client's end of a connection; with a write deadline, as the worker sets it."""
     ends = socket.socketpair()
+    ends[0].settimeout(30.0)
     yield ends
     for end in ends:
         end.close()
@@ -73,9 +74,10 @@ def test_a_caller_who_leaves_while_a_stream_is_silent_ends_it(client, world, con
 
 
 def test_a_caller_who_is_still_there_or_has_sent_more_is_not_taken_for_gone(client, connection):
-    connection[1].send(b"more")
-    answer = client.post("/complete", json=GOOD, environ_overrides={"gunicorn.socket": connection[0]})
-    assert answer.status_code == 200
+    for sent in (b"", b"more"):
+        connection[1].send(sent)
+        answer = client.post("/complete", json=GOOD, environ_overrides={"gunicorn.socket": connection[0]})
+        assert answer.status_code == 200
 
 
 @pytest.mark.parametrize("num_read", [0, 1, 2])

@@ -1,0 +1,73 @@
+"""Noticing that a caller has left, without taking a byte from the connection or waiting for one."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+
+import pytest
+
+from app.http.connection import is_client_gone
+
+
+@pytest.fixture
+def ends():
+    listener = socket.create_server(("127.0.0.1", 0))
+    client = socket.create_connection(listener.getsockname())
+    server, _ = listener.accept()
+    yield server, client
+    for end in (server, client, listener):
+        end.close()
+
+
+def is_gone(server):
+    """The answer; fails where it has to be waited for."""
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(is_client_gone({"gunicorn.socket": server})), daemon=True)
+    thread.start()
+    thread.join(2)
+    assert answers, "the check blocks"
+    return answers[0]
+
+
+@pytest.mark.parametrize("timeout_s", [None, 0.0, 30.0])
+def test_a_silent_caller_is_there_whatever_the_sockets_timeout(ends, timeout_s):
+    server, _ = ends
+    server.settimeout(timeout_s)
+    assert not is_gone(server)
+    assert server.gettimeout() == timeout_s
+
+
+@pytest.mark.parametrize("timeout_s", [None, 0.0, 30.0])
+def test_a_caller_who_closed_is_gone(ends, timeout_s):
+    server, client = ends
+    server.settimeout(timeout_s)
+    client.close()
+    server.settimeout(2) if timeout_s == 0.0 else None
+    assert server.recv(1, socket.MSG_PEEK) == b""
+    assert is_gone(server)
+
+
+def test_a_caller_who_reset_the_connection_is_gone(ends):
+    server, client = ends
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    assert is_gone(server)
+
+
+def test_a_caller_who_sent_more_is_there_and_its_bytes_stay(ends):
+    server, client = ends
+    client.sendall(b"x")
+    assert not is_gone(server)
+    assert server.recv(10) == b"x"
+
+
+def test_a_connection_that_we_closed_ourselves_has_no_caller(ends):
+    ends[0].close()
+    assert is_gone(ends[0])
+
+
+def test_without_gunicorns_socket_nobody_is_taken_for_gone():
+    assert not is_client_gone({})
+    assert not is_client_gone({"gunicorn.socket": object()})

@@ -1,0 +1,54 @@
+"""How many tokens a request may generate, for every size of prompt and context."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.core.errors import BadRequestError, InvalidParameterError
+from app.core.settings import Settings
+from app.http.limits import Deadlines, num_new_tokens, parse_seconds
+from app.http.schemas.native import ChatBody, CompleteBody
+
+SETTINGS = Settings(model="m", max_new_tokens=50, default_new_tokens=20, queue_timeout_s=30, request_timeout_s=300)
+
+
+@given(st.integers(0, 80), st.integers(2, 70), st.none() | st.integers(1, 80))
+def test_what_is_granted_fits_and_is_what_was_asked_for(num_prompt, context_tokens, wanted):
+    body = CompleteBody(prompt="a", max_new_tokens=wanted)
+    try:
+        granted = num_new_tokens(body, num_prompt, context_tokens, SETTINGS)
+    except BadRequestError as error:
+        assert error.param in ("prompt", "max_new_tokens")
+        assert num_prompt == 0 or num_prompt + (wanted or 1) > context_tokens or (wanted or 0) > 50
+    else:
+        assert 1 <= granted <= context_tokens - num_prompt
+        assert granted == (wanted or min(20, context_tokens - num_prompt))
+
+
+@given(st.integers(1, 80), st.integers(2, 70), st.integers(1, 100))
+def test_max_length_bounds_the_sum(num_prompt, context_tokens, max_length):
+    body = ChatBody(prompt="a", max_length=max_length)
+    try:
+        granted = num_new_tokens(body, num_prompt, context_tokens, SETTINGS)
+    except BadRequestError:
+        assert max_length > context_tokens or max_length <= num_prompt or num_prompt >= context_tokens
+    else:
+        assert granted == min(max_length - num_prompt, 50)
+
+
+@pytest.mark.parametrize(("header", "seconds"), [("1", 1.0), ("0.5", 0.5), (" 20 ", 20.0), ("007", 7.0)])
+def test_plain_seconds_are_read(header, seconds):
+    assert parse_seconds(header) == seconds
+
+
+@pytest.mark.parametrize("header", ["", "0", "0.0", "-1", "+1", "1e3", "nan", ".5", "5.", "1,5", "٣", "1\n2"])
+def test_everything_else_is_refused(header):
+    with pytest.raises(InvalidParameterError):
+        parse_seconds(header)
+
+
+def test_without_a_header_the_callers_own_limit_is_unknown():
+    assert Deadlines.from_now(SETTINGS, None).own_s is None
+    assert Deadlines.from_now(SETTINGS, "5").own_s == 5.0
