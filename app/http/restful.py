@@ -12,7 +12,7 @@ from app.http.errors import error_response
 from app.http.service import Service
 
 
-class JsonApi(Api):  # type: ignore[misc]
+class JsonApi(Api):
     """Answers every failure of the whole application with the envelope.
 
     Flask-RESTful's ``Api`` takes over Flask's handlers, then picks between its own and Flask's by
@@ -26,7 +26,7 @@ class JsonApi(Api):  # type: ignore[misc]
         return self.handle_error(e)
 
 
-class Route(Resource):  # type: ignore[misc]
+class Route(Resource):
     """Base of all resources: holds what the routes of one worker share."""
 
     def __init__(self, service: Service):
