@@ -7,6 +7,7 @@ and nothing internal is sent back.
 from __future__ import annotations
 
 import json
+import ssl
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ def is_client_fault(failure: Exception) -> bool:
         http_errors.InvalidResponseHeaderName,
         http_errors.ConfigurationProblem,
     )
-    return isinstance(failure, http_errors.ParseException) and not isinstance(failure, ours)
+    return isinstance(failure, (http_errors.ParseException, ssl.SSLError)) and not isinstance(failure, ours)
 
 
 def _of_error(error: RequestError) -> Answer:

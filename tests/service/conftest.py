@@ -121,11 +121,23 @@ StartServer = Callable[..., Server]
 @pytest.fixture
 def start_server(tmp_path: Path) -> Iterator[StartServer]:
     """Starts a server with the given environment; keyword arguments become ``FORKLIFT_`` settings."""
+    yield from _server_starter(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def plain_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One ready worker with default settings, for tests that leave no trace in it."""
+    starter = _server_starter(tmp_path_factory.mktemp("plain"))
+    yield next(starter)(workers=1)
+    next(starter, None)
+
+
+def _server_starter(folder_of_all: Path) -> Iterator[StartServer]:
     servers: list[Server] = []
 
     def start(environ: dict[str, str] | None = None, *, num_ready: int = 1, **settings: object) -> Server:
         named = {f"FORKLIFT_{name.upper()}": str(value) for name, value in settings.items()}
-        folder = tmp_path / str(len(servers))
+        folder = folder_of_all / str(len(servers))
         folder.mkdir()
         server = Server(folder, (environ or {}) | named)
         servers.append(server)

@@ -44,11 +44,10 @@ def test_when_connections_run_out_the_oldest_unfinished_ones_make_room(start_ser
         client.close()
 
 
-def test_clients_that_hold_their_finished_connections_delay_nobody(start_server):
-    server = start_server(workers=1, http_threads=4)
-    clients = [server.connect(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n") for _ in range(50)]
+def test_clients_that_hold_their_finished_connections_delay_nobody(plain_server):
+    clients = [plain_server.connect(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n") for _ in range(50)]
     for _ in range(10):
-        assert server.get("/livez", timeout_s=PROMPTLY_S)[0] == 200
+        assert plain_server.get("/livez", timeout_s=PROMPTLY_S)[0] == 200
     for client in clients:
         assert read_answer(client)[0] == 200
         client.close()
@@ -93,10 +92,9 @@ def test_a_client_that_does_not_read_is_dropped_and_its_place_given_back(start_s
     assert "Traceback" not in server.log()
 
 
-def test_chunked_bodies_arrive_decoded(start_server):
-    server = start_server(workers=1)
+def test_chunked_bodies_arrive_decoded(plain_server):
     pieces = [b"a" * 70_000, b"b" * 3, b"c" * 200_000]
-    status, answer = server.request("POST", "/echo", body=iter(pieces))
+    status, answer = plain_server.request("POST", "/echo", body=iter(pieces))
     assert status == 200
     assert answer == {"body": b"".join(pieces).decode(), "length": 270_003}
 
@@ -114,10 +112,9 @@ def test_bodies_over_the_limit_reach_the_application_as_such(start_server):
         assert read_answer(client)[1]["too_large"] > 100_000
 
 
-def test_a_client_that_waits_for_100_continue_gets_it_once(start_server):
-    server = start_server(workers=1)
+def test_a_client_that_waits_for_100_continue_gets_it_once(plain_server):
     head = b"POST /echo HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
-    with server.connect(head) as client:
+    with plain_server.connect(head) as client:
         assert client.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
         client.sendall(b"hello")
         assert read_answer(client)[:2] == (200, {"body": "hello", "length": 5})
@@ -130,17 +127,15 @@ def test_a_client_with_a_body_that_is_too_large_is_answered_instead_of_told_to_c
         assert read_answer(client)[:2] == (200, {"too_large": 50})
 
 
-def test_bytes_behind_the_request_are_ignored_and_the_answer_arrives(start_server):
-    server = start_server(workers=1)
+def test_bytes_behind_the_request_are_ignored_and_the_answer_arrives(plain_server):
     request = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi"
     for _ in range(20):
-        with server.connect(request * 2000) as client:
+        with plain_server.connect(request * 2000) as client:
             assert read_answer(client)[:2] == (200, {"body": "hi", "length": 2})
 
 
-def test_a_client_may_close_its_sending_side(start_server):
-    server = start_server(workers=1)
-    with server.connect(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n") as client:
+def test_a_client_may_close_its_sending_side(plain_server):
+    with plain_server.connect(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n") as client:
         client.shutdown(socket.SHUT_WR)
         assert read_answer(client)[0] == 200
 
@@ -159,9 +154,8 @@ def test_a_client_may_close_its_sending_side(start_server):
         (b"GET /breaks HTTP/1.1\r\nHost: x\r\n\r\n", 500, "internal_error"),
     ],
 )
-def test_what_the_application_cannot_answer_gets_the_envelope_too(start_server, raw, status, code):
-    server = start_server(workers=1)
-    with server.connect(raw) as client:
+def test_what_the_application_cannot_answer_gets_the_envelope_too(plain_server, raw, status, code):
+    with plain_server.connect(raw) as client:
         found, body, head = read_answer(client)
     assert (found, body["error"]["code"]) == (status, code)
     assert b"application/json" in head

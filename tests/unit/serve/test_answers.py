@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 
 import pytest
 from gunicorn.http import errors
@@ -25,6 +26,7 @@ def parts(answer: answers.Answer) -> tuple[str, dict[str, str], dict[str, object
         (answers.of_exception(errors.LimitRequestHeaders("x")), "HTTP/1.1 431 ", "headers_too_large"),
         (answers.of_exception(errors.ExpectationFailed("x")), "HTTP/1.1 417 ", "expectation_failed"),
         (answers.of_exception(errors.UnsupportedTransferCoding("x")), "HTTP/1.1 501 ", "unsupported_transfer_coding"),
+        (answers.of_exception(ssl.SSLError(1, "no TLS")), "HTTP/1.1 400 ", "bad_request"),
         (answers.of_exception(errors.InvalidHeader("<x>")), "HTTP/1.1 400 ", "bad_request"),
         (answers.of_exception(errors.InvalidResponseHeader("X")), "HTTP/1.1 500 ", "internal_error"),
         (answers.of_exception(RuntimeError("secret")), "HTTP/1.1 500 ", "internal_error"),
