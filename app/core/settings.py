@@ -39,6 +39,9 @@ class Settings(BaseModel):
     workers_per_gpu: int = Field(1, ge=1, le=64, description="Workers that share one GPU.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto never falls back to CPU silently.")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field("auto", description="auto: the checkpoint's.")
+    quantization: Literal["none", "int8"] = Field(
+        "none", description="int8: 8-bit linear layers on the CPU, computed in float32; DTYPE does not apply."
+    )
     trust_remote_code: bool = Field(False, description="Run Python code that lies beside the weights.")
     revision: str | None = Field(None, description="Revision of a hub id.")
     max_batch_size: int = Field(1, ge=1, le=1024, description="Sequences that one worker decodes together.")
@@ -80,6 +83,8 @@ class Settings(BaseModel):
     def _check(self) -> Settings:
         if self.default_new_tokens > self.max_new_tokens:
             raise ValueError("DEFAULT_NEW_TOKENS is above MAX_NEW_TOKENS")
+        if self.quantization != "none" and self.dtype not in ("auto", "float32"):
+            raise ValueError(f"QUANTIZATION={self.quantization} computes in float32; DTYPE cannot be {self.dtype}")
         if self.gpus_per_worker > 1 and self.workers_per_gpu > 1:
             raise ValueError("GPUS_PER_WORKER and WORKERS_PER_GPU cannot both be above 1")
         return self

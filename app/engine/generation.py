@@ -38,7 +38,7 @@ class SlotGenerator:
         self._text_model = text_model
         checkpoint = text_model.checkpoint
         self.guard = Guard(checkpoint.device)
-        self.runner = SlotRunner(checkpoint.model, checkpoint.device, num_slots, text_model.context_tokens)
+        self.runner = SlotRunner(checkpoint, num_slots, text_model.context_tokens)
         self._rows = RowTable(self.runner.cache, num_slots, reuse_prefix)
         self._prefill_chunk_tokens = prefill_chunk_tokens
         self._num_draft_tokens = num_draft_tokens

@@ -11,27 +11,23 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal
 
 from app.core.errors import (
     InternalError,
     LoadingError,
-    ModelLoadError,
     RequestError,
     ShuttingDownError,
     StartError,
 )
-from app.core.jobs import Failed, Job, SamplingParams
+from app.core.jobs import Job
 from app.core.logging import get_logger
 from app.core.settings import Settings
 
 if TYPE_CHECKING:
-    from app.engine.fallback import GenerateGenerator
-    from app.engine.generation import SlotGenerator
+    from app.engine.preparation import Generator, KvMemory
     from app.models.text_model import TextModel
 
-Generator: TypeAlias = "SlotGenerator | GenerateGenerator"
 State = Literal["loading", "ready", "draining", "failed"]
 OnState = Callable[[State, float], None]
 
@@ -53,6 +49,7 @@ class Inference:
 
     def __init__(self, settings: Settings, slot: int, on_state: OnState):
         self.model: TextModel | None = None
+        self.kv_memory: KvMemory | None = None
         self._settings = settings
         self._slot = slot
         self._on_state = on_state
@@ -176,69 +173,38 @@ class Inference:
 
     def _load(self) -> Generator:
         """Load, warm up and become ready. Raises ``StartError``."""
-        settings = self._settings
         self._loading_since_s = started_s = time.monotonic()
-        from app.models.loader import load_checkpoint
-        from app.models.text_model import TextModel
+        from app.engine.preparation import prepare
 
         self._on_state("loading", 0.1)
-        checkpoint = load_checkpoint(settings, lambda share: self._on_state("loading", share))
-        model = TextModel(settings.model_name, checkpoint, settings.max_context_tokens)
-        generator = self._make_generator(model)
-        warm_up(generator, model)
+        prepared = prepare(self._settings, lambda share: self._on_state("loading", share), self._between_tokens)
         self._loading_since_s = None
-        self.model, self._generator = model, generator
+        self.kv_memory, self.model, self._generator = prepared.kv_memory, prepared.model, prepared.generator
+        checkpoint = prepared.model.checkpoint
         log.info(
             "model_loaded",
             slot=self._slot,
-            model=model.name,
+            model=prepared.model.name,
             device=str(checkpoint.device),
-            dtype=str(checkpoint.model.dtype).removeprefix("torch."),
-            context_tokens=model.context_tokens,
-            engine=type(generator).__name__,
+            dtype=str(checkpoint.dtype).removeprefix("torch."),
+            quantization=self._settings.quantization,
+            context_tokens=prepared.model.context_tokens,
+            engine=type(prepared.generator).__name__,
             load_s=round(time.monotonic() - started_s, 2),
         )
         self._on_state("ready", 1.0)
-        return generator
+        return prepared.generator
 
-    def _make_generator(self, model: TextModel) -> Generator:
-        """Slots where the model's cache allows it, else the serial fallback."""
-        from app.engine.fallback import GenerateGenerator
-        from app.engine.generation import SlotGenerator
-        from app.engine.self_check import can_use_slots
-
-        settings = self._settings
-        if can_use_slots(model):
-            return SlotGenerator(
-                model,
-                num_slots=settings.max_batch_size,
-                prefill_chunk_tokens=settings.prefill_chunk_tokens,
-                reuse_prefix=settings.prefix_cache,
-                num_draft_tokens=settings.prompt_lookup,
-            )
-        fallback = GenerateGenerator(model)
-        fallback.between_tokens = partial(self._between_tokens, fallback)
-        return fallback
-
-    def _between_tokens(self, generator: Generator) -> None:
+    def _between_tokens(self) -> None:
+        """The fallback calls this inside its long step: meanwhile jobs arrive and deadlines pass."""
         self._busy_since_s = time.monotonic()
-        self._take_jobs(generator)
+        if self._generator is not None:
+            self._take_jobs(self._generator)
 
 
 def make_inference(settings: Settings, slot: int, on_state: OnState) -> Inference:
     """The factory that ``post_fork`` is given."""
     return Inference(settings, slot, on_state)
-
-
-def warm_up(generator: Generator, model: TextModel) -> None:
-    """Generate a few tokens, so that the first request does not pay for lazy set-up."""
-    job = Job("warm-up", [1] * 8, SamplingParams(max_new_tokens=4, ignore_eos=True))
-    generator.add(job)
-    while generator.has_work:
-        generator.step()
-    event = job.next_events(0)[-1]
-    if isinstance(event, Failed):
-        raise ModelLoadError(f"the model {model.name} does not generate: see the log above")
 
 
 def _shutting_down() -> ShuttingDownError:

@@ -142,6 +142,7 @@ class SlotCache(Cache):
 
     def __init__(self, num_layers: int, num_slots: int, max_tokens: int):
         self.window = Window()
+        self.num_slots = num_slots
         self.max_tokens = max_tokens
         self.slot_layers = [SlotLayer(num_slots, max_tokens, self.window) for _ in range(num_layers)]
         super().__init__(layers=list(self.slot_layers))
@@ -156,6 +157,17 @@ class SlotCache(Cache):
         """Copy the first ``num_tokens`` entries of one row over another's in every layer."""
         for layer in self.slot_layers:
             layer.copy_row(source, target, num_tokens)
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Memory of one entry in all layers; known after the first pass."""
+        buffers = [buffer for layer in self.slot_layers for buffer in (layer.keys, layer.values) if buffer is not None]
+        return sum(buffer.shape[1] * buffer.shape[3] * buffer.element_size() for buffer in buffers)
+
+    @property
+    def max_bytes(self) -> int:
+        """Memory that the buffers reach when every row is full; known after the first pass."""
+        return self.bytes_per_token * self.num_slots * self.max_tokens
 
     @property
     def num_bytes(self) -> int:

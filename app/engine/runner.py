@@ -7,18 +7,19 @@ Inference thread only; knows neither jobs nor sampling.
 from __future__ import annotations
 
 import torch
-from transformers import PreTrainedModel
 
 from app.engine.kv_slots import SlotCache
+from app.models.loader import Checkpoint
 
 
 class SlotRunner:
     """Runs ``model`` with a cache of ``num_slots`` rows of at most ``max_tokens`` entries."""
 
-    def __init__(self, model: PreTrainedModel, device: torch.device, num_slots: int, max_tokens: int):
-        self._model = model
-        self._device = device
-        self.cache = SlotCache(model.config.get_text_config().num_hidden_layers, num_slots, max_tokens)
+    def __init__(self, checkpoint: Checkpoint, num_slots: int, max_tokens: int):
+        self._model = checkpoint.model
+        self._device = checkpoint.device
+        self._dtype = checkpoint.dtype
+        self.cache = SlotCache(self._model.config.get_text_config().num_hidden_layers, num_slots, max_tokens)
 
     def prefill(self, row: int, tokens: list[int], start: int, *, all_logits: bool = False) -> torch.Tensor:
         """Feed ``tokens`` at positions ``start``.. of ``row``.
@@ -57,5 +58,5 @@ class SlotRunner:
         """Additive mask ``(rows, 1, num_new, length)``: each row sees its own entries up to its position."""
         entries = torch.arange(self.cache.window.length, device=self._device)
         is_visible = entries <= positions[:, None, :, None]
-        mask = torch.zeros(is_visible.shape, dtype=self._model.dtype, device=self._device)
-        return mask.masked_fill_(~is_visible, torch.finfo(self._model.dtype).min)
+        mask = torch.zeros(is_visible.shape, dtype=self._dtype, device=self._device)
+        return mask.masked_fill_(~is_visible, torch.finfo(self._dtype).min)

@@ -31,7 +31,7 @@ def can_use_slots(text_model: TextModel) -> bool:
     except Exception as error:
         log.info("slot_check_failed", model=text_model.name, error=f"{type(error).__name__}: {error}")
         return False
-    is_equal = difference <= TOLERANCE.get(text_model.checkpoint.model.dtype, 6e-2)
+    is_equal = difference <= TOLERANCE[text_model.checkpoint.dtype]
     if not is_equal:
         log.info("slot_check_failed", model=text_model.name, difference=difference)
     return is_equal
@@ -69,7 +69,7 @@ def slot_difference(text_model: TextModel) -> float:
         return_dict_in_generate=True,
     )
     expected = torch.cat(reference.logits).float()
-    runner = SlotRunner(model, device, 2, text_model.context_tokens)
+    runner = SlotRunner(text_model.checkpoint, 2, text_model.context_tokens)
     runner.prefill(0, short[:1], 0)
     runner.prefill(1, prompt[: length // 2], 0)
     found = [runner.prefill(1, prompt[length // 2 :], length // 2)[0]]

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 
 from app.core.errors import DeviceError
+from app.core.settings import Settings
 
 
 def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -34,8 +35,13 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
     return torch.device("cpu")
 
 
-def choose_dtype(wanted: Literal["auto", "float32", "float16", "bfloat16"]) -> torch.dtype | Literal["auto"]:
-    """The dtype argument for ``from_pretrained``; ``auto`` keeps the checkpoint's own."""
-    if wanted == "auto":
+def choose_dtype(settings: Settings) -> torch.dtype | Literal["auto"]:
+    """The dtype argument for ``from_pretrained``; ``auto`` keeps the checkpoint's own.
+
+    Weights that will be quantised are loaded in float32, the dtype that int8 layers compute in.
+    """
+    if settings.quantization == "int8":
+        return torch.float32
+    if settings.dtype == "auto":
         return "auto"
-    return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[wanted]
+    return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[settings.dtype]

@@ -24,11 +24,13 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model in evaluation mode on its device, with its tokenizer."""
+    """A model in evaluation mode on its device, with its tokenizer; ``dtype`` is what it computes in."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     device: torch.device
+    dtype: torch.dtype
+    vocab_size: int
 
 
 def load_checkpoint(settings: Settings, progress: Progress) -> Checkpoint:
@@ -53,7 +55,7 @@ def load_checkpoint(settings: Settings, progress: Progress) -> Checkpoint:
         model, report = AutoModelForCausalLM.from_pretrained(
             source,
             config=config,
-            dtype=choose_dtype(settings.dtype),
+            dtype=choose_dtype(settings),
             use_safetensors=True,
             output_loading_info=True,
             device_map={"": device} if device.type != "cpu" else None,
@@ -68,7 +70,8 @@ def load_checkpoint(settings: Settings, progress: Progress) -> Checkpoint:
     check_tokenizer(source, tokenizer)
     check_weights(source, report)
     progress(0.8)
-    return Checkpoint(model.eval().requires_grad_(False), tokenizer, device)
+    vocab_size = int(model.get_output_embeddings().weight.shape[0])
+    return Checkpoint(model.eval().requires_grad_(False), tokenizer, device, model.dtype, vocab_size)
 
 
 def check_folder(source: str) -> None:

@@ -50,7 +50,7 @@ class TextModel:
         self.checkpoint = checkpoint
         self.tokenizer: PreTrainedTokenizerBase = checkpoint.tokenizer
         self.context_tokens = min(max_context_tokens, context_size(checkpoint.model.config) or max_context_tokens)
-        self.vocab_size = int(checkpoint.model.get_output_embeddings().weight.shape[0])
+        self.vocab_size = checkpoint.vocab_size
         self.defaults = SamplingDefaults.of(checkpoint.model.generation_config)
         self.eos_ids = eos_ids(checkpoint.model.generation_config, self.tokenizer)
         self.pad_id = (
