@@ -8,6 +8,7 @@ path is used from accepting on, because records cannot be buffered below the TLS
 from __future__ import annotations
 
 import errno
+import selectors
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -57,7 +58,7 @@ class ForkliftWorker(ThreadWorker):
         self._settings = self._context.settings
         self._closer = Closer(self.poller, self._count_closed)
         self._receiver = Receiver(self.poller, self._settings.body_timeout_s, self._take_request, self._closer)
-        self.poller.register(self.method_queue.fileno(), 1, self.method_queue.run_callbacks)
+        self.poller.register(self.method_queue.fileno(), selectors.EVENT_READ, self.method_queue.run_callbacks)
         while self.alive and self.is_parent_alive():
             self._turn()
         self.alive = False

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -33,7 +33,9 @@ def wait_for(look: Callable[[], Any], what: str, patience_s: float = PATIENCE_S)
 
 
 class Server:
-    """One Gunicorn master with its workers."""
+    """One Gunicorn master with its workers; the application and its inference are doubles."""
+
+    arguments: ClassVar[tuple[str, ...]] = ("-c", "tests/service/gunicorn_double.py", "tests.service.double:app")
 
     def __init__(self, folder: Path, environ: dict[str, str]):
         self._log = folder / "server.log"
@@ -42,14 +44,7 @@ class Server:
         settings = {"FORKLIFT_BIND": "127.0.0.1:0", "FORKLIFT_DEVICE": "cpu"}
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "gunicorn",
-                    "-c",
-                    "tests/service/gunicorn_double.py",
-                    "tests.service.double:app",
-                ],
+                [sys.executable, "-m", "gunicorn", *self.arguments],
                 cwd=REPOSITORY,
                 env=clean | settings | environ,
                 stdout=log,
@@ -121,25 +116,26 @@ StartServer = Callable[..., Server]
 @pytest.fixture
 def start_server(tmp_path: Path) -> Iterator[StartServer]:
     """Starts a server with the given environment; keyword arguments become ``FORKLIFT_`` settings."""
-    yield from _server_starter(tmp_path)
+    yield from server_starter(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def plain_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One ready worker with default settings, for tests that leave no trace in it."""
-    starter = _server_starter(tmp_path_factory.mktemp("plain"))
+    starter = server_starter(tmp_path_factory.mktemp("plain"))
     yield next(starter)(workers=1)
     next(starter, None)
 
 
-def _server_starter(folder_of_all: Path) -> Iterator[StartServer]:
+def server_starter(folder_of_all: Path, kind: type[Server] = Server) -> Iterator[StartServer]:
+    """Yields a function that starts servers of ``kind``; they are stopped when it goes on."""
     servers: list[Server] = []
 
     def start(environ: dict[str, str] | None = None, *, num_ready: int = 1, **settings: object) -> Server:
         named = {f"FORKLIFT_{name.upper()}": str(value) for name, value in settings.items()}
         folder = folder_of_all / str(len(servers))
         folder.mkdir()
-        server = Server(folder, (environ or {}) | named)
+        server = kind(folder, (environ or {}) | named)
         servers.append(server)
         if num_ready:
             server.wait_until_listening()
