@@ -1,0 +1,101 @@
+"""Starts each contender itself and puts the same load on it: tokens per second, side by side.
+
+Run as ``python -m benchmarks.compare --shape qwen2-6.8m``. In every run each contender is started,
+warmed up, measured and stopped; the table shows medians over the runs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.progress import Progress
+
+from benchmarks.contenders import Contender, forklift, plain_flask, running, transformers_serve
+from benchmarks.load import Summary, closed_loop, median
+from benchmarks.report import show
+from benchmarks.shapes import SHAPES, model_folder, prompts
+
+
+def contenders(folder: Path, batch: int) -> dict[str, Contender]:
+    """Every server that can be compared, by the name that ``--only`` takes."""
+    batched = {"max_batch_size": batch, "http_threads": 2 * batch + 8}
+    found = [
+        forklift("forklift serial", folder),
+        forklift("forklift batched", folder, **batched),
+        forklift("forklift int8", folder, quantization="int8"),
+        forklift("forklift int8 batched", folder, quantization="int8", **batched),
+        transformers_serve("transformers serve", folder),
+        transformers_serve("transformers serve CB", folder, "--continuous-batching"),
+        plain_flask("plain flask", folder),
+    ]
+    return {contender.name: contender for contender in found}
+
+
+def load(contender: Contender, url: str, texts: list[str], num_new: int, concurrency: int, stream: bool) -> Summary:
+    bodies = [{"prompt": text, "max_tokens": num_new, "stream": stream, **contender.extra_fields} for text in texts]
+    return closed_loop(url, bodies, concurrency)
+
+
+def measure(
+    contender: Contender, num_prompt: int, num_new: int, concurrency: int, num_requests: int, seed: int
+) -> dict[str, Summary]:
+    """One start of ``contender``: whole answers and streamed ones, after a warm-up."""
+    texts = prompts(num_prompt, 2 * num_requests + 2, seed=seed)
+    with running(contender) as url:
+        load(contender, url, texts[:2], num_new, 2, stream=False)
+        rest = texts[2:]
+        found = {"whole": load(contender, url, rest[:num_requests], num_new, concurrency, stream=False)}
+        if contender.can_stream:
+            found["streamed"] = load(contender, url, rest[num_requests:], num_new, concurrency, stream=True)
+        return found
+
+
+@click.command()
+@click.option("--shape", type=click.Choice(sorted(SHAPES)), default="qwen2-6.8m")
+@click.option("--concurrency", default=16, help="Clients; also the batch of the batched contenders.")
+@click.option("--requests", "num_requests", default=48, help="Requests per contender, run and kind.")
+@click.option("--new", "num_new", default=64, help="Tokens per answer.")
+@click.option("--prompt", "num_prompt", default=130, help="Tokens per prompt.")
+@click.option("--runs", default=3)
+@click.option("--only", multiple=True, help="Names of contenders; all without it.")
+def main(
+    shape: str, concurrency: int, num_requests: int, num_new: int, num_prompt: int, runs: int, only: tuple[str, ...]
+) -> None:
+    """Compare servers under a closed loop."""
+    servers = contenders(model_folder(shape), max(concurrency, 2))
+    names = list(only or servers)
+    found: dict[str, list[dict[str, Summary]]] = {name: [] for name in names}
+    with Progress() as progress:
+        task = progress.add_task("runs", total=runs * len(names))
+        for run in range(runs):
+            for name in names:
+                found[name].append(measure(servers[name], num_prompt, num_new, concurrency, num_requests, run))
+                progress.advance(task)
+    rows = [row(name, found[name]) for name in names]
+    facts = {"shape": shape, "clients": concurrency, "num_prompt": num_prompt, "num_new": num_new, "runs": runs}
+    show(f"servers, {concurrency} clients, {shape}", rows, requests=num_requests, **facts)
+
+
+def row(name: str, runs: list[dict[str, Summary]]) -> dict[str, Any]:
+    """Medians over the runs of one contender."""
+    whole = [run["whole"] for run in runs]
+    streamed = [run["streamed"] for run in runs if "streamed" in run]
+
+    def over(summaries: list[Summary], figure: str) -> float:
+        return median([summary.as_dict()[figure] for summary in summaries]) if summaries else 0.0
+
+    return {
+        "server": name,
+        "tokens/s": over(whole, "tokens_per_s"),
+        "streamed tokens/s": over(streamed, "tokens_per_s"),
+        "first token p50 ms": over(streamed, "ttft_p50_ms"),
+        "first token p99 ms": over(streamed, "ttft_p99_ms"),
+        "whole p50 ms": over(whole, "total_p50_ms"),
+        "failed": sum(summary.as_dict()["failed"] for run in runs for summary in run.values()),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""What the engine does inside, without HTTP: warm prefixes, smooth streams, prompt lookup.
+
+Run as ``python -m benchmarks.engine``. Cold and warm, with and without, take turns in one run.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+
+import click
+
+from app.core.jobs import Job, SamplingParams
+from app.core.settings import load_settings
+from app.engine.generation import SlotGenerator
+from app.engine.preparation import make_slots, prepare
+from app.models.text_model import TextModel
+from benchmarks.load import median, percentile
+from benchmarks.report import show
+from benchmarks.shapes import SHAPES, model_folder
+
+
+def random_ids(rng: random.Random, length: int) -> list[int]:
+    return [rng.randrange(100, 8000) for _ in range(length)]
+
+
+def generator(model: TextModel, **settings: object) -> SlotGenerator:
+    return make_slots(model, load_settings({f"FORKLIFT_{k.upper()}": str(v) for k, v in settings.items()}))
+
+
+def job(prompt: list[int], num_new: int) -> Job:
+    return Job("benchmark", prompt, SamplingParams(num_new, ignore_eos=True))
+
+
+def finish(engine: SlotGenerator, *jobs: Job) -> float:
+    """Seconds until all jobs have ended."""
+    for one in jobs:
+        engine.add(one)
+    started = time.perf_counter()
+    while engine.has_work:
+        engine.step()
+    return time.perf_counter() - started
+
+
+def warm_prefix(model: TextModel, runs: int) -> dict[str, float]:
+    """First token of a prompt of 1,000 tokens, cold, and again with 20 more."""
+    rng = random.Random(1)
+    cold, warm = [], []
+    for _ in range(runs):
+        engine = generator(model)
+        prompt = random_ids(rng, 1000)
+        cold.append(finish(engine, job(prompt, 1)))
+        warm.append(finish(engine, job(prompt + random_ids(rng, 20), 1)))
+    return {"cold_ms": median(cold) * 1000, "warm_ms": median(warm) * 1000, "warm_share": median(warm) / median(cold)}
+
+
+def smooth_stream(model: TextModel, runs: int, chunk: int) -> dict[str, float]:
+    """Gaps between the tokens of a running stream while a prompt of 2,000 tokens is prefilled."""
+    rng = random.Random(2)
+    p99, middle, worst = [], [], []
+    for _ in range(runs):
+        engine = generator(model, max_batch_size=2, prefill_chunk_tokens=chunk)
+        stream = job(random_ids(rng, 100), 400)
+        engine.add(stream)
+        gaps = []
+        for at in range(400):
+            if at == 100:
+                engine.add(job(random_ids(rng, 2000), 1))
+            started = time.perf_counter()
+            engine.step()
+            gaps.append(time.perf_counter() - started)
+        ordered = sorted(gaps[5:])
+        p99.append(percentile(ordered, 99))
+        middle.append(percentile(ordered, 50))
+        worst.append(ordered[-1])
+    ratio = median([a / b for a, b in zip(p99, middle, strict=True)])
+    return {
+        "gap_p50_ms": median(middle) * 1000,
+        "gap_p99_ms": median(p99) * 1000,
+        "p99_over_p50": ratio,
+        "gap_max_ms": median(worst) * 1000,
+    }
+
+
+def editing(model: TextModel, runs: int, num_drafts: int) -> dict[str, float]:
+    """An answer that repeats most of its prompt, as an editor's does: with drafts against without.
+
+    Random weights repeat nothing, so the sampler is made to follow the text of an edited file:
+    every 40th token differs from the prompt.
+    """
+    rng = random.Random(3)
+    with_drafts, without = [], []
+    for _ in range(runs):
+        file = random_ids(rng, 400)
+        answer = [rng.randrange(100, 8000) if i % 40 == 20 else token for i, token in enumerate(file[:160])]
+        without.append(160 / following(model, generator(model), file, answer))
+        with_drafts.append(160 / following(model, generator(model, prompt_lookup=num_drafts), file, answer))
+    ratio = median([a / b for a, b in zip(with_drafts, without, strict=True)])
+    return {"tokens_per_s": median(without), "with_lookup_tokens_per_s": median(with_drafts), "speed_up": ratio}
+
+
+def following(model: TextModel, engine: SlotGenerator, prompt: list[int], answer: list[int]) -> float:
+    """Seconds to generate ``answer``, which a bias makes the likeliest continuation."""
+    from app.engine import generation
+
+    steps = iter(answer)
+    sample = generation.sample
+    generation.sample = lambda logits, rows: [next(steps, 0)]
+    try:
+        return finish(engine, job(prompt, len(answer)))
+    finally:
+        generation.sample = sample
+
+
+@click.command()
+@click.option("--shape", type=click.Choice(sorted(SHAPES)), default="qwen2-6.8m")
+@click.option("--quantization", type=click.Choice(["none", "int8"]), default="none")
+@click.option("--runs", default=5)
+@click.option("--chunk", default=256, help="Prefill chunk of the stream measurement.")
+@click.option("--drafts", default=8, help="Draft tokens of the editing measurement.")
+def main(shape: str, quantization: str, runs: int, chunk: int, drafts: int) -> None:
+    """Warm prefixes, smooth streams, prompt lookup."""
+    environ = {"FORKLIFT_MODEL": str(model_folder(shape)), "FORKLIFT_QUANTIZATION": quantization}
+    model = prepare(load_settings(environ), lambda _: None, lambda: None).model
+    measurements: dict[str, Callable[[], dict[str, float]]] = {
+        "prefix": lambda: warm_prefix(model, runs),
+        "stream": lambda: smooth_stream(model, runs, chunk),
+        "editing": lambda: editing(model, runs, drafts),
+    }
+    for name, measure in measurements.items():
+        show(f"engine: {name}, {shape}", [measure()], quantization=quantization, runs=runs)
+
+
+if __name__ == "__main__":
+    main()

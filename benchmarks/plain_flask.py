@@ -1,0 +1,41 @@
+"""The kind of program that Forklift replaces: code completion in one Flask view (SOURCES S1).
+
+Loads at import, generates in the request, one request after another under a lock.
+Run as ``python -m benchmarks.plain_flask MODEL PORT``.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+import torch
+from flask import Flask, jsonify, request
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+
+def make_app(source: str) -> Flask:
+    app = Flask(__name__)
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    model = AutoModelForCausalLM.from_pretrained(source, dtype="auto")
+    lock = threading.Lock()
+
+    @app.post("/v1/completions")
+    def complete():
+        body = request.get_json()
+        inputs = tokenizer(body["prompt"], return_tensors="pt")
+        with lock, torch.inference_mode():
+            output = model.generate(**inputs, do_sample=False, max_new_tokens=body["max_tokens"])
+        num_prompt = inputs["input_ids"].shape[1]
+        text = tokenizer.decode(output[0, num_prompt:])
+        return jsonify({"choices": [{"text": text}], "usage": {"completion_tokens": output.shape[1] - num_prompt}})
+
+    @app.get("/readyz")
+    def readyz():
+        return jsonify({"state": "ready"})
+
+    return app
+
+
+if __name__ == "__main__":
+    make_app(sys.argv[1]).run("127.0.0.1", int(sys.argv[2]), threaded=True, use_reloader=False)
