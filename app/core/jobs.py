@@ -135,7 +135,8 @@ class Job:
     """One sequence: prompt ids, sampling, deadlines, and its events.
 
     ``on_started`` runs once on the inference thread when the job leaves the queue; the place on
-    the board moves from waiting to running with it. Deadlines are ``time.monotonic()`` seconds.
+    the board moves from waiting to running with it. ``on_event`` runs there after each event, for
+    a reader who waits for several jobs. Deadlines are ``time.monotonic()`` seconds.
     """
 
     def __init__(
@@ -147,6 +148,7 @@ class Job:
         queue_deadline_s: float = float("inf"),
         deadline_s: float = float("inf"),
         on_started: Callable[[], None] | None = None,
+        on_event: Callable[[], None] | None = None,
     ):
         self.request_id = request_id
         self.prompt_ids = prompt_ids
@@ -156,6 +158,7 @@ class Job:
         self.usage = Usage(prompt_tokens=len(prompt_ids))
         self.timings = Timings()
         self._on_started = on_started
+        self._on_event = on_event
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._cancelled_by: RequestError | None = None
         self._ended = False
@@ -208,7 +211,7 @@ class Job:
 
     def emit(self, event: TextDelta | PromptScored) -> None:
         """Hand something to the HTTP thread."""
-        self._events.put(event)
+        self._put(event)
 
     def finish(self, reason: FinishReason) -> None:
         self._end(Finished(reason))
@@ -220,4 +223,9 @@ class Job:
         assert not self._ended, "a job ends exactly once"
         self._ended = True
         self.timings.finished_s = time.monotonic()
+        self._put(event)
+
+    def _put(self, event: Event) -> None:
         self._events.put(event)
+        if self._on_event is not None:
+            self._on_event()

@@ -5,8 +5,10 @@ HTTP threads. A ``Shape`` turns a generation into JSON values; ``sse`` and the r
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
+from app.http.completion import Piece
 from app.http.errors import prompt_form_body
 from app.http.generation import Generation
 from app.http.request_log import record
@@ -18,16 +20,19 @@ class Shape(Protocol):
     """The JSON of one route."""
 
     prefix: str
-    """Text that goes in front of the completion."""
+    """Text that goes in front of each completion."""
 
     def whole(self, generation: Generation) -> object:
         """The answer, once the generation has ended."""
 
-    def piece(self, text: str) -> object:
-        """One event of a stream."""
+    def first(self, generation: Generation) -> Iterable[object]:
+        """Events of a stream before anything that was generated."""
 
-    def last(self, generation: Generation) -> object:
-        """The event before ``[DONE]``."""
+    def piece(self, piece: Piece, generation: Generation) -> Iterable[object]:
+        """Events for what came."""
+
+    def last(self, generation: Generation) -> Iterable[object]:
+        """Events before ``[DONE]``."""
 
 
 class CompletionShape:
@@ -40,11 +45,14 @@ class CompletionShape:
     def whole(self, generation: Generation) -> object:
         return {"completion": self.prefix + generation.text, **details(generation, self._body)}
 
-    def piece(self, text: str) -> object:
-        return {"completion": text}
+    def first(self, generation: Generation) -> Iterable[object]:
+        return [{"completion": self.prefix}] if self.prefix else []
 
-    def last(self, generation: Generation) -> object:
-        return {"completion": "", **details(generation, self._body)}
+    def piece(self, piece: Piece, generation: Generation) -> Iterable[object]:
+        return [{"completion": piece.text}] if piece.text else []
+
+    def last(self, generation: Generation) -> Iterable[object]:
+        return [{"completion": "", **details(generation, self._body)}]
 
 
 class TextShape(CompletionShape):
@@ -65,11 +73,14 @@ class ChatShape:
     def whole(self, generation: Generation) -> object:
         return {**self._head(generation, generation.text), **details(generation, self._body)}
 
-    def piece(self, text: str) -> object:
-        return {"response": text}
+    def first(self, generation: Generation) -> Iterable[object]:
+        return []
 
-    def last(self, generation: Generation) -> object:
-        return {**self._head(generation, ""), **details(generation, self._body)}
+    def piece(self, piece: Piece, generation: Generation) -> Iterable[object]:
+        return [{"response": piece.text}] if piece.text else []
+
+    def last(self, generation: Generation) -> Iterable[object]:
+        return [{**self._head(generation, ""), **details(generation, self._body)}]
 
     def _head(self, generation: Generation, response: str) -> dict[str, object]:
         history = self._body.rounds(generation.text)
@@ -85,13 +96,13 @@ class PromptShape(ChatShape):
 
 def details(generation: Generation, body: GenerationOptions) -> dict[str, Any]:
     """What every native answer tells beside the text."""
-    assert generation.end is not None, "only a generation that ended well is described"
+    assert generation.has_ended_well, "only a generation that ended well is described"
     shown = {
-        "finish_reason": generation.end.finish_reason,
+        "finish_reason": generation.completions[0].finish_reason,
         "usage": generation.usage(),
-        "timings": generation.job.timings.as_ms(),
+        "timings": generation.timings().as_ms(),
         "model": generation.model,
-        "request_id": generation.job.request_id,
+        "request_id": generation.request_id,
     }
     return shown if body.recordid is None else {**shown, "recordid": body.recordid}
 

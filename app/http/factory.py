@@ -7,7 +7,7 @@ import time
 from flask import Flask
 
 from app.http import auth, request_log
-from app.http.generation import Generator
+from app.http.generator import Generator
 from app.http.resources.legacy import Root
 from app.http.resources.native import Chat, Complete
 from app.http.resources.openai import Model, Models

@@ -64,13 +64,27 @@ class RequestRecord:
         }
         error = self.error
         if self.generation is not None:
-            line |= self.generation.log_fields()
+            line |= generation_fields(self.generation)
             error = error or self.generation.error
         line["error"] = error.code if error else None
         if self.log_prompts and self.prompt is not None:
             line["prompt"] = self.prompt
             line["completion"] = self.generation.text if self.generation else None
         return line
+
+
+def generation_fields(generation: Generation) -> dict[str, Any]:
+    """What the line says of a generation; None for points that were never reached."""
+    timings, usage = generation.timings(), generation.usage()
+    points = timings.as_ms()
+    reasons = [completion.finish_reason for completion in generation.completions]
+    return {
+        "queue_ms": points["queue_ms"] if timings.started_s is not None else None,
+        "ttft_ms": points["ttft_ms"] if timings.first_token_s is not None else None,
+        "prompt_tokens": usage["prompt_tokens"],
+        "completion_tokens": usage["completion_tokens"],
+        "finish_reason": reasons[0] if reasons and None not in reasons else None,
+    }
 
 
 def record() -> RequestRecord:

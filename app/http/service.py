@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from app.core.errors import ModelNotFoundError
 from app.core.settings import Settings
-from app.http.generation import Generator
+from app.http.generator import Generator
 from app.serve.context import WorkerContext
 
 

@@ -6,16 +6,16 @@ such a connection twice. A failure is an event instead, and the stream ends with
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from flask import Request, Response
 
 from app.core.errors import InternalError, RequestError
-from app.core.jobs import Failed
 from app.http.answers import Shape
+from app.http.completion import Batch, Piece
 from app.http.errors import ClientGoneError, error_body, log_unexpected
-from app.http.generation import Batch, Generation
+from app.http.generation import Generation
 from app.http.strict_json import dump
 
 PING_INTERVAL_S = 10.0
@@ -29,7 +29,8 @@ class Writer(Protocol):
     mimetype: str
     ping: bytes
 
-    def piece(self, text: str) -> bytes: ...
+    def first(self, generation: Generation) -> bytes: ...
+    def piece(self, piece: Piece, generation: Generation) -> bytes: ...
     def last(self, generation: Generation) -> bytes: ...
     def error(self, error: RequestError, request_id: str) -> bytes: ...
 
@@ -43,11 +44,14 @@ class EventWriter:
     def __init__(self, shape: Shape):
         self._shape = shape
 
-    def piece(self, text: str) -> bytes:
-        return event(dump(self._shape.piece(text))) if text else b""
+    def first(self, generation: Generation) -> bytes:
+        return events(self._shape.first(generation))
+
+    def piece(self, piece: Piece, generation: Generation) -> bytes:
+        return events(self._shape.piece(piece, generation))
 
     def last(self, generation: Generation) -> bytes:
-        return event(dump(self._shape.last(generation))) + event("[DONE]")
+        return events(self._shape.last(generation)) + event("[DONE]")
 
     def error(self, error: RequestError, request_id: str) -> bytes:
         return event(dump(error_body(error, request_id)))
@@ -58,11 +62,15 @@ class TextWriter:
 
     ping = b""
 
-    def __init__(self, mimetype: str):
+    def __init__(self, mimetype: str, prefix: str):
         self.mimetype = mimetype
+        self._prefix = prefix
 
-    def piece(self, text: str) -> bytes:
-        return text.encode()
+    def first(self, generation: Generation) -> bytes:
+        return self._prefix.encode()
+
+    def piece(self, piece: Piece, generation: Generation) -> bytes:
+        return piece.text.encode()
 
     def last(self, generation: Generation) -> bytes:
         return b""
@@ -76,19 +84,24 @@ def event(data: str) -> bytes:
     return f"data: {data}\n\n".encode()
 
 
+def events(values: Iterable[object]) -> bytes:
+    """One event for each of ``values``."""
+    return b"".join(event(dump(value)) for value in values)
+
+
 def choose_writer(request: Request, shape: Shape) -> Writer:
     """Bare text where ``Accept`` names it and does not name events."""
     accepted = {mimetype for mimetype, _ in request.accept_mimetypes}
     for mimetype in TEXT_TYPES:
         if mimetype in accepted and EventWriter.mimetype not in accepted:
-            return TextWriter(mimetype)
+            return TextWriter(mimetype, shape.prefix)
     return EventWriter(shape)
 
 
-def stream_response(generation: Generation, shape: Shape, writer: Writer, ping_interval_s: float) -> Response:
+def stream_response(generation: Generation, writer: Writer, ping_interval_s: float) -> Response:
     """The streamed answer; its status is decided here, by the first events. Raises their error."""
     first = generation.require_batch()
-    chunks = _chunks(generation, first, writer, shape.prefix, ping_interval_s)
+    chunks = _chunks(generation, first, writer, ping_interval_s)
     headers = HEADERS | generation.headers()
     headers.pop("X-Total-Ms", None)
     response = Response((chunk for chunk in chunks if chunk), mimetype=writer.mimetype, headers=headers)
@@ -97,31 +110,33 @@ def stream_response(generation: Generation, shape: Shape, writer: Writer, ping_i
     return response
 
 
-def _chunks(
-    generation: Generation, first: Batch, writer: Writer, prefix: str, ping_interval_s: float
-) -> Iterator[bytes]:
+def _chunks(generation: Generation, first: Batch, writer: Writer, ping_interval_s: float) -> Iterator[bytes]:
     try:
-        yield writer.piece(prefix)
+        yield writer.first(generation)
         batch: Batch | None = first
-        while batch is None or batch.end is None:
-            yield writer.ping if batch is None else writer.piece(batch.text)
+        while batch is None or not (batch.is_last or batch.error):
+            yield writer.ping if batch is None else _pieces(generation, batch, writer)
             batch = generation.next_batch(ping_interval_s)
-        yield writer.piece(batch.text) + _ending(generation, batch, writer)
+        yield _pieces(generation, batch, writer) + _ending(generation, batch, writer)
     except ClientGoneError as error:
         generation.error = error
     except Exception as failure:
         generation.error = _as_error(generation, failure)
-        yield writer.error(generation.error, generation.job.request_id)
+        yield writer.error(generation.error, generation.request_id)
+
+
+def _pieces(generation: Generation, batch: Batch, writer: Writer) -> bytes:
+    return b"".join(writer.piece(piece, generation) for piece in batch.pieces)
 
 
 def _ending(generation: Generation, batch: Batch, writer: Writer) -> bytes:
-    if isinstance(batch.end, Failed):
-        return writer.error(batch.end.error, generation.job.request_id)
+    if batch.error is not None:
+        return writer.error(batch.error, generation.request_id)
     return writer.last(generation)
 
 
 def _as_error(generation: Generation, failure: Exception) -> RequestError:
     if isinstance(failure, RequestError):
         return failure
-    log_unexpected(failure, generation.job.request_id)
+    log_unexpected(failure, generation.request_id)
     return InternalError()

@@ -6,7 +6,8 @@ from flask import Response, request
 
 from app.http.answers import ChatShape, CompletionShape, Shape, note_request
 from app.http.errors import json_response
-from app.http.generation import Encode, Generation
+from app.http.generation import Generation
+from app.http.generator import Encode
 from app.http.restful import Route
 from app.http.schemas.common import GenerationOptions
 from app.http.schemas.native import ChatBody, CompleteBody
@@ -17,13 +18,13 @@ class GeneratingRoute(Route):
     """Completes or chats, and answers whole or as a stream."""
 
     def complete(self, body: CompleteBody, shape: CompletionShape) -> Response:
-        return self._answer(body, shape, lambda model: model.encode(body.text), body.text)
+        return self.answer(body, shape, lambda model: [model.encode(body.text)], body.text)
 
     def chat(self, body: ChatBody, shape: ChatShape) -> Response:
         messages = body.conversation(self.service.settings.system_prompt)
-        return self._answer(body, shape, lambda model: model.encode_chat(messages), messages)
+        return self.answer(body, shape, lambda model: [model.encode_chat(messages)], messages)
 
-    def _answer(self, body: GenerationOptions, shape: Shape, encode: Encode, prompt: object) -> Response:
+    def answer(self, body: GenerationOptions, shape: Shape, encode: Encode, prompt: object) -> Response:
         name = self.service.settings.model_name
         note_request(body, name, prompt)
         self.service.require_model(name if body.model is None else body.model)
@@ -33,7 +34,7 @@ class GeneratingRoute(Route):
     def _stream(self, generation: Generation, shape: Shape) -> Response:
         try:
             writer = choose_writer(request, shape)
-            return stream_response(generation, shape, writer, self.service.ping_interval_s)
+            return stream_response(generation, writer, self.service.ping_interval_s)
         except BaseException as error:
             generation.fail(error)
             raise

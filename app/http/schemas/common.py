@@ -105,6 +105,11 @@ class GenerationOptions(StrictBody):
         return None
 
     @property
+    def num_choices(self) -> int:
+        """Completions per prompt."""
+        return self.n or 1
+
+    @property
     def prompt_param(self) -> str:
         """The field that holds the prompt, to be named when it is too long."""
         raise NotImplementedError
