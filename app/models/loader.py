@@ -15,7 +15,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from app.core.errors import ModelLoadError
+from app.core.errors import DeviceError, ModelLoadError
 from app.core.settings import Settings
 from app.models.devices import choose_device, choose_dtype
 
@@ -40,6 +40,8 @@ def load_checkpoint(settings: Settings, progress: Progress) -> Checkpoint:
     """
     transformers_logging.disable_progress_bar()
     device = choose_device(settings.device)
+    if device.type == "cuda" and settings.gpus_per_worker > 1:
+        raise DeviceError("FORKLIFT_GPUS_PER_WORKER above 1 (a model over several GPUs) is not supported yet")
     source = settings.model
     check_folder(source)
     where = {
