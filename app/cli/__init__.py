@@ -1,0 +1,1 @@
+"""The ``forklift`` program. Knows neither Flask nor torch: it starts what does."""

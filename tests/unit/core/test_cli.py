@@ -1,0 +1,67 @@
+"""``forklift serve`` has a flag for every setting and starts the server that gunicorn would."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from click.testing import CliRunner
+
+from app.cli import main as cli
+from app.core.settings import Settings
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The command and environment that the program would become."""
+    calls = []
+
+    def execve(path, command, environ):
+        calls.append((command, environ))
+        raise SystemExit(0)
+
+    monkeypatch.setattr(os, "execve", execve)
+    return calls
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(cli.main, arguments)
+
+
+def test_flags_become_settings(started):
+    result = run("serve", "--max-queue", "3", "--model", "/models/m", "--no-prefix-cache", "--dtype", "bfloat16")
+    assert result.exit_code == 0
+    [(command, environ)] = started
+    assert environ["FORKLIFT_MAX_QUEUE"] == "3"
+    assert environ["FORKLIFT_MODEL"] == "/models/m"
+    assert environ["FORKLIFT_PREFIX_CACHE"] == "False"
+    assert "FORKLIFT_WORKERS" not in environ
+    assert command[-1] == "wsgi:app"
+
+
+def test_a_flag_wins_over_the_environment(started, monkeypatch):
+    monkeypatch.setenv("FORKLIFT_MAX_QUEUE", "7")
+    run("serve", "--max-queue", "3")
+    assert started[0][1]["FORKLIFT_MAX_QUEUE"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(["--max-queue", "-1"], 3), (["--max-queue", "x"], 2), (["--no-such-flag"], 2)]
+)
+def test_what_is_wrong_ends_with_a_line_and_a_code(started, arguments, code):
+    result = run("serve", *arguments)
+    assert result.exit_code == code
+    assert not started
+
+
+def test_every_setting_has_a_flag_with_its_description():
+    text = " ".join(run("serve", "--help").output.split())
+    for name, field in Settings.model_fields.items():
+        assert f"--{name.replace('_', '-')}" in text
+        assert " ".join(field.description.split())[:25] in text
+
+
+def test_the_server_folder_has_what_gunicorn_needs():
+    folder = cli.server_folder()
+    assert (folder / "gunicorn.conf.py").is_file()
+    assert (folder / "wsgi.py").is_file()
