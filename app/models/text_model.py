@@ -17,8 +17,9 @@ from transformers import GenerationConfig, PretrainedConfig, PreTrainedTokenizer
 from app.core.errors import InvalidParameterError, UnsupportedParameterError
 from app.models.constraints import Constraints
 from app.models.loader import Checkpoint
+from app.models.vocabulary import Vocabulary
 
-Message = dict[str, str]
+Message = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +58,33 @@ class TextModel:
             self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else min(self.eos_ids, default=0)
         )
         self.constraints = Constraints(self.tokenizer, self.vocab_size, self.eos_ids)
+        self.vocabulary = Vocabulary(self.tokenizer)
         self._lock = threading.Lock()
 
     @property
     def has_chat_template(self) -> bool:
         return bool(self.tokenizer.chat_template)
 
-    def encode(self, text: str) -> list[int]:
+    @property
+    def has_tool_template(self) -> bool:
+        """Whether the chat template renders tools."""
+        return "tools" in str(self.tokenizer.chat_template or "")
+
+    @property
+    def dtype(self) -> str:
+        """What the weights are computed in: float32, bfloat16, float16."""
+        return str(self.checkpoint.dtype).removeprefix("torch.")
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Token ids of a prompt, with the special tokens that the model's tokenizer adds by itself."""
         with self._lock:
-            ids: list[int] = self.tokenizer(text, verbose=False)["input_ids"]
+            ids: list[int] = self.tokenizer(text, add_special_tokens=add_special_tokens, verbose=False)["input_ids"]
         return self._checked(ids)
 
-    def encode_chat(self, messages: list[Message]) -> list[int]:
+    def encode_chat(self, messages: list[Message], tools: list[dict[str, Any]] | None = None) -> list[int]:
         """Token ids of a conversation that ends where the assistant's answer begins.
 
+        ``tools`` are function descriptions as OpenAI's API has them, for templates that render them.
         Raises ``UnsupportedParameterError`` where the model has no chat template, and
         ``InvalidParameterError`` where the template refuses the messages.
         """
@@ -79,7 +92,11 @@ class TextModel:
             raise UnsupportedParameterError(f"the model {self.name} has no chat template", param="messages")
         with self._lock:
             try:
-                text = str(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+                text = str(
+                    self.tokenizer.apply_chat_template(
+                        messages, tools=tools, add_generation_prompt=True, tokenize=False
+                    )
+                )
             except (TemplateError, ValueError) as error:
                 raise InvalidParameterError(f"the chat template refuses these messages: {error}") from None
             ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]

@@ -1,0 +1,62 @@
+"""Tokens one by one: their bytes, and whether they are part of the text. Any thread.
+
+A token need not be a whole character, so text cannot be had token by token; bytes can.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+
+from transformers import PreTrainedTokenizerBase
+
+_BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
+_SPACE_PIECE = "\u2581"
+
+
+class Vocabulary:
+    """The tokens of one tokenizer; byte-level (GPT-2's alphabet) and sentencepiece vocabularies."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        added = tokenizer.added_tokens_decoder
+        self._pieces: dict[int, str] = {token: piece for piece, token in tokenizer.get_vocab().items()}
+        self._added: dict[int, str] = {token: str(entry.content) for token, entry in added.items()}
+        self._special = frozenset(token for token, entry in added.items() if entry.special) | frozenset(
+            tokenizer.all_special_ids
+        )
+        self._is_byte_level = {"\u0120", "\u010a"} <= tokenizer.get_vocab().keys()
+
+    def is_special(self, token: int) -> bool:
+        """Whether the token stands for no text: it is left out of a completion."""
+        return token in self._special
+
+    def token_bytes(self, token: int) -> bytes:
+        """The UTF-8 bytes of a token, part of a character where it is one; a special token's name."""
+        if token in self._added:
+            return self._added[token].encode()
+        piece = self._pieces.get(token, "")
+        if self._is_byte_level:
+            return bytes(byte for character in piece for byte in _bytes_of(character))
+        match = _BYTE_PIECE.fullmatch(piece)
+        return bytes([int(match[1], 16)]) if match else piece.replace(_SPACE_PIECE, " ").encode()
+
+    def text_bytes(self, token: int) -> bytes:
+        """What the token adds to the text; nothing for a special token."""
+        return b"" if self.is_special(token) else self.token_bytes(token)
+
+    def text(self, tokens: list[int]) -> str:
+        """The text of ``tokens`` without special ones; bytes that are no text become U+FFFD."""
+        return b"".join(map(self.text_bytes, tokens)).decode("utf-8", "replace")
+
+
+def _bytes_of(character: str) -> bytes:
+    byte = byte_alphabet().get(character)
+    return character.encode() if byte is None else bytes([byte])
+
+
+@functools.cache
+def byte_alphabet() -> dict[str, int]:
+    """GPT-2's printable stand-in for each byte (``bytes_to_unicode`` in its encoder.py)."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
