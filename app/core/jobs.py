@@ -1,4 +1,4 @@
-"""A job is one sequence to generate, and the channel its tokens come back on.
+"""A job is one piece of work for the model, and the channel its results come back on.
 
 Made by an HTTP thread, worked on by the inference thread. Knows neither Flask nor torch. The
 HTTP thread reads ``Event``s; the inference thread writes them and asks ``stop_cause``.
@@ -10,7 +10,7 @@ import queue
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 from app.core.errors import QueueTimeoutError, RequestError, RequestTimeoutError
 
@@ -131,8 +131,17 @@ class Timings:
         return {name: round(((at or now) - self.created_s) * 1000, 1) for name, at in points.items()}
 
 
-class Job:
-    """One sequence: prompt ids, sampling, deadlines, and its events.
+class JobOptions(TypedDict, total=False):
+    """Keyword arguments of every job; see ``BaseJob``."""
+
+    queue_deadline_s: float
+    deadline_s: float
+    on_started: Callable[[], None] | None
+    on_event: Callable[[], None] | None
+
+
+class BaseJob:
+    """Token ids, deadlines, and the events of whatever is to be done with them; ends exactly once.
 
     ``on_started`` runs once on the inference thread when the job leaves the queue; the place on
     the board moves from waiting to running with it. ``on_event`` runs there after each event, for
@@ -143,7 +152,6 @@ class Job:
         self,
         request_id: str,
         prompt_ids: list[int],
-        params: SamplingParams,
         *,
         queue_deadline_s: float = float("inf"),
         deadline_s: float = float("inf"),
@@ -152,7 +160,6 @@ class Job:
     ):
         self.request_id = request_id
         self.prompt_ids = prompt_ids
-        self.params = params
         self.queue_deadline_s = queue_deadline_s
         self.deadline_s = deadline_s
         self.usage = Usage(prompt_tokens=len(prompt_ids))
@@ -166,7 +173,7 @@ class Job:
     # HTTP thread
 
     def cancel(self, error: RequestError) -> None:
-        """Ask the inference thread to stop this sequence before its next token."""
+        """Ask the inference thread to stop this job before its next step."""
         self._cancelled_by = error
 
     def next_events(self, timeout_s: float) -> list[Event]:
@@ -184,7 +191,7 @@ class Job:
     # inference thread
 
     def stop_cause(self, now_s: float) -> RequestError | None:
-        """Why this sequence must not go on, or None."""
+        """Why this job must not go on, or None."""
         if self._cancelled_by is not None:
             return self._cancelled_by
         if now_s >= self.deadline_s:
@@ -198,20 +205,10 @@ class Job:
         return self._ended
 
     def start(self) -> None:
-        """The job leaves the queue: prefill begins."""
+        """The job leaves the queue."""
         self.timings.started_s = time.monotonic()
         if self._on_started is not None:
             self._on_started()
-
-    def count_token(self) -> None:
-        """One more token was generated."""
-        if self.timings.first_token_s is None:
-            self.timings.first_token_s = time.monotonic()
-        self.usage.completion_tokens += 1
-
-    def emit(self, event: TextDelta | PromptScored) -> None:
-        """Hand something to the HTTP thread."""
-        self._put(event)
 
     def finish(self, reason: FinishReason) -> None:
         self._end(Finished(reason))
@@ -229,3 +226,21 @@ class Job:
         self._events.put(event)
         if self._on_event is not None:
             self._on_event()
+
+
+class Job(BaseJob):
+    """One sequence to generate: a prompt and how to choose its tokens."""
+
+    def __init__(self, request_id: str, prompt_ids: list[int], params: SamplingParams, **options: Unpack[JobOptions]):
+        super().__init__(request_id, prompt_ids, **options)
+        self.params = params
+
+    def count_token(self) -> None:
+        """One more token was generated."""
+        if self.timings.first_token_s is None:
+            self.timings.first_token_s = time.monotonic()
+        self.usage.completion_tokens += 1
+
+    def emit(self, event: TextDelta | PromptScored) -> None:
+        """Hand something to the HTTP thread."""
+        self._put(event)

@@ -37,7 +37,7 @@ class GenerateGenerator:
         self._device = text_model.checkpoint.device
         self.guard = Guard(self._device)
         self.between_tokens = between_tokens
-        self._waiting = WaitingJobs()
+        self._waiting = WaitingJobs[Job]()
         self._active: Job | None = None
         # Ends and penalties are ours: the checkpoint's own would be applied a second time.
         self._model.generation_config = GenerationConfig(pad_token_id=text_model.pad_id)

@@ -42,7 +42,7 @@ class SlotGenerator:
         self._rows = RowTable(self.runner.cache, num_slots, reuse_prefix)
         self._prefill_chunk_tokens = prefill_chunk_tokens
         self._num_draft_tokens = num_draft_tokens
-        self._waiting = WaitingJobs()
+        self._waiting = WaitingJobs[Job]()
 
     def add(self, job: Job) -> None:
         """Queue ``job``, first come first served."""

@@ -5,12 +5,12 @@ Inference thread only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
 
-from app.core.jobs import Job
+from app.core.jobs import BaseJob
 from app.core.logging import get_logger
 
 log = get_logger("engine")
@@ -24,7 +24,7 @@ class Guard:
         self._device = device
         self.poison: str | None = None
 
-    def run(self, jobs: list[Job], work: Callable[[], T]) -> T | None:
+    def run(self, jobs: Sequence[BaseJob], work: Callable[[], T]) -> T | None:
         """The result of ``work`` for ``jobs``, or None where it raised (the cause is logged).
 
         Memory is given back after the ``except`` block: inside it the traceback keeps the tensors

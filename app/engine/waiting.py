@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Generic, TypeVar
 
 from app.core.errors import RequestError
-from app.core.jobs import Job
+from app.core.jobs import BaseJob
+
+AnyJob = TypeVar("AnyJob", bound=BaseJob)
 
 
-class WaitingJobs:
+class WaitingJobs(Generic[AnyJob]):
     """A line of jobs; those that are cancelled or too late leave it without having started."""
 
     def __init__(self) -> None:
-        self._jobs: deque[Job] = deque()
+        self._jobs: deque[AnyJob] = deque()
 
     def __len__(self) -> int:
         return len(self._jobs)
 
-    def add(self, job: Job) -> None:
+    def add(self, job: AnyJob) -> None:
         self._jobs.append(job)
 
-    def start_next(self) -> Job:
+    def start_next(self) -> AnyJob:
         """Take the first job out of the line and start it."""
         job = self._jobs.popleft()
         job.start()

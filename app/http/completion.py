@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from app.core.errors import RequestError
-from app.core.jobs import Event, Failed, Finished, FinishReason, Job, PromptScored, TextDelta, TokenLogprob
+from app.core.jobs import BaseJob, Event, Failed, Finished, FinishReason, PromptScored, TextDelta, TokenLogprob
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Batch:
 class Completion:
     """What one job has brought so far."""
 
-    job: Job
+    job: BaseJob
     logprobs: list[TokenLogprob] = field(default_factory=list)
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None

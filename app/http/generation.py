@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from app.core.errors import QueueTimeoutError, RequestError, RequestTimeoutError
-from app.core.jobs import Job, Timings
+from app.core.jobs import BaseJob, Timings
 from app.http.completion import Batch, Completion, Piece
 from app.http.connection import is_client_gone
 from app.http.errors import ClientGoneError
@@ -53,12 +53,12 @@ class Generation:
         self._num_per_prompt = num_per_prompt
         self._is_closed = False
 
-    def add(self, job: Job) -> None:
+    def add(self, job: BaseJob) -> None:
         """``job`` was submitted; several jobs set ``news`` at each event."""
         self.completions.append(Completion(job))
 
     @property
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> list[BaseJob]:
         return [completion.job for completion in self.completions]
 
     @property
