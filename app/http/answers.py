@@ -1,23 +1,28 @@
 """What the answers of the native routes look like, whole and streamed.
 
 HTTP threads. A ``Shape`` turns a generation into JSON values; ``sse`` and the resources send them.
+A request for one completion is answered flat; with ``n`` above 1 the first choice stands there too,
+and all of them in ``choices``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
-from app.http.completion import Piece
+from app.core.errors import UnsupportedParameterError
+from app.http.completion import Completion, Piece
 from app.http.errors import prompt_form_body
 from app.http.generation import Generation
+from app.http.logprobs import TokenTrack, native_entry
 from app.http.request_log import record
 from app.http.schemas.common import GenerationOptions
 from app.http.schemas.native import ChatBody, CompleteBody
+from app.http.schemas.sampling import SamplingOptions
 
 
 class Shape(Protocol):
-    """The JSON of one route."""
+    """The JSON of one route; made for one request."""
 
     prefix: str
     """Text that goes in front of each completion."""
@@ -35,49 +40,96 @@ class Shape(Protocol):
         """Events before ``[DONE]``."""
 
 
-class CompletionShape:
-    """``/complete``."""
+class NativeShape:
+    """What ``/complete`` and ``/chat`` have in common; ``key`` names the text."""
 
-    def __init__(self, body: CompleteBody):
-        self.prefix = body.text if body.echo else ""
-        self._body = body
+    key: ClassVar[str]
+    prefix = ""
 
-    def whole(self, generation: Generation) -> object:
-        return {"completion": self.prefix + generation.text, **details(generation, self._body)}
+    def __init__(self, body: GenerationOptions):
+        self._options = body
+        self._tracks: dict[int, TokenTrack] = {}
 
     def first(self, generation: Generation) -> Iterable[object]:
-        return [{"completion": self.prefix}] if self.prefix else []
+        if not self.prefix:
+            return []
+        return [self._indexed(index, {self.key: self.prefix}) for index in range(self._options.num_choices)]
 
     def piece(self, piece: Piece, generation: Generation) -> Iterable[object]:
-        return [{"completion": piece.text}] if piece.text else []
+        event: dict[str, Any] = {self.key: piece.text}
+        scores = self._scores(piece, generation)
+        if scores:
+            event["logprobs"] = scores
+        if self._options.num_choices > 1 and piece.finish_reason:
+            event["finish_reason"] = piece.finish_reason
+        return [self._indexed(piece.index, event)] if piece.text or len(event) > 1 else []
+
+    def _choices(self, generation: Generation) -> dict[str, Any]:
+        """The fields that the whole answer has for several choices, or for log-probabilities."""
+        choices = [self._choice(index, one, generation) for index, one in enumerate(generation.completions)]
+        scores = {} if self._options.num_logprobs is None else {"logprobs": choices[0]["logprobs"]}
+        return {**scores, "choices": choices} if self._options.num_choices > 1 else scores
+
+    def _choice(self, index: int, one: Completion, generation: Generation) -> dict[str, Any]:
+        choice = {"index": index, self.key: self.prefix + one.text, "finish_reason": one.finish_reason}
+        if self._options.num_logprobs is None:
+            return choice
+        whole = Piece(index, one.text, tuple(one.logprobs), one.finish_reason)
+        return {**choice, "logprobs": self._scores(whole, generation)}
+
+    def _scores(self, piece: Piece, generation: Generation) -> list[dict[str, Any]]:
+        if self._options.num_logprobs is None:
+            return []
+        track = self._tracks.get(piece.index)
+        if track is None:
+            track = self._tracks[piece.index] = make_track(self._options, generation)
+        placed = track.push(piece)
+        return [native_entry(generation.vocabulary, one.scored) for one in placed if one.scored is not None]
+
+    def _indexed(self, index: int, event: dict[str, Any]) -> dict[str, Any]:
+        return {"index": index, **event} if self._options.num_choices > 1 else event
+
+
+class CompletionShape(NativeShape):
+    """``/complete``."""
+
+    key = "completion"
+
+    def __init__(self, body: CompleteBody):
+        super().__init__(body)
+        self.prefix = body.text if body.echo else ""
+
+    def whole(self, generation: Generation) -> object:
+        text = self.prefix + generation.text
+        return {"completion": text, **self._choices(generation), **details(generation, self._options)}
 
     def last(self, generation: Generation) -> Iterable[object]:
-        return [{"completion": "", **details(generation, self._body)}]
+        return [{"completion": "", **details(generation, self._options)}]
 
 
 class TextShape(CompletionShape):
     """``/`` with ``data``: a bare JSON string; streamed like ``/complete``."""
 
+    def __init__(self, body: CompleteBody):
+        super().__init__(body)
+        refuse_what_has_no_place(body)
+
     def whole(self, generation: Generation) -> object:
         return self.prefix + generation.text
 
 
-class ChatShape:
+class ChatShape(NativeShape):
     """``/chat``."""
 
-    prefix = ""
+    key = "response"
 
     def __init__(self, body: ChatBody):
+        super().__init__(body)
         self._body = body
 
     def whole(self, generation: Generation) -> object:
-        return {**self._head(generation, generation.text), **details(generation, self._body)}
-
-    def first(self, generation: Generation) -> Iterable[object]:
-        return []
-
-    def piece(self, piece: Piece, generation: Generation) -> Iterable[object]:
-        return [{"response": piece.text}] if piece.text else []
+        head = self._head(generation, generation.text)
+        return {**head, **self._choices(generation), **details(generation, self._body)}
 
     def last(self, generation: Generation) -> Iterable[object]:
         return [{**self._head(generation, ""), **details(generation, self._body)}]
@@ -90,8 +142,26 @@ class ChatShape:
 class PromptShape(ChatShape):
     """``/`` with ``prompt``: three fields and nothing else; streamed like ``/chat``."""
 
+    def __init__(self, body: ChatBody):
+        super().__init__(body)
+        refuse_what_has_no_place(body)
+
     def whole(self, generation: Generation) -> object:
         return prompt_form_body(generation.text, 200)
+
+
+def make_track(options: SamplingOptions, generation: Generation, start: int = 0) -> TokenTrack:
+    """Follows the tokens of one completion of this request."""
+    return TokenTrack(generation.vocabulary, can_cut=bool(options.stop or options.patterns), start=start)
+
+
+def refuse_what_has_no_place(body: GenerationOptions) -> None:
+    """The answers of ``/`` have no room for more than one text."""
+    if body.num_choices > 1:
+        raise UnsupportedParameterError("n: this route answers one completion; use /complete or /chat", param="n")
+    if body.num_logprobs is not None:
+        text = "logprobs: this route answers text only; use /complete or /chat"
+        raise UnsupportedParameterError(text, param="logprobs")
 
 
 def details(generation: Generation, body: GenerationOptions) -> dict[str, Any]:
@@ -107,7 +177,7 @@ def details(generation: Generation, body: GenerationOptions) -> dict[str, Any]:
     return shown if body.recordid is None else {**shown, "recordid": body.recordid}
 
 
-def note_request(body: GenerationOptions, model: str, prompt: object) -> None:
+def note_request(body: SamplingOptions, model: str, prompt: object) -> None:
     """Tell the request's log line what was asked."""
     line = record()
-    line.model, line.recordid, line.prompt = model, body.recordid, prompt
+    line.model, line.recordid, line.prompt = model, body.record_key, prompt

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from app.core.errors import LoadingError
-from app.core.jobs import Job
+from app.core.jobs import Constraint, Job
 from app.serve.context import WorkerContext
 
-Message = dict[str, str]
+Message = dict[str, Any]
 
 
 class SamplingDefaults(Protocol):
@@ -24,19 +24,53 @@ class SamplingDefaults(Protocol):
     def repetition_penalty(self) -> float: ...
 
 
+class Vocabulary(Protocol):
+    """Tokens one by one (``app/models/vocabulary.py``)."""
+
+    def is_special(self, token: int) -> bool: ...
+    def token_bytes(self, token: int) -> bytes: ...
+    def text_bytes(self, token: int) -> bytes: ...
+    def text(self, tokens: list[int]) -> str: ...
+
+
+class Constraints(Protocol):
+    """Structured output (``app/models/constraints.py``)."""
+
+    def check(self, constraint: Constraint) -> None: ...
+
+
+class KvMemory(Protocol):
+    """Memory of the KV cache."""
+
+    @property
+    def bytes_per_token(self) -> int: ...
+    @property
+    def max_bytes(self) -> int: ...
+
+
 class TextModel(Protocol):
     """A loaded language model; both ``encode`` methods may be called by any thread."""
 
     name: str
     created_s: int
     context_tokens: int
+    vocab_size: int
+    eos_ids: frozenset[int]
 
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+    @property
+    def constraints(self) -> Constraints: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def has_tool_template(self) -> bool: ...
     @property
     def defaults(self) -> SamplingDefaults: ...
     @property
     def has_chat_template(self) -> bool: ...
-    def encode(self, text: str) -> list[int]: ...
-    def encode_chat(self, messages: list[Message]) -> list[int]: ...
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]: ...
+    def encode_chat(self, messages: list[Message], tools: list[dict[str, Any]] | None = None) -> list[int]: ...
 
 
 class Inference(Protocol):
@@ -44,6 +78,8 @@ class Inference(Protocol):
 
     @property
     def model(self) -> TextModel | None: ...
+    @property
+    def kv_memory(self) -> KvMemory | None: ...
     def submit(self, job: Job) -> None: ...
 
 

@@ -107,10 +107,11 @@ def as_request_error(failure: Exception) -> RequestError:
 def _invalid_field(failure: ValidationError) -> RequestError:
     first = failure.errors(include_url=False, include_input=False, include_context=False)[0]
     param = str(first["loc"][0])[:MAX_NAME_LENGTH] if first["loc"] else None
+    path = ".".join(map(str, first["loc"]))[:MAX_NAME_LENGTH]
     if first["type"] == "extra_forbidden":
-        return UnsupportedParameterError(f"unknown parameter {param!r}", param=param)
+        return UnsupportedParameterError(f"unknown parameter {path!r}", param=param)
     text = str(first["msg"]).removeprefix("Value error, ")
-    return InvalidParameterError(f"{param}: {text}" if param else text, param=param)
+    return InvalidParameterError(f"{path}: {text}" if param else text, param=param)
 
 
 def _from_werkzeug(failure: HTTPException) -> RequestError:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.core.errors import QueueTimeoutError, RequestError, RequestTimeoutError
 from app.core.jobs import BaseJob, Timings
+from app.http.backend import Vocabulary
 from app.http.completion import Batch, Completion, Piece
 from app.http.connection import is_client_gone
 from app.http.errors import ClientGoneError
@@ -41,10 +42,12 @@ class Generation:
         model: str,
         environ: dict[str, Any],
         news: threading.Event,
+        vocabulary: Vocabulary,
         num_per_prompt: int = 1,
     ):
         self.request_id = request_id
         self.model = model
+        self.vocabulary = vocabulary
         self.error: RequestError | None = None
         self.completions: list[Completion] = []
         self._place = place

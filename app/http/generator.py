@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 
 from flask import request
 
-from app.core.jobs import Job, SamplingParams
+from app.core.jobs import Job
 from app.http.backend import TextModel, inference_of, loaded_model
 from app.http.generation import Generation
-from app.http.limits import TIMEOUT_HEADER, Deadlines, num_new_tokens
+from app.http.limits import TIMEOUT_HEADER, Deadlines
+from app.http.planning import Plan, make_plans
 from app.http.request_log import record
-from app.http.schemas.common import GenerationOptions
+from app.http.schemas.sampling import SamplingOptions
 from app.serve.admission import Place
 from app.serve.context import WorkerContext
 
 # The token ids of each prompt of one request; all are generated for with the request's own options.
 Encode = Callable[[TextModel], Sequence[list[int]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What one job is to do."""
-
-    prompt_ids: list[int]
-    params: SamplingParams
 
 
 class Generator:
@@ -35,7 +27,7 @@ class Generator:
     def __init__(self, context: WorkerContext):
         self._context = context
 
-    def open(self, options: GenerationOptions, encode: Encode) -> Generation:
+    def open(self, options: SamplingOptions, encode: Encode) -> Generation:
         """Take one place, tokenize, submit ``options.num_choices`` jobs per prompt, prompt by prompt.
 
         Raises a ``RequestError``; the place is then free again.
@@ -44,26 +36,17 @@ class Generator:
         place = self._context.admission.enter(deadlines.own_s)
         try:
             model = loaded_model(self._context)
-            plans = self._plan(options, encode(model), model)
+            plans = make_plans(options, encode(model), model, self._context.settings)
         except BaseException:
             place.release()
             raise
         news = threading.Event()
         generation = Generation(
-            record().request_id, place, model.name, request.environ, news, num_per_prompt=options.num_choices
+            record().request_id, place, model.name, request.environ, news, model.vocabulary, options.num_choices
         )
         record().generation = generation
         self._submit(make_jobs(plans, deadlines, place, news), generation)
         return generation
-
-    def _plan(self, options: GenerationOptions, prompts: Sequence[list[int]], model: TextModel) -> list[Plan]:
-        plans: list[Plan] = []
-        for prompt_ids in prompts:
-            num_new = num_new_tokens(options, len(prompt_ids), model.context_tokens, self._context.settings)
-            params = options.sampling(model.defaults, num_new)
-            for _ in range(options.num_choices):
-                plans.append(Plan(prompt_ids, with_seed_of(params, len(plans))))
-        return plans
 
     def _submit(self, jobs: list[Job], generation: Generation) -> None:
         try:
@@ -73,11 +56,6 @@ class Generator:
         except BaseException as error:
             generation.fail(error)
             raise
-
-
-def with_seed_of(params: SamplingParams, index: int) -> SamplingParams:
-    """The parameters of the choice of this index: choices of a seeded request differ by their seeds."""
-    return params if params.seed is None else replace(params, seed=params.seed + index)
 
 
 def make_jobs(plans: list[Plan], deadlines: Deadlines, place: Place, news: threading.Event) -> list[Job]:

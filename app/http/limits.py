@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from app.core.errors import ContextLengthError, InvalidParameterError
 from app.core.settings import Settings
-from app.http.schemas.common import GenerationOptions
+from app.http.schemas.sampling import SamplingOptions
 
 TIMEOUT_HEADER = "X-Request-Timeout-S"
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
@@ -40,20 +40,20 @@ def parse_seconds(header: str) -> float:
     return seconds
 
 
-def num_new_tokens(options: GenerationOptions, num_prompt: int, context_tokens: int, settings: Settings) -> int:
-    """Tokens that this request may generate.
+def num_new_tokens(options: SamplingOptions, num_prompt: int, context_tokens: int, settings: Settings) -> int:
+    """Tokens that this request may generate; 0 where it only wants its prompt scored.
 
-    Explicit sizes that do not fit are refused; the server's default shrinks to what fits.
-    ``max_length`` bounds the sum, so MAX_NEW_TOKENS may end such a completion first, with the
-    finish reason ``length``.
+    Explicit sizes that do not fit are refused; a default shrinks to what fits. ``max_length`` bounds
+    the sum, so MAX_NEW_TOKENS may end such a completion first, with the finish reason ``length``.
     """
+    length = options.length(settings)
     _check_prompt(options.prompt_param, num_prompt, context_tokens)
     room = context_tokens - num_prompt
-    if options.max_new_tokens is not None:
-        return _explicit(options.max_new_tokens, num_prompt, room, settings.max_new_tokens)
-    if options.total_tokens is not None:
-        return min(_of_total(options.total_tokens, num_prompt, context_tokens), settings.max_new_tokens)
-    return min(settings.default_new_tokens, room)
+    if length.wanted is not None:
+        return _explicit(length.param, length.wanted, num_prompt, room, settings.max_new_tokens)
+    if length.total is not None:
+        return min(_of_total(length.total, num_prompt, context_tokens), settings.max_new_tokens)
+    return min(length.default, room, settings.max_new_tokens)
 
 
 def _check_prompt(param: str, num_prompt: int, context_tokens: int) -> None:
@@ -64,13 +64,12 @@ def _check_prompt(param: str, num_prompt: int, context_tokens: int) -> None:
         raise ContextLengthError(text, param=param)
 
 
-def _explicit(wanted: int, num_prompt: int, room: int, bound: int) -> int:
+def _explicit(param: str, wanted: int, num_prompt: int, room: int, bound: int) -> int:
     if wanted > bound:
-        text = f"max_new_tokens: {_shown(wanted)} is above this server's bound of {bound}"
-        raise InvalidParameterError(text, param="max_new_tokens")
+        raise InvalidParameterError(f"{param}: {_shown(wanted)} is above this server's bound of {bound}", param=param)
     if wanted > room:
-        text = f"max_new_tokens: {num_prompt} prompt tokens leave room for {room} tokens, not for {wanted}"
-        raise ContextLengthError(text, param="max_new_tokens")
+        text = f"{param}: {num_prompt} prompt tokens leave room for {room} tokens, not for {wanted}"
+        raise ContextLengthError(text, param=param)
     return wanted
 
 

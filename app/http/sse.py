@@ -11,7 +11,7 @@ from typing import Protocol
 
 from flask import Request, Response
 
-from app.core.errors import InternalError, RequestError
+from app.core.errors import InternalError, RequestError, UnsupportedParameterError
 from app.http.answers import Shape
 from app.http.completion import Batch, Piece
 from app.http.errors import ClientGoneError, error_body, log_unexpected
@@ -89,11 +89,15 @@ def events(values: Iterable[object]) -> bytes:
     return b"".join(event(dump(value)) for value in values)
 
 
-def choose_writer(request: Request, shape: Shape) -> Writer:
-    """Bare text where ``Accept`` names it and does not name events."""
+def choose_writer(request: Request, shape: Shape, num_completions: int = 1) -> Writer:
+    """Bare text where ``Accept`` names it and does not name events. It cannot tell completions apart."""
     accepted = {mimetype for mimetype, _ in request.accept_mimetypes}
     for mimetype in TEXT_TYPES:
         if mimetype in accepted and EventWriter.mimetype not in accepted:
+            if num_completions > 1:
+                raise UnsupportedParameterError(
+                    "n: bare text holds one completion; accept text/event-stream", param="n"
+                )
             return TextWriter(mimetype, shape.prefix)
     return EventWriter(shape)
 

@@ -11,9 +11,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from app.core.errors import InternalError, RequestError, UnsupportedParameterError
-from app.core.jobs import FinishReason, Job, TextDelta
+from app.core.errors import InternalError, InvalidParameterError, RequestError, UnsupportedParameterError
+from app.core.jobs import Constraint, FinishReason, Job, PromptScored, TextDelta, TokenLogprob
 from app.core.settings import Settings
 from app.serve.admission import Admission
 from app.serve.board import SlotBoard
@@ -30,6 +31,30 @@ class Defaults:
     repetition_penalty: float = 1.0
 
 
+class Characters:
+    """One token per character; 0 is the end token, 1 to 4 are the bytes of an emoji."""
+
+    def is_special(self, token: int) -> bool:
+        return token == 0
+
+    def token_bytes(self, token: int) -> bytes:
+        return {0: b"<end>", 1: b"\xf0", 2: b"\x9f", 3: b"\x98", 4: b"\x80"}.get(token) or chr(token).encode()
+
+    def text_bytes(self, token: int) -> bytes:
+        return b"" if self.is_special(token) else self.token_bytes(token)
+
+    def text(self, tokens: list[int]) -> str:
+        return b"".join(map(self.text_bytes, tokens)).decode("utf-8", "replace")
+
+
+class Constraints:
+    """Follows everything but what holds ``impossible``."""
+
+    def check(self, constraint: Constraint) -> None:
+        if "impossible" in constraint.source:
+            raise InvalidParameterError("it cannot be followed", param="response_format")
+
+
 @dataclass
 class ScriptedModel:
     """One token per character; ``encoded`` remembers what was asked."""
@@ -40,16 +65,25 @@ class ScriptedModel:
     has_chat_template: bool = True
     defaults: Defaults = field(default_factory=Defaults)
     encoded: list[object] = field(default_factory=list)
+    vocab_size: int = 0x110000
+    eos_ids: frozenset[int] = frozenset({0})
+    vocabulary: Characters = field(default_factory=Characters)
+    constraints: Constraints = field(default_factory=Constraints)
+    dtype: str = "float32"
+    has_tool_template: bool = True
+    tools: list[object] = field(default_factory=list)
 
-    def encode(self, text: str) -> list[int]:
-        self.encoded.append(text)
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        if add_special_tokens:
+            self.encoded.append(text)
         return [ord(character) for character in text]
 
-    def encode_chat(self, messages: list[dict[str, str]]) -> list[int]:
+    def encode_chat(self, messages: list[dict[str, Any]], tools: list[Any] | None = None) -> list[int]:
+        self.tools.append(tools)
         if not self.has_chat_template:
             raise UnsupportedParameterError("the model has no chat template", param="messages")
         self.encoded.append(messages)
-        return [ord(character) for message in messages for character in message["content"]]
+        return [ord(character) for message in messages for character in message["content"] or ""]
 
 
 class Gate(threading.Event):
@@ -66,6 +100,8 @@ class ScriptedInference:
     def __init__(self, model: ScriptedModel | None):
         self.model = model
         self.script: Script = ["Hello", ",\n", "world"]
+        self.scripts: dict[int, Script] = {}
+        self.kv_memory = None
         self.before_start: Gate | None = None
         self.finish_reason: FinishReason = "stop"
         self.refuse_with: RequestError | None = None
@@ -92,7 +128,7 @@ class ScriptedInference:
     def _run(self) -> None:
         while (job := self._inbox.get()) is not None:
             try:
-                self._work(job, list(self.script))
+                self._work(job, list(self.scripts.get(self.jobs.index(job), self.script)))
             except BaseException:
                 job.fail(InternalError())
                 raise
@@ -101,6 +137,8 @@ class ScriptedInference:
         if not self._may_go_on(job, self.before_start):
             return None
         job.start()
+        if job.params.num_prompt_logprobs is not None:
+            job.emit(PromptScored(tuple(scored(token) for token in job.prompt_ids[1:])))
         for step in script:
             if isinstance(step, RequestError):
                 return job.fail(step)
@@ -110,7 +148,7 @@ class ScriptedInference:
                 time.sleep(step)
             elif isinstance(step, str):
                 job.count_token()
-                job.emit(TextDelta(step))
+                job.emit(TextDelta(step, () if job.params.num_logprobs is None else tuple(map(scored, map(ord, step)))))
         return job.finish(self.finish_reason)
 
     def _may_go_on(self, job: Job, gate: Gate | None) -> bool:
@@ -121,6 +159,11 @@ class ScriptedInference:
                 return False
             if gate is None or gate.wait(POLL_S):
                 return True
+
+
+def scored(token: int) -> TokenLogprob:
+    """A made-up score: longer code points are less likely."""
+    return TokenLogprob(token, -token / 100, ((token, -token / 100), (token + 1, -token / 50)))
 
 
 class World:

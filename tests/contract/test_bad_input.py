@@ -114,19 +114,56 @@ def test_surrogate_pairs_nul_and_duplicate_keys_are_legal(client, world):
         ("recordid", "a" * 257),
         ("model", 5),
         ("n", True),
+        ("n", 0),
+        ("n", 17),
+        ("n", 10**9),
         ("logprobs", "yes"),
+        ("logprobs", True),
+        ("logprobs", -1),
+        ("logprobs", 21),
+        ("typical_p", 0),
+        ("typical_p", 1.1),
+        ("presence_penalty", 2.1),
+        ("frequency_penalty", -2.1),
+        ("logit_bias", {"1": 101}),
+        ("logit_bias", {"a": 1}),
+        ("logit_bias", {"-1": 1}),
+        ("logit_bias", {"1114112": 1}),
+        ("logit_bias", {str(token): 1 for token in range(1025)}),
+        ("logit_bias", [1]),
+        ("bad_words", "a"),
+        ("bad_words", [""]),
+        ("bad_words", ["a"] * 65),
+        ("stop_token_ids", [-1]),
+        ("stop_token_ids", [1114112]),
+        ("stop_token_ids", [True]),
+        ("stop_token_ids", list(range(65))),
+        ("min_new_tokens", -1),
+        ("min_new_tokens", 64),
+        ("response_format", {"type": "xml"}),
+        ("response_format", {"type": "json_schema"}),
+        ("response_format", {"type": "json_schema", "json_schema": {"name": "a b", "schema": {}}}),
+        ("response_format", {"type": "json_schema", "json_schema": {"name": "a", "schema": {"impossible": 1}}}),
+        ("regex", ""),
+        ("regex", "impossible"),
+        ("regex", "a" * 4097),
     ],
 )
 def test_a_value_of_the_wrong_type_or_out_of_bounds_is_refused_by_name(client, field, value):
     assert_envelope(client.post("/complete", json={"prompt": "a", field: value}), 400, "invalid_parameter", field)
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("n", 2), ("n", 0), ("n", 10**9), ("logprobs", True), ("logprobs", 0), ("logprobs", 5)],
-)
-def test_what_we_do_not_support_yet_is_refused_by_name(client, field, value):
-    assert_envelope(client.post("/complete", json={"prompt": "a", field: value}), 400, "unsupported_parameter", field)
+@pytest.mark.parametrize("other", [{"ignore_eos": True}, {"min_new_tokens": 2}, {"bad_words": ["a"]}, {"regex": "a"}])
+def test_what_could_forbid_the_end_of_a_constrained_completion_is_refused(client, other):
+    body = {"prompt": "a", "response_format": {"type": "json_object"}, **other}
+    assert_envelope(client.post("/complete", json=body), 400, "invalid_parameter", next(iter(other)))
+
+
+@pytest.mark.parametrize(("field", "value"), [("n", 2), ("logprobs", 0)])
+@pytest.mark.parametrize("body", [{"data": "a"}, {"prompt": "a"}])
+def test_what_has_no_place_in_the_answers_of_the_root_is_refused(client, body, field, value):
+    response = client.post("/", json={**body, field: value})
+    assert response.status_code == 400 and field in response.get_data(as_text=True)
 
 
 @pytest.mark.parametrize("field", ["best_of", "max_tokens", "prompt ", "PROMPT", "\x00", "é", "__class__"])

@@ -9,8 +9,8 @@ from app.http.errors import json_response
 from app.http.generation import Generation
 from app.http.generator import Encode
 from app.http.restful import Route
-from app.http.schemas.common import GenerationOptions
 from app.http.schemas.native import ChatBody, CompleteBody
+from app.http.schemas.sampling import SamplingOptions
 from app.http.sse import choose_writer, stream_response
 
 
@@ -24,7 +24,7 @@ class GeneratingRoute(Route):
         messages = body.conversation(self.service.settings.system_prompt)
         return self.answer(body, shape, lambda model: [model.encode_chat(messages)], messages)
 
-    def answer(self, body: GenerationOptions, shape: Shape, encode: Encode, prompt: object) -> Response:
+    def answer(self, body: SamplingOptions, shape: Shape, encode: Encode, prompt: object) -> Response:
         name = self.service.settings.model_name
         note_request(body, name, prompt)
         self.service.require_model(name if body.model is None else body.model)
@@ -33,7 +33,7 @@ class GeneratingRoute(Route):
 
     def _stream(self, generation: Generation, shape: Shape) -> Response:
         try:
-            writer = choose_writer(request, shape)
+            writer = choose_writer(request, shape, len(generation.completions))
             return stream_response(generation, writer, self.service.ping_interval_s)
         except BaseException as error:
             generation.fail(error)

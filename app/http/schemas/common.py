@@ -1,48 +1,48 @@
-"""Fields that every generating route takes, with their bounds.
-
-Types are strict: ``true`` is no number and ``"1"`` neither. None means that the request is silent,
-and the model's or the server's default applies.
-"""
+"""Fields that the native generating routes add to those of ``sampling``."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 import re2
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import Field, field_validator
 
-from app.core.errors import InvalidParameterError, UnsupportedParameterError
-from app.core.jobs import SamplingParams
+from app.core.errors import InvalidParameterError
+from app.core.settings import Settings
 from app.engine.text import compile_pattern
-from app.http.backend import SamplingDefaults
+from app.http.schemas.sampling import MIN_TEMPERATURE, Length, SamplingOptions
+from app.http.schemas.strict import (
+    MAX_STOP_LENGTH,
+    MAX_STOPS,
+    RecordId,
+    StopString,
+    StopStrings,
+    StrictBody,
+    require_one,
+)
 
-MAX_STOPS = 16
-MAX_STOP_LENGTH = 256
-# Below this, dividing float32 logits by the temperature overflows; 0 is the way to ask for greedy.
-MIN_TEMPERATURE = 0.001
-
-
-def _listed(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
-StopString = Annotated[str, StringConstraints(min_length=1, max_length=MAX_STOP_LENGTH)]
-StopStrings = Annotated[
-    list[StopString],
-    Field(max_length=MAX_STOPS),
-    BeforeValidator(_listed, json_schema_input_type=StopString | list[StopString]),
+__all__ = [
+    "MAX_STOPS",
+    "MAX_STOP_LENGTH",
+    "MIN_TEMPERATURE",
+    "GenerationOptions",
+    "RecordId",
+    "StopString",
+    "StopStrings",
+    "StrictBody",
+    "require_one",
 ]
-RecordId = Annotated[str, StringConstraints(max_length=256)] | Annotated[int, Field(ge=-(2**63), lt=2**63)]
+
+MAX_BAD_WORDS = 64
+MAX_LOGPROBS = 20
 
 
-class StrictBody(BaseModel):
-    """A JSON object of known fields."""
+class GenerationOptions(SamplingOptions):
+    """How to generate, on ``/complete``, ``/chat`` and ``/``.
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class GenerationOptions(StrictBody):
-    """How to generate, whatever the prompt is."""
+    A silent request takes temperature, top_p, top_k and repetition_penalty from the model's
+    ``generation_config.json``.
+    """
 
     max_new_tokens: int | None = Field(
         None,
@@ -50,46 +50,25 @@ class GenerationOptions(StrictBody):
         description="Tokens to generate at most; refused where prompt and completion would not fit the context. "
         "Default: the server's DEFAULT_NEW_TOKENS, or what fits.",
     )
-    temperature: float | None = Field(
-        None, ge=0, le=100, description=f"0 is greedy; otherwise at least {MIN_TEMPERATURE}. Default: the model's."
-    )
-    top_p: float | None = Field(None, ge=0, le=1, description="Nucleus sampling; 1 is off. Default: the model's.")
-    top_k: int | None = Field(None, ge=0, le=1_000_000, description="Best tokens kept; 0 is off. Default: the model's.")
-    min_p: float | None = Field(None, ge=0, le=1, description="Least share of the best token's probability; 0 is off.")
-    repetition_penalty: float | None = Field(
-        None, ge=0.01, le=100, description="Above 1 discourages tokens that were seen; 1 is off. Default: the model's."
-    )
-    stop: StopStrings | None = Field(None, description="Strings that end the completion; they are not part of it.")
+    min_new_tokens: int | None = Field(None, ge=0, description="Tokens before which the completion does not end.")
     truncate_before_pattern: Annotated[list[StopString], Field(max_length=MAX_STOPS)] | None = Field(
         None, description="RE2 regular expressions, multi-line; the completion ends before the first match."
     )
-    ignore_eos: bool | None = Field(None, description="Go on after the model's end token. Default: false.")
-    seed: int | None = Field(None, ge=0, lt=2**63, description="Same seed, same request, same settings: same output.")
-    n: int | None = Field(None, description="Completions per request; only 1 is supported.")
-    logprobs: bool | int | None = Field(None, description="Not supported yet: null or false.")
-    stream: bool | None = Field(None, description="Answer with server-sent events. Default: false.")
+    bad_words: Annotated[list[StopString], Field(max_length=MAX_BAD_WORDS)] | None = Field(
+        None, description="Words that are not generated, with and without a space before them."
+    )
+    logprobs: bool | int | None = Field(
+        None,
+        description=f"0 to {MAX_LOGPROBS}: log-probability of each token, and of that many best ones. "
+        "false or null: none.",
+    )
     recordid: RecordId | None = Field(None, description="Returned in the answer and written to the log.")
-    model: str | None = Field(None, description="Name of the model. Default: the one that is served.")
-
-    @field_validator("temperature")
-    @classmethod
-    def _not_too_cold(cls, value: float | None) -> float | None:
-        if value is not None and 0 < value < MIN_TEMPERATURE:
-            raise ValueError(f"should be 0 (greedy) or at least {MIN_TEMPERATURE}")
-        return value
-
-    @field_validator("n")
-    @classmethod
-    def _one_only(cls, value: int | None) -> int | None:
-        if value not in (None, 1):
-            raise UnsupportedParameterError("n: only 1 completion per request is supported", param="n")
-        return value
 
     @field_validator("logprobs")
     @classmethod
-    def _no_logprobs(cls, value: bool | int | None) -> bool | int | None:
-        if value is not None and value is not False:
-            raise UnsupportedParameterError("logprobs are not supported", param="logprobs")
+    def _bounded_logprobs(cls, value: bool | int | None) -> bool | int | None:
+        if value is True or (value is not None and not 0 <= value <= MAX_LOGPROBS):
+            raise ValueError(f"should be a number from 0 to {MAX_LOGPROBS}, false or null")
         return value
 
     @field_validator("truncate_before_pattern")
@@ -100,43 +79,32 @@ class GenerationOptions(StrictBody):
         return value
 
     @property
+    def record_key(self) -> str | int | None:
+        return self.recordid
+
+    @property
     def total_tokens(self) -> int | None:
         """The bound on prompt plus completion, where the route has one."""
         return None
 
-    @property
-    def num_choices(self) -> int:
-        """Completions per prompt."""
-        return self.n or 1
+    def length(self, settings: Settings) -> Length:
+        return Length("max_new_tokens", self.max_new_tokens, settings.default_new_tokens, self.total_tokens)
 
     @property
-    def prompt_param(self) -> str:
-        """The field that holds the prompt, to be named when it is too long."""
-        raise NotImplementedError
+    def least_tokens(self) -> int:
+        return self.min_new_tokens or 0
 
-    def sampling(self, defaults: SamplingDefaults, max_new_tokens: int) -> SamplingParams:
-        """Each silent field takes the model's default by itself."""
-        return SamplingParams(
-            max_new_tokens=max_new_tokens,
-            temperature=float(_or(self.temperature, defaults.temperature)),
-            top_k=int(_or(self.top_k, defaults.top_k)),
-            top_p=float(_or(self.top_p, defaults.top_p)),
-            min_p=float(_or(self.min_p, 0.0)),
-            repetition_penalty=float(_or(self.repetition_penalty, defaults.repetition_penalty)),
-            seed=self.seed,
-            stop=tuple(self.stop or ()),
-            truncate_before_pattern=tuple(self.truncate_before_pattern or ()),
-            ignore_eos=bool(self.ignore_eos),
-        )
+    @property
+    def banned_words(self) -> list[str]:
+        return self.bad_words or []
 
+    @property
+    def patterns(self) -> list[StopString]:
+        return self.truncate_before_pattern or []
 
-def require_one(body: StrictBody, *names: str) -> None:
-    """Raise ``InvalidParameterError`` unless exactly one of the fields is given."""
-    given = [name for name in names if getattr(body, name) is not None]
-    if len(given) != 1:
-        problem = "is missing" if not given else f"cannot be sent together with {given[0]}"
-        param = names[0] if not given else given[1]
-        raise InvalidParameterError(f"{param}: {problem}; send exactly one of {', '.join(names)}", param=param)
+    @property
+    def num_logprobs(self) -> int | None:
+        return None if self.logprobs is None or self.logprobs is False else int(self.logprobs)
 
 
 def _require_valid_pattern(pattern: str) -> None:
@@ -146,7 +114,3 @@ def _require_valid_pattern(pattern: str) -> None:
         raise InvalidParameterError(
             "truncate_before_pattern: not a valid RE2 regular expression", param="truncate_before_pattern"
         ) from None
-
-
-def _or(value: float | None, default: float) -> float:
-    return default if value is None else value

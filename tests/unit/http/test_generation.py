@@ -9,8 +9,10 @@ import pytest
 from app.core.errors import InternalError, OverloadedError
 from app.core.jobs import Job, SamplingParams, TextDelta
 from app.http.generation import Generation
-from app.http.generator import Plan, make_jobs, with_seed_of
+from app.http.generator import make_jobs
 from app.http.limits import Deadlines
+from app.http.planning import Plan, with_seed_of
+from tests.contract.doubles import Characters
 
 
 class Place:
@@ -43,7 +45,7 @@ def news():
 
 @pytest.fixture
 def generation(place, news, jobs):
-    generation = Generation("r", place, "model", {}, news, num_per_prompt=2)
+    generation = Generation("r", place, "model", {}, news, Characters(), num_per_prompt=2)
     for job in jobs:
         generation.add(job)
     yield generation
@@ -130,7 +132,7 @@ def test_choices_of_a_seeded_request_differ_by_their_seeds():
 
 
 def test_a_generation_without_jobs_gives_its_place_back_at_once(place, news):
-    generation = Generation("r", place, "model", {}, news)
+    generation = Generation("r", place, "model", {}, news, Characters())
     generation.fail(OverloadedError("full"))
     assert place.num_releases == 1
 

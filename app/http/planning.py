@@ -1,0 +1,81 @@
+"""What each job of a request is to do: all that needs both the body and the model. HTTP threads.
+
+Whatever the model cannot do is refused here, on the CPU and before anything is submitted: a token id
+outside the vocabulary would poison a CUDA context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from app.core.errors import InvalidParameterError, UnsupportedParameterError
+from app.core.jobs import SamplingParams
+from app.core.settings import Settings
+from app.http.backend import TextModel
+from app.http.limits import num_new_tokens
+from app.http.schemas.sampling import SamplingOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one job is to do."""
+
+    prompt_ids: list[int]
+    params: SamplingParams
+
+
+def make_plans(
+    options: SamplingOptions, prompts: Sequence[list[int]], model: TextModel, settings: Settings
+) -> list[Plan]:
+    """``options.num_choices`` plans for each prompt, prompt by prompt. Raises a ``RequestError``."""
+    check(options, model)
+    bad_words = encode_bad_words(options.banned_words, model)
+    plans: list[Plan] = []
+    for prompt_ids in prompts:
+        num_new = num_new_tokens(options, len(prompt_ids), model.context_tokens, settings)
+        params = replace(options.sampling(options.defaults(model), num_new), bad_words=bad_words)
+        _check_least(options, num_new)
+        for _ in range(options.num_choices):
+            plans.append(Plan(prompt_ids, with_seed_of(params, len(plans))))
+    return plans
+
+
+def with_seed_of(params: SamplingParams, index: int) -> SamplingParams:
+    """The parameters of the choice of this index: choices of a seeded request differ by their seeds."""
+    return params if params.seed is None else replace(params, seed=params.seed + index)
+
+
+def check(options: SamplingOptions, model: TextModel) -> None:
+    """Raise a ``RequestError`` that names the field which this model cannot follow."""
+    require_known(options.stop_token_ids or [], model, "stop_token_ids")
+    require_known(map(int, options.logit_bias or {}), model, "logit_bias")
+    constraint = options.constraint
+    if constraint is None:
+        return
+    param = "regex" if constraint.kind == "regex" else "response_format"
+    try:
+        model.constraints.check(constraint)
+    except (InvalidParameterError, UnsupportedParameterError) as error:
+        raise type(error)(error.message, param=param) from None
+
+
+def require_known(tokens: Iterable[int], model: TextModel, param: str) -> None:
+    """Raise ``InvalidParameterError`` where the model has no token of one of these ids."""
+    for token in tokens:
+        if not 0 <= token < model.vocab_size:
+            text = f"{param}: token ids go from 0 to {model.vocab_size - 1}"
+            raise InvalidParameterError(text, param=param)
+
+
+def encode_bad_words(words: Iterable[str], model: TextModel) -> tuple[tuple[int, ...], ...]:
+    """Each word as it is written at the start of a text and after a space, as transformers documents."""
+    spellings = [spelling for word in words for spelling in (word, f" {word}")]
+    encoded = [tuple(model.encode(spelling, add_special_tokens=False)) for spelling in spellings]
+    return tuple(dict.fromkeys(ids for ids in encoded if ids))
+
+
+def _check_least(options: SamplingOptions, num_new: int) -> None:
+    if options.least_tokens > num_new:
+        param = options.least_tokens_param
+        raise InvalidParameterError(f"{param}: is above the {num_new} tokens that may be generated", param=param)

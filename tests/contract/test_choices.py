@@ -1,0 +1,116 @@
+"""Several completions, log-probabilities and constraints on the native routes."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.contract.doubles import Gate
+from tests.contract.reading import DONE, assert_envelope, events_of
+
+ROUTES = [("/complete", "completion"), ("/chat", "response")]
+
+
+@pytest.mark.parametrize(("path", "key"), ROUTES)
+def test_several_completions_stand_in_choices_and_the_first_where_one_would(client, world, path, key):
+    world.inference.scripts = {0: ["one"], 1: ["two"], 2: ["three"]}
+    body = client.post(path, json={"prompt": "abc", "n": 3, "seed": 5}).get_json()
+    assert body[key] == "one"
+    assert [choice[key] for choice in body["choices"]] == ["one", "two", "three"]
+    assert [choice["index"] for choice in body["choices"]] == [0, 1, 2]
+    assert {choice["finish_reason"] for choice in body["choices"]} == {"stop"}
+    assert body["usage"]["prompt_tokens"] == 3 and body["usage"]["completion_tokens"] == 3
+    assert [job.params.seed for job in world.inference.jobs] == [5, 6, 7]
+
+
+@pytest.mark.parametrize(("path", "key"), ROUTES)
+def test_a_stream_of_several_completions_tells_them_apart(client, world, path, key):
+    world.inference.scripts = {0: ["one"], 1: ["two"]}
+    *pieces, last, done = events_of(client.post(path, json={"prompt": "abc", "n": 2, "stream": True}))
+    texts = {index: "".join(piece[key] for piece in pieces if piece["index"] == index) for index in (0, 1)}
+    assert texts == {0: "one", 1: "two"}
+    assert [piece["index"] for piece in pieces if "finish_reason" in piece] == [0, 1]
+    assert "index" not in last and last["finish_reason"] == "stop" and done == DONE
+
+
+def test_echo_comes_before_each_of_several_completions(client):
+    body = {"prompt": "abc", "n": 2, "echo": True, "stream": True}
+    *pieces, _, _ = events_of(client.post("/complete", json=body))
+    assert [piece for piece in pieces if piece["completion"] == "abc"] == [
+        {"index": 0, "completion": "abc"},
+        {"index": 1, "completion": "abc"},
+    ]
+
+
+def test_one_place_serves_all_completions_of_a_request(client, world):
+    gate = Gate()
+    world.inference.script = ["a", gate]
+    response = client.post("/complete", json={"prompt": "abc", "n": 4, "stream": True})
+    assert world.num_places() == 1
+    gate.set()
+    assert events_of(response)[-1] == DONE
+    assert len(world.inference.jobs) == 4
+
+
+def test_bare_text_holds_one_completion_only(client):
+    body = {"prompt": "a", "n": 2, "stream": True}
+    response = client.post("/complete", json=body, headers={"Accept": "text/plain"})
+    assert_envelope(response, 400, "unsupported_parameter", "n")
+
+
+@pytest.mark.parametrize(("path", "key"), ROUTES)
+def test_logprobs_tell_each_token_and_the_best_ones(client, world, path, key):
+    world.inference.script = ["a", "é"]
+    body = client.post(path, json={"prompt": "abc", "logprobs": 2}).get_json()
+    first, second = body["logprobs"]
+    assert (first["id"], first["token"], first["logprob"], first["bytes"]) == (97, "a", -0.97, [97])
+    assert [entry["token"] for entry in first["top_logprobs"]] == ["a", "b"]
+    assert second["bytes"] == list("é".encode())
+    assert world.inference.jobs[0].params.num_logprobs == 2
+
+
+def test_without_logprobs_the_answer_has_none(client):
+    for value in (False, None):
+        assert "logprobs" not in client.post("/complete", json={"prompt": "a", "logprobs": value}).get_json()
+
+
+def test_streamed_logprobs_come_with_their_text(client, world):
+    world.inference.script = ["ab", Gate(), "c"]
+    world.inference.script[1].set()
+    *pieces, last, _ = events_of(client.post("/complete", json={"prompt": "abc", "logprobs": 0, "stream": True}))
+    assert [entry["token"] for piece in pieces for entry in piece["logprobs"]] == ["a", "b", "c"]
+    assert "logprobs" not in last
+
+
+def test_every_new_field_reaches_the_engine(client, world):
+    fields = {"typical_p": 0.9, "presence_penalty": 0.5, "frequency_penalty": -0.5, "min_new_tokens": 2}
+    lists = {"logit_bias": {"5": -100, "7": 1.5}, "bad_words": ["no"], "stop_token_ids": [3, 4]}
+    assert client.post("/complete", json={"prompt": "a", **fields, **lists}).status_code == 200
+    params = world.inference.jobs[0].params
+    assert {name: getattr(params, name) for name in fields} == fields
+    assert params.logit_bias == ((5, -100.0), (7, 1.5))
+    assert params.bad_words == ((110, 111), (32, 110, 111))
+    assert params.stop_token_ids == {3, 4}
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "source"),
+    [
+        ({"regex": "[a-z]+"}, "regex", "[a-z]+"),
+        ({"response_format": {"type": "json_object"}}, "json_schema", '{"type": "object"}'),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "null"}}}},
+            "json_schema",
+            '{"type": "null"}',
+        ),
+    ],
+)
+def test_a_format_becomes_a_constraint(client, world, fields, kind, source):
+    assert client.post("/complete", json={"prompt": "a", **fields}).status_code == 200
+    constraint = world.inference.jobs[0].params.constraint
+    assert (constraint.kind, constraint.source) == (kind, source)
+
+
+def test_the_text_format_is_no_constraint(client, world):
+    body = {"prompt": "a", "response_format": {"type": "text"}, "ignore_eos": True}
+    assert client.post("/complete", json=body).status_code == 200
+    assert world.inference.jobs[0].params.constraint is None

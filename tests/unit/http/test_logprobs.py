@@ -1,0 +1,75 @@
+"""Which tokens belong to the text, where they stand in it, and how they are written."""
+
+from __future__ import annotations
+
+from app.core.jobs import TokenLogprob
+from app.http.completion import Piece
+from app.http.logprobs import LEAST_LOGPROB, TokenTrack, legacy_block, place_prompt, token_text
+from tests.contract.doubles import Characters, scored
+
+VOCABULARY = Characters()
+
+
+def piece(text, tokens="", end=None):
+    return Piece(0, text, tuple(scored(ord(token)) for token in tokens), end)
+
+
+def track(**options):
+    return TokenTrack(VOCABULARY, **{"can_cut": True, **options})
+
+
+def names(placed):
+    return "".join(chr(one.token) for one in placed)
+
+
+def test_a_token_waits_for_its_text():
+    follower = track()
+    assert names(follower.push(piece("", "ab"))) == ""
+    assert names(follower.push(piece("abc", "c"))) == "abc"
+
+
+def test_tokens_that_a_stop_string_cut_are_not_listed():
+    follower = track()
+    assert names(follower.push(piece("ab", "abEN"))) == "ab"
+    assert names(follower.push(piece("", "D", "stop"))) == ""
+
+
+def test_without_anything_that_cuts_every_token_is_listed_at_the_end():
+    follower = track(can_cut=False)
+    assert names(follower.push(piece("a", "a\x01\x00", "stop"))) == "a\x01\x00"
+
+
+def test_the_end_token_has_no_text_and_is_listed():
+    assert names(track().push(piece("a", "a\x00", "stop"))) == "a\x00"
+
+
+def test_offsets_count_characters_over_split_ones():
+    placed = place_prompt(VOCABULARY, [ord("é"), 1, 2, 3, 4, ord("b")], [scored(1)] * 5)
+    assert [one.offset for one in placed] == [0, 1, 1, 1, 1, 2]
+    assert placed[0].scored is None
+
+
+def test_offsets_of_a_completion_begin_after_what_is_echoed():
+    assert [one.offset for one in track(start=5).push(piece("ab", "ab"))] == [5, 6]
+
+
+def test_a_part_of_a_character_is_written_as_bytes():
+    assert token_text(VOCABULARY, 1) == "bytes:\\xf0"
+    assert token_text(VOCABULARY, 0) == "<end>"
+
+
+def test_the_chosen_token_is_always_among_the_best():
+    follower = track()
+    placed = follower.push(Piece(0, "a", (TokenLogprob(97, -3.0, ((98, -1.0),)),)))
+    block = legacy_block(VOCABULARY, placed)
+    assert block == {
+        "text_offset": [0],
+        "tokens": ["a"],
+        "token_logprobs": [-3.0],
+        "top_logprobs": [{"b": -1.0, "a": -3.0}],
+    }
+
+
+def test_a_log_probability_of_nothing_is_a_json_number():
+    placed = track().push(Piece(0, "a", (TokenLogprob(97, float("-inf"), ()),)))
+    assert legacy_block(VOCABULARY, placed)["token_logprobs"] == [LEAST_LOGPROB]
