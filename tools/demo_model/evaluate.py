@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from tools.demo_model.corpus import SourceFile, source_files
 from tools.demo_model.held_out import draw_function_starts, draw_line_holes, first_line, parses, whole_lines
 from tools.demo_model.infill import Hole
-from tools.demo_model.paths import BUILD_FOLDER, MODEL_FOLDER
+from tools.demo_model.paths import MODEL_FOLDER
 from tools.demo_model.questions import Pair, canonical_question, pairs
 
 CONTEXT_TOKENS = 1024
@@ -59,21 +59,31 @@ class Evaluator:
         drawn = random.Random(f"bits-{self._seed}").sample(list(files), min(num_files, len(files)))
         nats, num_bytes = 0.0, 0
         for file in track(drawn, description="Bits per byte"):
-            ids = self._tokenizer(file.text).input_ids[: CONTEXT_TOKENS - 1]
+            ids = self._tokenizer(file.text, truncation=True, max_length=CONTEXT_TOKENS - 1).input_ids
             tokens = torch.tensor([[self._tokenizer.eos_token_id, *ids]])
             logits = self._model(tokens).logits[0, :-1].float()
             nats += functional.cross_entropy(logits, tokens[0, 1:], reduction="sum").item()
             num_bytes += len(self._tokenizer.decode(ids).encode())
         return nats / math.log(2) / num_bytes
 
-    def parse_share(self, files: Sequence[SourceFile], count: int) -> float:
-        """The share of completed function starts that parse, cut after the last whole line."""
+    def parse_shares(self, files: Sequence[SourceFile], count: int) -> Figures:
+        """The share of completed function starts that parse, cut after the last whole line.
+
+        Starts parse on their own, so the share among those to which a line
+        was added is given too.
+        """
         starts = draw_function_starts(list(files), count, self._seed)
-        texts = [
-            start.prompt + whole_lines(self.complete(start.prompt, max_new_tokens=64))
-            for start in track(starts, description="Function starts")
-        ]
-        return sum(map(parses, texts)) / len(texts)
+        added, parsed = [], []
+        for start in track(starts, description="Function starts"):
+            lines = whole_lines(self.complete(start.prompt, max_new_tokens=64))
+            added.append(bool(lines.strip()))
+            parsed.append(parses(start.prompt + lines))
+        parsed_with_added = sum(map(all, zip(added, parsed, strict=True)))
+        return {
+            f"parse_share_of_{count}_held_out": sum(parsed) / len(parsed),
+            "starts_with_added_lines": sum(added),
+            "parse_share_with_added_lines": parsed_with_added / max(1, sum(added)),
+        }
 
     def recall_share(self, known: list[Pair], count: int) -> float:
         """The share of trained pairs whose canonical question is answered with the trained sentence."""
@@ -107,7 +117,7 @@ def measure(folder: Path, seed: int) -> Figures:
         "held_out_files": len(held_out),
         "bits_per_byte_held_out": evaluator.bits_per_byte(held_out, 200),
         "bits_per_byte_train": evaluator.bits_per_byte(train, 200),
-        "parse_share_of_200_held_out": evaluator.parse_share(held_out, 200),
+        **evaluator.parse_shares(held_out, 200),
         "recall_share_of_100_trained_pairs": evaluator.recall_share(pairs(), 100),
         "infill_share_of_200_held_out": evaluator.infill_share(held_out, 200),
         "infill_share_of_200_train": evaluator.infill_share(train, 200),
@@ -118,7 +128,7 @@ def measure(folder: Path, seed: int) -> Figures:
 @click.option("--seed", default=0, show_default=True, help="Seed of the draws.")
 @click.option("--threads", default=2, show_default=True, help="CPU threads.")
 @click.option("--model", type=click.Path(path_type=Path), default=MODEL_FOLDER, help="Folder of the exported model.")
-@click.option("--output", type=click.Path(path_type=Path), default=BUILD_FOLDER / "figures.json", help="JSON file.")
+@click.option("--output", type=click.Path(path_type=Path), default=MODEL_FOLDER / "figures.json", help="JSON file.")
 def main(seed: int, threads: int, model: Path, output: Path) -> None:
     """Print the figures and write them as JSON."""
     torch.set_num_threads(threads)

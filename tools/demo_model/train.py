@@ -138,7 +138,7 @@ def run(trainer: Trainer, rows: Rows, steps: int, decay_steps: int, folder: Path
 
 @click.command()
 @click.option("--seed", default=0, show_default=True, help="Seed of the initial weights.")
-@click.option("--steps", default=1400, show_default=True, help="Steps in total.")
+@click.option("--steps", default=1120, show_default=True, help="Steps in total.")
 @click.option("--decay-steps", default=400, show_default=True, help="Steps of the final decay, within the total.")
 @click.option("--batch", default=8, show_default=True, help="Rows of 1024 tokens per step.")
 @click.option("--threads", default=2, show_default=True, help="CPU threads.")
