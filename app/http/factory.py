@@ -9,6 +9,7 @@ from flask import Flask
 from app.http import auth, request_log
 from app.http.generator import Generator
 from app.http.resources.legacy import Root
+from app.http.resources.metrics import MetricsPage
 from app.http.resources.native import Chat, Complete
 from app.http.resources.openai import Model, Models
 from app.http.resources.system import Livez, Readyz
@@ -25,6 +26,7 @@ ROUTES: dict[str, type[Route]] = {
     "/v1/models/<path:name>": Model,
     "/livez": Livez,
     "/readyz": Readyz,
+    "/metrics": MetricsPage,
 }
 
 

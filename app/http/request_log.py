@@ -1,4 +1,4 @@
-"""Request ids, and one log line per request.
+"""Request ids, and what is told of each request: one log line, and its share of the metrics.
 
 HTTP threads. The record lives in ``flask.g`` while the request is handled; a streamed answer keeps
 it until the server closes the response.
@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, g, request
@@ -19,6 +21,7 @@ from app.core.logging import get_logger
 from app.serve.context import WorkerContext
 
 if TYPE_CHECKING:
+    from app.core.metrics import Metrics
     from app.http.generation import Generation
 
 PROBES = frozenset({"/livez", "/readyz"})
@@ -42,8 +45,18 @@ class RequestRecord:
     generation: Generation | None = None
     error: RequestError | None = None
 
-    def emit(self, status: int) -> None:
-        """Write the line; probes only at debug level, or they would drown the rest."""
+    @property
+    def error_code(self) -> str | None:
+        """Why the request failed, also where its stream told so behind a status of 200."""
+        error = self.error or (self.generation and self.generation.error)
+        return error.code if error else None
+
+    def emit(self, status: int, metrics: Metrics, rule: str | None) -> None:
+        """Count the request and write its line; probes only at debug level, or they would drown the rest."""
+        metrics.count_request(rule, status, self.error_code)
+        if self.generation is not None:
+            generation, total_s = self.generation, time.monotonic() - self.started_s
+            metrics.observe_generation(generation.timings(), generation.usage(), generation.jobs, total_s)
         write = log.debug if self.route in PROBES else log.info
         write("request", **self._line(status))
 
@@ -62,11 +75,9 @@ class RequestRecord:
             "completion_tokens": None,
             "finish_reason": None,
         }
-        error = self.error
         if self.generation is not None:
             line |= generation_fields(self.generation)
-            error = error or self.generation.error
-        line["error"] = error.code if error else None
+        line["error"] = self.error_code
         if self.log_prompts and self.prompt is not None:
             line["prompt"] = self.prompt
             line["completion"] = self.generation.text if self.generation else None
@@ -107,17 +118,17 @@ def init_app(app: Flask, context: WorkerContext) -> None:
         response.headers["X-Request-Id"] = record().request_id
         if record().worker is not None:
             response.headers["X-Worker"] = str(record().worker)
-        emit_at_end(response, record())
+        rule = request.url_rule.rule if request.url_rule else None
+        emit_at_end(response, partial(record().emit, response.status_code, context.metrics, rule))
         return response
 
 
-def emit_at_end(response: Response, line: RequestRecord) -> None:
-    """Write the line now, or when a streamed answer has ended."""
-    status = response.status_code
+def emit_at_end(response: Response, emit: Callable[[], None]) -> None:
+    """Emit now, or when a streamed answer has ended."""
     if response.is_streamed:
-        response.call_on_close(lambda: line.emit(status))
+        response.call_on_close(emit)
     else:
-        line.emit(status)
+        emit()
 
 
 def choose_request_id(given: str | None) -> str:

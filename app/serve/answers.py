@@ -20,9 +20,10 @@ from app.core.errors import BodyTimeoutError, InternalError, OverloadedError, Re
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A complete response; ``request_id`` names it in the log."""
+    """A complete response; ``request_id`` names it in the log, ``code`` is that of its error."""
 
     status: int
+    code: str
     request_id: str
     data: bytes
 
@@ -88,4 +89,4 @@ def _answer(status: int, kind: str, code: str, message: str, headers: Mapping[st
         f"X-Request-Id: {request_id}",
         *(f"{name}: {value}" for name, value in (headers or {}).items()),
     ]
-    return Answer(status, request_id, "\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+    return Answer(status, code, request_id, "\r\n".join(lines).encode() + b"\r\n\r\n" + body)

@@ -34,7 +34,7 @@ class Row(ctypes.Structure):
 
     ``lease`` is 0 while the slot is free, ``pid`` 0 until the worker has told it.
     ``num_connections`` counts accepted connections whose request has no place yet.
-    ``num_fast_deaths`` outlives the lease.
+    ``num_fast_deaths`` and ``num_restarts`` outlive the lease.
     """
 
     lease: int
@@ -46,6 +46,8 @@ class Row(ctypes.Structure):
     num_connections: int
     service_s: float
     num_fast_deaths: int
+    num_restarts: int
+    kv_cache_max_bytes: int
 
     _fields_ = [
         ("lease", ctypes.c_uint64),
@@ -57,6 +59,8 @@ class Row(ctypes.Structure):
         ("num_connections", ctypes.c_int32),
         ("service_s", ctypes.c_double),
         ("num_fast_deaths", ctypes.c_int32),
+        ("num_restarts", ctypes.c_int32),
+        ("kv_cache_max_bytes", ctypes.c_uint64),
     ]
 
     @property
@@ -69,10 +73,11 @@ class Row(ctypes.Structure):
         return self.num_running + self.num_waiting + self.num_connections
 
     def clear(self) -> None:
-        """No lease, no work; the count of fast deaths stays."""
+        """No lease, no work; the counts of deaths stay."""
         self.lease = self.pid = self.state = 0
         self.num_running = self.num_waiting = self.num_connections = 0
         self.progress = self.service_s = 0.0
+        self.kv_cache_max_bytes = 0
 
 
 class _Header(ctypes.Structure):
@@ -99,6 +104,8 @@ class SlotRow:
     num_running: int
     num_waiting: int
     num_connections: int
+    num_restarts: int = 0
+    kv_cache_max_bytes: int = 0
 
 
 class SlotBoard:
@@ -160,6 +167,7 @@ class SlotBoard:
     def count_death(self, slot: int, is_fast: bool) -> int:
         """Note that the slot's worker died; returns how many fast deaths in a row that makes."""
         with self.locked() as rows:
+            rows[slot].num_restarts += STATES[rows[slot].state] != "draining"
             rows[slot].num_fast_deaths = rows[slot].num_fast_deaths + 1 if is_fast else 0
             return rows[slot].num_fast_deaths
 
@@ -176,6 +184,10 @@ class SlotBoard:
                 rows[slot].state, rows[slot].progress = STATES.index(state), progress
             if state == "ready":
                 self._header.was_ever_ready = 1
+
+    def set_kv_cache_max_bytes(self, slot: int, num_bytes: int) -> None:
+        with self.locked() as rows:
+            rows[slot].kv_cache_max_bytes = num_bytes
 
     @property
     def was_ever_ready(self) -> bool:
@@ -204,13 +216,19 @@ class SlotBoard:
             row.num_running,
             row.num_waiting,
             row.num_connections,
+            row.num_restarts,
+            row.kv_cache_max_bytes,
         )
 
 
+def memory_folder() -> Path | None:
+    """Where files lie in memory; None where the machine has no such folder."""
+    return SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else None
+
+
 def _anonymous_file(size_bytes: int) -> int:
-    """A file without a name, in memory where the machine has such a folder; returns its descriptor."""
-    folder = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else None
-    fd, name = tempfile.mkstemp(prefix="forklift-board-", dir=folder)
+    """A file without a name, in memory where that is possible; returns its descriptor."""
+    fd, name = tempfile.mkstemp(prefix="forklift-board-", dir=memory_folder())
     Path(name).unlink()
     os.truncate(fd, size_bytes)
     return fd

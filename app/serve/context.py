@@ -6,11 +6,12 @@ room imports neither the engine nor torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from app.core.errors import RequestError, StartError
+    from app.core.metrics import Metrics
     from app.core.settings import Settings
     from app.serve.admission import Admission
     from app.serve.board import SlotBoard
@@ -39,9 +40,16 @@ class InferenceHandle(Protocol):
         poisoned), or None. Cheap: asked about once a second."""
 
 
+def _own_metrics() -> Metrics:
+    # The master imports this module, and prometheus_client must not be imported before its folder is made.
+    from app.core.metrics import Metrics
+
+    return Metrics()
+
+
 @dataclass
 class WorkerContext:
-    """One worker: its slot, its view of the board, its inference thread.
+    """One worker: its slot, its view of the board, its inference thread, what it counts.
 
     ``slot`` is None only while all slots are taken (after HUP, until the old workers are gone);
     such a worker is not ready and admits nothing.
@@ -52,6 +60,7 @@ class WorkerContext:
     board: SlotBoard
     admission: Admission
     inference: InferenceHandle
+    metrics: Metrics = field(default_factory=_own_metrics)
 
 
 _current: WorkerContext | None = None

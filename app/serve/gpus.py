@@ -8,8 +8,10 @@ CUDA cannot fork workers that use it (pytorch #68861), so GPUs are counted from
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from app.core.errors import DeviceError, SettingsError
 from app.core.settings import Settings
@@ -68,6 +70,34 @@ def bind(settings: Settings, labels: Labels, num_slots: int, environ: MutableMap
     """Bind this process to its GPUs and share of the cores."""
     environ = os.environ if environ is None else environ
     environ.update(slot_environment(settings, labels, num_slots, environ))
+
+
+def gpu_memory_bytes(labels: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Memory in use and in all of each GPU that the driver knows by its label; empty without a driver."""
+    import pynvml
+
+    found: dict[str, tuple[int, int]] = {}
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return found
+    try:
+        for label in labels:
+            with suppress(pynvml.NVMLError):
+                memory = pynvml.nvmlDeviceGetMemoryInfo(_handle(label))
+                found[label] = (int(memory.used), int(memory.total))
+    finally:
+        pynvml.nvmlShutdown()
+    return found
+
+
+def _handle(label: str) -> Any:
+    """NVML's handle of a GPU named by index or by UUID (of a GPU or of a MIG instance)."""
+    import pynvml
+
+    if label.isdigit():
+        return pynvml.nvmlDeviceGetHandleByIndex(int(label))
+    return pynvml.nvmlDeviceGetHandleByUUID(label)
 
 
 def _visible_labels(value: str) -> Labels:

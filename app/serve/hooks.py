@@ -24,6 +24,7 @@ from app.core.settings import Settings, load_settings
 from app.serve.board import SlotBoard
 from app.serve.context import current, set_current
 from app.serve.gpus import Labels, plan_slots
+from app.serve.metrics_folder import make_metrics_folder
 from app.serve.startup import MakeInference, pause_before_load_s, start_worker
 from app.serve.watch import STOP_THE_SERVER, Watch, leave
 
@@ -65,9 +66,10 @@ def prepare(environ: Mapping[str, str] | None = None) -> Plan:
 
 
 def on_starting(server: Any) -> None:
-    """Make the board that all workers inherit."""
+    """Make what all workers inherit: the board, and a folder for metrics."""
     global _board
     plan = prepare()
+    make_metrics_folder()
     _board = SlotBoard(plan.gpus)
     if server.cfg.workers > len(plan.gpus):
         log.warning("workers_without_slot", workers=server.cfg.workers, slots=len(plan.gpus))

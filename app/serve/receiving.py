@@ -106,7 +106,8 @@ class Closer:
 class Receiver:
     """Reads requests until they can be handed on.
 
-    ``on_request`` gets each connection that is done with its verdict; the others go to ``closer``.
+    ``on_request`` gets each connection that is done with its verdict; the others go to ``closer``,
+    some of them with an answer, which ``on_refused`` is told.
     """
 
     def __init__(
@@ -115,10 +116,12 @@ class Receiver:
         timeout_s: float,
         on_request: Callable[[Incoming, Verdict], None],
         closer: Closer,
+        on_refused: Callable[[Incoming, Answer], None] = lambda _incoming, _answer: None,
     ):
         self._poller = poller
         self._on_request = on_request
         self._closer = closer
+        self._on_refused = on_refused
         self._waiting: DeadlineQueue[Incoming] = DeadlineQueue(timeout_s)
         self._fresh: DeadlineQueue[Incoming] = DeadlineQueue(FRESH_S)
         self._num_bytes = 0
@@ -142,7 +145,7 @@ class Receiver:
             incoming.drop_hold()
         for incoming in self._waiting.take_expired(now_s):
             if not incoming.buffer.is_empty:
-                send_answer(incoming.sock, body_timeout())
+                self._answer(incoming, body_timeout())
             self._drop(incoming)
 
     def evict_oldest(self) -> bool:
@@ -178,11 +181,15 @@ class Receiver:
             self._forget(incoming)
             self._on_request(incoming, verdict)
         elif self._num_bytes > MAX_BUFFERED_BYTES:
-            send_answer(sock, out_of_memory())
+            self._answer(incoming, out_of_memory())
             self._drop(incoming)
         elif incoming.buffer.wants_continue:
             incoming.buffer.wants_continue = False
             _send(sock, CONTINUE)
+
+    def _answer(self, incoming: Incoming, answer: Answer) -> None:
+        self._on_refused(incoming, answer)
+        send_answer(incoming.sock, answer)
 
     def _drop(self, incoming: Incoming) -> None:
         self._forget(incoming)

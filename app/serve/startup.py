@@ -36,14 +36,21 @@ def start_worker(
     A worker without a slot (HUP starts new workers before the old ones stop), or one whose
     predecessors died young, starts loading later, on a thread; until then it is up and not ready.
     """
+    from app.core.metrics import Metrics
+
     admission = Admission(settings, board, slot)
 
     def on_state(state: State, progress: float) -> None:
         if admission.slot is not None:
+            if state == "ready":
+                board.set_kv_cache_max_bytes(admission.slot, kv_cache_max_bytes(inference))
             board.set_state(admission.slot, state, progress)
 
+    def identity() -> str:
+        return f"pid{os.getpid()}" if admission.slot is None else f"slot{admission.slot}"
+
     inference = make_inference(settings, -1 if slot is None else slot, on_state)
-    context = WorkerContext(settings, slot, board, admission, inference)
+    context = WorkerContext(settings, slot, board, admission, inference, Metrics(identity))
     pause_s = 0.0 if slot is None else pause_before_load_s(board.num_fast_deaths(slot))
     if slot is None or pause_s:
         threading.Thread(target=_start_late, args=(context, pause_s), name="late-start", daemon=True).start()
@@ -56,6 +63,11 @@ def start_single(settings: Settings, make_inference: MakeInference) -> WorkerCon
     """The context of a server of one process, which is its own slot 0 (the development server)."""
     board = SlotBoard(plan_slots(settings, os.environ)[:1])
     return start_worker(settings, board, board.lease(os.getpid()), make_inference)
+
+
+def kv_cache_max_bytes(inference: InferenceHandle) -> int:
+    """What the KV cache may take; 0 where that is not known."""
+    return int(getattr(getattr(inference, "kv_memory", None), "max_bytes", 0))
 
 
 def pause_before_load_s(num_fast_deaths: int) -> float:

@@ -57,7 +57,9 @@ class ForkliftWorker(ThreadWorker):
         self._context = current()
         self._settings = self._context.settings
         self._closer = Closer(self.poller, self._count_closed)
-        self._receiver = Receiver(self.poller, self._settings.body_timeout_s, self._take_request, self._closer)
+        self._receiver = Receiver(
+            self.poller, self._settings.body_timeout_s, self._take_request, self._closer, self._note_refusal
+        )
         self.poller.register(self.method_queue.fileno(), selectors.EVENT_READ, self.method_queue.run_callbacks)
         while self.alive and self.is_parent_alive():
             self._turn()
@@ -134,10 +136,17 @@ class ForkliftWorker(ThreadWorker):
             self._hand_over(incoming)
 
     def _refuse(self, incoming: Incoming, answer: answers.Answer) -> None:
-        _log_refusal(answer, incoming.client)
+        self._note_refusal(incoming, answer)
         incoming.drop_hold()
         send_answer(incoming.sock, answer)
         self._closer.close(incoming.sock)
+
+    def _note_refusal(self, incoming: Incoming, answer: answers.Answer) -> None:
+        _log_refusal(answer, incoming.client)
+        self._count(answer)
+
+    def _count(self, answer: answers.Answer) -> None:
+        self._context.metrics.count_request(None, answer.status, answer.code)
 
     def _hand_over(self, incoming: Incoming) -> None:
         conn = TConn(self.cfg, incoming.sock, incoming.client, incoming.server)
@@ -168,6 +177,7 @@ class ForkliftWorker(ThreadWorker):
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
         """Answer what the parser or a broken application raised (HTTP thread)."""
         answer = answers.of_exception(exc)
+        self._count(answer)
         if answers.is_client_fault(exc):
             _log_refusal(answer, addr)
         else:

@@ -145,3 +145,33 @@ def server_starter(folder_of_all: Path, kind: type[Server] = Server) -> Iterator
     yield start
     for server in servers:
         server.stop()
+
+
+class SteppingServer(Server):
+    """The real application and its settings on the stepping stand-in for the engine."""
+
+    arguments: ClassVar[tuple[str, ...]] = ("-c", "tests/service/gunicorn_stepping.py", "wsgi:app")
+
+    def __init__(self, folder: Path, environ: dict[str, str]):
+        self._jobs, self.gate = folder / "jobs", folder / "gate"
+        super().__init__(folder, {"STEP_LOG": str(self._jobs), "STEP_GATE": str(self.gate)} | environ)
+
+    def rows(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self.get("/readyz")[1]["slots"]
+        return rows
+
+    def in_hand(self) -> tuple[int, int]:
+        """Requests running and waiting, over all slots."""
+        rows = self.rows()
+        return sum(row["num_running"] for row in rows), sum(row["num_waiting"] for row in rows)
+
+    def jobs(self, event: str) -> dict[str, int]:
+        """Request ids of jobs that ``started`` or ``ended``, with their number of tokens by then."""
+        lines = [line.split() for line in self._jobs.read_text().splitlines()] if self._jobs.exists() else []
+        return {request_id: int(tokens) for found, request_id, tokens, _ in lines if found == event}
+
+
+@pytest.fixture
+def start_stepping(tmp_path: Path) -> Iterator[StartServer]:
+    """Starts servers with the real application on a stand-in for the engine."""
+    yield from server_starter(tmp_path, SteppingServer)

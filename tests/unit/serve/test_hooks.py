@@ -11,6 +11,7 @@ import pytest
 
 from app.core.settings import Settings
 from app.serve import context, hooks, startup
+from app.serve.metrics_folder import FOLDER
 
 
 class Inference:
@@ -37,7 +38,7 @@ def master(monkeypatch):
         monkeypatch.setattr(hooks, name, None)
     monkeypatch.setattr(context, "_current", None)
     monkeypatch.setattr(hooks, "configure_logging", lambda _format: None)
-    for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", "HF_HUB_OFFLINE"):
+    for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", "HF_HUB_OFFLINE", FOLDER):
         monkeypatch.setenv(name, "")
     handlers = {number: signal.getsignal(number) for number in hooks._STOP_SIGNALS}
     hooks.prepare(environ)

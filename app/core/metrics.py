@@ -1,0 +1,98 @@
+"""What is counted of requests, for Prometheus. HTTP threads write, once per request; any may read.
+
+Knows neither Flask nor processes. Where ``PROMETHEUS_MULTIPROC_DIR`` names a folder (the master makes
+a fresh one), the numbers lie there in one file per kind and worker slot. A new worker goes on with the
+file of its slot, so that the sums stay right when a worker is killed and the files do not pile up.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, values
+from prometheus_client.multiprocess import MultiProcessCollector
+
+if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
+
+    from app.core.jobs import BaseJob, Timings
+
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+# Requests that match no route share one label: paths are the caller's choice and without number.
+NO_ROUTE = "none"
+_REQUEST_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
+_TOKEN_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2.5, 5)
+
+
+class Metrics:
+    """The counters and histograms of one worker; all durations are in seconds.
+
+    ``identity`` names this process among those that share the folder; it may change, and what is
+    counted from then on belongs to the new name.
+    """
+
+    def __init__(self, identity: Callable[[], str] = lambda: str(os.getpid())):
+        self._is_shared = bool(os.environ.get(FOLDER))
+        # prometheus_client's documented way to count by something else than process ids.
+        values.ValueClass = (
+            values.MultiProcessValue(process_identifier=identity)  # type: ignore[no-untyped-call]
+            if self._is_shared
+            else values.MutexValue
+        )
+        self._registry = CollectorRegistry()
+        self._make_counters()
+        self._make_histograms()
+
+    def _make_counters(self) -> None:
+        self._requests = self._counter("requests", "Requests answered, by route and status.", "route", "status")
+        self._errors = self._counter("request_errors", "Requests refused or failed, by error code.", "reason")
+        self._prompt_tokens = self._counter("prompt_tokens", "Prompt tokens of requests that ended.")
+        self._cached_tokens = self._counter("cached_prompt_tokens", "Prompt tokens found in the prefix cache.")
+        self._generated_tokens = self._counter("generation_tokens", "Tokens generated.")
+
+    def _make_histograms(self) -> None:
+        self._queue = self._histogram("request_queue_time_seconds", "From admission to prefill.", _REQUEST_S)
+        self._ttft = self._histogram("time_to_first_token_seconds", "From admission to the first token.", _REQUEST_S)
+        self._inter_token = self._histogram(
+            "inter_token_latency_seconds", "Mean time between two tokens, once per sequence.", _TOKEN_S
+        )
+        self._e2e = self._histogram("e2e_request_latency_seconds", "Generating requests, whole.", _REQUEST_S)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"forklift_{name}", text, labels, registry=self._registry)
+
+    def _histogram(self, name: str, text: str, bounds: tuple[float, ...]) -> Histogram:
+        return Histogram(f"forklift_{name}", text, registry=self._registry, buckets=bounds)
+
+    def count_request(self, route: str | None, status: int, reason: str | None) -> None:
+        """A request was answered; ``reason`` is the code of its error, also of one inside a stream."""
+        self._requests.labels(route or NO_ROUTE, str(status)).inc()
+        if reason is not None:
+            self._errors.labels(reason).inc()
+
+    def observe_generation(
+        self, timings: Timings, usage: dict[str, Any], jobs: Sequence[BaseJob], total_s: float
+    ) -> None:
+        """A generating request ended, well or not; points in time that it never reached are left out."""
+        self._prompt_tokens.inc(usage["prompt_tokens"])
+        self._cached_tokens.inc(usage["prompt_tokens_details"]["cached_tokens"])
+        self._generated_tokens.inc(usage["completion_tokens"])
+        self._e2e.observe(total_s)
+        if timings.started_s is not None:
+            self._queue.observe(timings.started_s - timings.created_s)
+        if timings.first_token_s is not None:
+            self._ttft.observe(timings.first_token_s - timings.created_s)
+        for job in jobs:
+            self._observe_pace(job)
+
+    def _observe_pace(self, job: BaseJob) -> None:
+        """From the engine's own points in time: a client that reads slowly changes nothing."""
+        first_s, last_s, num_gaps = job.timings.first_token_s, job.timings.finished_s, job.usage.completion_tokens - 1
+        if first_s is not None and last_s is not None and num_gaps > 0:
+            self._inter_token.observe((last_s - first_s) / num_gaps)
+
+    def source(self) -> Collector:
+        """What to scrape: this process's numbers, or the sums over all workers."""
+        return MultiProcessCollector(None) if self._is_shared else self._registry  # type: ignore[no-untyped-call]
