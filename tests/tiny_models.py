@@ -6,12 +6,15 @@ downloaded one: config, safetensors, generation config, tokenizer. Weights come 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import (
+    BertConfig,
+    BertTokenizer,
     CodeGenConfig,
     GlmConfig,
     GPT2Config,
@@ -24,12 +27,14 @@ from transformers import (
     Qwen2Config,
     XGLMConfig,
 )
-from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+from transformers.models.auto.modeling_auto import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 
 VOCAB_SIZE = 384
 MAX_POSITIONS = 1024
 EOS, PAD = "<|endoftext|>", "<|pad|>"
 SPECIAL = [EOS, PAD, "<|im_start|>", "<|im_end|>", "<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"]
+BERT_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+BERT_POSITIONS = 64
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -97,18 +102,29 @@ FAMILIES: dict[str, Callable[[], PreTrainedConfig]] = {
     "mistral": _mistral,
     "mamba": _mamba,
 }
+# Encoders; "sentence" says in sentence-transformers' files how its vectors are made, "encoder" does not.
+ENCODERS = ("bert", "encoder", "sentence")
+# Control tokens of the infilling families; each gets a small Llama.
+INFILL_TOKENS: dict[str, tuple[str, ...]] = {
+    "incoder": ("<|mask:0|>", "<|mask:1|>", "<|mask:2|>", "<|mask:3|>", "<|endofmask|>"),
+    "qwen-coder": ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|repo_name|>", "<|file_sep|>"),
+    "codegemma": ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|file_separator|>"),
+    "starcoder": ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),
+    "deepseek-coder": ("<\uff5cfim\u2581begin\uff5c>", "<\uff5cfim\u2581hole\uff5c>", "<\uff5cfim\u2581end\uff5c>"),
+    "code-llama": ("\u2581<PRE>", "\u2581<SUF>", "\u2581<MID>", "\u2581<EOT>"),
+}
 # Families whose cache the slot KV cache can stand in for.
 SLOT_FAMILIES = ("qwen2", "codegen", "xglm", "glm", "gpt2", "gpt_bigcode", "llama")
 
 
-def tiny_tokenizer(chat_template: str | None = CHATML) -> PreTrainedTokenizerFast:
+def tiny_tokenizer(chat_template: str | None = CHATML, special: list[str] = SPECIAL) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer of ``VOCAB_SIZE`` entries: any UTF-8 text makes the round trip."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCAB_SIZE,
-        special_tokens=SPECIAL,
+        special_tokens=special,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -121,12 +137,53 @@ def tiny_tokenizer(chat_template: str | None = CHATML) -> PreTrainedTokenizerFas
 def save_tiny_model(family: str, folder: Path, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Path:
     """Write a loadable model folder of ``family`` and return it."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(FAMILIES[family](), dtype=dtype)
+    if family in ENCODERS:
+        return _save_encoder(family, folder, dtype)
+    model = AutoModelForCausalLM.from_config(FAMILIES.get(family, _llama)(), dtype=dtype)
     _spread(model)
     model.generation_config.pad_token_id = 1
     model.save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
+    special = [EOS, PAD, *INFILL_TOKENS[family]] if family in INFILL_TOKENS else SPECIAL
+    tiny_tokenizer(special=special).save_pretrained(folder)
     return folder
+
+
+def tiny_bert_tokenizer() -> BertTokenizer:
+    """WordPiece over the words of this file, with every letter, so that little is unknown."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(vocab_size=VOCAB_SIZE, special_tokens=BERT_SPECIAL, show_progress=False)
+    tokenizer.train_from_iterator([Path(__file__).read_text(encoding="utf-8")], trainer)
+    return BertTokenizer(vocab=tokenizer.get_vocab(), model_max_length=BERT_POSITIONS)
+
+
+def _save_encoder(family: str, folder: Path, dtype: torch.dtype) -> Path:
+    tokenizer = tiny_bert_tokenizer()
+    config = BertConfig(**{**_SMALL, "vocab_size": len(tokenizer), "max_position_embeddings": BERT_POSITIONS})
+    auto = AutoModelForMaskedLM if family == "bert" else AutoModel
+    model = auto.from_config(config, dtype=dtype)
+    _spread(model)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    if family == "sentence":
+        write_sentence_files(folder)
+    return folder
+
+
+def write_sentence_files(folder: Path, mode: str = "cls_token", *steps: str) -> None:
+    """sentence-transformers' files: cls pooling, normalised, 40 tokens at most; ``steps`` replace the last."""
+    names = ["Transformer", "Pooling", *(steps or ("Normalize",))]
+    paths = ["", "1_Pooling", *(f"{i}_{name}" for i, name in enumerate(names[2:], 2))]
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{name}"}
+        for i, (name, path) in enumerate(zip(names, paths, strict=True))
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    flags = {f"pooling_mode_{one}": one == mode for one in ("cls_token", "mean_tokens", "max_tokens", "lasttoken")}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": 64, **flags}))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 40, "do_lower_case": False}))
 
 
 def _spread(model: torch.nn.Module) -> None:

@@ -62,6 +62,7 @@ class Settings(BaseModel):
     max_body_bytes: int = Field(2_000_000, ge=1, description="Larger bodies are refused with 413.")
     api_keys: tuple[str, ...] = Field((), repr=False, description="Comma-separated bearer keys.")
     system_prompt: str | None = Field(None, description="Default system message of chat.")
+    chat_template: str | None = Field(None, description="Path of a Jinja chat template instead of the model's own.")
     http_threads: int = Field(0, ge=0, le=4096, description="0: MAX_BATCH_SIZE + MAX_QUEUE + 8.")
     log_format: Literal["json", "console"] = Field("json", description="json: one object per line.")
     log_prompts: bool = Field(False, description="Write prompts and completions to the log.")
@@ -88,6 +89,13 @@ class Settings(BaseModel):
         if self.gpus_per_worker > 1 and self.workers_per_gpu > 1:
             raise ValueError("GPUS_PER_WORKER and WORKERS_PER_GPU cannot both be above 1")
         return self
+
+    @field_validator("chat_template")
+    @classmethod
+    def _require_file(cls, value: str | None) -> str | None:
+        if value is not None and not Path(value).is_file():
+            raise ValueError(f"the file {value} does not exist")
+        return value
 
     @property
     def num_http_threads(self) -> int:

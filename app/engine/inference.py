@@ -20,13 +20,12 @@ from app.core.errors import (
     ShuttingDownError,
     StartError,
 )
-from app.core.jobs import Job
+from app.core.jobs import BaseJob
 from app.core.logging import get_logger
 from app.core.settings import Settings
 
 if TYPE_CHECKING:
-    from app.engine.preparation import Generator, KvMemory
-    from app.models.text_model import TextModel
+    from app.engine.preparation import Engine, KvMemory, Model
 
 State = Literal["loading", "ready", "draining", "failed"]
 OnState = Callable[[State, float], None]
@@ -48,14 +47,14 @@ class Inference:
     """
 
     def __init__(self, settings: Settings, slot: int, on_state: OnState):
-        self.model: TextModel | None = None
+        self.model: Model | None = None
         self.kv_memory: KvMemory | None = None
         self._settings = settings
         self._slot = slot
         self._on_state = on_state
-        self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[BaseJob | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
-        self._generator: Generator | None = None
+        self._generator: Engine | None = None
         self._load_failure: StartError | None = None
         self._loading_since_s: float | None = None
         self._busy_since_s: float | None = None
@@ -71,7 +70,7 @@ class Inference:
         atexit.register(self._stop)
         self._thread.start()
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: BaseJob) -> None:
         """Queue ``job``. Raises ``LoadingError`` or ``ShuttingDownError`` where it cannot be taken."""
         if self._is_draining:
             raise _shutting_down()
@@ -131,7 +130,7 @@ class Inference:
             self._on_state("failed", 0.0)
             self._fail_everything()
 
-    def _take_jobs(self, generator: Generator) -> None:
+    def _take_jobs(self, generator: Engine) -> None:
         """Move what was submitted to the generator; wait where there is nothing to do."""
         while True:
             try:
@@ -156,7 +155,7 @@ class Inference:
             if job is not None:
                 job.fail(InternalError())
 
-    def _load_until_it_works(self) -> Generator:
+    def _load_until_it_works(self) -> Engine:
         pause_s = FIRST_RETRY_S
         while True:
             self._on_state("loading", 0.0)
@@ -171,7 +170,7 @@ class Inference:
             pause_s = min(pause_s * 2, LONGEST_RETRY_S)
             self._load_failure = None
 
-    def _load(self) -> Generator:
+    def _load(self) -> Engine:
         """Load, warm up and become ready. Raises ``StartError``."""
         self._loading_since_s = started_s = time.monotonic()
         from app.engine.preparation import prepare
@@ -185,6 +184,7 @@ class Inference:
             "model_loaded",
             slot=self._slot,
             model=prepared.model.name,
+            task=prepared.model.task,
             device=str(checkpoint.device),
             dtype=str(checkpoint.dtype).removeprefix("torch."),
             quantization=self._settings.quantization,

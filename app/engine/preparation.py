@@ -1,4 +1,4 @@
-"""From settings to a generator that is ready to serve: load, check, quantise, warm up.
+"""From settings to an engine that is ready to serve: load, check, quantise, warm up.
 
 Inference thread only. Everything that can go wrong is a ``StartError`` with one line.
 """
@@ -7,23 +7,43 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias
 
-from app.core.errors import ModelLoadError
-from app.core.jobs import Failed, Job, SamplingParams
+from app.core.encoding import EncoderJob
+from app.core.errors import ModelLoadError, RequestError
+from app.core.jobs import BaseJob, Failed, Job, SamplingParams
 from app.core.logging import get_logger
 from app.core.settings import Settings
+from app.engine.encoders import EncoderBatcher
 from app.engine.fallback import GenerateGenerator
 from app.engine.generation import SlotGenerator
+from app.engine.guard import Guard
 from app.engine.self_check import can_use_slots
-from app.models.loader import load_checkpoint
+from app.models.encoder_model import EncoderModel
+from app.models.loader import Checkpoint, load_checkpoint
 from app.models.memory import free_bytes
 from app.models.quantization import model_bytes, quantize_int8
 from app.models.text_model import TextModel
 
-Generator: TypeAlias = SlotGenerator | GenerateGenerator
+Model: TypeAlias = TextModel | EncoderModel
 
 log = get_logger("engine")
+
+
+class Engine(Protocol):
+    """What the inference thread drives: jobs go in, ``step`` brings them forward.
+
+    ``add`` takes the jobs of the model's own task: the HTTP room makes no others.
+    """
+
+    guard: Guard
+
+    @property
+    def has_work(self) -> bool: ...
+    def add(self, job: Any) -> None: ...
+    def step(self) -> None: ...
+    def fail_waiting(self, error: RequestError) -> None: ...
+    def fail_all(self, error: RequestError) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -36,10 +56,10 @@ class KvMemory:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A warm model; ``kv_memory`` is None where transformers manages the cache."""
+    """A warm model; ``kv_memory`` is None where there is no cache, or transformers manages it."""
 
-    model: TextModel
-    generator: Generator
+    model: Model
+    generator: Engine
     kv_memory: KvMemory | None
 
 
@@ -48,14 +68,36 @@ def prepare(settings: Settings, progress: Callable[[float], None], between_token
 
     ``between_tokens`` is for the fallback, whose steps are long.
     """
-    model = TextModel(settings.model_name, load_checkpoint(settings, progress), settings.max_context_tokens)
+    checkpoint = load_checkpoint(settings, progress)
+    if checkpoint.task == "generate":
+        return prepare_text(checkpoint, settings, progress, between_tokens)
+    return prepare_encoder(checkpoint, settings)
+
+
+def prepare_text(
+    checkpoint: Checkpoint, settings: Settings, progress: Callable[[float], None], between_tokens: Callable[[], None]
+) -> Prepared:
+    """A language model on slots, or on ``generate`` where they do not fit it."""
+    model = TextModel(settings.model_name, checkpoint, settings.max_context_tokens, settings.chat_template)
     has_slots = can_use_slots(model)
     progress(0.9)
     if settings.quantization == "int8":
         quantize(model)
     generator = make_slots(model, settings) if has_slots else GenerateGenerator(model, between_tokens)
-    warm_up(generator, model)
+    num_prompt = max(min(8, model.context_tokens - 1), 1)
+    num_new = min(4, model.context_tokens - num_prompt)
+    warm_up(generator, model, Job("warm-up", [1] * num_prompt, SamplingParams(num_new, ignore_eos=True)))
     return Prepared(model, generator, kv_memory(generator, model))
+
+
+def prepare_encoder(checkpoint: Checkpoint, settings: Settings) -> Prepared:
+    """An encoder on the micro-batcher; there is no cache to check or to reckon with."""
+    model = EncoderModel(settings.model_name, checkpoint, settings.max_context_tokens)
+    if settings.quantization == "int8":
+        quantize(model)
+    batcher = EncoderBatcher(model)
+    warm_up(batcher, model, EncoderJob("warm-up", [model.mask_id or 1], top_k=1))
+    return Prepared(model, batcher, None)
 
 
 def make_slots(model: TextModel, settings: Settings) -> SlotGenerator:
@@ -69,7 +111,7 @@ def make_slots(model: TextModel, settings: Settings) -> SlotGenerator:
     )
 
 
-def quantize(model: TextModel) -> None:
+def quantize(model: Model) -> None:
     """Quantise in place and say what it saved."""
     before = model_bytes(model.checkpoint.model)
     quantize_int8(model.checkpoint)
@@ -77,19 +119,16 @@ def quantize(model: TextModel) -> None:
     log.info("quantized", model=model.name, to="int8", float32_bytes=before, int8_bytes=after)
 
 
-def warm_up(generator: Generator, model: TextModel) -> None:
-    """Generate a few tokens, so that the first request does not pay for lazy set-up."""
-    num_prompt = max(min(8, model.context_tokens - 1), 1)
-    num_new = min(4, model.context_tokens - num_prompt)
-    job = Job("warm-up", [1] * num_prompt, SamplingParams(num_new, ignore_eos=True))
+def warm_up(generator: Engine, model: Model, job: BaseJob) -> None:
+    """Work a small job off, so that the first request does not pay for lazy set-up."""
     generator.add(job)
     while generator.has_work:
         generator.step()
     if isinstance(job.next_events(0)[-1], Failed):
-        raise ModelLoadError(f"the model {model.name} does not generate: see the log above")
+        raise ModelLoadError(f"the model {model.name} does not run: see the log above")
 
 
-def kv_memory(generator: Generator, model: TextModel) -> KvMemory | None:
+def kv_memory(generator: Engine, model: TextModel) -> KvMemory | None:
     """What the KV cache may take. Raises ``ModelLoadError`` where that cannot fit."""
     if not isinstance(generator, SlotGenerator):
         return None

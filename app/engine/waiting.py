@@ -20,6 +20,11 @@ class WaitingJobs(Generic[AnyJob]):
     def __len__(self) -> int:
         return len(self._jobs)
 
+    @property
+    def first(self) -> AnyJob:
+        """The one that came first; there must be one."""
+        return self._jobs[0]
+
     def add(self, job: AnyJob) -> None:
         self._jobs.append(job)
 

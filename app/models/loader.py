@@ -1,4 +1,4 @@
-"""Loads a causal language model and its tokenizer from a folder or the hub. Inference thread only.
+"""Loads a model for its task, and its tokenizer, from a folder or the hub. Inference thread only.
 
 Weights come from safetensors alone (pickle files run code when read). Every way in which a folder
 can be wrong ends in a ``ModelLoadError`` with one line for the operator.
@@ -12,25 +12,48 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from app.core.errors import DeviceError, ModelLoadError
 from app.core.settings import Settings
 from app.models.devices import choose_device, choose_dtype
+from app.models.sentence import SentenceForm, parse, read_sentence_form
+from app.models.tasks import Task, detect_task
 
 Progress = Callable[[float], None]
+
+AUTO_CLASSES: dict[Task, Any] = {
+    "generate": AutoModelForCausalLM,
+    "fill-mask": AutoModelForMaskedLM,
+    "embeddings": AutoModel,
+}
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model in evaluation mode on its device, with its tokenizer; ``dtype`` is what it computes in."""
+    """A model in evaluation mode on its device, with its tokenizer; ``dtype`` is what it computes in.
 
+    ``vocab_size`` is the number of rows of a language model's output layer, of an encoder's embedding;
+    ``form`` is how the checkpoint says that its vectors are made.
+    """
+
+    task: Task
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     device: torch.device
     dtype: torch.dtype
     vocab_size: int
+    form: SentenceForm | None = None
 
 
 def load_checkpoint(settings: Settings, progress: Progress) -> Checkpoint:
@@ -51,10 +74,12 @@ def load_checkpoint(settings: Settings, progress: Progress) -> Checkpoint:
     }
     try:
         config = AutoConfig.from_pretrained(source, **where)
+        form = read_sentence_form(lambda name: parse(find_file(source, name, where)))
+        task = detect_task(config, is_sentence_model=form is not None)
         progress(0.2)
         tokenizer = AutoTokenizer.from_pretrained(source, **where)
         progress(0.3)
-        model, report = AutoModelForCausalLM.from_pretrained(
+        model, report = AUTO_CLASSES[task].from_pretrained(
             source,
             config=config,
             dtype=choose_dtype(settings),
@@ -63,6 +88,8 @@ def load_checkpoint(settings: Settings, progress: Progress) -> Checkpoint:
             device_map={"": device} if device.type != "cpu" else None,
             **where,
         )
+    except ModelLoadError as error:
+        raise ModelLoadError(f"cannot load the model {source}: {error}") from error
     except MemoryError as error:
         raise ModelLoadError(f"not enough memory to load {source}") from error
     except torch.OutOfMemoryError as error:
@@ -70,10 +97,18 @@ def load_checkpoint(settings: Settings, progress: Progress) -> Checkpoint:
     except Exception as error:
         raise ModelLoadError(f"cannot load the model {source}: {first_line(error)}") from error
     check_tokenizer(source, tokenizer)
-    check_weights(source, report)
+    check_weights(source, report, task)
     progress(0.8)
-    vocab_size = int(model.get_output_embeddings().weight.shape[0])
-    return Checkpoint(model.eval().requires_grad_(False), tokenizer, device, model.dtype, vocab_size)
+    rows = model.get_output_embeddings() if task == "generate" else model.get_input_embeddings()
+    model.eval().requires_grad_(False)
+    return Checkpoint(task, model, tokenizer, device, model.dtype, int(rows.weight.shape[0]), form)
+
+
+def find_file(source: str, name: str, where: dict[str, Any]) -> str | None:
+    """Path of a file of the checkpoint; None where it has none of this name."""
+    options = {name: value for name, value in where.items() if name != "trust_remote_code"}
+    path: str | None = cached_file(source, name, _raise_exceptions_for_missing_entries=False, **options)
+    return path
 
 
 def check_folder(source: str) -> None:
@@ -92,14 +127,20 @@ def check_folder(source: str) -> None:
 
 
 def check_tokenizer(source: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Without its files transformers makes a tokenizer with an empty vocabulary."""
-    if not tokenizer("def f(x): return x", add_special_tokens=False)["input_ids"]:
+    """Without its files transformers makes a tokenizer that knows no text, or nothing but the unknown token."""
+    ids = tokenizer("def f(x): return x", add_special_tokens=False)["input_ids"]
+    if not set(ids) - {tokenizer.unk_token_id}:
         raise ModelLoadError(f"the model {source} has no tokenizer (tokenizer.json or its family's files)")
 
 
-def check_weights(source: str, report: dict[str, Any]) -> None:
-    """transformers gives weights that the files lack random values, and says so in a warning only."""
+def check_weights(source: str, report: dict[str, Any], task: Task) -> None:
+    """transformers gives weights that the files lack random values, and says so in a warning only.
+
+    A missing pooler is no fault: our vectors are pooled from the tokens'.
+    """
     wrong = sorted(map(str, report["missing_keys"])) + sorted(map(str, report["mismatched_keys"]))
+    if task == "embeddings":
+        wrong = [name for name in wrong if "pooler." not in name]
     if wrong:
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise ModelLoadError(f"the weights of {source} do not fit its config: {wrong[0]}{more}")

@@ -1,22 +1,24 @@
-"""A loaded language model as the other rooms see it: names, limits, text to ids and back.
+"""A loaded language model as the other rooms see it: prompts of every kind, sampling defaults, ends.
 
-Made on the inference thread; ``encode`` and ``encode_chat`` are called by HTTP threads, under a
-lock, since slow tokenizers (and transformers' own wrapper) are not safe to share.
+Prompts are made by HTTP threads (see ``ServedModel``); ``decode`` is called by the inference thread.
 """
 
 from __future__ import annotations
 
-import threading
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
-from transformers import GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from app.core.errors import InvalidParameterError, UnsupportedParameterError
+from app.models.chat import has_rounds, read_template, rounds_prompt
 from app.models.constraints import Constraints
+from app.models.infill import File, Infilling, InfillPrompt
 from app.models.loader import Checkpoint
+from app.models.served_model import ServedModel, context_size
 from app.models.vocabulary import Vocabulary
 
 Message = dict[str, Any]
@@ -42,16 +44,18 @@ class SamplingDefaults:
         )
 
 
-class TextModel:
-    """Tokenizer, limits and defaults of one causal language model."""
+class TextModel(ServedModel):
+    """Tokenizer, limits and defaults of one causal language model.
 
-    def __init__(self, name: str, checkpoint: Checkpoint, max_context_tokens: int):
-        self.name = name
-        self.created_s = int(time.time())
-        self.checkpoint = checkpoint
-        self.tokenizer: PreTrainedTokenizerBase = checkpoint.tokenizer
-        self.context_tokens = min(max_context_tokens, context_size(checkpoint.model.config) or max_context_tokens)
-        self.vocab_size = checkpoint.vocab_size
+    ``chat_template`` is the path of a Jinja file that stands in for the model's own template.
+    """
+
+    def __init__(self, name: str, checkpoint: Checkpoint, max_context_tokens: int, chat_template: str | None = None):
+        limit = context_size(checkpoint.model.config) or max_context_tokens
+        super().__init__(name, checkpoint, min(max_context_tokens, limit))
+        if chat_template is not None:
+            self.tokenizer.chat_template = read_template(Path(chat_template))
+        self._has_rounds = has_rounds(checkpoint.model.config) and not self.tokenizer.chat_template
         self.defaults = SamplingDefaults.of(checkpoint.model.generation_config)
         self.eos_ids = eos_ids(checkpoint.model.generation_config, self.tokenizer)
         self.pad_id = (
@@ -59,11 +63,12 @@ class TextModel:
         )
         self.constraints = Constraints(self.tokenizer, self.vocab_size, self.eos_ids)
         self.vocabulary = Vocabulary(self.tokenizer)
-        self._lock = threading.Lock()
+        self._infilling = Infilling.of(self.tokenizer)
 
     @property
     def has_chat_template(self) -> bool:
-        return bool(self.tokenizer.chat_template)
+        """Whether a conversation can be turned into a prompt: by a template, or in ChatGLM-6B's form."""
+        return self._has_rounds or bool(self.tokenizer.chat_template)
 
     @property
     def has_tool_template(self) -> bool:
@@ -71,15 +76,21 @@ class TextModel:
         return "tools" in str(self.tokenizer.chat_template or "")
 
     @property
-    def dtype(self) -> str:
-        """What the weights are computed in: float32, bfloat16, float16."""
-        return str(self.checkpoint.dtype).removeprefix("torch.")
+    def has_infill(self) -> bool:
+        """Whether the tokenizer has the special tokens of an infilling format."""
+        return self._infilling is not None
 
-    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of a prompt, with the special tokens that the model's tokenizer adds by itself."""
+    def encode_infill(self, parts: Sequence[str], filled: Sequence[str], files: Sequence[File] = ()) -> InfillPrompt:
+        """The prompt for the hole behind ``parts[len(filled)]``; see ``Infilling.prompt``.
+
+        Raises ``UnsupportedParameterError`` where the model cannot fill holes.
+        """
+        if self._infilling is None:
+            raise UnsupportedParameterError(f"the model {self.name} does not fill holes: it has no infilling format")
         with self._lock:
-            ids: list[int] = self.tokenizer(text, add_special_tokens=add_special_tokens, verbose=False)["input_ids"]
-        return self._checked(ids)
+            prompt = self._infilling.prompt(parts, filled, files)
+        self.checked(prompt.ids)
+        return prompt
 
     def encode_chat(self, messages: list[Message], tools: list[dict[str, Any]] | None = None) -> list[int]:
         """Token ids of a conversation that ends where the assistant's answer begins.
@@ -90,6 +101,8 @@ class TextModel:
         """
         if not self.has_chat_template:
             raise UnsupportedParameterError(f"the model {self.name} has no chat template", param="messages")
+        if self._has_rounds:
+            return self.encode(rounds_prompt(messages))
         with self._lock:
             try:
                 text = str(
@@ -100,27 +113,11 @@ class TextModel:
             except (TemplateError, ValueError) as error:
                 raise InvalidParameterError(f"the chat template refuses these messages: {error}") from None
             ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        return self._checked(ids)
+        return self.checked(ids)
 
     def decode(self, ids: list[int]) -> str:
         """Text of ``ids`` without special tokens, spaces kept as they are. Inference thread."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
-    def _checked(self, ids: list[int]) -> list[int]:
-        """An id outside the embedding would poison a CUDA context: refuse it here, on the CPU."""
-        if ids and max(ids) >= self.vocab_size:
-            raise InvalidParameterError("the prompt has a token that the model does not know", param="prompt")
-        return ids
-
-
-def context_size(config: PretrainedConfig) -> int | None:
-    """Positions that the model was made for, or None where the config names none."""
-    text_config = config.get_text_config()
-    for name in ("max_position_embeddings", "n_positions", "n_ctx", "seq_length"):
-        value = getattr(text_config, name, None)
-        if isinstance(value, int) and value > 0:
-            return value
-    return None
 
 
 def eos_ids(config: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

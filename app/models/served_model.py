@@ -1,0 +1,68 @@
+"""What every loaded model has for the other rooms: a name, a task, limits, text to ids and back.
+
+Made on the inference thread; HTTP threads call the methods, under a lock, since slow tokenizers
+(and transformers' own wrapper) are not safe to share.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from app.core.errors import InvalidParameterError
+from app.models.loader import Checkpoint
+
+
+class ServedModel:
+    """Tokenizer and limits of one model."""
+
+    def __init__(self, name: str, checkpoint: Checkpoint, context_tokens: int):
+        self.name = name
+        self.task = checkpoint.task
+        self.created_s = int(time.time())
+        self.checkpoint = checkpoint
+        self.tokenizer: PreTrainedTokenizerBase = checkpoint.tokenizer
+        self.context_tokens = context_tokens
+        self.vocab_size = checkpoint.vocab_size
+        self._lock = threading.Lock()
+
+    @property
+    def dtype(self) -> str:
+        """What the weights are computed in: float32, bfloat16, float16."""
+        return str(self.checkpoint.dtype).removeprefix("torch.")
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Token ids of a text, with the special tokens that the model's tokenizer adds by itself."""
+        with self._lock:
+            ids: list[int] = self.tokenizer(text, add_special_tokens=add_special_tokens, verbose=False)["input_ids"]
+        return self.checked(ids)
+
+    def token_strings(self, ids: list[int]) -> list[str]:
+        """The tokens as the vocabulary writes them."""
+        with self._lock:
+            return [token or "" for token in self.tokenizer.convert_ids_to_tokens(ids)]
+
+    def detokenize(self, ids: list[int]) -> str:
+        """Text of ``ids``, special tokens included. Raises ``InvalidParameterError`` for unknown ids."""
+        if any(token >= self.vocab_size for token in ids):
+            raise InvalidParameterError(f"tokens: this model's ids end at {self.vocab_size - 1}", param="tokens")
+        with self._lock:
+            return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def checked(self, ids: list[int], param: str = "prompt") -> list[int]:
+        """An id outside the embedding would poison a CUDA context: refuse it here, on the CPU."""
+        if ids and max(ids) >= self.vocab_size:
+            raise InvalidParameterError("the prompt has a token that the model does not know", param=param)
+        return ids
+
+
+def context_size(config: PretrainedConfig) -> int | None:
+    """Positions that the model was made for, or None where the config names none."""
+    text_config = config.get_text_config()
+    for name in ("max_position_embeddings", "n_positions", "n_ctx", "seq_length"):
+        value = getattr(text_config, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None

@@ -1,0 +1,232 @@
+"""Encoders: equal to the pipeline and to a plain forward, alone or together; when texts wait for others."""
+
+from __future__ import annotations
+
+import shutil
+import time
+
+import pytest
+import torch
+from transformers import pipeline
+
+from app.core.encoding import EncoderJob
+from app.core.errors import InternalError, RequestError, RequestTimeoutError
+from app.core.jobs import Failed, Finished
+from app.core.settings import load_settings
+from app.engine.encoders import EncoderBatcher
+from app.engine.preparation import prepare
+from app.models.encoder_model import EncoderModel
+from app.models.loader import load_checkpoint
+from tests.tiny_models import write_sentence_files
+
+TEXTS = [
+    "def [MASK](x):",
+    "return [MASK]",
+    "a [MASK] b [MASK] c",
+    "class " * 9 + "[MASK] model tokenizer: " * 2,
+    "[MASK]",
+]
+SENTENCES = ["def load(folder):", "a", "the tokenizer of a model with random weights " * 2]
+
+
+def load(folder, **environ) -> EncoderModel:
+    settings = load_settings({"FORKLIFT_MODEL": str(folder), **environ})
+    return EncoderModel("tiny", load_checkpoint(settings, lambda _: None), settings.max_context_tokens)
+
+
+@pytest.fixture(scope="module")
+def bert(model_folder):
+    return load(model_folder("bert"))
+
+
+def work(batcher, jobs):
+    for job in jobs:
+        batcher.add(job)
+    while batcher.has_work:
+        batcher.step()
+    for job in jobs:
+        assert isinstance(job.next_events(0)[-1], Finished)
+    return [job.encoded for job in jobs]
+
+
+def fill(model, texts, top_k=5, **options):
+    ids = [model.encode_masked(text) for text in texts]
+    encoded = work(EncoderBatcher(model, **options), [EncoderJob("t", one, top_k) for one in ids])
+    return [model.filled(one, result) for one, result in zip(ids, encoded, strict=True)]
+
+
+def embed(model, texts, **options):
+    jobs = [EncoderJob("t", model.encode(text)) for text in texts]
+    return torch.tensor([result.vector for result in work(EncoderBatcher(model, **options), jobs)])
+
+
+def assert_proposals(found, expected):
+    """Equal in all but rounding; a list per mask where there are several."""
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        if isinstance(one, list):
+            assert_proposals(one, other)
+        else:
+            assert abs(one["score"] - other["score"]) < 1e-5
+            assert {**one, "score": 0} == {**other, "score": 0}
+
+
+@pytest.mark.parametrize("top_k", [1, 5, 100])
+def test_masks_are_filled_as_transformers_pipeline_fills_them(bert, model_folder, top_k):
+    reference = pipeline("fill-mask", model=str(model_folder("bert")))
+    alone = [fill(bert, [text], top_k)[0] for text in TEXTS]
+    together = fill(bert, TEXTS, top_k)
+    for text, one, other in zip(TEXTS, alone, together, strict=True):
+        expected = reference(text, top_k=top_k)
+        assert_proposals(one, expected)
+        assert_proposals(other, expected)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 30, 10_000])
+def test_passes_of_any_size_give_the_same(bert, max_tokens):
+    assert_proposals(fill(bert, TEXTS, max_tokens=max_tokens), [fill(bert, [text])[0] for text in TEXTS])
+
+
+def plain_tokens(model, text):
+    ids = torch.tensor([model.encode(text)])
+    with torch.inference_mode():
+        return model.checkpoint.model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0]
+
+
+POOLS = {"mean_tokens": lambda h: h.mean(0), "cls_token": lambda h: h[0], "lasttoken": lambda h: h[-1]}
+
+
+@pytest.mark.parametrize("mode", POOLS)
+def test_vectors_are_pooled_as_the_models_files_say(model_folder, mode, tmp_path):
+    folder = shutil.copytree(model_folder("sentence"), tmp_path / "model")
+    write_sentence_files(folder, mode)
+    model = load(folder)
+    expected = torch.stack([POOLS[mode](plain_tokens(model, text)) for text in SENTENCES])
+    expected = torch.nn.functional.normalize(expected, dim=-1)
+    assert torch.allclose(embed(model, SENTENCES), expected, atol=1e-5)
+    assert torch.allclose(embed(model, SENTENCES, max_items=1), expected, atol=1e-5)
+
+
+def test_an_encoder_that_says_nothing_gets_the_mean_as_it_is(model_folder):
+    model = load(model_folder("encoder"))
+    expected = torch.stack([plain_tokens(model, text).mean(0) for text in SENTENCES])
+    assert torch.allclose(embed(model, SENTENCES), expected, atol=1e-5)
+
+
+class Clock:
+    """Time that only sleeping moves."""
+
+    def __init__(self):
+        self.now_s = time.monotonic()
+        self.sleeps: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.sleeps.append(seconds)
+        self.now_s += seconds
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def passes(bert, monkeypatch):
+    """The number of texts in each pass over the model."""
+    sizes: list[int] = []
+    forward = EncoderBatcher._forward
+    monkeypatch.setattr(EncoderBatcher, "_forward", lambda self, jobs: sizes.append(len(jobs)) or forward(self, jobs))
+    return sizes
+
+
+def job_at(clock, length=3, age_s=0.0, **options) -> EncoderJob:
+    job = EncoderJob("t", [4] * length, top_k=1, **options)
+    job.timings.created_s = clock.now_s - age_s
+    return job
+
+
+def batcher_of(bert, clock, **options) -> EncoderBatcher:
+    return EncoderBatcher(bert, clock=clock, sleep=clock.sleep, **options)
+
+
+def test_a_text_that_waits_alone_is_encoded_at_once(bert, clock, passes):
+    work(batcher_of(bert, clock), [job_at(clock)])
+    assert (passes, clock.sleeps) == ([1], [])
+
+
+def test_several_wait_for_more_until_one_deadline_from_the_first(bert, clock, passes):
+    batcher = batcher_of(bert, clock)
+    for age_s in (0.0004, 0.0002):
+        batcher.add(job_at(clock, age_s=age_s))
+    batcher.step()
+    assert passes == [] and clock.sleeps == [pytest.approx(0.0006, abs=1e-6)]
+    batcher.add(job_at(clock))
+    batcher.step()
+    assert passes == [3] and len(clock.sleeps) == 1 and not batcher.has_work
+
+
+def test_texts_that_waited_during_a_pass_do_not_wait_again(bert, clock, passes):
+    work(batcher_of(bert, clock), [job_at(clock, age_s=0.05), job_at(clock)])
+    assert (passes, clock.sleeps) == ([2], [])
+
+
+def test_a_full_batch_does_not_wait(bert, clock, passes):
+    work(batcher_of(bert, clock, max_items=4), [job_at(clock) for _ in range(8)])
+    assert (passes, clock.sleeps) == ([4, 4], [])
+
+
+def test_a_pass_holds_no_more_padded_tokens_than_the_bound(bert, clock, passes):
+    work(batcher_of(bert, clock, max_tokens=20), [job_at(clock, length, age_s=1) for length in (9, 2, 3, 12, 2)])
+    assert passes == [3, 1, 1]
+
+
+def test_cancelled_and_late_texts_leave_without_a_pass(bert, clock, passes):
+    cancelled, late = job_at(clock), job_at(clock, deadline_s=clock.now_s - 1)
+    cancelled.cancel(RequestError("gone"))
+    batcher = batcher_of(bert, clock)
+    batcher.add(cancelled)
+    batcher.add(late)
+    batcher.step()
+    assert passes == [] and not batcher.has_work
+    assert cancelled.next_events(0)[0].error.message == "gone"
+    assert isinstance(late.next_events(0)[0].error, RequestTimeoutError)
+
+
+def test_a_text_that_breaks_the_pass_fails_alone(bert, clock):
+    good, bad = job_at(clock, age_s=1), EncoderJob("t", [10**6], top_k=1)
+    bad.timings.created_s = clock.now_s - 1
+    batcher = batcher_of(bert, clock)
+    batcher.add(good)
+    batcher.add(bad)
+    batcher.step()
+    assert isinstance(good.next_events(0)[-1], Finished)
+    [failed] = bad.next_events(0)
+    assert isinstance(failed, Failed) and isinstance(failed.error, InternalError)
+    assert batcher.guard.poison is None
+
+
+def test_all_can_be_failed(bert, clock):
+    batcher = batcher_of(bert, clock)
+    jobs = [job_at(clock) for _ in range(3)]
+    for job in jobs:
+        batcher.add(job)
+    batcher.fail_all(RequestError("over"))
+    assert [job.next_events(0)[0].error.message for job in jobs] == ["over"] * 3
+    assert not batcher.has_work
+
+
+@pytest.mark.parametrize("family", ["bert", "sentence"])
+def test_an_encoder_is_prepared_for_the_batcher(model_folder, family):
+    ready = prepare(load_settings({"FORKLIFT_MODEL": str(model_folder(family))}), lambda _: None, lambda: None)
+    assert isinstance(ready.generator, EncoderBatcher)
+    assert ready.kv_memory is None
+
+
+def test_an_int8_encoder_is_close_to_float32(model_folder):
+    settings = load_settings({"FORKLIFT_MODEL": str(model_folder("encoder")), "FORKLIFT_QUANTIZATION": "int8"})
+    rounded = embed(prepare(settings, lambda _: None, lambda: None).model, SENTENCES)
+    exact = embed(load(model_folder("encoder")), SENTENCES)
+    assert torch.nn.functional.cosine_similarity(exact, rounded, dim=-1).min() > 0.98
