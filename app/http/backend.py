@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, cast
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol, cast
 
-from app.core.errors import LoadingError
-from app.core.jobs import Constraint, Job
+from app.core.encoding import Encoded
+from app.core.errors import LoadingError, UnsupportedParameterError
+from app.core.jobs import BaseJob, Constraint
 from app.serve.context import WorkerContext
 
 Message = dict[str, Any]
+Task = Literal["generate", "fill-mask", "embeddings"]
+WORK: dict[Task, str] = {"generate": "generate text", "fill-mask": "fill masks", "embeddings": "make embeddings"}
 
 
 class SamplingDefaults(Protocol):
@@ -39,6 +43,15 @@ class Constraints(Protocol):
     def check(self, constraint: Constraint) -> None: ...
 
 
+class EndedPrompt(Protocol):
+    """A prompt that brings end tokens of its own, as infilling formats do."""
+
+    @property
+    def ids(self) -> list[int]: ...
+    @property
+    def stop_ids(self) -> frozenset[int]: ...
+
+
 class KvMemory(Protocol):
     """Memory of the KV cache."""
 
@@ -48,17 +61,37 @@ class KvMemory(Protocol):
     def max_bytes(self) -> int: ...
 
 
-class TextModel(Protocol):
-    """A loaded language model; both ``encode`` methods may be called by any thread."""
+class ServedModel(Protocol):
+    """A loaded model of any task; its methods may be called by any thread."""
 
     name: str
     created_s: int
     context_tokens: int
     vocab_size: int
-    eos_ids: frozenset[int]
 
     @property
+    def task(self) -> Task: ...
+    @property
     def vocabulary(self) -> Vocabulary: ...
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]: ...
+    def token_strings(self, ids: list[int]) -> list[str]: ...
+    def detokenize(self, ids: list[int]) -> str: ...
+
+
+class EncoderModel(ServedModel, Protocol):
+    """A loaded encoder."""
+
+    num_dimensions: int
+
+    def encode_masked(self, text: str) -> list[int]: ...
+    def filled(self, ids: list[int], encoded: Encoded) -> list[Any]: ...
+
+
+class TextModel(ServedModel, Protocol):
+    """A loaded language model."""
+
+    eos_ids: frozenset[int]
+
     @property
     def constraints(self) -> Constraints: ...
     @property
@@ -69,7 +102,11 @@ class TextModel(Protocol):
     def defaults(self) -> SamplingDefaults: ...
     @property
     def has_chat_template(self) -> bool: ...
-    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]: ...
+    @property
+    def has_infill(self) -> bool: ...
+    def encode_infill(
+        self, parts: Sequence[str], filled: Sequence[str], files: Sequence[tuple[str, str]] = ()
+    ) -> EndedPrompt: ...
     def encode_chat(self, messages: list[Message], tools: list[dict[str, Any]] | None = None) -> list[int]: ...
 
 
@@ -77,10 +114,10 @@ class Inference(Protocol):
     """Where jobs go; ``model`` is None while it loads."""
 
     @property
-    def model(self) -> TextModel | None: ...
+    def model(self) -> ServedModel | None: ...
     @property
     def kv_memory(self) -> KvMemory | None: ...
-    def submit(self, job: Job) -> None: ...
+    def submit(self, job: BaseJob) -> None: ...
 
 
 def inference_of(context: WorkerContext) -> Inference:
@@ -88,9 +125,27 @@ def inference_of(context: WorkerContext) -> Inference:
     return cast(Inference, context.inference)
 
 
-def loaded_model(context: WorkerContext) -> TextModel:
+def served_model(context: WorkerContext) -> ServedModel:
     """The worker's model. Raises ``LoadingError`` while there is none."""
     model = inference_of(context).model
     if model is None:
         raise LoadingError("the model is still loading", retry_after_s=5)
     return model
+
+
+def model_of_task(context: WorkerContext, task: Task) -> ServedModel:
+    """The worker's model. Raises ``UnsupportedParameterError`` where it is for another task."""
+    model = served_model(context)
+    if model.task != task:
+        raise UnsupportedParameterError(f"the model {model.name} does not {WORK[task]}: its task is {model.task}")
+    return model
+
+
+def loaded_model(context: WorkerContext) -> TextModel:
+    """The worker's language model. Raises as ``model_of_task`` does."""
+    return cast(TextModel, model_of_task(context, "generate"))
+
+
+def loaded_encoder(context: WorkerContext, task: Task) -> EncoderModel:
+    """The worker's encoder. Raises as ``model_of_task`` does."""
+    return cast(EncoderModel, model_of_task(context, task))

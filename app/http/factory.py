@@ -11,7 +11,7 @@ from app.http.generator import Generator
 from app.http.resources.legacy import Root
 from app.http.resources.metrics import MetricsPage
 from app.http.resources.native import Chat, Complete
-from app.http.resources.openai import Model, Models
+from app.http.resources.openai import ChatCompletions, Completions, Model, Models
 from app.http.resources.system import Livez, Readyz
 from app.http.restful import JsonApi, Route
 from app.http.service import Service
@@ -22,6 +22,8 @@ ROUTES: dict[str, type[Route]] = {
     "/": Root,
     "/complete": Complete,
     "/chat": Chat,
+    "/v1/completions": Completions,
+    "/v1/chat/completions": ChatCompletions,
     "/v1/models": Models,
     "/v1/models/<path:name>": Model,
     "/livez": Livez,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from flask import request
 
 from app.core.jobs import Job
-from app.http.backend import TextModel, inference_of, loaded_model
+from app.http.backend import EndedPrompt, TextModel, inference_of, loaded_model
 from app.http.generation import Generation
 from app.http.limits import TIMEOUT_HEADER, Deadlines
 from app.http.planning import Plan, make_plans
@@ -18,7 +18,7 @@ from app.serve.admission import Place
 from app.serve.context import WorkerContext
 
 # The token ids of each prompt of one request; all are generated for with the request's own options.
-Encode = Callable[[TextModel], Sequence[list[int]]]
+Encode = Callable[[TextModel], Sequence[list[int] | EndedPrompt]]
 
 
 class Generator:

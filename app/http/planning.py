@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from app.core.errors import InvalidParameterError, UnsupportedParameterError
 from app.core.jobs import SamplingParams
 from app.core.settings import Settings
-from app.http.backend import TextModel
+from app.http.backend import EndedPrompt, TextModel
 from app.http.limits import num_new_tokens
 from app.http.schemas.sampling import SamplingOptions
 
@@ -26,15 +26,17 @@ class Plan:
 
 
 def make_plans(
-    options: SamplingOptions, prompts: Sequence[list[int]], model: TextModel, settings: Settings
+    options: SamplingOptions, prompts: Sequence[list[int] | EndedPrompt], model: TextModel, settings: Settings
 ) -> list[Plan]:
     """``options.num_choices`` plans for each prompt, prompt by prompt. Raises a ``RequestError``."""
     check(options, model)
     bad_words = encode_bad_words(options.banned_words, model)
     plans: list[Plan] = []
-    for prompt_ids in prompts:
+    for prompt in prompts:
+        prompt_ids, stop_ids = (prompt, frozenset[int]()) if isinstance(prompt, list) else (prompt.ids, prompt.stop_ids)
         num_new = num_new_tokens(options, len(prompt_ids), model.context_tokens, settings)
-        params = replace(options.sampling(options.defaults(model), num_new), bad_words=bad_words)
+        params = options.sampling(options.defaults(model), num_new)
+        params = replace(params, bad_words=bad_words, stop_token_ids=params.stop_token_ids | stop_ids)
         _check_least(options, num_new)
         for _ in range(options.num_choices):
             plans.append(Plan(prompt_ids, with_seed_of(params, len(plans))))

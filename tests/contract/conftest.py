@@ -9,7 +9,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app.http.factory import create_app
+from tests.conftest import ModelFolder
 from tests.contract.doubles import World, wait_until
+from tests.contract.running import Reference, RunningServer, forward_pass, start
 
 PING_INTERVAL_S = 0.05
 
@@ -49,3 +51,15 @@ def client(app: Flask) -> FlaskClient:
 def client_of(world: World, **options: float) -> FlaskClient:
     """A client where the test needs settings of its own."""
     return create_app(world.context, **options).test_client()
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, model_folder: ModelFolder) -> Iterator[RunningServer]:
+    """One worker of ``gunicorn wsgi:app`` with a tiny model, shared by the tests of a module."""
+    yield from start(tmp_path_factory.mktemp("running"), model_folder("qwen2"))
+
+
+@pytest.fixture(scope="module")
+def reference(model_folder: ModelFolder) -> Reference:
+    """Log-probabilities of a plain forward pass of the same model."""
+    return forward_pass(model_folder("qwen2"))

@@ -55,12 +55,19 @@ class Constraints:
             raise InvalidParameterError("it cannot be followed", param="response_format")
 
 
+@dataclass(frozen=True)
+class InfillPrompt:
+    ids: list[int]
+    stop_ids: frozenset[int]
+
+
 @dataclass
 class ScriptedModel:
     """One token per character; ``encoded`` remembers what was asked."""
 
     name: str = "scripted"
     created_s: int = 1_700_000_000
+    task: str = "generate"
     context_tokens: int = 64
     has_chat_template: bool = True
     defaults: Defaults = field(default_factory=Defaults)
@@ -71,12 +78,16 @@ class ScriptedModel:
     constraints: Constraints = field(default_factory=Constraints)
     dtype: str = "float32"
     has_tool_template: bool = True
+    has_infill: bool = True
     tools: list[object] = field(default_factory=list)
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         if add_special_tokens:
             self.encoded.append(text)
         return [ord(character) for character in text]
+
+    def encode_infill(self, parts: Sequence[str], filled: Sequence[str]) -> InfillPrompt:
+        return InfillPrompt([ord(character) for character in "|".join(parts)], frozenset({9}))
 
     def encode_chat(self, messages: list[dict[str, Any]], tools: list[Any] | None = None) -> list[int]:
         self.tools.append(tools)

@@ -11,7 +11,7 @@ from app.http.generator import Encode
 from app.http.restful import Route
 from app.http.schemas.native import ChatBody, CompleteBody
 from app.http.schemas.sampling import SamplingOptions
-from app.http.sse import choose_writer, stream_response
+from app.http.sse import Writer, choose_writer, stream_response
 
 
 class GeneratingRoute(Route):
@@ -31,9 +31,13 @@ class GeneratingRoute(Route):
         generation = self.service.generator.open(body, encode)
         return self._stream(generation, shape) if body.stream else _whole(generation, shape)
 
+    def writer(self, generation: Generation, shape: Shape) -> Writer:
+        """The form of a stream."""
+        return choose_writer(request, shape, len(generation.completions))
+
     def _stream(self, generation: Generation, shape: Shape) -> Response:
         try:
-            writer = choose_writer(request, shape, len(generation.completions))
+            writer = self.writer(generation, shape)
             return stream_response(generation, writer, self.service.ping_interval_s)
         except BaseException as error:
             generation.fail(error)

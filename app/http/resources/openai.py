@@ -1,13 +1,52 @@
-"""OpenAI's API: for now the list of models. HTTP threads."""
+"""OpenAI's API: completions, chat, models. HTTP threads."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from flask import Response
 
-from app.http.backend import inference_of
+from app.core.errors import UnsupportedParameterError
+from app.http.answers import Shape
+from app.http.backend import EndedPrompt, Message, TextModel, inference_of
+from app.http.body import read_body
+from app.http.chat_answers import ChatCompletionsShape
 from app.http.errors import json_response
+from app.http.generation import Generation
+from app.http.openai_answers import CompletionsShape
+from app.http.planning import require_known
+from app.http.resources.generating import GeneratingRoute
 from app.http.restful import Route
+from app.http.schemas.chat import ChatCompletionsBody
+from app.http.schemas.completions import CompletionsBody
 from app.http.service import Service
+from app.http.sse import EventWriter, Writer
+
+
+class OpenAIRoute(GeneratingRoute):
+    """A generating route whose streams are events, whatever ``Accept`` says."""
+
+    def writer(self, generation: Generation, shape: Shape) -> Writer:
+        return EventWriter(shape)
+
+
+class Completions(OpenAIRoute):
+    """Continues texts, fills a hole before a suffix, or scores prompts."""
+
+    def post(self) -> Response:
+        body = read_body(CompletionsBody)
+        return self.answer(body, CompletionsShape(body), lambda model: encode_prompts(body, model), body.prompt)
+
+
+class ChatCompletions(OpenAIRoute):
+    """Answers a conversation."""
+
+    def post(self) -> Response:
+        body = read_body(ChatCompletionsBody)
+        messages = body.conversation(self.service.settings.system_prompt)
+        return self.answer(
+            body, ChatCompletionsShape(body), lambda model: [encode_messages(body, messages, model)], messages
+        )
 
 
 class Models(Route):
@@ -23,6 +62,32 @@ class Model(Route):
     def get(self, name: str) -> Response:
         self.service.require_model(name)
         return json_response(describe(self.service))
+
+
+def encode_prompts(body: CompletionsBody, model: TextModel) -> Sequence[list[int] | EndedPrompt]:
+    """The ids of each prompt. Raises a ``RequestError`` for ids that the model has not."""
+    if body.suffix is not None and isinstance(body.prompt, str):
+        return [encode_suffix(body.prompt, body.suffix, model)]
+    for prompt in body.prompts:
+        if not isinstance(prompt, str):
+            require_known(prompt, model, "prompt")
+    return [model.encode(prompt) if isinstance(prompt, str) else prompt for prompt in body.prompts]
+
+
+def encode_suffix(prompt: str, suffix: str, model: TextModel) -> EndedPrompt:
+    """The prompt of the hole between the two. Raises ``UnsupportedParameterError`` where the model has no holes."""
+    if not model.has_infill:
+        raise UnsupportedParameterError(f"suffix: the model {model.name} does not fill holes", param="suffix")
+    return model.encode_infill([prompt, suffix], [])
+
+
+def encode_messages(body: ChatCompletionsBody, messages: list[Message], model: TextModel) -> list[int]:
+    """The ids of the conversation. Raises ``UnsupportedParameterError`` where the template knows no tools."""
+    param = "tools" if body.shown_tools else "messages"
+    if (body.shown_tools or body.has_tool_messages) and not model.has_tool_template:
+        text = f"{param}: the chat template of the model {model.name} knows no tools"
+        raise UnsupportedParameterError(text, param=param)
+    return model.encode_chat(messages, body.shown_tools)
 
 
 def describe(service: Service) -> dict[str, object]:

@@ -1,0 +1,171 @@
+"""The body of ``POST /v1/chat/completions``."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from app.core.errors import InvalidParameterError, UnsupportedParameterError
+from app.core.settings import Settings
+from app.http.backend import Message
+from app.http.schemas.openai import OpenAIOptions
+from app.http.schemas.sampling import Length
+from app.http.schemas.strict import StrictBody
+
+MAX_TOOLS = 64
+MAX_TOP_LOGPROBS = 20
+
+FunctionName = Annotated[str, StringConstraints(pattern="^[a-zA-Z0-9_.-]{1,64}$")]
+
+
+class TextPart(StrictBody):
+    """A part of a message; only text is understood."""
+
+    type: Literal["text"]
+    text: str
+
+
+Content = str | Annotated[list[TextPart], Field(min_length=1)]
+
+
+class CalledFunction(StrictBody):
+    """A call that the assistant made; ``arguments`` is a JSON object as text."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(StrictBody):
+    """One call in an assistant's message."""
+
+    id: str
+    type: Literal["function"]
+    function: CalledFunction
+
+
+class PlainMessage(StrictBody):
+    """What the caller says."""
+
+    role: Literal["system", "developer", "user"]
+    content: Content
+
+
+class AssistantMessage(StrictBody):
+    """What the model said."""
+
+    role: Literal["assistant"]
+    content: Content | None = None
+    refusal: None = Field(None, description="Has no effect.")
+    tool_calls: Annotated[list[ToolCall], Field(min_length=1)] | None = None
+
+
+class ToolMessage(StrictBody):
+    """What a tool answered."""
+
+    role: Literal["tool"]
+    content: Content
+    tool_call_id: str
+
+
+AnyMessage = Annotated[PlainMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
+
+
+class Function(StrictBody):
+    """A function that the model may call."""
+
+    name: FunctionName
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: Literal[False] | None = Field(None, description="Arguments are not constrained.")
+
+
+class Tool(StrictBody):
+    """A tool; only functions are known."""
+
+    type: Literal["function"]
+    function: Function
+
+
+class ChatCompletionsBody(OpenAIOptions):
+    """A conversation to be answered, as OpenAI's API has it."""
+
+    messages: Annotated[list[AnyMessage], Field(min_length=1)] = Field(description="The conversation.")
+    max_tokens: int | None = Field(None, ge=1, description="Tokens to generate. Default: DEFAULT_NEW_TOKENS.")
+    max_completion_tokens: int | None = Field(None, ge=1, description="Another name for max_tokens.")
+    logprobs: bool | None = Field(None, description="Tell the log-probability of each token.")
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS, description="Best tokens told with each.")
+    tools: Annotated[list[Tool], Field(min_length=1, max_length=MAX_TOOLS)] | None = Field(
+        None, description="Functions that the model may call, where its chat template renders them."
+    )
+    tool_choice: Literal["auto", "none"] | None = Field(None, description="none: the tools are not shown to the model.")
+    parallel_tool_calls: Literal[True] | None = Field(None, description="The model decides how many it makes.")
+
+    @model_validator(mode="after")
+    def _check(self) -> ChatCompletionsBody:
+        limits = {self.max_tokens, self.max_completion_tokens} - {None}
+        if len(limits) > 1:
+            text = "max_completion_tokens: differs from max_tokens"
+            raise InvalidParameterError(text, param="max_completion_tokens")
+        if self.top_logprobs is not None and not self.logprobs:
+            raise InvalidParameterError("top_logprobs: only with logprobs", param="top_logprobs")
+        if self.tool_choice is not None and self.tools is None:
+            raise InvalidParameterError("tool_choice: only with tools", param="tool_choice")
+        if self.shown_tools and self.constraint is not None:
+            raise UnsupportedParameterError("tools: cannot be sent together with a response format", param="tools")
+        return self
+
+    @property
+    def shown_tools(self) -> list[dict[str, Any]] | None:
+        """Descriptions for the chat template; None where there are none."""
+        if self.tools is None or self.tool_choice == "none":
+            return None
+        return [tool.model_dump(exclude_none=True, exclude={"function": {"strict"}}) for tool in self.tools]
+
+    @property
+    def has_tool_messages(self) -> bool:
+        """Whether the conversation holds calls or their answers."""
+        return any(isinstance(one, ToolMessage) or getattr(one, "tool_calls", None) for one in self.messages)
+
+    @property
+    def prompt_param(self) -> str:
+        return "messages"
+
+    @property
+    def num_logprobs(self) -> int | None:
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+    def length(self, settings: Settings) -> Length:
+        if self.max_completion_tokens is not None:
+            return Length("max_completion_tokens", self.max_completion_tokens, settings.default_new_tokens)
+        return Length("max_tokens", self.max_tokens, settings.default_new_tokens)
+
+    def conversation(self, default_system: str | None) -> list[Message]:
+        """Messages for the chat template, with the server's system message where there is none."""
+        messages = [_for_template(message) for message in self.messages]
+        has_own = any(message["role"] == "system" for message in messages)
+        return messages if has_own or not default_system else [_system(default_system), *messages]
+
+
+def _system(content: str) -> Message:
+    return {"role": "system", "content": content}
+
+
+def _for_template(message: PlainMessage | AssistantMessage | ToolMessage) -> Message:
+    role = "system" if message.role == "developer" else message.role
+    content = message.content
+    text = content if isinstance(content, str) else "".join(part.text for part in content or [])
+    shown: Message = {"role": role, "content": text}
+    if isinstance(message, AssistantMessage) and message.tool_calls:
+        shown["tool_calls"] = [_call(call) for call in message.tool_calls]
+    return shown
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    """Templates render the arguments as an object, where OpenAI's API sends them as text."""
+    try:
+        arguments = json.loads(call.function.arguments)
+    except (ValueError, RecursionError):
+        raise InvalidParameterError("messages: arguments of a tool call are not JSON", param="messages") from None
+    return {"type": "function", "function": {"name": call.function.name, "arguments": arguments}}
