@@ -18,6 +18,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 from app.core.errors import InternalError, RequestError
 from app.core.jobs import Job, TokenLogprob
 from app.engine.guard import Guard
+from app.engine.outbox import Pace
 from app.engine.sampling import logprobs, sample
 from app.engine.sequence import Sequence
 from app.engine.waiting import WaitingJobs
@@ -73,7 +74,7 @@ class GenerateGenerator:
             self._active.cancel(error)
 
     def _generate(self, job: Job) -> None:
-        sequence = Sequence(job, self._text_model)
+        sequence = Sequence(job, self._text_model, Pace())
         ids = torch.tensor([sequence.tokens], device=self._device)
         if job.params.num_prompt_logprobs is not None:
             logits = self._model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0, :-1]

@@ -15,6 +15,7 @@ from app.core.errors import InternalError, RequestError
 from app.core.jobs import Job
 from app.engine.drafts import PromptLookup
 from app.engine.guard import Guard
+from app.engine.outbox import Pace
 from app.engine.rows import RowTable
 from app.engine.runner import SlotRunner
 from app.engine.sampling import logprobs, sample
@@ -42,6 +43,7 @@ class SlotGenerator:
         self._rows = RowTable(self.runner.cache, num_slots, reuse_prefix)
         self._prefill_chunk_tokens = prefill_chunk_tokens
         self._num_draft_tokens = num_draft_tokens
+        self._pace = Pace()
         self._waiting = WaitingJobs[Job]()
 
     def add(self, job: Job) -> None:
@@ -58,6 +60,7 @@ class SlotGenerator:
         self._sweep()
         self._admit()
         self._prefill()
+        self._pace.set(self._rows.num_running)
         self._decode()
 
     def fail_waiting(self, error: RequestError) -> None:
@@ -88,7 +91,7 @@ class SlotGenerator:
                 self._rows.take(sequence)
 
     def _make_sequence(self, job: Job) -> Sequence:
-        sequence = Sequence(job, self._text_model)
+        sequence = Sequence(job, self._text_model, self._pace)
         if self._num_draft_tokens:
             sequence.lookup = PromptLookup(sequence.tokens, self._num_draft_tokens)
         return sequence
@@ -179,7 +182,7 @@ class SlotGenerator:
         return True
 
     def _fail(self, sequence: Sequence, error: RequestError, *, is_valid: bool = False) -> None:
-        sequence.job.fail(error)
+        sequence.fail(error)
         self._rows.release(sequence, is_valid=is_valid)
 
 

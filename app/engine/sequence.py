@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from app.core.jobs import FinishReason, Job, PromptScored, TextDelta, TokenLogprob
+from app.core.errors import RequestError
+from app.core.jobs import FinishReason, Job, PromptScored, TokenLogprob
 from app.engine.drafts import PromptLookup
 from app.engine.logits import RowLogits
+from app.engine.outbox import Outbox, Pace
 from app.engine.sampling import RowSampler
 from app.engine.text import Detokenizer, TextFilter
 from app.models.text_model import TextModel
@@ -13,7 +15,7 @@ from app.models.text_model import TextModel
 class Sequence:
     """A job that has a row. ``num_cached`` tokens from the front have their entries in the KV cache."""
 
-    def __init__(self, job: Job, model: TextModel):
+    def __init__(self, job: Job, model: TextModel, pace: Pace):
         params = job.params
         self.job = job
         self.tokens = list(job.prompt_ids)
@@ -25,6 +27,7 @@ class Sequence:
         logits = RowLogits(params, job.prompt_ids, model.vocab_size, device, self.end_ids, matcher)
         self.sampler = RowSampler(params, logits)
         self.lookup: PromptLookup | None = None
+        self._outbox = Outbox(job, pace)
         self._detokenizer = Detokenizer(model.decode, job.prompt_ids)
         self._filter = TextFilter(params.stop, params.truncate_before_pattern)
 
@@ -50,9 +53,9 @@ class Sequence:
         self.tokens.append(token)
         self.sampler.accept(token)
         text, is_stopped = self._filter.push(self._detokenizer.push(token))
-        self._emit(text, logprobs)
+        self._outbox.add(text, logprobs)
         if is_stopped:
-            self.job.finish("stop")
+            self._finish("stop")
         elif self.job.usage.completion_tokens >= self.job.params.max_new_tokens:
             self._end("length")
 
@@ -63,14 +66,19 @@ class Sequence:
         if self.job.params.max_new_tokens == 0:
             self.job.finish("length")
 
+    def fail(self, error: RequestError) -> None:
+        """End the job with ``error``, after the text that it has."""
+        self._outbox.flush()
+        self.job.fail(error)
+
     def _end(self, reason: FinishReason, logprobs: tuple[TokenLogprob, ...] = ()) -> None:
         text, is_stopped = self._filter.push(self._detokenizer.flush())
         if not is_stopped:
             rest, is_stopped = self._filter.finish()
             text += rest
-        self._emit(text, logprobs)
-        self.job.finish("stop" if is_stopped else reason)
+        self._outbox.add(text, logprobs)
+        self._finish("stop" if is_stopped else reason)
 
-    def _emit(self, text: str, logprobs: tuple[TokenLogprob, ...] = ()) -> None:
-        if text or logprobs:
-            self.job.emit(TextDelta(text, logprobs))
+    def _finish(self, reason: FinishReason) -> None:
+        self._outbox.flush()
+        self.job.finish(reason)

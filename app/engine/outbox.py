@@ -1,0 +1,51 @@
+"""Hands text to the HTTP thread, in fewer and larger pieces the more sequences run.
+
+Each event wakes a thread that wants the interpreter lock while the inference thread needs it for
+the next step; with many streams a wake-up per token and stream costs more than the tokens.
+Inference thread only.
+"""
+
+from __future__ import annotations
+
+import time
+
+from app.core.jobs import Job, TextDelta, TokenLogprob
+
+# Between two events of one stream, per further sequence that runs; a lone stream gets every token at once.
+GAP_PER_SEQUENCE_S = 0.0015
+LONGEST_GAP_S = 0.05
+
+
+class Pace:
+    """How long text may wait, for all sequences of one generator."""
+
+    def __init__(self) -> None:
+        self.gap_s = 0.0
+
+    def set(self, num_running: int) -> None:
+        self.gap_s = min(GAP_PER_SEQUENCE_S * max(num_running - 1, 0), LONGEST_GAP_S)
+
+
+class Outbox:
+    """Text of one job that has not gone out yet. The first piece goes at once."""
+
+    def __init__(self, job: Job, pace: Pace):
+        self._job = job
+        self._pace = pace
+        self._text = ""
+        self._logprobs: tuple[TokenLogprob, ...] = ()
+        self._last_s = 0.0
+
+    def add(self, text: str, logprobs: tuple[TokenLogprob, ...]) -> None:
+        """Send ``text`` now, or with what follows."""
+        self._text += text
+        self._logprobs += logprobs
+        if (self._text or self._logprobs) and time.monotonic() - self._last_s >= self._pace.gap_s:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what waits; before the job's last event."""
+        if self._text or self._logprobs:
+            self._job.emit(TextDelta(self._text, self._logprobs))
+            self._text, self._logprobs = "", ()
+            self._last_s = time.monotonic()
