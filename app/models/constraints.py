@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 JSON_FORM: JsonCompileOptions = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
+MAX_ERROR_LENGTH = 300
+
+
 class Constraints:
     """Makes matchers for one tokenizer; what is costly about it is made at the first use."""
 
@@ -39,9 +42,24 @@ class Constraints:
 
     def check(self, constraint: Constraint) -> None:
         """Raise ``InvalidParameterError`` where the schema or regex cannot be followed. Any thread."""
-        error = llguidance.LLMatcher.validate_grammar(_grammar(constraint), self._prepared())
+        error = self._error(constraint)
         if error:
-            raise InvalidParameterError(f"{constraint.kind}: {error.splitlines()[0]}", param="response_format")
+            text = f"{constraint.kind}: {error.splitlines()[0][:MAX_ERROR_LENGTH]}"
+            raise InvalidParameterError(text, param="response_format")
+
+    def _error(self, constraint: Constraint) -> str:
+        """Grammars are compiled lazily: some turn out to be too large only at their first mask."""
+        tokenizer = self._prepared()
+        try:
+            grammar = _grammar(constraint)
+        except ValueError as error:
+            return str(error)
+        invalid = llguidance.LLMatcher.validate_grammar(grammar, tokenizer)
+        if invalid:
+            return invalid
+        matcher = llguidance.LLMatcher(tokenizer, grammar, log_level=0)
+        matcher.compute_bitmask()
+        return matcher.get_error() if matcher.is_error() else ""
 
     def matcher(self, constraint: Constraint) -> Matcher:
         """A matcher at the start of the completion."""

@@ -54,7 +54,18 @@ def test_the_fallback_follows_the_constraint_too(model_folder):
     assert re.fullmatch(DATE.source, outcome(job)[0])
 
 
-@pytest.mark.parametrize("constraint", [Constraint("regex", "(unclosed"), Constraint("json_schema", '{"type": "no"}')])
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        Constraint("regex", "(unclosed"),
+        Constraint("regex", "(" * 2000 + ")" * 2000),
+        Constraint("json_schema", '{"type": "no"}'),
+        Constraint("json_schema", '{"$ref": "#"}'),
+        Constraint("json_schema", '{"$ref": "file:///etc/passwd"}'),
+        Constraint("json_schema", '{"not": ' * 200 + "{}" + "}" * 200),
+    ],
+    ids=lambda constraint: constraint.source[:20],
+)
 def test_what_cannot_be_followed_is_refused_before_it_starts(model, constraint):
     with pytest.raises(InvalidParameterError):
         model.constraints.check(constraint)
