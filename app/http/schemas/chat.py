@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints, model_validator
 from app.core.errors import InvalidParameterError, UnsupportedParameterError
 from app.core.settings import Settings
 from app.http.backend import Message
+from app.http.schemas.formats import BoundedObject
 from app.http.schemas.openai import OpenAIOptions
 from app.http.schemas.sampling import Length
 from app.http.schemas.strict import StrictBody
@@ -77,7 +78,7 @@ class Function(StrictBody):
 
     name: FunctionName
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: BoundedObject | None = None
     strict: Literal[False] | None = Field(None, description="Arguments are not constrained.")
 
 

@@ -5,10 +5,25 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from app.core.jobs import Constraint
 from app.http.schemas.strict import StrictBody
+
+MAX_DEPTH = 50
+
+
+def _not_too_deep(value: dict[str, Any]) -> dict[str, Any]:
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        children = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        level = [child for group in children for child in group]
+    if level:
+        raise ValueError(f"is nested more than {MAX_DEPTH} levels deep")
+    return value
+
+
+BoundedObject = Annotated[dict[str, Any], AfterValidator(_not_too_deep)]
 
 
 class TextFormat(StrictBody):
@@ -34,7 +49,7 @@ class JsonSchema(StrictBody):
 
     name: Annotated[str, StringConstraints(pattern="^[a-zA-Z0-9_-]{1,64}$")] = Field(description="Has no effect.")
     description: str | None = Field(None, description="Has no effect.")
-    schema_: dict[str, Any] = Field(alias="schema", description="The schema; one that cannot be followed is refused.")
+    schema_: BoundedObject = Field(alias="schema", description="The schema; one that cannot be followed is refused.")
     strict: bool | None = Field(None, description="Has no effect: the schema is always followed exactly.")
 
 
