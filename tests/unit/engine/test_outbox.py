@@ -23,7 +23,7 @@ def pieces(job: Job) -> list[str]:
 
 
 def test_a_lone_stream_gets_every_token_at_once(model):
-    job = greedy_job([30, 31], 20)
+    job = greedy_job([100] * 30, 20)
     generator = generator_of(model, num_slots=4)
     generator.add(job)
     num_pieces = 0
