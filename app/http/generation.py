@@ -12,7 +12,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from app.core.errors import QueueTimeoutError, RequestError, RequestTimeoutError
+from app.core.errors import InternalError, QueueTimeoutError, RequestError, RequestTimeoutError
 from app.core.jobs import BaseJob, Timings
 from app.http.backend import Vocabulary
 from app.http.completion import Batch, Completion, Piece
@@ -77,7 +77,7 @@ class Generation:
         """What came, waiting at most ``timeout_s`` for it; None if nothing did.
 
         Raises ``ClientGoneError`` when the caller left, ``DeadlineError`` when the engine missed
-        the deadline by more than the grace.
+        the deadline by more than the grace, ``InternalError`` when the worker is given up.
         """
         until_s = time.monotonic() + timeout_s
         while True:
@@ -86,6 +86,7 @@ class Generation:
             if pieces:
                 return self._batch(pieces)
             self._require_client()
+            self._require_worker()
             self._require_in_time()
             if left_s <= 0:
                 return None
@@ -114,7 +115,8 @@ class Generation:
         for job in self.jobs:
             if not job.has_ended:
                 job.cancel(self.error or ClientGoneError())
-        if self._has_ended_by(time.monotonic() + RELEASE_WAIT_S):
+        wait_s = 0.0 if self._place.is_lost else RELEASE_WAIT_S
+        if self._has_ended_by(time.monotonic() + wait_s):
             self._place.release()
         else:
             threading.Thread(target=self._release_at_end, name="release-place", daemon=True).start()
@@ -189,6 +191,11 @@ class Generation:
     def _require_client(self) -> None:
         if is_client_gone(self._environ):
             raise ClientGoneError()
+
+    def _require_worker(self) -> None:
+        """An inference thread that hangs ends no job; the process leaves a moment after it is given up."""
+        if self._place.is_lost:
+            raise InternalError()
 
     def _require_in_time(self) -> None:
         now_s = time.monotonic() - DEADLINE_GRACE_S

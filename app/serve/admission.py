@@ -76,6 +76,11 @@ class Place:
             if self._is_counted:
                 self._uncount()
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether this worker is given up: its inference thread will not end the request."""
+        return self._is_counted and STATES[self._row.state] == "failed"
+
     def _uncount(self) -> None:
         if self._started_s is None:
             self._row.num_waiting -= 1
