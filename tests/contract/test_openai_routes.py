@@ -1,0 +1,248 @@
+"""``/v1/completions`` and ``/v1/chat/completions`` on a scripted engine: fields, shapes, refusals."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.contract.reading import DONE, assert_envelope, events_of
+
+COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
+MESSAGES = [{"role": "user", "content": "hi"}]
+TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}, "strict": False}}]
+CALL = '<tool_call>{"name": "weather", "arguments": {"city": "Bonn"}}</tool_call>'
+
+
+def complete(client, **fields):
+    return client.post(COMPLETIONS, json={"prompt": "abc", **fields})
+
+
+def chat(client, **fields):
+    return client.post(CHAT, json={"messages": MESSAGES, **fields})
+
+
+def test_a_completion_is_openais_object_and_nothing_else(client):
+    response = complete(client)
+    body = response.get_json()
+    assert set(body) == {"id", "object", "created", "model", "system_fingerprint", "choices", "usage"}
+    assert body["choices"] == [{"text": "Hello,\nworld", "index": 0, "logprobs": None, "finish_reason": "stop"}]
+    assert body["id"] == f"cmpl-{response.headers['X-Request-Id']}"
+    assert {"X-Queue-Ms", "X-Ttft-Ms", "X-Total-Ms"} <= set(response.headers.keys())
+
+
+def test_a_chat_completion_is_openais_object_and_nothing_else(client):
+    body = chat(client).get_json()
+    assert set(body) == {"id", "object", "created", "model", "system_fingerprint", "choices", "usage"}
+    message = {"role": "assistant", "content": "Hello,\nworld", "refusal": None}
+    assert body["choices"] == [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}]
+
+
+@pytest.mark.parametrize("send", [complete, chat])
+def test_silence_means_openais_defaults_and_not_the_models(client, world, send):
+    world.use_defaults(temperature=0.1, top_p=0.5, top_k=3, repetition_penalty=2.0)
+    assert send(client).status_code == 200
+    params = world.inference.jobs[0].params
+    assert (params.temperature, params.top_p, params.top_k, params.repetition_penalty) == (1.0, 1.0, 0, 1.0)
+
+
+def test_lengths_have_openais_names_and_defaults(client, world):
+    complete(client)
+    complete(client, max_tokens=9, min_tokens=2)
+    chat(client)
+    chat(client, max_tokens=5, max_completion_tokens=5)
+    chat(client, max_completion_tokens=6)
+    lengths = [job.params.max_new_tokens for job in world.inference.jobs]
+    assert lengths == [16, 9, 62, 5, 6]
+    assert world.inference.jobs[1].params.min_new_tokens == 2
+    assert_envelope(complete(client, max_tokens=600), 400, "invalid_parameter", "max_tokens")
+    assert_envelope(chat(client, max_completion_tokens=63), 400, "context_length_exceeded", "max_completion_tokens")
+
+
+def test_extras_of_other_servers_reach_the_engine(client, world):
+    extras = {"top_k": 5, "min_p": 0.1, "repetition_penalty": 1.1, "typical_p": 0.9}
+    assert complete(client, **extras, stop_token_ids=[7], ignore_eos=True).status_code == 200
+    params = world.inference.jobs[0].params
+    assert {name: getattr(params, name) for name in extras} == extras
+    assert params.stop_token_ids == {7} and params.ignore_eos
+
+
+@pytest.mark.parametrize("send", [complete, chat])
+def test_fields_that_only_describe_the_request_are_taken(client, send):
+    notes = {"user": "u1", "metadata": {"a": "b"}, "store": False, "service_tier": "auto"}
+    assert send(client, **notes).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("send", "field", "value"),
+    [
+        (complete, "store", True),
+        (complete, "service_tier", "flex"),
+        (complete, "stream_options", {"include_usage": True}),
+        (complete, "max_tokens", 0),
+        (complete, "logprobs", 6),
+        (complete, "logprobs", True),
+        (complete, "n", 17),
+        (complete, "best_of", 17),
+        (complete, "prompt", []),
+        (complete, "prompt", [[]]),
+        (complete, "prompt", [1114112]),
+        (complete, "prompt", [-1]),
+        (complete, "prompt", ["a", 1]),
+        (complete, "prompt", ["a"] * 65),
+        (complete, "prompt", ""),
+        (chat, "top_logprobs", 2),
+        (chat, "logprobs", 2),
+        (chat, "messages", []),
+        (chat, "messages", [{"role": "robot", "content": "a"}]),
+        (chat, "messages", [{"role": "user"}]),
+        (chat, "messages", [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]),
+        (chat, "tool_choice", "auto"),
+        (chat, "tool_choice", "required"),
+        (chat, "parallel_tool_calls", False),
+        (chat, "tools", []),
+        (chat, "tools", [{"type": "function", "function": {"name": "a b"}}]),
+    ],
+)
+def test_what_we_cannot_do_is_refused_by_name(client, world, send, field, value):
+    assert_envelope(send(client, **{field: value}), 400, "invalid_parameter", field)
+    assert world.num_places() == 0
+
+
+@pytest.mark.parametrize(
+    ("send", "field"), [(complete, "max_new_tokens"), (complete, "messages"), (chat, "prompt"), (chat, "functions")]
+)
+def test_unknown_fields_are_refused_by_name(client, send, field):
+    assert_envelope(send(client, **{field: 1}), 400, "unsupported_parameter", field)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"n": 3, "best_of": 2}, "best_of"),
+        ({"best_of": 2, "stream": True}, "best_of"),
+        ({"prompt": ["a"] * 20, "n": 16}, "prompt"),
+        ({"suffix": "s", "prompt": ["a"]}, "suffix"),
+        ({"suffix": "s", "echo": True}, "echo"),
+        ({"min_tokens": 2, "response_format": {"type": "json_object"}}, "min_tokens"),
+        ({"min_tokens": 17}, "min_tokens"),
+    ],
+)
+def test_fields_that_contradict_each_other_are_refused(client, fields, param):
+    response = complete(client, **fields)
+    assert response.status_code == 400 and response.get_json()["error"]["param"] == param
+
+
+def test_best_of_returns_the_best_by_mean_log_probability(client, world):
+    world.inference.scripts = {0: ["zz"], 1: ["aaaa"], 2: ["mm"]}
+    body = complete(client, best_of=3, n=2, seed=1).get_json()
+    assert [(choice["index"], choice["text"]) for choice in body["choices"]] == [(0, "aaaa"), (1, "mm")]
+    assert all(choice["logprobs"] is None for choice in body["choices"])
+
+
+def test_a_suffix_is_an_infilling_prompt_with_its_own_end_tokens(client, world):
+    assert complete(client, suffix="xyz").get_json()["choices"][0]["text"] == "Hello,\nworld"
+    job = world.inference.jobs[0]
+    assert job.prompt_ids == [ord(character) for character in "abc|xyz"]
+    assert job.params.stop_token_ids == {9}
+    world.model.has_infill = False
+    assert_envelope(complete(client, suffix="xyz"), 400, "unsupported_parameter", "suffix")
+
+
+def test_echoed_log_probabilities_begin_with_the_prompt(client, world):
+    world.inference.script = ["Z"]
+    choice = complete(client, echo=True, logprobs=1).get_json()["choices"][0]
+    assert choice["text"] == "abcZ"
+    assert choice["logprobs"]["tokens"] == ["a", "b", "c", "Z"]
+    assert choice["logprobs"]["text_offset"] == [0, 1, 2, 3]
+    assert choice["logprobs"]["token_logprobs"] == [None, -0.98, -0.99, -0.9]
+    streamed = events_of(complete(client, echo=True, logprobs=1, stream=True))[:-1]
+    assert streamed[0]["choices"][0]["text"].startswith("abc")
+    assert [token for event in streamed for token in (event["choices"][0]["logprobs"] or {"tokens": []})["tokens"]] == [
+        *"abcZ"
+    ]
+
+
+def test_a_stream_ends_with_reason_usage_and_done(client):
+    *chunks, usage, done = events_of(complete(client, stream=True, stream_options={"include_usage": True}))
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks][-1] == "stop"
+    assert all(chunk["usage"] is None for chunk in chunks)
+    assert usage["choices"] == [] and usage["usage"]["completion_tokens"] == 3
+    assert done == DONE
+
+
+def test_a_chat_stream_begins_with_the_role(client):
+    first, *chunks, last, done = events_of(chat(client, stream=True))
+    assert first["choices"][0]["delta"] == {"role": "assistant", "content": "", "refusal": None}
+    assert "".join(chunk["choices"][0]["delta"]["content"] for chunk in chunks) == "Hello,\nworld"
+    assert (last["choices"][0]["delta"], last["choices"][0]["finish_reason"]) == ({}, "stop")
+    assert "usage" not in first and done == DONE
+
+
+def test_streams_are_events_whatever_accept_says(client):
+    response = client.post(CHAT, json={"messages": MESSAGES, "stream": True}, headers={"Accept": "text/plain"})
+    assert response.mimetype == "text/event-stream"
+
+
+def test_messages_reach_the_template_in_its_own_form(client, world):
+    call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Bonn"}'}}
+    messages = [
+        {"role": "developer", "content": "be brief"},
+        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "sunny"},
+    ]
+    assert chat(client, messages=messages, tools=TOOLS).status_code == 200
+    (shown,) = world.model.encoded
+    assert [message["role"] for message in shown] == ["system", "user", "assistant", "tool"]
+    assert shown[1]["content"] == "ab"
+    assert shown[2]["tool_calls"][0]["function"]["arguments"] == {"city": "Bonn"}
+    tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+    assert world.model.tools == [[tool]]
+
+
+def test_a_call_comes_back_as_a_tool_call(client, world):
+    world.inference.script = ["I look.\n", CALL]
+    choice = chat(client, tools=TOOLS).get_json()["choices"][0]
+    (call,) = choice["message"]["tool_calls"]
+    assert choice["finish_reason"] == "tool_calls" and choice["message"]["content"] == "I look."
+    assert json.loads(call["function"]["arguments"]) == {"city": "Bonn"}
+    assert call["type"] == "function" and call["id"].startswith("call_")
+
+
+def test_a_streamed_call_comes_whole(client, world):
+    world.inference.script = ["Hm <", "b> ", CALL[:20], CALL[20:]]
+    chunks = [event["choices"][0] for event in events_of(chat(client, tools=TOOLS, stream=True))[:-1]]
+    assert "".join(chunk["delta"].get("content") or "" for chunk in chunks) == "Hm <b> "
+    (call,) = [call for chunk in chunks for call in chunk["delta"].get("tool_calls", [])]
+    assert call["index"] == 0 and call["function"]["name"] == "weather"
+    assert chunks[-1]["finish_reason"] == "tool_calls"
+
+
+def test_without_tools_a_call_is_text(client, world):
+    world.inference.script = [CALL]
+    assert chat(client).get_json()["choices"][0]["message"]["content"] == CALL
+    assert chat(client, tools=TOOLS, tool_choice="none").get_json()["choices"][0]["message"]["content"] == CALL
+    assert world.model.tools == [None, None]
+
+
+def test_a_template_without_tools_refuses_them(client, world):
+    world.model.has_tool_template = False
+    assert_envelope(chat(client, tools=TOOLS), 400, "unsupported_parameter", "tools")
+    answered = [*MESSAGES, {"role": "tool", "tool_call_id": "c", "content": "x"}]
+    assert_envelope(chat(client, messages=answered), 400, "unsupported_parameter", "messages")
+    assert chat(client).status_code == 200
+
+
+def test_arguments_that_are_not_json_are_refused(client):
+    call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{"}}
+    messages = [*MESSAGES, {"role": "assistant", "tool_calls": [call]}]
+    assert_envelope(chat(client, messages=messages), 400, "invalid_parameter", "messages")
+
+
+def test_a_schema_that_is_nested_too_deeply_is_refused(client):
+    schema = {}
+    for _ in range(60):
+        schema = {"not": schema}
+    wanted = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+    assert_envelope(complete(client, response_format=wanted), 400, "invalid_parameter", "response_format")
