@@ -113,6 +113,8 @@ INFILL_TOKENS: dict[str, tuple[str, ...]] = {
     "deepseek-coder": ("<\uff5cfim\u2581begin\uff5c>", "<\uff5cfim\u2581hole\uff5c>", "<\uff5cfim\u2581end\uff5c>"),
     "code-llama": ("\u2581<PRE>", "\u2581<SUF>", "\u2581<MID>", "\u2581<EOT>"),
 }
+# A Llama without any of them.
+CONTROL_TOKENS = {**INFILL_TOKENS, "plain": ()}
 # Families whose cache the slot KV cache can stand in for.
 SLOT_FAMILIES = ("qwen2", "codegen", "xglm", "glm", "gpt2", "gpt_bigcode", "llama")
 
@@ -143,7 +145,7 @@ def save_tiny_model(family: str, folder: Path, *, seed: int = 0, dtype: torch.dt
     _spread(model)
     model.generation_config.pad_token_id = 1
     model.save_pretrained(folder)
-    special = [EOS, PAD, *INFILL_TOKENS[family]] if family in INFILL_TOKENS else SPECIAL
+    special = [EOS, PAD, *CONTROL_TOKENS[family]] if family in CONTROL_TOKENS else SPECIAL
     tiny_tokenizer(special=special).save_pretrained(folder)
     return folder
 

@@ -8,11 +8,14 @@ from flask import Flask
 
 from app.http import auth, request_log
 from app.http.generator import Generator
+from app.http.resources.encoders import Embeddings, FillMask
+from app.http.resources.infill import Infill
 from app.http.resources.legacy import Root
 from app.http.resources.metrics import MetricsPage
 from app.http.resources.native import Chat, Complete
 from app.http.resources.openai import ChatCompletions, Completions, Model, Models
 from app.http.resources.system import Livez, Readyz
+from app.http.resources.tokens import Detokenize, Tokenize
 from app.http.restful import JsonApi, Route
 from app.http.service import Service
 from app.http.sse import PING_INTERVAL_S
@@ -22,6 +25,11 @@ ROUTES: dict[str, type[Route]] = {
     "/": Root,
     "/complete": Complete,
     "/chat": Chat,
+    "/infill": Infill,
+    "/fill-mask": FillMask,
+    "/tokenize": Tokenize,
+    "/detokenize": Detokenize,
+    "/v1/embeddings": Embeddings,
     "/v1/completions": Completions,
     "/v1/chat/completions": ChatCompletions,
     "/v1/models": Models,

@@ -15,13 +15,8 @@ from transformers import PreTrainedTokenizerBase
 from app.core.errors import InvalidParameterError
 from app.models.plain_text import PlainText
 
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """Another file, for context."""
-
-    filename: str
-    text: str
+File = tuple[str, str]
+"""Name and text of another file, for context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +139,7 @@ class MiddleInfilling(Infilling):
             return self._started_files(files)
         if self._family.file_end is not None:
             end = self._ids[self._family.file_end]
-            return chain.from_iterable([*self._plain.encode(f"{file.filename}\n{file.text}"), end] for file in files)
+            return chain.from_iterable([*self._plain.encode("\n".join(file)), end] for file in files)
         return self._plain.encode("".join(map(_lines, files)))
 
     def _started_files(self, files: Sequence[File]) -> Iterable[int]:
@@ -154,7 +149,7 @@ class MiddleInfilling(Infilling):
         repository = self._ids.get(self._family.repository or "")
         ids = [] if repository is None else [repository, *self._plain.encode(f"{REPOSITORY}\n")]
         for file in files:
-            ids += [start, *self._plain.encode(f"{file.filename}\n{_lines(file)}")]
+            ids += [start, *self._plain.encode(f"{file[0]}\n{_lines(file)}")]
         return [*ids, start, *self._plain.encode("\n")]
 
 
@@ -186,4 +181,5 @@ class MaskInfilling(Infilling):
 
 def _lines(file: File) -> str:
     """The file's text, ending with a line break."""
-    return file.text if file.text.endswith("\n") or not file.text else f"{file.text}\n"
+    text = file[1]
+    return text if text.endswith("\n") or not text else f"{text}\n"

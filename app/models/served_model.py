@@ -13,6 +13,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from app.core.errors import InvalidParameterError
 from app.models.loader import Checkpoint
+from app.models.vocabulary import Vocabulary
 
 
 class ServedModel:
@@ -26,6 +27,7 @@ class ServedModel:
         self.tokenizer: PreTrainedTokenizerBase = checkpoint.tokenizer
         self.context_tokens = context_tokens
         self.vocab_size = checkpoint.vocab_size
+        self.vocabulary = Vocabulary(self.tokenizer)
         self._lock = threading.Lock()
 
     @property

@@ -19,7 +19,6 @@ from app.models.constraints import Constraints
 from app.models.infill import File, Infilling, InfillPrompt
 from app.models.loader import Checkpoint
 from app.models.served_model import ServedModel, context_size
-from app.models.vocabulary import Vocabulary
 
 Message = dict[str, Any]
 
@@ -62,7 +61,6 @@ class TextModel(ServedModel):
             self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else min(self.eos_ids, default=0)
         )
         self.constraints = Constraints(self.tokenizer, self.vocab_size, self.eos_ids)
-        self.vocabulary = Vocabulary(self.tokenizer)
         self._infilling = Infilling.of(self.tokenizer)
 
     @property

@@ -7,18 +7,31 @@ from typing import Any
 from flask import Response, request
 
 from app import __version__
-from app.core.errors import InvalidParameterError, UnsupportedParameterError
+from app.core.errors import BadRequestError, InvalidParameterError
 from app.http.answers import PromptShape, TextShape
-from app.http.body import JSON_TYPE, read_form_field, read_object, require_type
+from app.http.body import JSON_TYPE, read_form_field, read_object, read_raw, require_type
 from app.http.errors import json_response, use_prompt_form
+from app.http.resources.encoders import fill_mask
 from app.http.resources.generating import GeneratingRoute
+from app.http.schemas.encoders import FillMaskBody
 from app.http.schemas.native import ChatBody, CompleteBody
 
-ROUTES = ["/complete", "/chat", "/v1/models", "/livez", "/readyz"]
+ROUTES = [
+    "/complete",
+    "/chat",
+    "/infill",
+    "/fill-mask",
+    "/tokenize",
+    "/detokenize",
+    "/v1/embeddings",
+    "/v1/models",
+    "/livez",
+    "/readyz",
+]
 
 
 class Root(GeneratingRoute):
-    """Code completion with ``data``, chat with ``prompt``."""
+    """Code completion with ``data``, chat with ``prompt``, masks filled in a plain text."""
 
     def get(self) -> Response:
         return json_response({"name": "forklift", "version": __version__, "routes": ROUTES})
@@ -28,8 +41,7 @@ class Root(GeneratingRoute):
 
     def post(self) -> Response:
         if request.mimetype == "text/plain":
-            require_type("text/plain")
-            raise UnsupportedParameterError("this model does not fill masks")
+            return fill_mask(self, FillMaskBody.model_validate({"text": read_text()}))
         require_type(JSON_TYPE)
         return self._post_object(read_object())
 
@@ -46,3 +58,12 @@ class Root(GeneratingRoute):
         """The answer starts with the prompt unless ``echo`` says no; nothing cuts it by default."""
         body = CompleteBody.model_validate({**fields, "echo": True} if fields.get("echo") is None else fields)
         return self.complete(body, TextShape(body))
+
+
+def read_text() -> str:
+    """The body as text. Raises ``BadRequestError`` where it is not UTF-8."""
+    require_type("text/plain")
+    try:
+        return read_raw().decode("utf-8")
+    except UnicodeDecodeError:
+        raise BadRequestError("the body is not UTF-8") from None

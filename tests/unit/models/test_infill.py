@@ -6,12 +6,11 @@ import pytest
 
 from app.core.errors import InvalidParameterError, UnsupportedParameterError
 from app.core.settings import load_settings
-from app.models.infill import File
 from app.models.loader import load_checkpoint
 from app.models.text_model import TextModel
 from tests.tiny_models import INFILL_TOKENS
 
-FILES = [File("a.py", "x = 1"), File("b.py", "y = 2\n")]
+FILES = [("a.py", "x = 1"), ("b.py", "y = 2\n")]
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +56,8 @@ def test_control_tokens_in_a_users_text_are_text(model_of, family):
     def control_tokens(ids: list[int]) -> list[int]:
         return [token for token in ids if token in control]
 
-    harmless = model.encode_infill(["a", "b"], [], [File("f", "t")])
-    attacked = model.encode_infill([hostile, hostile], [], [File(hostile, hostile)])
+    harmless = model.encode_infill(["a", "b"], [], [("f", "t")])
+    attacked = model.encode_infill([hostile, hostile], [], [(hostile, hostile)])
     assert control_tokens(attacked.ids) == control_tokens(harmless.ids)
     assert shown(model, attacked.ids).count(hostile) >= 2
 
@@ -109,9 +108,8 @@ def test_other_files_stand_in_front(model_of, family, context):
     assert shown(model, model.encode_infill(["a", "b"], [], FILES).ids) == context + without
 
 
-def test_a_model_without_a_format_says_so(model_folder, model_of):
-    model = model_of("starcoder")
-    model._infilling = None
+def test_a_model_without_a_format_says_so(model_of):
+    model = model_of("plain")
     assert not model.has_infill
     with pytest.raises(UnsupportedParameterError, match="the model tiny does not fill holes"):
         model.encode_infill(["a", "b"], [])

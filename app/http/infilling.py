@@ -1,0 +1,114 @@
+"""One infilling request: a place, and a job for each hole, one after another. HTTP threads."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from flask import request
+
+from app.core.errors import UnsupportedParameterError
+from app.core.jobs import Job
+from app.http.backend import TextModel, inference_of, loaded_model
+from app.http.generation import Generation
+from app.http.limits import Deadlines
+from app.http.placing import first_start, placed
+from app.http.planning import Plan, make_plans, with_seed_of
+from app.http.request_log import record
+from app.http.schemas.infill import InfillBody
+from app.serve.admission import Place
+from app.serve.context import WorkerContext
+
+
+class Infilling(Generation):
+    """Holes that are being filled from left to right, each prompt with what filled the ones before."""
+
+    def __init__(self, body: InfillBody, context: WorkerContext, model: TextModel, place: Place, deadlines: Deadlines):
+        news = threading.Event()
+        super().__init__(record().request_id, place, model.name, request.environ, news, model.vocabulary)
+        self._body = body
+        self._context = context
+        self._encoder = model
+        self._deadlines = deadlines
+        self._num_holes = len(body.texts) - 1
+
+    @property
+    def has_ended_well(self) -> bool:
+        """The place is kept until the last hole is filled."""
+        return len(self.completions) == self._num_holes and super().has_ended_well
+
+    @property
+    def infills(self) -> list[str]:
+        return [completion.text for completion in self.completions]
+
+    @property
+    def whole(self) -> str:
+        """The parts with their holes filled."""
+        parts = self._body.texts
+        return parts[0] + "".join(fill + part for fill, part in zip(self.infills, parts[1:], strict=False))
+
+    @property
+    def finish_reasons(self) -> list[str]:
+        return [completion.finish_reason or "" for completion in self.completions]
+
+    def plan(self) -> Plan:
+        """What the next hole's job is to do. Raises ``ContextLengthError`` where its prompt does not fit."""
+        at = len(self.completions)
+        prompt = self._encoder.encode_infill(self._body.texts, self.infills, self._body.files)
+        [plan] = make_plans(self._body, [prompt], self._encoder, self._context.settings)
+        return Plan(plan.prompt_ids, with_seed_of(plan.params, at))
+
+    def submit(self, plan: Plan) -> None:
+        """Start on the next hole."""
+        jobs: list[Job] = []
+        job = Job(
+            self.request_id,
+            plan.prompt_ids,
+            plan.params,
+            # A later hole goes on with a request that has started: it may wait for its turn.
+            queue_deadline_s=float("inf") if self.completions else self._deadlines.queue_s,
+            deadline_s=self._deadlines.total_s,
+            on_started=first_start(self._place, jobs),
+            on_event=self._news.set,
+        )
+        inference_of(self._context).submit(job)
+        self.add(job)
+
+    def fill_all(self) -> None:
+        """Fill every hole; the first was submitted. Raises the error that ended one, if one did."""
+        while True:
+            while not self.completions[-1].has_ended:
+                self.require_batch()
+            if self.has_ended_well:
+                return
+            self.submit(self.plan())
+
+    def details(self) -> dict[str, Any]:
+        """What the answer tells beside the text; ``length`` where any hole was cut."""
+        reasons = self.finish_reasons
+        shown = {
+            "finish_reason": "length" if "length" in reasons else "stop",
+            "finish_reasons": reasons,
+            "usage": self.usage(),
+            "timings": self.timings().as_ms(),
+            "model": self.model,
+            "request_id": self.request_id,
+        }
+        return shown if self._body.recordid is None else {**shown, "recordid": self._body.recordid}
+
+
+def open_infilling(body: InfillBody, context: WorkerContext) -> Infilling:
+    """Take one place and submit the first hole. Raises a ``RequestError``; the place is then free again."""
+    with placed(context) as (place, deadlines):
+        model = loaded_model(context)
+        if not model.has_infill:
+            raise UnsupportedParameterError(f"the model {model.name} does not fill holes: it has no infilling format")
+        infilling = Infilling(body, context, model, place, deadlines)
+        plan = infilling.plan()
+    record().generation = infilling
+    try:
+        infilling.submit(plan)
+    except BaseException as error:
+        infilling.fail(error)
+        raise
+    return infilling

@@ -1,0 +1,56 @@
+"""``/tokenize`` and ``/detokenize``. HTTP threads; the tokenizer runs here, under the model's lock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from flask import Response
+
+from app.http.backend import ServedModel, served_model
+from app.http.body import read_body
+from app.http.errors import json_response
+from app.http.placing import placed
+from app.http.request_log import record
+from app.http.restful import Route
+from app.http.schemas.tokens import DetokenizeBody, TokenizeBody
+
+
+class TokenRoute(Route):
+    """Tokenizing takes a place as generating does: it is the first thing that overload must stop."""
+
+    @contextmanager
+    def model(self, name: str | None) -> Iterator[ServedModel]:
+        """The model for as long as the block holds the place. Raises a ``RequestError``."""
+        record().model = self.service.settings.model_name
+        if name is not None:
+            self.service.require_model(name)
+        with placed(self.service.context) as (place, _):
+            yield served_model(self.service.context)
+            place.release()
+
+
+class Tokenize(TokenRoute):
+    """Text to ids."""
+
+    def post(self) -> Response:
+        body = read_body(TokenizeBody)
+        with self.model(body.model) as model:
+            ids = model.encode(body.text, add_special_tokens=body.add_special_tokens)
+            answer = {
+                "tokens": ids,
+                "token_strings": model.token_strings(ids),
+                "count": len(ids),
+                "max_context": model.context_tokens,
+            }
+        return json_response(answer)
+
+
+class Detokenize(TokenRoute):
+    """Ids to text."""
+
+    def post(self) -> Response:
+        body = read_body(DetokenizeBody)
+        with self.model(body.model) as model:
+            text = model.detokenize(body.tokens)
+        return json_response({"text": text})

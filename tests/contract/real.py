@@ -1,0 +1,43 @@
+"""The HTTP room on the real inference thread with a tiny model, in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flask.testing import FlaskClient
+
+from app.core.settings import load_settings
+from app.engine.inference import make_inference
+from app.http.factory import create_app
+from app.serve.admission import Admission
+from app.serve.board import SlotBoard
+from app.serve.context import WorkerContext
+from tests.contract.doubles import wait_until
+
+
+class RealWorld:
+    """One worker without processes; the keyword arguments are settings."""
+
+    def __init__(self, folder: Path, **settings: object):
+        named = {f"FORKLIFT_{name.upper()}": str(value) for name, value in settings.items()}
+        self.settings = load_settings({"FORKLIFT_MODEL": str(folder), **named})
+        self.board = SlotBoard([("GPU-a",)])
+        slot = self.board.lease(4321)
+        assert slot is not None
+        self.inference = make_inference(self.settings, slot, lambda *state: self.board.set_state(slot, *state))
+        admission = Admission(self.settings, self.board, slot)
+        self.context = WorkerContext(self.settings, slot, self.board, admission, self.inference)
+        self.inference.start()
+        wait_until(lambda: self.board.rows()[0].state == "ready", limit_s=60)
+
+    def client(self) -> FlaskClient:
+        return create_app(self.context, ping_interval_s=5).test_client()
+
+    def num_places(self) -> int:
+        row = self.board.rows()[0]
+        return row.num_running + row.num_waiting
+
+    def stop(self) -> None:
+        """End the thread; every place must have been given back."""
+        wait_until(lambda: self.num_places() == 0)
+        self.inference._stop()
