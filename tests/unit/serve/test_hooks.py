@@ -38,7 +38,14 @@ def master(monkeypatch):
         monkeypatch.setattr(hooks, name, None)
     monkeypatch.setattr(context, "_current", None)
     monkeypatch.setattr(hooks, "configure_logging", lambda _format: None)
-    for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", "HF_HUB_OFFLINE", FOLDER):
+    for name in (
+        "CUDA_VISIBLE_DEVICES",
+        "OMP_NUM_THREADS",
+        "OMP_WAIT_POLICY",
+        "TOKENIZERS_PARALLELISM",
+        "HF_HUB_OFFLINE",
+        FOLDER,
+    ):
         monkeypatch.setenv(name, "")
     handlers = {number: signal.getsignal(number) for number in hooks._STOP_SIGNALS}
     hooks.prepare(environ)
@@ -138,7 +145,13 @@ def test_a_worker_born_without_a_slot_starts_when_one_is_free(master, monkeypatc
 
 
 def test_the_development_server_is_its_own_slot(monkeypatch):
-    for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", "HF_HUB_OFFLINE"):
+    for name in (
+        "CUDA_VISIBLE_DEVICES",
+        "OMP_NUM_THREADS",
+        "OMP_WAIT_POLICY",
+        "TOKENIZERS_PARALLELISM",
+        "HF_HUB_OFFLINE",
+    ):
         monkeypatch.setenv(name, "")
     own = startup.start_single(Settings(device="cpu"), Inference)
     assert own.slot == 0
