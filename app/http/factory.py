@@ -8,6 +8,7 @@ from flask import Flask
 
 from app.http import auth, request_log
 from app.http.generator import Generator
+from app.http.resources.capabilities import Capabilities
 from app.http.resources.encoders import Embeddings, FillMask
 from app.http.resources.infill import Infill
 from app.http.resources.legacy import Root
@@ -32,6 +33,7 @@ ROUTES: dict[str, type[Route]] = {
     "/v1/embeddings": Embeddings,
     "/v1/completions": Completions,
     "/v1/chat/completions": ChatCompletions,
+    "/v1/capabilities": Capabilities,
     "/v1/models": Models,
     "/v1/models/<path:name>": Model,
     "/livez": Livez,

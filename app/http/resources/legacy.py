@@ -23,10 +23,14 @@ ROUTES = [
     "/fill-mask",
     "/tokenize",
     "/detokenize",
+    "/v1/completions",
+    "/v1/chat/completions",
     "/v1/embeddings",
+    "/v1/capabilities",
     "/v1/models",
     "/livez",
     "/readyz",
+    "/metrics",
 ]
 
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from flask import Response
 
+from app.http.backend import inference_of
 from app.http.errors import json_response
+from app.http.resources.capabilities import kv_cache
 from app.http.restful import Route
 from app.serve.context import State
 
@@ -35,6 +37,7 @@ class Readyz(Route):
         body = {
             "state": state,
             "progress": max((row.progress for row in live if row.state == state), default=0.0),
+            "kv_cache": kv_cache(inference_of(self.service.context)),
             "slots": [describe(row) for row in rows],
         }
         return json_response(body, 200 if state == "ready" else 503)

@@ -16,6 +16,8 @@ from tests.contract.doubles import Characters
 
 
 class Place:
+    is_lost = False
+
     def __init__(self):
         self.num_starts = self.num_releases = 0
 

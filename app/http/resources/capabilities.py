@@ -1,0 +1,110 @@
+"""``GET /v1/capabilities``: what this server's models can do, within which bounds, at what cost. HTTP threads."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import psutil
+from flask import Response
+
+from app.core.settings import Settings
+from app.http.backend import Inference, ServedModel, Task, inference_of, served_model
+from app.http.errors import json_response
+from app.http.restful import Route
+from app.http.schemas.chat import ChatCompletionsBody
+from app.http.schemas.completions import CompletionsBody
+from app.http.schemas.encoders import EmbeddingsBody, FillMaskBody
+from app.http.schemas.infill import InfillBody
+from app.http.schemas.native import ChatBody, CompleteBody
+from app.http.schemas.strict import StrictBody
+
+BODIES: dict[Task, dict[str, type[StrictBody]]] = {
+    "generate": {
+        "/complete": CompleteBody,
+        "/chat": ChatBody,
+        "/infill": InfillBody,
+        "/v1/completions": CompletionsBody,
+        "/v1/chat/completions": ChatCompletionsBody,
+    },
+    "fill-mask": {"/fill-mask": FillMaskBody},
+    "embeddings": {"/v1/embeddings": EmbeddingsBody},
+}
+# What a JSON schema says of a value beside its meaning.
+BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength", "maxItems", "enum")
+
+
+class Capabilities(Route):
+    """The served models, one by one."""
+
+    def get(self) -> Response:
+        context = self.service.context
+        model = served_model(context)
+        return json_response(
+            {"object": "list", "data": [describe(model, inference_of(context), self.service.settings)]}
+        )
+
+
+def describe(model: ServedModel, inference: Inference, settings: Settings) -> dict[str, Any]:
+    """One model: what it is, what it supports, what it holds in memory."""
+    return {
+        "id": model.name,
+        "object": "model.capabilities",
+        "task": model.task,
+        "context_tokens": model.context_tokens,
+        "vocab_size": model.vocab_size,
+        "dtype": model.dtype,
+        "quantization": settings.quantization,
+        "engine": engine_name(model, inference),
+        "supports": supports(model),
+        "limits": limits(settings),
+        "kv_cache": kv_cache(inference),
+        "memory": {"process_rss_bytes": psutil.Process().memory_info().rss},
+        "routes": {path: parameters(body) for path, body in BODIES[model.task].items()},
+    }
+
+
+def engine_name(model: ServedModel, inference: Inference) -> str:
+    """Sequences decoded together (slots), one by one through transformers (generate), or encoded."""
+    if model.task != "generate":
+        return "encoder"
+    return "generate" if inference.kv_memory is None else "slots"
+
+
+def supports(model: ServedModel) -> dict[str, bool]:
+    """What a caller may ask of this model beside plain text."""
+    flags = {"chat": "has_chat_template", "tools": "has_tool_template", "infill": "has_infill"}
+    return {name: bool(getattr(model, flag, False)) for name, flag in flags.items()}
+
+
+def limits(settings: Settings) -> dict[str, Any]:
+    """The server's bounds, which hold beside those of the parameters."""
+    names = ("max_new_tokens", "default_new_tokens", "max_batch_size", "max_queue", "max_body_bytes")
+    seconds = ("queue_timeout_s", "request_timeout_s")
+    return {name: getattr(settings, name) for name in (*names, *seconds)}
+
+
+def kv_cache(inference: Inference) -> dict[str, int] | None:
+    """Memory of the KV cache, of one token and when it is full; None where transformers manages it."""
+    memory = inference.kv_memory
+    return None if memory is None else {"bytes_per_token": memory.bytes_per_token, "max_bytes": memory.max_bytes}
+
+
+@functools.cache
+def parameters(body: type[StrictBody]) -> dict[str, dict[str, Any]]:
+    """Each field of a body with its types, bounds and description."""
+    schema = body.model_json_schema()
+    required = schema.get("required", [])
+    return {name: parameter(field, name in required) for name, field in schema["properties"].items()}
+
+
+def parameter(field: dict[str, Any], is_required: bool) -> dict[str, Any]:
+    """One field: types without null, and the bounds of each."""
+    options = [option for option in field.get("anyOf", [field]) if option.get("type") != "null"]
+    shown: dict[str, Any] = {"type": sorted({option.get("type", "object") for option in options})}
+    for option in options:
+        shown |= {name: option[name] for name in BOUNDS if name in option}
+    shown["required"] = is_required
+    if "description" in field:
+        shown["description"] = field["description"]
+    return shown
