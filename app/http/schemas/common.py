@@ -50,7 +50,7 @@ class GenerationOptions(SamplingOptions):
         description="Tokens to generate at most; refused where prompt and completion would not fit the context. "
         "Default: the server's DEFAULT_NEW_TOKENS, or what fits.",
     )
-    min_new_tokens: int | None = Field(None, ge=0, description="Tokens before which the completion does not end.")
+    min_new_tokens: int | None = Field(None, ge=0, description="Tokens before which no end token is generated.")
     truncate_before_pattern: Annotated[list[StopString], Field(max_length=MAX_STOPS)] | None = Field(
         None, description="RE2 regular expressions, multi-line; the completion ends before the first match."
     )

@@ -41,7 +41,7 @@ class OpenAIOptions(SamplingOptions):
 
     least_tokens_param: ClassVar[str] = "min_tokens"
 
-    min_tokens: int | None = Field(None, ge=0, description="Tokens before which the completion does not end.")
+    min_tokens: int | None = Field(None, ge=0, description="Tokens before which no end token is generated.")
     stream_options: StreamOptions | None = Field(None, description="With stream only.")
     user: NoteText | None = Field(None, description="Has no effect.")
     metadata: Annotated[dict[str, NoteText], Field(max_length=16)] | None = Field(None, description="Has no effect.")

@@ -1,0 +1,34 @@
+"""The curl lines of ``docs/api.md``, run as they stand there against a running server."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from app.http.factory import ROUTES
+from tests.contract.running import KEY, MODEL
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+CURL_LINES = [line for line in PAGE.splitlines() if line.startswith("curl ")]
+# The server of this test has a language model.
+FOR_ENCODERS = ("/fill-mask", "/v1/embeddings", "[MASK]")
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.parametrize("line", CURL_LINES)
+def test_a_line_of_the_page_answers(running, line):
+    options = f'-s -o /dev/null -w "%{{http_code}}" -H "Authorization: Bearer {KEY}" '
+    command = line.replace("curl ", f"curl {options}", 1).replace("forklift-demo", MODEL)
+    script = f"U={running.url}; J='Content-Type: application/json'; {command}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == ("400" if any(mark in line for mark in FOR_ENCODERS) else "200")
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_every_route_is_on_the_page(route):
+    path = re.escape(route.split("<")[0])
+    assert any(re.search(rf"\$U{path}(\s|$|[a-z])", line) for line in CURL_LINES)
