@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.contract.doubles import Gate
+from app.core.errors import RequestTimeoutError, ShuttingDownError
+from tests.contract.conftest import client_of
+from tests.contract.doubles import Gate, wait_until
 from tests.contract.reading import DONE, assert_envelope, events_of
 
 ROUTES = [("/complete", "completion"), ("/chat", "response")]
@@ -114,3 +116,52 @@ def test_the_text_format_is_no_constraint(client, world):
     body = {"prompt": "a", "response_format": {"type": "text"}, "ignore_eos": True}
     assert client.post("/complete", json=body).status_code == 200
     assert world.inference.jobs[0].params.constraint is None
+
+
+def test_a_stream_of_several_completions_that_is_left_stops_them_all(client, world):
+    world.inference.script = ["a", Gate()]
+    response = client.post("/complete", json={"prompt": "abc", "n": 3, "stream": True})
+    next(response.iter_encoded())
+    response.close()
+    wait_until(lambda: len(world.inference.jobs) == 3 and all(job.has_ended for job in world.inference.jobs))
+    wait_until(lambda: world.num_places() == 0)
+
+
+@pytest.mark.parametrize("failing", [0, 2])
+def test_one_completion_that_fails_fails_the_request(client, world, failing):
+    world.inference.scripts = {failing: [RequestTimeoutError("late")]}
+    assert_envelope(client.post("/complete", json={"prompt": "abc", "n": 3}), 504, "request_timeout")
+    wait_until(lambda: all(job.has_ended for job in world.inference.jobs))
+    assert world.num_places() == 0
+
+
+def test_a_stream_in_which_one_completion_fails_ends_with_its_error(client, world):
+    gate = Gate()
+    world.inference.scripts = {1: ["b", gate, RequestTimeoutError("late")]}
+    response = client.post("/complete", json={"prompt": "abc", "n": 2, "stream": True})
+    gate.set()
+    events = events_of(response)
+    assert events[-1]["error"]["code"] == "request_timeout"
+
+
+def test_completions_that_wait_for_their_siblings_do_not_time_out_in_the_queue(make_world):
+    world = make_world(queue_timeout_s=0.1)
+    world.inference.script = [0.08, "a"]
+    response = client_of(world).post("/complete", json={"prompt": "abc", "n": 4})
+    assert response.status_code == 200
+    assert float(response.headers["X-Queue-Ms"]) < float(response.headers["X-Total-Ms"])
+
+
+def test_where_the_engine_refuses_a_later_completion_the_earlier_ones_are_stopped(client, world, monkeypatch):
+    world.inference.before_start = Gate()
+    submit = world.inference.submit
+
+    def refuse_second(job):
+        if world.inference.jobs:
+            raise ShuttingDownError("the server is shutting down", retry_after_s=1)
+        submit(job)
+
+    monkeypatch.setattr(world.inference, "submit", refuse_second)
+    assert_envelope(client.post("/complete", json={"prompt": "abc", "n": 2}), 503, "shutting_down")
+    (job,) = world.inference.jobs
+    assert job.has_ended and world.num_places() == 0
