@@ -23,6 +23,9 @@ from app.engine.sequence import Sequence
 from app.engine.waiting import WaitingJobs
 from app.models.text_model import TextModel
 
+BUSY_CHUNK_TOKENS = 24
+BUSY_CHUNK_TOKENS_PER_ROW = 8
+
 
 class SlotGenerator:
     """Decodes up to ``num_slots`` sequences together on one model."""
@@ -97,8 +100,8 @@ class SlotGenerator:
         return sequence
 
     def _prefill(self) -> None:
-        """Up to ``prefill_chunk_tokens`` prompt tokens, so that running sequences do not stall."""
-        budget = self._prefill_chunk_tokens
+        """A bounded number of prompt tokens, so that running sequences do not stall."""
+        budget = prefill_budget(self._prefill_chunk_tokens, self._rows.num_running)
         for sequence in self._rows.prefilling:
             if budget <= 0:
                 return
@@ -184,6 +187,17 @@ class SlotGenerator:
     def _fail(self, sequence: Sequence, error: RequestError, *, is_valid: bool = False) -> None:
         sequence.fail(error)
         self._rows.release(sequence, is_valid=is_valid)
+
+
+def prefill_budget(chunk_tokens: int, num_running: int) -> int:
+    """Prompt tokens of one step: the whole chunk while nothing runs, else what the streams can bear.
+
+    A pass over 32 tokens takes about as long as decoding one; with more rows the step itself is
+    longer and hides more (measured on a CPU, docs/performance.md).
+    """
+    return (
+        min(chunk_tokens, BUSY_CHUNK_TOKENS + BUSY_CHUNK_TOKENS_PER_ROW * num_running) if num_running else chunk_tokens
+    )
 
 
 def _is_confirmed(sequence: Sequence, draft: list[int], at: int) -> bool:

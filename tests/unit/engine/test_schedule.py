@@ -158,3 +158,27 @@ def test_an_end_token_finishes_a_job_unless_it_is_ignored(model, monkeypatch):
     assert outcome(ended)[1] == Finished("stop")
     assert ended.usage.completion_tokens == tokens.index(tokens[4]) + 1
     assert outcome(ignored)[1] == Finished("length")
+
+
+def test_a_long_prompt_is_prefilled_in_small_steps_while_others_run(model, monkeypatch):
+    generator = generator_of(model, num_slots=2, chunk=256)
+    chunks = []
+    prefill = generator.runner.prefill
+
+    def noted(row, tokens, start, **options):
+        chunks.append(len(tokens))
+        return prefill(row, tokens, start, **options)
+
+    monkeypatch.setattr(generator.runner, "prefill", noted)
+    stream, long = greedy_job([30, 40], 60), greedy_job([50 + i % 200 for i in range(300)], 1)
+    generator.add(stream)
+    generator.step()
+    generator.add(long)
+    while not long.has_ended:
+        before = stream.usage.completion_tokens
+        generator.step()
+        assert stream.usage.completion_tokens == before + 1
+    assert max(chunks) <= 32
+    stream.cancel(ShuttingDownError("enough"))
+    run(generator, greedy_job([51 + i % 200 for i in range(300)], 1))
+    assert max(chunks) == 256
