@@ -234,8 +234,9 @@ def test_a_template_without_tools_refuses_them(client, world):
     assert chat(client).status_code == 200
 
 
-def test_arguments_that_are_not_json_are_refused(client):
-    call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{"}}
+@pytest.mark.parametrize("arguments", ["{", "[]", "5", "[" * 5000, '{"a": ' * 200 + "1" + "}" * 200])
+def test_arguments_that_are_no_json_object_are_refused(client, arguments):
+    call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": arguments}}
     messages = [*MESSAGES, {"role": "assistant", "tool_calls": [call]}]
     assert_envelope(chat(client, messages=messages), 400, "invalid_parameter", "messages")
 

@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints, model_validator
 from app.core.errors import InvalidParameterError, UnsupportedParameterError
 from app.core.settings import Settings
 from app.http.backend import Message
-from app.http.schemas.formats import BoundedObject
+from app.http.schemas.formats import BoundedObject, require_shallow
 from app.http.schemas.openai import OpenAIOptions
 from app.http.schemas.sampling import Length
 from app.http.schemas.strict import StrictBody
@@ -166,7 +166,11 @@ def _for_template(message: PlainMessage | AssistantMessage | ToolMessage) -> Mes
 def _call(call: ToolCall) -> dict[str, Any]:
     """Templates render the arguments as an object, where OpenAI's API sends them as text."""
     try:
-        arguments = json.loads(call.function.arguments)
+        arguments = json.loads(call.function.arguments or "{}")
+        if not isinstance(arguments, dict):
+            raise ValueError("they are no object")
+        require_shallow(arguments)
     except (ValueError, RecursionError):
-        raise InvalidParameterError("messages: arguments of a tool call are not JSON", param="messages") from None
+        text = "messages: the arguments of a tool call must be a JSON object, not nested too deeply"
+        raise InvalidParameterError(text, param="messages") from None
     return {"type": "function", "function": {"name": call.function.name, "arguments": arguments}}

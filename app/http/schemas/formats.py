@@ -13,7 +13,8 @@ from app.http.schemas.strict import StrictBody
 MAX_DEPTH = 50
 
 
-def _not_too_deep(value: dict[str, Any]) -> dict[str, Any]:
+def require_shallow(value: dict[str, Any]) -> dict[str, Any]:
+    """``value``, unless it is nested too deeply for those who walk it. Raises ValueError."""
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH):
         children = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
@@ -23,7 +24,7 @@ def _not_too_deep(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-BoundedObject = Annotated[dict[str, Any], AfterValidator(_not_too_deep)]
+BoundedObject = Annotated[dict[str, Any], AfterValidator(require_shallow)]
 
 
 class TextFormat(StrictBody):
