@@ -67,7 +67,7 @@ class EncoderBatcher:
             return
         jobs = [self._waiting.start_next() for _ in range(min(len(self._waiting), self._max_items))]
         for group in self._groups(jobs):
-            self._run(group)
+            self._run(self._wanted(group))
 
     def fail_waiting(self, error: RequestError) -> None:
         """End every job that has not started."""
@@ -97,9 +97,19 @@ class EncoderBatcher:
                 groups.append([job])
         return groups
 
+    def _wanted(self, jobs: list[EncoderJob]) -> list[EncoderJob]:
+        """Those that were neither cancelled nor late while other groups ran; the others end here."""
+        wanted = []
+        for job in jobs:
+            if (cause := job.stop_cause(self._clock())) is None:
+                wanted.append(job)
+            else:
+                job.fail(cause)
+        return wanted
+
     def _run(self, jobs: list[EncoderJob]) -> None:
         """One pass over ``jobs``; where it fails, one for each, so that none fails for another's sake."""
-        results = self.guard.run(jobs, partial(self._encode, jobs))
+        results = self.guard.run(jobs, partial(self._encode, jobs)) if jobs else []
         if results is not None:
             for job, encoded in zip(jobs, results, strict=True):
                 job.finish_with(encoded)

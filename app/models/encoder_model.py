@@ -37,9 +37,13 @@ class EncoderModel(ServedModel):
     def encode_masked(self, text: str) -> list[int]:
         """Token ids of a text with masks. Raises ``InvalidParameterError`` where it has none."""
         ids = self.encode(text)
-        if self.mask_id is None or self.mask_id not in ids:
+        if self.num_masks(ids) == 0:
             raise InvalidParameterError(f"text: has no mask token, {self.mask_token}", param="text")
         return ids
+
+    def num_masks(self, ids: list[int]) -> int:
+        """How many of the tokens are masks."""
+        return sum(token == self.mask_id for token in ids)
 
     def filled(self, ids: list[int], encoded: Encoded) -> list[Any]:
         """What transformers' fill-mask pipeline answers: proposals for one mask, or a list of them per mask.

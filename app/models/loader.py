@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.constants import HF_HUB_OFFLINE
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -105,9 +106,18 @@ def load_checkpoint(settings: Settings, progress: Progress) -> Checkpoint:
 
 
 def find_file(source: str, name: str, where: dict[str, Any]) -> str | None:
-    """Path of a file of the checkpoint; None where it has none of this name."""
+    """Path of a file of the checkpoint; None where it has none of this name.
+
+    With the hub switched off, a file that is not in its cache is one that the checkpoint has not.
+    """
     options = {name: value for name, value in where.items() if name != "trust_remote_code"}
-    path: str | None = cached_file(source, name, _raise_exceptions_for_missing_entries=False, **options)
+    path: str | None = cached_file(
+        source,
+        name,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=not HF_HUB_OFFLINE,
+        **options,
+    )
     return path
 
 

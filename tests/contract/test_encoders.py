@@ -98,6 +98,11 @@ def test_bad_fields_are_refused_by_name(bert, body, param):
     assert_envelope(bert.post("/fill-mask", json=body), 400, "invalid_parameter", param)
 
 
+def test_the_proposals_of_a_request_are_bounded(bert):
+    response = bert.post("/fill-mask", json={"text": ["[MASK] " * 10] * 11, "top_k": 100})
+    assert "11000 proposals" in assert_envelope(response, 400, "invalid_parameter", "top_k")["message"]
+
+
 def test_a_text_over_the_context_is_refused_before_the_engine(bert, sentence):
     response = bert.post("/fill-mask", json={"text": "[MASK] " * 63})
     assert "65 tokens" in assert_envelope(response, 400, "context_length_exceeded", "text")["message"]

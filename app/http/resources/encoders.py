@@ -15,7 +15,7 @@ from app.http.encoding import open_encoding
 from app.http.errors import json_response
 from app.http.request_log import record
 from app.http.restful import Route
-from app.http.schemas.encoders import EmbeddingsBody, FillMaskBody
+from app.http.schemas.encoders import MAX_PROPOSALS, EmbeddingsBody, FillMaskBody
 
 
 class FillMask(Route):
@@ -34,12 +34,22 @@ def fill_mask(route: Route, body: FillMaskBody) -> Response:
         route.service.context,
         "fill-mask",
         "text",
-        lambda model: [model.encode_masked(text) for text in body.texts],
+        lambda model: encode_texts(body, model),
         body.top_k,
     )
     with encoding:
         answers = [encoding.encoder.filled(ids, encoded) for ids, encoded in encoding.read_encoded()]
         return json_response(answers[0] if isinstance(body.text, str) else answers, headers=encoding.headers())
+
+
+def encode_texts(body: FillMaskBody, model: EncoderModel) -> list[list[int]]:
+    """Token ids of each text. Raises ``InvalidParameterError`` without masks, or with too many proposals."""
+    texts = [model.encode_masked(text) for text in body.texts]
+    num_proposals = sum(map(model.num_masks, texts)) * body.top_k
+    if num_proposals > MAX_PROPOSALS:
+        text = f"top_k: {num_proposals} proposals for all masks are above the bound of {MAX_PROPOSALS}"
+        raise InvalidParameterError(text, param="top_k")
+    return texts
 
 
 class Embeddings(Route):

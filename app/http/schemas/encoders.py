@@ -10,6 +10,8 @@ from app.http.schemas.sampling import TokenId
 from app.http.schemas.strict import RecordId, StrictBody
 
 MAX_TEXTS = 256
+# Each holds a sequence: what one request makes us write must be bounded.
+MAX_PROPOSALS = 10_000
 # OpenAI's own bound.
 MAX_INPUTS = 2048
 
@@ -48,7 +50,7 @@ class EmbeddingsBody(StrictBody):
     dimensions: int | None = Field(
         None, ge=1, description="Only the model's own size: no checkpoint says that its vectors may be cut."
     )
-    user: str | None = Field(None, description="Written to the log.")
+    user: str | None = Field(None, description="Has no effect.")
 
     @property
     def inputs(self) -> list[str | list[int]]:

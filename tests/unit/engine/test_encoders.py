@@ -230,3 +230,27 @@ def test_an_int8_encoder_is_close_to_float32(model_folder):
     rounded = embed(prepare(settings, lambda _: None, lambda: None).model, SENTENCES)
     exact = embed(load(model_folder("encoder")), SENTENCES)
     assert torch.nn.functional.cosine_similarity(exact, rounded, dim=-1).min() > 0.98
+
+
+def test_an_int8_encoder_fills_masks(model_folder):
+    settings = load_settings({"FORKLIFT_MODEL": str(model_folder("bert")), "FORKLIFT_QUANTIZATION": "int8"})
+    [rounded] = fill(prepare(settings, lambda _: None, lambda: None).model, TEXTS[:1], top_k=100)
+    [exact] = fill(load(model_folder("bert")), TEXTS[:1], top_k=100)
+    scores = {one["token"]: one["score"] for one in exact}
+    common = [one for one in rounded if one["token"] in scores]
+    assert len(common) > 90
+    assert max(abs(one["score"] - scores[one["token"]]) for one in common) < 5e-3
+
+
+def test_what_is_cancelled_while_another_group_runs_leaves(bert, clock, monkeypatch):
+    short, long = job_at(clock, 2, age_s=1), job_at(clock, 9, age_s=1)
+    forward = EncoderBatcher._forward
+    monkeypatch.setattr(
+        EncoderBatcher, "_forward", lambda self, jobs: long.cancel(RequestError("gone")) or forward(self, jobs)
+    )
+    batcher = batcher_of(bert, clock, max_tokens=10)
+    batcher.add(long)
+    batcher.add(short)
+    batcher.step()
+    assert isinstance(short.next_events(0)[-1], Finished)
+    assert long.next_events(0)[-1].error.message == "gone"
