@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.core.errors import RequestError
+from app.core.errors import InvalidParameterError, RequestError
 from app.core.jobs import FinishReason, Job, PromptScored, TokenLogprob
 from app.engine.drafts import PromptLookup
 from app.engine.logits import RowLogits
@@ -23,6 +23,7 @@ class Sequence:
         self.prompt_logprobs: list[TokenLogprob] = []
         self.end_ids = params.stop_token_ids | (frozenset() if params.ignore_eos else model.eos_ids)
         matcher = model.constraints.matcher(params.constraint) if params.constraint else None
+        self._matcher = matcher
         device = model.checkpoint.device
         logits = RowLogits(params, job.prompt_ids, model.vocab_size, device, self.end_ids, matcher)
         self.sampler = RowSampler(params, logits)
@@ -45,6 +46,9 @@ class Sequence:
 
     def accept(self, token: int, logprob: TokenLogprob | None = None) -> None:
         """Take the sampled ``token``: emit the text it completes, end the job where it must end."""
+        if self._matcher is not None and self._matcher.has_failed:
+            self.fail(InvalidParameterError("the schema or regex is too complex to be followed"))
+            return
         self.job.count_token()
         logprobs = () if logprob is None else (logprob,)
         if token in self.end_ids:

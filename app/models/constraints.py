@@ -84,6 +84,11 @@ class Matcher:
         self._vocab_size = vocab_size
         self._end_ids = end_ids
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the grammar grew beyond llguidance's limits; no mask of it means anything any more."""
+        return self._matcher.is_error()
+
     def accept(self, token: int) -> None:
         """``token`` was chosen; it is one that the last mask allowed."""
         if not self._matcher.is_stopped():

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from app.core.errors import InvalidParameterError, UnsupportedParameterError
-from app.core.jobs import Constraint, Finished, Job, SamplingParams
+from app.core.jobs import Constraint, Failed, Finished, Job, SamplingParams
 from app.engine.fallback import GenerateGenerator
 from tests.unit.engine.driver import generator_of, load, outcome, run
 
@@ -69,6 +69,17 @@ def test_the_fallback_follows_the_constraint_too(model_folder):
 def test_what_cannot_be_followed_is_refused_before_it_starts(model, constraint):
     with pytest.raises(InvalidParameterError):
         model.constraints.check(constraint)
+
+
+@pytest.mark.parametrize("generator", [generator_of, GenerateGenerator])
+def test_a_pattern_that_outgrows_its_limits_fails_its_own_job_only(model_folder, generator):
+    # Passes the check: how large its automaton is shows only while it is followed.
+    bomb = job_of(Constraint("regex", "((a{1000}){1000}){1000}"))
+    other = job_of(DATE)
+    run(generator(load(model_folder("qwen2"))), bomb, other)
+    end = outcome(bomb)[1]
+    assert isinstance(end, Failed) and isinstance(end.error, InvalidParameterError)
+    assert re.fullmatch(DATE.source, outcome(other)[0])
 
 
 def test_what_can_be_followed_passes_the_check(model):
