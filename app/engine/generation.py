@@ -23,7 +23,7 @@ from app.engine.sequence import Sequence
 from app.engine.waiting import WaitingJobs
 from app.models.text_model import TextModel
 
-BUSY_CHUNK_TOKENS = 24
+BUSY_CHUNK_TOKENS = 8
 BUSY_CHUNK_TOKENS_PER_ROW = 8
 
 
@@ -192,8 +192,8 @@ class SlotGenerator:
 def prefill_budget(chunk_tokens: int, num_running: int) -> int:
     """Prompt tokens of one step: the whole chunk while nothing runs, else what the streams can bear.
 
-    A pass over 32 tokens takes about as long as decoding one; with more rows the step itself is
-    longer and hides more (measured on a CPU, docs/performance.md).
+    On a CPU a pass over 16 tokens takes two to three times as long as decoding one; with more rows
+    the step itself is longer and hides more (docs/performance.md).
     """
     return (
         min(chunk_tokens, BUSY_CHUNK_TOKENS + BUSY_CHUNK_TOKENS_PER_ROW * num_running) if num_running else chunk_tokens
