@@ -10,7 +10,8 @@ from flask import request
 from app.core.jobs import Job
 from app.http.backend import EndedPrompt, TextModel, inference_of, loaded_model
 from app.http.generation import Generation
-from app.http.limits import TIMEOUT_HEADER, Deadlines
+from app.http.limits import Deadlines
+from app.http.placing import first_start, placed
 from app.http.planning import Plan, make_plans
 from app.http.request_log import record
 from app.http.schemas.sampling import SamplingOptions
@@ -32,14 +33,9 @@ class Generator:
 
         Raises a ``RequestError``; the place is then free again.
         """
-        deadlines = Deadlines.from_now(self._context.settings, request.headers.get(TIMEOUT_HEADER))
-        place = self._context.admission.enter(deadlines.own_s)
-        try:
+        with placed(self._context) as (place, deadlines):
             model = loaded_model(self._context)
             plans = make_plans(options, encode(model), model, self._context.settings)
-        except BaseException:
-            place.release()
-            raise
         news = threading.Event()
         generation = Generation(
             record().request_id, place, model.name, request.environ, news, model.vocabulary, options.num_choices
@@ -61,13 +57,7 @@ class Generator:
 def make_jobs(plans: list[Plan], deadlines: Deadlines, place: Place, news: threading.Event) -> list[Job]:
     """Jobs of one request. The first that starts moves the place; the others may then wait for it."""
     jobs: list[Job] = []
-
-    def start() -> None:
-        place.start()
-        for job in jobs:
-            if job.timings.started_s is None:
-                job.queue_deadline_s = float("inf")
-
+    start = first_start(place, jobs)
     jobs += [
         Job(
             record().request_id,

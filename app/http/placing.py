@@ -1,4 +1,4 @@
-"""A request's place on the board, for routes with other work than generating from one prompt. HTTP threads."""
+"""A request's place on the board: taken before any work, moved by its first job. HTTP threads."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ def first_start(place: Place, jobs: Sequence[BaseJob]) -> Callable[[], None]:
         has_started = True
         place.start()
         for job in jobs:
-            job.queue_deadline_s = float("inf")
+            if job.timings.started_s is None:
+                job.queue_deadline_s = float("inf")
 
     return start

@@ -23,7 +23,7 @@ class EncoderModel(ServedModel):
     """Tokenizer and limits of one encoder; ``form`` is how its vectors are made."""
 
     def __init__(self, name: str, checkpoint: Checkpoint, max_context_tokens: int):
-        super().__init__(name, checkpoint, min(max_context_tokens, *_limits(checkpoint)))
+        super().__init__(name, checkpoint, min([max_context_tokens, *_limits(checkpoint)]))
         self.form = checkpoint.form or SentenceForm()
         self.num_dimensions = int(checkpoint.model.config.get_text_config().hidden_size)
         self.mask_id: int | None = self.tokenizer.mask_token_id
