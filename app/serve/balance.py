@@ -31,14 +31,20 @@ def is_my_turn(rows: Sequence[Row], slot: int | None) -> bool:
 
 @dataclass(slots=True)
 class Deferral:
-    """How long this worker has left the connections at its door to others."""
+    """How long this worker has left a connection at its door to others.
+
+    ``polling_since_s`` is when it last began to look: a client that is seen only a while after that
+    has just come, and whoever was there before was taken by another worker.
+    """
 
     since_s: float | None = None
     paused_until_s: float = 0.0
+    polling_since_s: float = float("inf")
 
     def defer(self, now_s: float) -> bool:
         """Leave the door for a moment; False when that has gone on for too long."""
-        self.since_s = now_s if self.since_s is None else self.since_s
+        if self.since_s is None or now_s - self.polling_since_s >= STEP_S:
+            self.since_s = now_s
         if now_s - self.since_s >= LIMIT_S:
             return False
         self.paused_until_s = now_s + STEP_S

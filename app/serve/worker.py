@@ -73,6 +73,7 @@ class ForkliftWorker(ThreadWorker):
         has_room = self.nr_conns < self.worker_connections or self._receiver.evict_oldest()
         self.set_accept_enabled(self.alive and has_room and not self._deferral.is_paused(now_s))
         self._saw_client = False
+        self._deferral.polling_since_s = time.monotonic()
         self.wait_for_and_dispatch_events(self._timeout_s(now_s))
         if self._accepting and not self._saw_client:
             self._deferral.end()

@@ -31,14 +31,14 @@ class Faults:
         def make(settings: Any, slot: int, on_state: Callable[[Any, float], None]) -> Any:
             def watched(state: Any, progress: float) -> None:
                 on_state(state, progress)
-                self._on_state(state)
+                self._on_state(state, progress)
 
             return make_inference(settings, slot, watched)
 
         return make
 
-    def _on_state(self, state: str) -> None:
-        if state == "loading" and self._take("hang"):
+    def _on_state(self, state: str, progress: float) -> None:
+        if state == "loading" and progress > 0 and self._take("hang"):
             time.sleep(FOREVER_S)
         if state == "ready":
             self._wrap_decode()

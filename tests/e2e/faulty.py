@@ -19,6 +19,8 @@ class FaultyForklift(Forklift):
 
     def __init__(self, folder: Path, environ: dict[str, str]):
         self._fault = folder / "fault"
+        if "FAULT_AT_START" in environ:
+            self.order(environ["FAULT_AT_START"])
         super().__init__(folder, {"FAULT_FILE": str(self._fault)} | environ)
 
     def order(self, word: str) -> None:

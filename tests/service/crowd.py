@@ -12,11 +12,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer and how long it took; ``seconds`` counts from before the connection was made."""
+    """One answer and how long it took.
+
+    ``seconds`` counts from ``sent_s`` (``time.monotonic()``), just before the connection was made.
+    """
 
     status: int
     headers: dict[str, str]
     body: bytes
+    sent_s: float
     seconds: float
 
     def json(self) -> Any:
@@ -76,4 +80,4 @@ async def send(port: int, request: bytes) -> Answer:
     head, _, body = data.partition(b"\r\n\r\n")
     status, *lines = head.decode().split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-    return Answer(int(status.split()[1]), headers, body, time.monotonic() - started_s)
+    return Answer(int(status.split()[1]), headers, body, started_s, time.monotonic() - started_s)

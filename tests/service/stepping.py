@@ -27,6 +27,7 @@ class SteppingInference:
 
     def __init__(self, settings: Settings, slot: int, on_state: Callable[[Any, float], None]):
         self.model = ScriptedModel(context_tokens=int(os.environ.get("STEP_CONTEXT_TOKENS", "4096")))
+        self.kv_memory = None
         self._num_lanes = settings.max_batch_size
         self._slot = slot
         self._on_state = on_state

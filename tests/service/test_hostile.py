@@ -36,6 +36,14 @@ BAD_BODIES = [
     b"[" * NESTED + b"]" * NESTED,
     b'{"a":' * NESTED + b"1" + b"}" * NESTED,
 ]
+BAD_COMPLETIONS = [
+    b'{"prompt": "p", "n": 1000000000}',
+    b'{"prompt": "p", "best_of": 1000000000}',
+    b'{"prompt": "p", "max_tokens": 1000000000000}',
+    b'{"prompt": "p", "max_tokens": 0}',
+    b'{"prompt": ' + json.dumps(["p"] * 1000).encode() + b"}",
+    b'{"prompt": "p", "logit_bias": {"a": 1e999}}',
+]
 LEGAL_TEXT = "nul \x00, line separators \u2028\u2029, a pair \U0001f600, right to left \u202e"
 
 
@@ -56,12 +64,12 @@ def memory_bytes(server) -> int:
 def test_bad_input_is_refused_without_memory_or_the_engine(server):
     send_all(server.port, [completion(1, headers=KEY)] * 20, [0.01] * 20)
     started, before_bytes = server.jobs("started"), memory_bytes(server)
-    answers = send_all(
-        server.port, [post("/complete", body, KEY) for body in BAD_BODIES * 3], [0.005] * 3 * len(BAD_BODIES)
-    )
-    wrong = [body[:60] for body, answer in zip(BAD_BODIES * 3, answers, strict=True) if answer.status != 400]
+    requests = [post("/complete", body, KEY) for body in BAD_BODIES]
+    requests += [post("/v1/completions", body, KEY) for body in BAD_COMPLETIONS]
+    answers = send_all(server.port, requests * 3, [0.005] * 3 * len(requests))
+    wrong = [request[-60:] for request, answer in zip(requests * 3, answers, strict=True) if answer.status != 400]
     assert wrong == []
-    assert all(answer.json()["error"]["code"] and answer.json()["request_id"] for answer in answers)
+    assert all(answer.json()["error"]["code"] and answer.headers["x-request-id"] for answer in answers)
     for _ in range(3):
         assert status_of_huge_body(server, f"Content-Length: {HUGE_BYTES}", b"x" * 65536) == 413
         assert status_of_huge_body(server, "Transfer-Encoding: chunked", b"10000\r\n" + b"x" * 65536 + b"\r\n") == 413

@@ -72,6 +72,15 @@ def test_deferring_pauses_and_ends_after_its_limit():
     assert deferral.defer(20.0)
 
 
+def test_a_client_that_came_after_the_last_look_has_not_been_deferred_yet():
+    deferral = Deferral()
+    for now_s in range(10):
+        deferral.polling_since_s = now_s - 0.9
+        assert deferral.defer(float(now_s))
+    deferral.polling_since_s = 9.5
+    assert not deferral.defer(9.5)
+
+
 def test_deadlines_expire_in_order_of_arrival():
     queue: DeadlineQueue[str] = DeadlineQueue(5.0)
     assert queue.next_s() == float("inf")
