@@ -44,7 +44,10 @@ def test_batched_greedy_output_with_random_joins_equals_generate(model_folder, m
     for job, prompt in zip(jobs, prompts, strict=True):
         expected = greedy_reference(model, prompt, job.params.max_new_tokens, eos_token_id=None)
         assert log.of(job) == expected
-    assert sum(job.usage.cached_tokens for job in jobs) > 0
+    again = greedy_job(prompts[-1], NUM_NEW)
+    run(generator, again)
+    assert log.of(again) == greedy_reference(model, prompts[-1], NUM_NEW, eos_token_id=None)
+    assert again.usage.cached_tokens == len(prompts[-1]) - 1
 
 
 @pytest.mark.parametrize("reuse_prefix", [True, False])
