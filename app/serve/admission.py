@@ -114,10 +114,8 @@ class Admission:
         """
         with self._board.locked() as rows:
             row = self._own_row(rows)
-            num_lanes = self._max_batch_size * sum(other.is_ready for other in rows)
-            num_places_taken = sum(other.num_running + other.num_waiting for other in rows)
-            wait_s = expected_wait_s(num_places_taken, num_lanes, mean_service_s(rows))
-            if num_places_taken >= num_lanes + self._max_queue:
+            wait_s = expected_wait_s(num_places_taken(rows), self._num_lanes(rows), mean_service_s(rows))
+            if self.is_full(rows):
                 raise OverloadedError("the server is overloaded", retry_after_s=max(1, math.ceil(wait_s)))
             if limit_s is not None and limit_s < wait_s:
                 raise OverloadedError(
@@ -125,6 +123,13 @@ class Admission:
                 )
             self._drop_carried()
             return Place(self._board, row)
+
+    def is_full(self, rows: Sequence[Row]) -> bool:
+        """Whether one more request would be refused, whichever worker accepts it."""
+        return num_places_taken(rows) >= self._num_lanes(rows) + self._max_queue
+
+    def _num_lanes(self, rows: Sequence[Row]) -> int:
+        return self._max_batch_size * sum(row.is_ready for row in rows)
 
     @contextmanager
     def carrying(self, hold: Hold) -> Iterator[None]:
@@ -148,6 +153,11 @@ class Admission:
         hold: Hold | None = getattr(self._carried, "hold", None)
         if hold is not None:
             hold.drop_locked()
+
+
+def num_places_taken(rows: Sequence[Row]) -> int:
+    """Requests that run or wait, over all workers."""
+    return sum(row.num_running + row.num_waiting for row in rows)
 
 
 def mean_service_s(rows: Sequence[Row]) -> float:

@@ -94,11 +94,16 @@ class ForkliftWorker(ThreadWorker):
         """Accept one connection if no other worker is better placed to serve it."""
         self._saw_client = True
         with self._context.board.locked() as rows:
-            if not is_my_turn(rows, self._context.slot) and self._deferral.defer(time.monotonic()):
+            if not self._should_accept(rows) and self._deferral.defer(time.monotonic()):
                 return
             incoming = self._accept_now(listener, rows)
         if incoming is not None:
             self._receiver.add(incoming)
+
+    def _should_accept(self, rows: list[Row]) -> bool:
+        """Where every place is taken, whoever is first may refuse."""
+        is_refusing = self._context.slot is not None and rows[self._context.slot].is_ready
+        return is_my_turn(rows, self._context.slot) or (is_refusing and self._context.admission.is_full(rows))
 
     def _accept_now(self, listener: Any, rows: list[Row]) -> Incoming | None:
         if self.cfg.is_ssl:
