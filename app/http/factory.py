@@ -6,9 +6,10 @@ import time
 
 from flask import Flask
 
-from app.http import auth, request_log
+from app.http import auth, pages, request_log
 from app.http.generator import Generator
 from app.http.resources.capabilities import Capabilities
+from app.http.resources.docs import Docs, OpenApi
 from app.http.resources.encoders import Embeddings, FillMask
 from app.http.resources.infill import Infill
 from app.http.resources.legacy import Root
@@ -40,6 +41,8 @@ ROUTES: dict[str, type[Route]] = {
     "/readyz": Readyz,
     "/metrics": MetricsPage,
 }
+# What describes the routes above.
+DESCRIPTIONS: dict[str, type[Route]] = {"/openapi.json": OpenApi, "/docs": Docs}
 
 
 def create_app(context: WorkerContext | None = None, *, ping_interval_s: float = PING_INTERVAL_S) -> Flask:
@@ -52,9 +55,10 @@ def create_app(context: WorkerContext | None = None, *, ping_interval_s: float =
     app.url_map.merge_slashes = False
     request_log.init_app(app, context)
     auth.init_app(app, settings.api_keys)
+    pages.init_app(app)
     api = JsonApi(app)
     service = Service(context, Generator(context), ping_interval_s, created_s=int(time.time()))
-    for url, route in ROUTES.items():
+    for url, route in (ROUTES | DESCRIPTIONS).items():
         api.add_resource(route, url, resource_class_kwargs={"service": service})
     return app
 

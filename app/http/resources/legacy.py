@@ -11,6 +11,7 @@ from app.core.errors import BadRequestError, InvalidParameterError
 from app.http.answers import PromptShape, TextShape
 from app.http.body import JSON_TYPE, read_form_field, read_object, read_raw, require_type
 from app.http.errors import json_response, use_prompt_form
+from app.http.pages import page_response, prefers_page
 from app.http.resources.encoders import fill_mask
 from app.http.resources.generating import GeneratingRoute
 from app.http.schemas.encoders import FillMaskBody
@@ -31,6 +32,8 @@ ROUTES = [
     "/livez",
     "/readyz",
     "/metrics",
+    "/openapi.json",
+    "/docs",
 ]
 
 
@@ -38,6 +41,8 @@ class Root(GeneratingRoute):
     """Code completion with ``data``, chat with ``prompt``, masks filled in a plain text."""
 
     def get(self) -> Response:
+        if prefers_page():
+            return page_response("/")
         return json_response({"name": "forklift", "version": __version__, "routes": ROUTES})
 
     def put(self) -> Response:

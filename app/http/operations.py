@@ -1,0 +1,162 @@
+"""What each route takes and gives: the table behind the OpenAPI description. Pure data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.http.schemas import answers, openai_answers
+from app.http.schemas.chat import ChatCompletionsBody
+from app.http.schemas.completions import CompletionsBody
+from app.http.schemas.encoders import EmbeddingsBody, FillMaskBody
+from app.http.schemas.infill import InfillBody
+from app.http.schemas.native import ChatBody, CompleteBody
+from app.http.schemas.tokens import DetokenizeBody, TokenizeBody
+
+JSON = "application/json"
+EVENTS = "text/event-stream"
+# The bare text that native streams send to callers who ask for it.
+BARE_TEXT = ("text/plain", "application/octet-stream")
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+
+READS_BODY = (400, 408, 413, 415)
+WORKS = (*READS_BODY, 404, 503, 504)
+
+
+@dataclass(frozen=True)
+class Form:
+    """An HTML form with one field."""
+
+    field: str
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One method of one route.
+
+    ``bodies`` and ``answers`` map media types to Python types (None: no schema, only text);
+    ``statuses`` are the errors beyond 401 and 500, which every route can give.
+    """
+
+    summary: str
+    tag: str
+    answers: Mapping[str, Any]
+    bodies: Mapping[str, Any] = field(default_factory=dict)
+    statuses: tuple[int, ...] = ()
+    example: Mapping[str, Any] = field(default_factory=dict)
+    text: str = ""
+
+    @property
+    def takes_place(self) -> bool:
+        """Whether a request waits in the queue, so that ``X-Request-Timeout-S`` means something."""
+        return 504 in self.statuses
+
+
+def _posting(summary: str, tag: str, body: Any, answer: Any, example: dict[str, Any], **more: Any) -> Operation:
+    streams = more.pop("streams", ())
+    found = {JSON: answer, **dict.fromkeys(streams)}
+    return Operation(summary, tag, found, {JSON: body}, WORKS, {JSON: example}, **more)
+
+
+NATIVE_STREAMS = (EVENTS, *BARE_TEXT)
+STREAM_TEXT = "With `stream`: events `data: {json}`, at the end `data: [DONE]`; a failure is an event with `error`."
+CONVERSATION = {"messages": [{"role": "user", "content": "What does os.getcwd do?"}], "max_tokens": 32}
+ROOT_TEXT = (
+    "The requests of older services: `data` is continued, `prompt` is answered, masks in a plain text are filled."
+)
+
+OPERATIONS: dict[tuple[str, str], Operation] = {
+    ("/", "get"): Operation(
+        "Playground for browsers, a pointer for others", "pages", {JSON: answers.Pointer, "text/html": None}
+    ),
+    ("/", "post"): Operation(
+        "Continue, chat or fill masks",
+        "older forms",
+        {JSON: str | answers.PromptAnswer | answers.Proposals, **dict.fromkeys(NATIVE_STREAMS)},
+        {JSON: CompleteBody | ChatBody, "text/plain": None},
+        WORKS,
+        {JSON: {"data": "#print hello world function"}, "text/plain": "The capital of France is [MASK]."},
+        ROOT_TEXT,
+    ),
+    ("/", "put"): Operation(
+        "Continue a form field",
+        "older forms",
+        {JSON: str},
+        dict.fromkeys(FORMS, Form("data")),
+        WORKS,
+        {FORMS[0]: {"data": "#print hello world function"}},
+    ),
+    ("/complete", "post"): _posting(
+        "Continue a text",
+        "native",
+        CompleteBody,
+        answers.Completion,
+        {"prompt": "def add(a, b):", "max_new_tokens": 16},
+        streams=NATIVE_STREAMS,
+        text=STREAM_TEXT,
+    ),
+    ("/chat", "post"): _posting(
+        "Answer a conversation",
+        "native",
+        ChatBody,
+        answers.ChatAnswer,
+        {"prompt": "What does os.getcwd do?", "history": []},
+        streams=NATIVE_STREAMS,
+        text=STREAM_TEXT,
+    ),
+    ("/infill", "post"): _posting(
+        "Fill holes in a text",
+        "native",
+        InfillBody,
+        answers.InfillAnswer,
+        {"prefix": "def add(a, b):\n    ", "suffix": "\n\nprint(add(1, 2))\n"},
+        streams=NATIVE_STREAMS,
+        text="A single hole can be streamed.",
+    ),
+    ("/fill-mask", "post"): _posting(
+        "Propose tokens for masks",
+        "native",
+        FillMaskBody,
+        answers.Proposals,
+        {"text": "The capital of France is [MASK].", "top_k": 3},
+        text="As transformers' pipeline answers: a list; for several masks, or several texts, a list of those.",
+    ),
+    ("/tokenize", "post"): _posting(
+        "Text to tokens", "native", TokenizeBody, answers.Tokens, {"text": "def add(a, b):"}
+    ),
+    ("/detokenize", "post"): _posting(
+        "Tokens to text", "native", DetokenizeBody, answers.Text, {"tokens": [10, 11, 12]}
+    ),
+    ("/v1/completions", "post"): _posting(
+        "Continue texts, fill a hole before a suffix, score prompts",
+        "OpenAI",
+        CompletionsBody,
+        openai_answers.TextCompletion,
+        {"prompt": "def add(a, b):", "max_tokens": 16, "temperature": 0},
+        streams=(EVENTS,),
+    ),
+    ("/v1/chat/completions", "post"): _posting(
+        "Answer a conversation",
+        "OpenAI",
+        ChatCompletionsBody,
+        openai_answers.ChatCompletion,
+        CONVERSATION,
+        streams=(EVENTS,),
+    ),
+    ("/v1/embeddings", "post"): _posting(
+        "Texts to vectors", "OpenAI", EmbeddingsBody, openai_answers.EmbeddingList, {"input": "some text"}
+    ),
+    ("/v1/models", "get"): Operation("The served models", "OpenAI", {JSON: openai_answers.ModelList}),
+    ("/v1/models/{name}", "get"): Operation(
+        "One model by name", "OpenAI", {JSON: openai_answers.ModelEntry}, statuses=(404,)
+    ),
+    ("/v1/capabilities", "get"): Operation(
+        "What the models can do, within which bounds", "server", {JSON: answers.CapabilitiesList}, statuses=(503,)
+    ),
+    ("/livez", "get"): Operation("200 while the process answers", "server", {JSON: answers.Alive}),
+    ("/readyz", "get"): Operation("200 when this server can take work", "server", {JSON: answers.Readiness}),
+    ("/metrics", "get"): Operation("Prometheus' text format", "server", {"text/plain": None}),
+    ("/openapi.json", "get"): Operation("This description", "pages", {JSON: dict[str, Any]}),
+    ("/docs", "get"): Operation("This description for people", "pages", {"text/html": None}),
+}

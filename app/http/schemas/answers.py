@@ -1,0 +1,247 @@
+"""What the routes answer, for the OpenAPI description. Tests hold real answers against it.
+
+Types only: the answers themselves are plain dictionaries, made where the work is done.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+FinishReason = Literal["stop", "length"]
+Recorded = str | int
+
+
+class ErrorDetail(TypedDict):
+    """What went wrong, in OpenAI's form."""
+
+    message: str
+    type: str
+    param: Annotated[str | None, Field(description="The field at fault.")]
+    code: Annotated[str, Field(description="Stable; what programs should look at.")]
+
+
+class Error(TypedDict):
+    """The envelope of every failure."""
+
+    error: ErrorDetail
+    request_id: str
+
+
+class PromptAnswer(TypedDict):
+    """What `/` answers to a prompt, failures included."""
+
+    response: str
+    status: int
+    time: Annotated[str, Field(description="Local time, YYYY-MM-DD HH:MM:SS.")]
+
+
+class CachedTokens(TypedDict):
+    """Prompt tokens whose KV entries were still there."""
+
+    cached_tokens: int
+
+
+class Usage(TypedDict):
+    """Token counts."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: CachedTokens
+
+
+class Timings(TypedDict):
+    """Milliseconds since the request was taken in."""
+
+    queue_ms: float
+    ttft_ms: Annotated[float, Field(description="Until the first token.")]
+    total_ms: float
+
+
+class Token(TypedDict):
+    """A token and its log-probability; `bytes:\\xe2` stands for one that is no whole character."""
+
+    id: int
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class ScoredToken(Token):
+    """A token of the completion, with the best ones in its place."""
+
+    top_logprobs: list[Token]
+
+
+class Details(TypedDict):
+    """What every native answer tells beside its text."""
+
+    finish_reason: FinishReason
+    usage: Usage
+    timings: Timings
+    model: str
+    request_id: str
+    recordid: NotRequired[Recorded]
+
+
+class CompletionChoice(TypedDict):
+    """One of several completions."""
+
+    index: int
+    completion: str
+    finish_reason: FinishReason
+    logprobs: NotRequired[list[ScoredToken]]
+
+
+class Completion(Details):
+    """A continued text; of several, the first one."""
+
+    completion: str
+    logprobs: NotRequired[list[ScoredToken]]
+    choices: NotRequired[list[CompletionChoice]]
+
+
+class ChatChoice(TypedDict):
+    """One of several answers."""
+
+    index: int
+    response: str
+    finish_reason: FinishReason
+    logprobs: NotRequired[list[ScoredToken]]
+
+
+class ChatAnswer(Details, PromptAnswer):
+    """An answered conversation."""
+
+    history: Annotated[list[list[str]], Field(description="Rounds of question and answer, this one included.")]
+    logprobs: NotRequired[list[ScoredToken]]
+    choices: NotRequired[list[ChatChoice]]
+
+
+class InfillAnswer(Details):
+    """Filled holes."""
+
+    infills: list[str]
+    text: Annotated[str, Field(description="All parts with their holes filled.")]
+    finish_reasons: list[FinishReason]
+
+
+class Proposal(TypedDict):
+    """A token for a mask."""
+
+    score: float
+    token: int
+    token_str: str
+    sequence: str
+
+
+Proposals = list[Proposal] | list[list[Proposal]] | list[list[list[Proposal]]]
+
+
+class Tokens(TypedDict):
+    """A text cut into tokens."""
+
+    tokens: list[int]
+    token_strings: list[str]
+    count: int
+    max_context: int
+
+
+class Text(TypedDict):
+    """The text of tokens."""
+
+    text: str
+
+
+class Alive(TypedDict):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+State = Literal["loading", "ready", "draining", "failed"]
+
+
+class KvCache(TypedDict):
+    """Memory of the KV cache."""
+
+    bytes_per_token: int
+    max_bytes: int
+
+
+class Slot(TypedDict):
+    """One worker slot."""
+
+    slot: int
+    pid: int | None
+    gpus: list[str]
+    state: State
+    num_running: int
+    num_waiting: int
+
+
+class Readiness(TypedDict):
+    """Whether this server can take work."""
+
+    state: State
+    progress: float
+    kv_cache: KvCache | None
+    slots: list[Slot]
+
+
+class Parameter(TypedDict):
+    """Types and bounds of a field."""
+
+    type: list[str]
+    required: bool
+    description: NotRequired[str]
+    minimum: NotRequired[float]
+    maximum: NotRequired[float]
+    exclusiveMinimum: NotRequired[float]
+    exclusiveMaximum: NotRequired[float]
+    minLength: NotRequired[int]
+    maxLength: NotRequired[int]
+    maxItems: NotRequired[int]
+    enum: NotRequired[list[Any]]
+
+
+class Memory(TypedDict):
+    """Measured memory of the worker that answers."""
+
+    process_rss_bytes: int
+
+
+class ModelCapabilities(TypedDict):
+    """What a model can do, within which bounds."""
+
+    id: str
+    object: Literal["model.capabilities"]
+    task: Literal["generate", "fill-mask", "embeddings"]
+    context_tokens: int
+    vocab_size: int
+    dtype: str
+    quantization: str
+    engine: Literal["slots", "generate", "encoder"]
+    supports: dict[str, bool]
+    limits: dict[str, float]
+    kv_cache: KvCache | None
+    memory: Memory
+    routes: dict[str, dict[str, Parameter]]
+
+
+class CapabilitiesList(TypedDict):
+    """The served models."""
+
+    object: Literal["list"]
+    data: list[ModelCapabilities]
+
+
+class Pointer(TypedDict):
+    """Where to go on."""
+
+    name: str
+    version: str
+    routes: list[str]
