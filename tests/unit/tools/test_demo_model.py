@@ -1,0 +1,149 @@
+"""The pure parts of the demo model's tools, and the committed tokenizer; nothing is trained here."""
+
+import ast
+import random
+import unicodedata
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from tools.demo_model import code, corpus, held_out, infill, packing, questions, samples
+from tools.demo_model.paths import MODEL_FOLDER
+
+SOURCE = '''import os
+
+# Joins things.
+@cache
+def join(a, b):
+    """Join two paths, e.g. a and b.  They may be empty.
+
+    More words.
+    """
+    c = a + b
+    return c
+
+
+class Thing:
+    def size(self): return 1
+'''
+
+
+def definition(name: str) -> tuple[ast.AST, str]:
+    return next((node, text) for node, text in code.definitions(SOURCE) if node.name == name)
+
+
+def test_the_first_sentence_skips_abbreviations_and_joins_lines():
+    docstring = "Join two\n    paths, e.g. a and b.  They may.\n\nMore."
+    assert code.first_sentence(docstring) == "Join two paths, e.g. a and b."
+
+
+def test_a_docstring_without_a_full_stop_has_no_first_sentence():
+    assert code.first_sentence("join(a, b) -> c") == ""
+
+
+def test_chunks_keep_every_statement_and_cut_before_its_comment():
+    pieces = code.chunks(SOURCE, max_chars=20)
+    assert [piece.splitlines()[0] for piece in pieces] == ["import os", "# Joins things.", "class Thing:"]
+    assert all(code.parse(piece) for piece in pieces)
+
+
+def test_a_comment_above_takes_the_place_of_the_docstring():
+    node, source = definition("join")
+    expected = "# Join two paths, e.g. a and b.\ndef join(a, b):\n    c = a + b\n    return c\n"
+    assert code.comment_above(node, source) == expected
+
+
+def test_a_definition_without_docstring_is_announced_by_its_name_in_words():
+    assert code.spoken_name("_splitExt_drive") == "split ext drive"
+
+
+def test_a_function_start_ends_after_the_docstring():
+    start = code.function_start(*definition("join"))
+    assert start.prompt.endswith('    """\n')
+    assert start.rest == "    c = a + b\n    return c\n"
+
+
+def test_a_one_line_function_has_no_start():
+    assert code.function_start(*definition("size")) is None
+
+
+@given(st.integers())
+def test_a_random_hole_puts_together_to_the_original(seed):
+    hole = infill.random_hole(SOURCE, random.Random(seed))
+    assert hole.prefix + hole.middle + hole.suffix == SOURCE
+
+
+def test_a_line_hole_may_leave_the_indentation_in_the_prefix():
+    line = SOURCE.splitlines().index("    return c")
+    assert infill.line_hole(SOURCE, line, keep_indent=True).middle == "return c"
+    assert infill.line_hole(SOURCE, line, keep_indent=False).middle == "    return c"
+
+
+def test_a_window_keeps_whole_lines_next_to_the_hole():
+    hole = infill.windowed(infill.Hole("aaa\nbbb\nc", "d\neee\nfff", "x"), prefix_chars=6, suffix_chars=4)
+    assert hole == infill.Hole("bbb\nc"[0:5], "d\n", "x")
+
+
+@given(st.integers())
+def test_a_cut_sample_is_the_same_text(seed):
+    parts = samples.plain_sample(SOURCE, random.Random(seed))
+    assert "".join(part.text for part in parts) == SOURCE
+
+
+def test_only_what_the_assistant_says_is_learned():
+    sample = samples.chat_sample(questions.exchange("What does x do?", "It works."))
+    assert [part.text for part in sample if part.learned] == ["It works.<|im_end|>"]
+
+
+def test_rows_hold_whole_samples_and_never_learn_their_first_token():
+    packer = packing.RowPacker(4)
+    packer.add_round([packing.TokenizedSample(ids, [1] * len(ids)) for ids in ([5, 6, 7], [8, 9], [4])])
+    rows = packer.arrays()
+    np.testing.assert_array_equal(rows["tokens"], [[5, 6, 7, 4], [8, 9, 0, 0]])
+    np.testing.assert_array_equal(rows["learned"], [[0, 1, 1, 0], [0, 1, 0, 0]])
+    np.testing.assert_array_equal(rows["segments"], [[1, 1, 1, 2], [1, 1, 0, 0]])
+
+
+def test_a_completion_is_cut_after_its_last_whole_line():
+    assert held_out.whole_lines("a\nb\nc") == "a\nb\n"
+    assert held_out.whole_lines("a") == ""
+
+
+@pytest.mark.parametrize("name", ["test/test_os.py", "idlelib/idle_test/htest.py", "unittest/test/dummy.py"])
+def test_test_packages_are_held_out(name):
+    assert corpus.is_held_out(corpus.Path(name))
+
+
+def test_questions_take_their_answer_from_the_docstring():
+    answers = {pair.name: pair.answer for pair in questions.pairs()}
+    assert answers["textwrap.dedent"] == "Remove any common leading whitespace from every line in `text`."
+    assert answers["len"] == "Return the number of items in a container."
+
+
+@given(st.text())
+def test_the_tokenizer_round_trips_any_normalized_text(text):
+    text = unicodedata.normalize("NFC", text)
+    tokenizer = loaded_tokenizer()
+    assert tokenizer.decode(tokenizer(text).input_ids) == text
+
+
+def test_the_chat_template_starts_the_answer_only_when_asked():
+    messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
+    text = "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nu<|im_end|>\n"
+    rendered = [
+        loaded_tokenizer().apply_chat_template(messages, tokenize=False, add_generation_prompt=wanted)
+        for wanted in (False, True)
+    ]
+    assert rendered == [text, text + "<|im_start|>assistant\n"]
+
+
+_TOKENIZERS = []
+
+
+def loaded_tokenizer():
+    if not _TOKENIZERS:
+        _TOKENIZERS.append(AutoTokenizer.from_pretrained(MODEL_FOLDER))
+    return _TOKENIZERS[0]
