@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tests.service.conftest import wait_for
-from tests.service.crowd import completion, post
+from tests.service.crowd import completion, post, send_all
 
 pytestmark = pytest.mark.chaos
 
@@ -55,7 +55,7 @@ def good_request(dice: random.Random) -> bytes:
 
 
 def client(port: int, seed: int, num_requests: int) -> Counter[str]:
-    """Sends requests one after another; counts first digits of statuses and what was abandoned."""
+    """Sends requests one after another; counts statuses, "" for none, and what was abandoned."""
     dice = random.Random(seed)
     seen: Counter[str] = Counter()
     for _ in range(num_requests):
@@ -66,7 +66,7 @@ def client(port: int, seed: int, num_requests: int) -> Counter[str]:
                 seen["abandoned"] += 1
             else:
                 connection.sendall(request)
-                seen[read_status(connection)[:1] or "cut"] += 1
+                seen[read_status(connection)] += 1
     return seen
 
 
@@ -98,7 +98,7 @@ def footprint(server) -> dict[str, int]:
     """What the one worker holds when nobody is served."""
     wait_for(lambda: server.rows()[0]["num_running"] + server.rows()[0]["num_waiting"] == 0, "quiet")
     pid = server.rows()[0]["pid"]
-    wait_for(lambda: num_sockets(pid) <= 2, "all connections to be closed")
+    wait_for(lambda: num_sockets(pid) <= 1, "all connections to be closed")
     process = psutil.Process(pid)
     return {"fds": process.num_fds(), "threads": process.num_threads(), "rss_bytes": process.memory_info().rss}
 
@@ -113,14 +113,17 @@ def num_sockets(pid: int) -> int:
 
 def test_ten_thousand_requests_leave_nothing_behind(start_forklift, model_folder):
     server = start_forklift(model=model_folder("gpt2"), body_timeout_s=2)
+    # Threads are made when they are first needed; this needs them all.
+    send_all(server.port, [completion(100)] * 60)
     abuse(server.port, 1000, NUM_WARM_UP)
     pid, before = server.rows()[0]["pid"], footprint(server)
     seen = abuse(server.port, 2000, NUM_REQUESTS)
     after = footprint(server)
-    print(f"{dict(seen)}; before {before}, after {after}")
+    print(f"{dict(sorted(seen.items()))}; before {before}, after {after}")
     assert server.post("/complete", json={"prompt": "def f(", "max_new_tokens": 4}).status_code == 200
     assert server.rows()[0]["pid"] == pid
-    assert seen["5"] == 0
+    # Jobs of clients that left hold their places for a moment, so the queue may be full.
+    assert {status for status in seen if status.startswith("5")} <= {"503"}
     assert "Traceback" not in server.log()
     for name, value in before.items():
         assert after[name] <= value * (1 + TOLERANCE), f"{name} grew: {before} {after}"
