@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from app import __version__
 from app.core.errors import RequestError
 from app.http.limits import TIMEOUT_HEADER
-from app.http.operations import JSON, OPERATIONS, Form, Operation
+from app.http.operations import EVENTS, JSON, OPERATIONS, Form, Operation
 from app.http.request_log import PROBES
 from app.http.schemas.answers import Error, PromptAnswer, Readiness
 
@@ -125,9 +125,7 @@ def _request_content(path: str, method: str, kind: str, operation: Operation, sc
 
 
 def _responses(path: str, method: str, operation: Operation, schemas: dict[Key, Schema]) -> Schema:
-    content = {
-        kind: {"schema": schemas.get((path, method, "answer", kind), {"type": "string"})} for kind in operation.answers
-    }
+    content = {kind: _answer_content(schemas.get((path, method, "answer", kind)), kind) for kind in operation.answers}
     shown: Schema = {"200": {"description": operation.summary, "headers": _headers(200), "content": content}}
     for status in sorted({*operation.statuses, *ALWAYS}):
         # The probes ask for no key.
@@ -141,6 +139,11 @@ def _responses(path: str, method: str, operation: Operation, schemas: dict[Key, 
         schema = {"$ref": REF.format(model=Readiness.__name__)}
         shown["503"] = {"description": "Not now.", "headers": _headers(200), "content": {JSON: {"schema": schema}}}
     return shown
+
+
+def _answer_content(schema: Schema | None, kind: str) -> Schema:
+    """OpenAPI 3.1 has no schema for the events of a stream; other media without one are text."""
+    return {} if kind == EVENTS else {"schema": schema or {"type": "string"}}
 
 
 def _page_for_a_key() -> Schema:

@@ -67,26 +67,6 @@ ROOT_TEXT = (
 )
 
 OPERATIONS: dict[tuple[str, str], Operation] = {
-    ("/", "get"): Operation(
-        "Playground for browsers, a pointer for others", "pages", {JSON: answers.Pointer, "text/html": None}
-    ),
-    ("/", "post"): Operation(
-        "Continue, chat or fill masks",
-        "older forms",
-        {JSON: str | answers.PromptAnswer | answers.Proposals, **dict.fromkeys(NATIVE_STREAMS)},
-        {JSON: CompleteBody | ChatBody, "text/plain": None},
-        WORKS,
-        {JSON: {"data": "#print hello world function"}, "text/plain": "The capital of France is [MASK]."},
-        ROOT_TEXT,
-    ),
-    ("/", "put"): Operation(
-        "Continue a form field",
-        "older forms",
-        {JSON: str},
-        dict.fromkeys(FORMS, Form("data")),
-        WORKS,
-        {FORMS[0]: {"data": "#print hello world function"}},
-    ),
     ("/complete", "post"): _posting(
         "Continue a text",
         "native",
@@ -157,6 +137,26 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("/livez", "get"): Operation("200 while the process answers", "server", {JSON: answers.Alive}),
     ("/readyz", "get"): Operation("200 when this server can take work", "server", {JSON: answers.Readiness}),
     ("/metrics", "get"): Operation("Prometheus' text format", "server", {"text/plain": None}),
+    ("/", "post"): Operation(
+        "Continue, chat or fill masks",
+        "older forms",
+        {JSON: str | answers.PromptAnswer | answers.Proposals, **dict.fromkeys(NATIVE_STREAMS)},
+        {JSON: CompleteBody | ChatBody, "text/plain": None},
+        WORKS,
+        {JSON: {"data": "#print hello world function"}, "text/plain": "The capital of France is [MASK]."},
+        ROOT_TEXT,
+    ),
+    ("/", "put"): Operation(
+        "Continue a form field",
+        "older forms",
+        {JSON: str},
+        dict.fromkeys(FORMS, Form("data")),
+        WORKS,
+        {FORMS[0]: {"data": "#print hello world function"}},
+    ),
+    ("/", "get"): Operation(
+        "Playground for browsers, a pointer for others", "pages", {JSON: answers.Pointer, "text/html": None}
+    ),
     ("/openapi.json", "get"): Operation("This description", "pages", {JSON: dict[str, Any]}),
     ("/docs", "get"): Operation("This description for people", "pages", {"text/html": None}),
 }

@@ -1,0 +1,195 @@
+"""The playground in a real browser: what a user clicks is what the server is asked."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+
+import pytest
+
+from app.core.errors import OverloadedError
+from app.http.factory import create_app
+from app.http.operations import OPERATIONS
+from tests.contract.describing import RoomyModel
+from tests.contract.doubles import World
+from tests.contract.loopback import serving
+from tests.contract.real import RealWorld
+
+MARKUP = "<img src=x onerror='document.title=1'>"
+
+
+@pytest.fixture
+def tab(open_tab):
+    tab = open_tab()
+    tab.page.wait_for_selector("#tabs button")
+    return tab
+
+
+def choose(tab, title):
+    tab.page.get_by_role("tab", name=title).click()
+
+
+def run(tab):
+    tab.page.click("#run")
+    tab.page.locator("#timings", has_text="ended by").wait_for()
+
+
+def output(tab):
+    return tab.page.inner_text("#output")
+
+
+def test_a_completion_is_streamed_behind_its_prompt(tab, world):
+    tab.page.fill("#prompt", "def f(")
+    tab.page.fill("#parameter-temperature", "0.5")
+    run(tab)
+    assert output(tab) == "def f(Hello,\nworld"
+    assert tab.page.inner_text("#output .made") == "Hello,\nworld"
+    assert re.match(r"queue [\d.]+ ms · first token [\d.]+ ms · total", tab.page.inner_text("#timings"))
+    assert world.inference.jobs[0].params.temperature == 0.5
+    tab.assert_clean()
+
+
+def test_what_the_model_writes_is_never_markup(tab, world):
+    world.inference.script = [MARKUP]
+    for title in ("Complete", "Chat", "Infill"):
+        choose(tab, title)
+        run(tab)
+        assert MARKUP in tab.page.inner_text("main")
+    assert tab.page.query_selector("main img") is None
+    tab.assert_clean()
+
+
+def test_probabilities_colour_the_tokens_and_show_their_rivals(tab, world):
+    world.inference.script = list("Hi")
+    tab.page.check("#logprobs")
+    run(tab)
+    tokens = tab.page.query_selector_all("#output .token")
+    assert [token.inner_text() for token in tokens] == ["H", "i"]
+    assert all("hsl" in token.get_attribute("style") or "rgb" in token.get_attribute("style") for token in tokens)
+    tokens[0].hover()
+    assert tab.page.locator("#rivals tr").count() == 2
+    tab.assert_clean()
+
+
+@pytest.mark.parametrize("is_streamed", [True, False])
+def test_tokens_that_lag_behind_the_text_or_have_none_leave_it_as_it_is(tab, world, is_streamed):
+    world.inference.script = ["a\u4f60b", 0.05, "c", 0.05, "\0"]
+    tab.page.set_checked("#stream", is_streamed)
+    tab.page.fill("#parameter-stop", "zz")
+    tab.page.check("#logprobs")
+    run(tab)
+    assert tab.page.inner_text("#output .made").replace("◼", "").rstrip("\0") == "a\u4f60bc"
+
+
+@pytest.mark.parametrize("is_streamed", [True, False])
+def test_the_hole_is_filled_inside_the_code(tab, is_streamed):
+    choose(tab, "Infill")
+    tab.page.set_checked("#stream", is_streamed)
+    tab.page.fill("#code", "a = <HOLE>\nb")
+    assert output(tab) == "a = …\nb"
+    run(tab)
+    assert output(tab) == "a = Hello,\nworld\nb"
+    assert tab.page.inner_text("#output .made") == "Hello,\nworld"
+
+
+def test_several_holes_are_filled_without_a_stream(tab):
+    choose(tab, "Infill")
+    tab.page.fill("#code", "a<HOLE>b<HOLE>c")
+    run(tab)
+    assert output(tab) == "aHello,\nworldbHello,\nworldc"
+
+
+def test_a_conversation_goes_on_with_its_history(tab, world):
+    choose(tab, "Chat")
+    for question in ("first", "second"):
+        tab.page.fill("#question", question)
+        run(tab)
+    told = [message["content"] for message in world.model.encoded[-1]]
+    assert told == ["first", "Hello,\nworld", "second"]
+    assert tab.page.locator("#conversation .message").count() == 4
+    tab.page.click("#clear")
+    assert tab.page.locator("#conversation .message").count() == 0
+
+
+def test_the_curl_line_asks_the_same(tab, world):
+    choose(tab, "Complete")
+    tab.page.fill("#prompt", 'it\'s $HOME `x` \\ "q"\n')
+    tab.page.uncheck("#stream")
+    done = subprocess.run(
+        ["bash", "-c", tab.page.inner_text("#curl") + " -s"], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert json.loads(done.stdout)["completion"] == "Hello,\nworld"
+    assert world.model.encoded[-1] == 'it\'s $HOME `x` \\ "q"\n'
+
+
+def test_a_refusal_is_shown_with_its_code_and_request_id(tab, world):
+    world.inference.refuse_with = OverloadedError("too much", retry_after_s=7)
+    tab.page.click("#run")
+    tab.page.wait_for_selector("#error:visible")
+    shown = tab.page.inner_text("#error")
+    assert "503 overloaded: too much" in shown and "try again in 7 s" in shown and "request " in shown
+    assert tab.page.is_enabled("#run")
+
+
+def test_a_stream_that_fails_in_the_middle_keeps_its_text_and_says_so(tab, world):
+    world.inference.script = ["Hel", 0.2, OverloadedError("gone")]
+    tab.page.click("#run")
+    tab.page.wait_for_selector("#error:visible")
+    assert tab.page.inner_text("#output .made") == "Hel"
+    assert "overloaded: gone" in tab.page.inner_text("#error")
+
+
+def test_stop_ends_the_generation(tab, world):
+    world.inference.script = ["Hel", *[0.05] * 400]
+    tab.page.click("#run")
+    tab.page.locator("#output .made", has_text="Hel").wait_for()
+    tab.page.click("#stop")
+    tab.page.wait_for_selector("#run:enabled")
+    assert not tab.page.is_visible("#error")
+
+
+def test_a_key_can_be_typed_in(open_tab):
+    world = World(model=RoomyModel(), api_keys="secret")
+    with serving(create_app(world.context)) as url:
+        tab = open_tab("/", url)
+        tab.page.wait_for_selector("#error:visible")
+        assert "API key" in tab.page.inner_text("#about")
+        tab.page.fill("#key", "secret")
+        tab.page.press("#key", "Tab")
+        tab.page.wait_for_selector("#tabs button")
+        run(tab)
+        assert "secret" not in tab.page.inner_text("#curl")
+    world.inference.stop()
+
+
+def test_only_what_the_model_does_is_offered(open_tab, tab, world, model_folder):
+    assert tab.page.locator("#tabs button").all_inner_texts() == ["Complete", "Infill", "Chat"]
+    world.model.has_infill = world.model.has_chat_template = False
+    tab.page.reload()
+    tab.page.wait_for_selector("#tabs button")
+    assert tab.page.locator("#tabs button").all_inner_texts() == ["Complete"]
+    bert = RealWorld(model_folder("bert"))
+    with serving(create_app(bert.context)) as url:
+        other = open_tab("/", url)
+        other.page.wait_for_selector("#tabs button")
+        assert other.page.locator("#tabs button").all_inner_texts() == ["Fill mask"]
+        other.page.fill("#masked", "a [MASK] b [MASK]")
+        other.page.click("#run")
+        other.page.wait_for_selector("#proposals tr")
+        assert other.page.locator("#proposals table").count() == 2
+        other.assert_clean()
+    bert.stop()
+
+
+def test_the_description_is_shown_with_fields_and_curl_lines(open_tab, world):
+    tab = open_tab("/docs")
+    tab.page.wait_for_selector("details")
+    assert tab.page.locator("details").count() == len(OPERATIONS)
+    tab.page.click("#post_complete summary")
+    shown = tab.page.inner_text("#post_complete")
+    assert "Nucleus sampling; 1 is off." in shown and "number, ≥ 0, ≤ 1" in shown
+    line = tab.page.locator("#post_complete pre").first.inner_text()
+    done = subprocess.run(["bash", "-c", line + " -s"], capture_output=True, text=True, timeout=30, check=True)
+    assert json.loads(done.stdout)["completion"] == "Hello,\nworld"
+    tab.assert_clean()
