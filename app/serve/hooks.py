@@ -24,7 +24,7 @@ from app.core.settings import Settings, load_settings
 from app.serve.board import SlotBoard
 from app.serve.context import current, set_current
 from app.serve.gpus import Labels, plan_slots
-from app.serve.metrics_folder import make_metrics_folder
+from app.serve.metrics_folder import make_metrics_folder, remove_orphaned
 from app.serve.startup import MakeInference, pause_before_load_s, start_worker
 from app.serve.watch import STOP_THE_SERVER, Watch, leave
 
@@ -138,6 +138,8 @@ def worker_exit(server: Any, worker: Any) -> None:
     if os.getpid() != worker.pid:
         child_exit(server, worker)
         return
+    if os.getppid() != worker.ppid:
+        remove_orphaned()
     ending = sys.exc_info()[1]
     code = ending.code if isinstance(ending, SystemExit) else 1
     leave(code if isinstance(code, int) else int(code is not None))

@@ -24,6 +24,11 @@ def make_metrics_folder() -> None:
     atexit.register(_remove, folder, os.getpid())
 
 
+def remove_orphaned() -> None:
+    """For a worker whose master was killed and cannot remove the folder any more."""
+    shutil.rmtree(os.environ[FOLDER], ignore_errors=True)
+
+
 def _remove(folder: str, owner_pid: int) -> None:
     # A forked child inherits what is to be done at exit.
     if os.getpid() == owner_pid:

@@ -127,6 +127,14 @@ def test_the_folder_is_fresh_at_the_start_and_gone_at_the_end(start_stepping, tm
     assert not folder.exists()
 
 
+def test_the_workers_of_a_killed_master_leave_no_folder(start_stepping):
+    server = start_stepping(workers=2, num_ready=2)
+    folder = folder_of(server)
+    server.process.kill()
+    server.wait_for_exit()
+    wait_for(lambda: not folder.exists(), "the workers to clean up")
+
+
 def test_metrics_need_a_key_where_there_are_keys(start_stepping):
     server = start_stepping(workers=1, api_keys="sesame")
     assert server.request("GET", "/metrics")[0] == 401

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from prometheus_client import generate_latest
+from prometheus_client import generate_latest, values
 
 from app.core.jobs import Job, SamplingParams, TextDelta
 from app.core.metrics import FOLDER, Metrics
@@ -74,5 +74,6 @@ def in_one_process_again(monkeypatch):
     """Whatever the test before has shared."""
     monkeypatch.delenv(FOLDER, raising=False)
     yield
+    values.close_all_multiprocess_files()
     monkeypatch.undo()
     Metrics()

@@ -8,6 +8,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from prometheus_client import values
 
 from app.core.settings import Settings
 from app.serve import context, hooks, startup
@@ -51,6 +52,7 @@ def master(monkeypatch):
     hooks.prepare(environ)
     hooks.on_starting(SimpleNamespace(cfg=SimpleNamespace(workers=2)))
     yield hooks._the_board()
+    values.close_all_multiprocess_files()
     for number, handler in handlers.items():
         signal.signal(number, handler)
 
