@@ -19,7 +19,7 @@ class QuietHandler(WSGIRequestHandler):
 def serving(app: Flask) -> Iterator[str]:
     """The server's URL while it runs, in a thread of this process."""
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=QuietHandler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
