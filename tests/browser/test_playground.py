@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 
 import pytest
@@ -16,6 +17,7 @@ from tests.contract.doubles import World
 from tests.contract.loopback import serving
 from tests.contract.real import RealWorld
 
+NEEDS_CURL = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 MARKUP = "<img src=x onerror='document.title=1'>"
 
 
@@ -112,6 +114,7 @@ def test_a_conversation_goes_on_with_its_history(tab, world):
     assert tab.page.locator("#conversation .message").count() == 0
 
 
+@NEEDS_CURL
 def test_the_curl_line_asks_the_same(tab, world):
     choose(tab, "Complete")
     tab.page.fill("#prompt", 'it\'s $HOME `x` \\ "q"\n')
@@ -182,6 +185,7 @@ def test_only_what_the_model_does_is_offered(open_tab, tab, world, model_folder)
     bert.stop()
 
 
+@NEEDS_CURL
 def test_the_description_is_shown_with_fields_and_curl_lines(open_tab, world):
     tab = open_tab("/docs")
     tab.page.wait_for_selector("details")

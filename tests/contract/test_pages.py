@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import configparser
 import hashlib
 import re
+from pathlib import Path
 
 import pytest
 
+from app.http.pages import FOLDER, PAGES
 from tests.contract.conftest import client_of
 from tests.contract.reading import assert_envelope
 
@@ -20,7 +23,16 @@ def test_browsers_get_the_playground_and_others_the_pointer(client):
     for accept in ("*/*", "application/json", None):
         answer = client.get("/", headers={"Accept": accept} if accept else {})
         assert answer.get_json()["name"] == "forklift"
-    assert client.get("/", headers=BROWSER).headers["Vary"] == "Accept"
+    assert client.get("/").headers["Vary"] == client.get("/", headers=BROWSER).headers["Vary"] == "Accept"
+
+
+def test_every_file_of_the_pages_is_used_and_packaged():
+    setup = configparser.ConfigParser()
+    setup.read(Path(__file__).resolve().parents[2] / "setup.cfg")
+    assert setup["options.package_data"]["app.http"] == f"{FOLDER.name}/*"
+    pages = "".join((FOLDER / name).read_text(encoding="utf-8") for name in PAGES.values())
+    others = {path.name for path in FOLDER.iterdir()} - set(PAGES.values())
+    assert others and all(f'"{name}"' in pages for name in others)
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])

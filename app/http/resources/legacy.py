@@ -43,7 +43,8 @@ class Root(GeneratingRoute):
     def get(self) -> Response:
         if prefers_page():
             return page_response("/")
-        return json_response({"name": "forklift", "version": __version__, "routes": ROUTES})
+        pointer = {"name": "forklift", "version": __version__, "routes": ROUTES}
+        return json_response(pointer, headers={"Vary": "Accept"})
 
     def put(self) -> Response:
         return self._continue({"data": read_form_field("data")})
