@@ -6,16 +6,16 @@ else the machine does falls on all of them.
 
 from __future__ import annotations
 
+import multiprocessing
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import click
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from app.core.jobs import Finished, Job, SamplingParams
 from app.core.settings import load_settings
-from app.engine.inference import make_inference
+from app.serve.gpus import bind
 from benchmarks.contenders import forklift, running
 from benchmarks.load import closed_loop, median
 from benchmarks.report import show
@@ -26,10 +26,14 @@ NUM_PROMPT = 130
 
 
 class InProcess:
-    """The engine on its inference thread, without HTTP."""
+    """The engine on its inference thread, without HTTP, in a process that is bound like a worker."""
 
     def __init__(self, folder: Path):
-        self._inference = make_inference(load_settings({"FORKLIFT_MODEL": str(folder)}), 0, lambda *_: None)
+        settings = load_settings({"FORKLIFT_MODEL": str(folder)})
+        bind(settings, (), 1)
+        from app.engine.inference import make_inference
+
+        self._inference = make_inference(settings, 0, lambda *_: None)
         self._inference.start()
         while self._inference.model is None:
             time.sleep(0.05)
@@ -45,22 +49,52 @@ class InProcess:
 
 
 class Generate:
-    """``model.generate``, one request after another."""
+    """``model.generate``, one request after another, in a process of its own with torch's defaults."""
 
     def __init__(self, folder: Path):
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
         self._model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
 
-    @torch.inference_mode()
     def tokens_per_s(self, texts: list[str]) -> float:
+        import torch
+
         started = time.perf_counter()
-        for text in texts:
-            inputs = self._tokenizer(text, return_tensors="pt")
-            output = self._model.generate(
-                **inputs, do_sample=False, max_new_tokens=NUM_NEW, min_new_tokens=NUM_NEW, pad_token_id=0
-            )
-            self._tokenizer.decode(output[0, inputs["input_ids"].shape[1] :])
+        with torch.inference_mode():
+            for text in texts:
+                inputs = self._tokenizer(text, return_tensors="pt")
+                output = self._model.generate(
+                    **inputs, do_sample=False, max_new_tokens=NUM_NEW, min_new_tokens=NUM_NEW, pad_token_id=0
+                )
+                self._tokenizer.decode(output[0, inputs["input_ids"].shape[1] :])
         return len(texts) * NUM_NEW / (time.perf_counter() - started)
+
+
+class Apart:
+    """Runs one of the above in a process of its own: two pools of threads in one would disturb each other."""
+
+    def __init__(self, kind: type[InProcess] | type[Generate], folder: Path):
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=answer, args=(kind, folder, theirs), daemon=True)
+        self._process.start()
+        self._pipe.recv()
+
+    def tokens_per_s(self, texts: list[str]) -> float:
+        self._pipe.send(texts)
+        return float(self._pipe.recv())
+
+
+def answer(kind: type[InProcess] | type[Generate], folder: Path, pipe: Connection) -> None:
+    """Body of the process: measure what comes until the other end is gone."""
+    contender = kind(folder)
+    pipe.send("ready")
+    while True:
+        try:
+            pipe.send(contender.tokens_per_s(pipe.recv()))
+        except (EOFError, OSError):
+            return
 
 
 def over_http(url: str, texts: list[str], stream: bool) -> float:
@@ -77,7 +111,7 @@ def over_http(url: str, texts: list[str], stream: bool) -> float:
 @click.option("--requests", "num_requests", default=8, help="Requests per turn.")
 def main(model: Path, runs: int, num_requests: int) -> None:
     """Tokens per second of one client: HTTP against in process against generate."""
-    generate, engine = Generate(model), InProcess(model)
+    generate, engine = Apart(Generate, model), Apart(InProcess, model)
     figures: dict[str, list[float]] = {}
     with running(forklift("forklift", model)) as url:
         for run in range(runs + 1):

@@ -84,13 +84,13 @@ def test_a_worker_is_bound_to_its_gpus_and_its_share_of_the_cores(monkeypatch, t
         "TOKENIZERS_PARALLELISM": "false",
         "CUDA_VISIBLE_DEVICES": "c,d",
         "OMP_NUM_THREADS": "3",
-        "OMP_WAIT_POLICY": "PASSIVE",
+        "GOMP_SPINCOUNT": "3000",
         "HF_HUB_OFFLINE": "1",
     }
 
 
 def test_indices_from_nvml_are_read_in_its_order():
-    given = {"OMP_NUM_THREADS": "5", "GOMP_SPINCOUNT": "100"}
+    given = {"OMP_NUM_THREADS": "5", "OMP_WAIT_POLICY": "ACTIVE"}
     environ = slot_environment(Settings(model="org/hub-id"), ("1",), 64, given)
     assert environ == {
         "TOKENIZERS_PARALLELISM": "false",

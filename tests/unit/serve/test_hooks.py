@@ -42,7 +42,7 @@ def master(monkeypatch):
     for name in (
         "CUDA_VISIBLE_DEVICES",
         "OMP_NUM_THREADS",
-        "OMP_WAIT_POLICY",
+        "GOMP_SPINCOUNT",
         "TOKENIZERS_PARALLELISM",
         "HF_HUB_OFFLINE",
         FOLDER,
@@ -150,7 +150,7 @@ def test_the_development_server_is_its_own_slot(monkeypatch):
     for name in (
         "CUDA_VISIBLE_DEVICES",
         "OMP_NUM_THREADS",
-        "OMP_WAIT_POLICY",
+        "GOMP_SPINCOUNT",
         "TOKENIZERS_PARALLELISM",
         "HF_HUB_OFFLINE",
     ):
