@@ -229,11 +229,23 @@ class BaseJob:
 
 
 class Job(BaseJob):
-    """One sequence to generate: a prompt and how to choose its tokens."""
+    """One sequence to generate: a prompt and how to choose its tokens.
 
-    def __init__(self, request_id: str, prompt_ids: list[int], params: SamplingParams, **options: Unpack[JobOptions]):
+    Where nobody reads along (``is_streamed`` false) the text may come as one event at the end.
+    """
+
+    def __init__(
+        self,
+        request_id: str,
+        prompt_ids: list[int],
+        params: SamplingParams,
+        *,
+        is_streamed: bool = True,
+        **options: Unpack[JobOptions],
+    ):
         super().__init__(request_id, prompt_ids, **options)
         self.params = params
+        self.is_streamed = is_streamed
 
     def count_token(self) -> None:
         """One more token was generated."""

@@ -27,7 +27,7 @@ class Pace:
 
 
 class Outbox:
-    """Text of one job that has not gone out yet. The first piece goes at once."""
+    """Text of one job that has not gone out yet. The first piece of a stream goes at once."""
 
     def __init__(self, job: Job, pace: Pace):
         self._job = job
@@ -40,7 +40,9 @@ class Outbox:
         """Send ``text`` now, or with what follows."""
         self._text += text
         self._logprobs += logprobs
-        if (self._text or self._logprobs) and time.monotonic() - self._last_s >= self._pace.gap_s:
+        if not self._job.is_streamed or not (self._text or self._logprobs):
+            return
+        if time.monotonic() - self._last_s >= self._pace.gap_s:
             self.flush()
 
     def flush(self) -> None:

@@ -41,7 +41,8 @@ class Generator:
             record().request_id, place, model.name, request.environ, news, model.vocabulary, options.num_choices
         )
         record().generation = generation
-        self._submit(make_jobs(plans, deadlines, place, news), generation)
+        jobs = make_jobs(plans, deadlines, place, news, is_streamed=bool(options.stream))
+        self._submit(jobs, generation)
         return generation
 
     def _submit(self, jobs: list[Job], generation: Generation) -> None:
@@ -54,7 +55,9 @@ class Generator:
             raise
 
 
-def make_jobs(plans: list[Plan], deadlines: Deadlines, place: Place, news: threading.Event) -> list[Job]:
+def make_jobs(
+    plans: list[Plan], deadlines: Deadlines, place: Place, news: threading.Event, *, is_streamed: bool = True
+) -> list[Job]:
     """Jobs of one request. The first that starts moves the place; the others may then wait for it."""
     jobs: list[Job] = []
     start = first_start(place, jobs)
@@ -63,6 +66,7 @@ def make_jobs(plans: list[Plan], deadlines: Deadlines, place: Place, news: threa
             record().request_id,
             plan.prompt_ids,
             plan.params,
+            is_streamed=is_streamed,
             queue_deadline_s=deadlines.queue_s,
             deadline_s=deadlines.total_s,
             on_started=start,

@@ -85,3 +85,12 @@ def test_the_gap_grows_with_the_number_of_sequences_and_is_bounded():
         gaps.append(pace.gap_s)
     assert gaps[:2] == [0.0, 0.0]
     assert 0 < gaps[2] < gaps[3] < gaps[4] == outbox.LONGEST_GAP_S
+
+
+def test_a_job_that_nobody_reads_along_gets_its_text_in_one_event(model):
+    streamed = greedy_job([100] * 30, 20)
+    whole = Job("whole", [100] * 30, streamed.params, is_streamed=False)
+    run(generator_of(model), streamed, whole)
+    events = whole.next_events(0)
+    assert len(events) == 2
+    assert events[0].text == outcome(streamed)[0]
