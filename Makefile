@@ -6,7 +6,7 @@ INPUTS := setup.cfg pyproject.toml constraints.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 URL := http://127.0.0.1:5000
 
-.PHONY: help run test lint format benchmark clean
+.PHONY: help run test chaos lint format benchmark compare clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -29,6 +29,9 @@ run: $(VENV)/installed  ## serve the demo model on port 5000
 test: $(VENV)/installed-dev  ## the default test suite
 	$(BIN)/python -m pytest
 
+chaos: $(VENV)/installed-dev  ## the long tests: kills, balance, hanging loads, ten thousand hostile requests
+	$(BIN)/python -m pytest -s -m chaos
+
 lint: $(VENV)/installed-dev  ## ruff and strict mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -39,7 +42,12 @@ format: $(VENV)/installed-dev  ## rewrite the code in the house's format
 	$(BIN)/ruff format .
 
 benchmark: $(VENV)/installed-dev  ## HTTP against in process against generate, side by side
+	$(PIP) --editable '.[benchmark]'
 	$(BIN)/python -m benchmarks.overhead
+
+compare: $(VENV)/installed-dev  ## Forklift, transformers serve and a plain Flask program under the same load
+	$(PIP) --editable '.[benchmark]'
+	$(BIN)/python -m benchmarks.compare
 
 clean:  ## remove the environment and what was built
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
