@@ -102,7 +102,18 @@ def load_checkpoint(settings: Settings, progress: Progress) -> Checkpoint:
     progress(0.8)
     rows = model.get_output_embeddings() if task == "generate" else model.get_input_embeddings()
     model.eval().requires_grad_(False)
+    if task == "generate":
+        rows.register_forward_pre_hook(_with_plain_strides)
     return Checkpoint(task, model, tokenizer, device, model.dtype, int(rows.weight.shape[0]), form)
+
+
+def _with_plain_strides(_module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+    """Copy the hidden states ``(batch, seq, hidden)`` that logits are computed from.
+
+    The models slice the last position out; with the slice's strides torch multiplies in batches and
+    copies the whole output matrix first: 0.4 s for 151,936 entries of bfloat16 (torch 2.13).
+    """
+    return (inputs[0].clone(memory_format=torch.contiguous_format),)
 
 
 def find_file(source: str, name: str, where: dict[str, Any]) -> str | None:
