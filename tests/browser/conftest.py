@@ -26,9 +26,13 @@ FLAGS = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
-    """One browser with a fresh profile for all tests."""
+    """One browser with a fresh profile for all tests here.
+
+    Not for the whole session: while it lives, playwright's event loop runs on this thread, and
+    no other test could start one.
+    """
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("chromium is not installed")
