@@ -100,11 +100,6 @@ class RowTable:
             self.num_prefilling -= 1
             self._swap(at, self.num_running + self.num_prefilling)
 
-    def forget(self) -> None:
-        """No row holds valid entries any more (the buffers were given back)."""
-        for row in self._rows:
-            row.kept = []
-
     def _shared(self, held: list[int], prompt: list[int]) -> int:
         return common_prefix(held, prompt[:-1]) if self._reuse_prefix else 0
 
