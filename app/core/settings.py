@@ -69,6 +69,9 @@ class Settings(BaseModel):
 
     @field_validator("api_keys", mode="before")
     @classmethod
+    decode_runner: Literal["eager", "bucketed"] = Field(
+        "eager", description="bucketed: fixed tensor shapes per step, groundwork for GPUs; slower on a CPU."
+    )
     def _split_keys(cls, value: object) -> object:
         return tuple(key.strip() for key in value.split(",") if key.strip()) if isinstance(value, str) else value
 

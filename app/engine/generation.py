@@ -17,7 +17,7 @@ from app.engine.drafts import PromptLookup
 from app.engine.guard import Guard
 from app.engine.outbox import Pace
 from app.engine.rows import RowTable
-from app.engine.runner import SlotRunner
+from app.engine.runners import RunnerKind, make_runner
 from app.engine.sampling import logprobs, sample
 from app.engine.sequence import Sequence
 from app.engine.waiting import WaitingJobs
@@ -38,11 +38,12 @@ class SlotGenerator:
         prefill_chunk_tokens: int,
         reuse_prefix: bool = True,
         num_draft_tokens: int = 0,
+        runner: RunnerKind = "eager",
     ):
         self._text_model = text_model
         checkpoint = text_model.checkpoint
         self.guard = Guard(checkpoint.device)
-        self.runner = SlotRunner(checkpoint, num_slots, text_model.context_tokens)
+        self.runner = make_runner(runner, checkpoint, num_slots, text_model.context_tokens)
         self._rows = RowTable(self.runner.cache, num_slots, reuse_prefix)
         self._prefill_chunk_tokens = prefill_chunk_tokens
         self._num_draft_tokens = num_draft_tokens

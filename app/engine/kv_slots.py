@@ -37,6 +37,16 @@ class Window:
             self.rows = torch.arange(first, first + self.count, device=device)
             self.row_positions = torch.tensor(positions, device=device)
 
+    def set_static(self, rows: torch.Tensor, row_positions: torch.Tensor, length: int) -> None:
+        """Read rows ``0 .. len(rows)`` up to ``length``; write row i's entry to ``rows[i]`` at ``row_positions[i]``.
+
+        The tensors stay the caller's, and no number here depends on what they hold.
+        """
+        self.first, self.count, self.length = 0, rows.shape[0], length
+        self.start = self.longest = length - 1
+        self.is_single = False
+        self.rows, self.row_positions = rows, row_positions
+
 
 class SlotLayer(CacheLayerMixin):
     """Keys and values of one layer, each ``(num_slots, num_kv_heads, capacity, head_dim)``."""

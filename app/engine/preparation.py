@@ -108,6 +108,7 @@ def make_slots(model: TextModel, settings: Settings) -> SlotGenerator:
         prefill_chunk_tokens=settings.prefill_chunk_tokens,
         reuse_prefix=settings.prefix_cache,
         num_draft_tokens=settings.prompt_lookup,
+        runner=settings.decode_runner,
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from app.core.jobs import Event, Failed, Finished, Job, SamplingParams, TextDelta, TokenLogprob
 from app.core.settings import load_settings
 from app.engine.generation import SlotGenerator
+from app.engine.runners import RunnerKind
 from app.engine.sequence import Sequence
 from app.models.loader import load_checkpoint
 from app.models.text_model import TextModel
@@ -21,10 +22,21 @@ def load(folder: Path, **environ: str) -> TextModel:
 
 
 def generator_of(
-    model: TextModel, *, num_slots: int = 1, chunk: int = 256, reuse_prefix: bool = True, drafts: int = 0
+    model: TextModel,
+    *,
+    num_slots: int = 1,
+    chunk: int = 256,
+    reuse_prefix: bool = True,
+    drafts: int = 0,
+    runner: RunnerKind = "eager",
 ) -> SlotGenerator:
     return SlotGenerator(
-        model, num_slots=num_slots, prefill_chunk_tokens=chunk, reuse_prefix=reuse_prefix, num_draft_tokens=drafts
+        model,
+        num_slots=num_slots,
+        prefill_chunk_tokens=chunk,
+        reuse_prefix=reuse_prefix,
+        num_draft_tokens=drafts,
+        runner=runner,
     )
 
 
