@@ -1,75 +1,23 @@
-"""``forklift serve``: ``gunicorn wsgi:app`` with a flag for every setting."""
+"""The ``forklift`` program: mounts the commands."""
 
 from __future__ import annotations
 
-import os
-import sys
-import sysconfig
-from pathlib import Path
-from typing import Any, Literal, NoReturn, get_args, get_origin
-
 import click
-from pydantic.fields import FieldInfo
 
 from app import __version__
-from app.core.errors import StartError
-from app.core.settings import PREFIX, Settings, load_settings
+from app.cli import completion, serve
 
-START_FAILED = 3
+EPILOG = (
+    "Exit codes of every command: 0 done, 1 it could not be done or faults were found, 2 wrong usage, 3 the server "
+    "cannot start (serve), 130 ended by ctrl-C."
+)
 
 
-@click.group()
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EPILOG)
 @click.version_option(__version__, prog_name="forklift")
 def main() -> None:
     """Serves Hugging Face transformers models as JSON over HTTP."""
 
 
-def serve(**flags: Any) -> NoReturn:
-    """Start the server.
-
-    Every flag is also a setting in the environment, FORKLIFT_ and its name in capitals; a flag wins. Exit codes: 0
-    after SIGTERM or ctrl-C, 2 for a wrong flag, 3 when the server cannot start.
-    """
-    given = {PREFIX + name.upper(): str(value) for name, value in flags.items() if value is not None}
-    environ = {**os.environ, **given}
-    try:
-        load_settings(environ)
-    except StartError as error:
-        click.echo(f"forklift: {error}", err=True)
-        sys.exit(START_FAILED)
-    folder = server_folder()
-    config = str(folder / "gunicorn.conf.py")
-    command = [sys.executable, "-m", "gunicorn", "--config", config, "--pythonpath", str(folder), "wsgi:app"]
-    os.execve(sys.executable, command, environ)
-
-
-def server_folder() -> Path:
-    """Where ``gunicorn.conf.py`` and ``wsgi.py`` are: beside the package in a clone, else where pip put them."""
-    beside = Path(__file__).resolve().parents[2]
-    if (beside / "gunicorn.conf.py").is_file() and (beside / "wsgi.py").is_file():
-        return beside
-    return Path(sysconfig.get_path("data")) / "share" / "forklift"
-
-
-def option(name: str, field: FieldInfo) -> click.Option:
-    """The flag of one setting."""
-    if field.annotation is bool:
-        flag = f"--{name.replace('_', '-')}"
-        return click.Option([f"{flag}/--no-{flag[2:]}"], default=None, help=field.description)
-    return click.Option([f"--{name.replace('_', '-')}"], type=_kind(field), default=None, help=field.description)
-
-
-def _kind(field: FieldInfo) -> Any:
-    if get_origin(field.annotation) is Literal:
-        return click.Choice(get_args(field.annotation))
-    return field.annotation if field.annotation in (int, float) else str
-
-
-main.add_command(
-    click.Command(
-        "serve",
-        callback=serve,
-        params=[option(name, field) for name, field in Settings.model_fields.items()],
-        help=serve.__doc__,
-    )
-)
+for module in (serve, completion):
+    main.add_command(module.command)

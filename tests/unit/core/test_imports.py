@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "models": {"core"},
     "engine": {"core", "models"},
     "http": {"core", "serve", "engine"},
-    "cli": {"core", "serve", "engine", "http"},
+    "cli": {"core", "serve", "models", "engine", "http"},
 }
 MASTER_ROOMS = ("core", "serve")
 HEAVY = {"torch", "transformers", "flask", "flask_restful"}

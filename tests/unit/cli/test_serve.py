@@ -7,7 +7,8 @@ import os
 import pytest
 from click.testing import CliRunner
 
-from app.cli import main as cli
+from app.cli import serve
+from app.cli.main import main
 from app.core.settings import Settings
 
 
@@ -25,7 +26,7 @@ def started(monkeypatch):
 
 
 def run(*arguments: str):
-    return CliRunner().invoke(cli.main, arguments)
+    return CliRunner().invoke(main, arguments)
 
 
 def test_flags_become_settings(started):
@@ -62,6 +63,6 @@ def test_every_setting_has_a_flag_with_its_description():
 
 
 def test_the_server_folder_has_what_gunicorn_needs():
-    folder = cli.server_folder()
+    folder = serve.server_folder()
     assert (folder / "gunicorn.conf.py").is_file()
     assert (folder / "wsgi.py").is_file()
