@@ -50,6 +50,9 @@ class Settings(BaseModel):
     default_new_tokens: int = Field(128, ge=1, description="New tokens where a request does not say.")
     prefill_chunk_tokens: int = Field(256, ge=1, description="Prompt tokens per prefill step.")
     prompt_lookup: int = Field(0, ge=0, le=64, description="Draft tokens per step copied from the prompt; 0: off.")
+    decode_runner: Literal["eager", "bucketed"] = Field(
+        "eager", description="bucketed: fixed tensor shapes per step, groundwork for GPUs; slower on a CPU."
+    )
     prefix_cache: bool = Field(True, description="Reuse KV entries of a shared prompt prefix.")
     max_queue: int = Field(10, ge=0, le=100_000, description="Requests waiting over all workers.")
     queue_timeout_s: float = Field(30.0, gt=0, le=86_400, description="504 after waiting this long.")
@@ -69,9 +72,6 @@ class Settings(BaseModel):
 
     @field_validator("api_keys", mode="before")
     @classmethod
-    decode_runner: Literal["eager", "bucketed"] = Field(
-        "eager", description="bucketed: fixed tensor shapes per step, groundwork for GPUs; slower on a CPU."
-    )
     def _split_keys(cls, value: object) -> object:
         return tuple(key.strip() for key in value.split(",") if key.strip()) if isinstance(value, str) else value
 
