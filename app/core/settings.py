@@ -9,17 +9,32 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from app.core.errors import SettingsError
+from app.core.model_tables import IDLE_UNLOAD_S, ModelTable, Task, one_line, read_tables
 
 PREFIX = "FORKLIFT_"
 DEMO_MODEL = Path(__file__).resolve().parents[1] / "models" / "demo"
 # Threads beyond running and waiting requests: health checks and error answers must find one.
 THREAD_HEADROOM = 8
+# What MODELS says of each model by itself.
+OF_ONE_MODEL = ("model", "model_name", "revision", "trust_remote_code", "chat_template")
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """One model to be served: its name, its own settings, and when it is loaded; ``task`` None: detected."""
+
+    name: str
+    settings: Settings
+    task: Task | None = None
+    load: Literal["resident", "on_demand"] = "resident"
+    idle_unload_s: float = IDLE_UNLOAD_S
 
 
 class Settings(BaseModel):
@@ -33,6 +48,9 @@ class Settings(BaseModel):
 
     model: str = Field(str(DEMO_MODEL), description="Path or hub id of the model to serve.")
     model_name: str = Field("", description="Name in /v1/models and in answers; default: last part of MODEL.")
+    models: str | None = Field(
+        None, description="Path of a TOML file with several models, instead of MODEL; see docs/models-several.md."
+    )
     bind: str = Field("0.0.0.0:5000", description="Address to listen on, host:port.")
     workers: int = Field(0, ge=0, le=256, description="Worker processes; 0: one per GPU group, or 1 on CPU.")
     gpus_per_worker: int = Field(1, ge=1, le=64, description="GPUs that one worker sees.")
@@ -70,6 +88,8 @@ class Settings(BaseModel):
     log_format: Literal["json", "console"] = Field("json", description="json: one object per line.")
     log_prompts: bool = Field(False, description="Write prompts and completions to the log.")
 
+    _plans: tuple[ModelPlan, ...] = PrivateAttr(())
+
     @field_validator("api_keys", mode="before")
     @classmethod
     def _split_keys(cls, value: object) -> object:
@@ -79,6 +99,8 @@ class Settings(BaseModel):
     @classmethod
     def _derive(cls, values: dict[str, object]) -> dict[str, object]:
         values = {name: value for name, value in values.items() if value != ""}
+        if values.get("models") and (given := [name for name in OF_ONE_MODEL if name in values]):
+            raise ValueError(f"{given[0].upper()} is for one model; with MODELS say it in the file")
         model = str(values.get("model") or DEMO_MODEL)
         values.setdefault("model_name", "forklift-demo" if model == str(DEMO_MODEL) else Path(model.rstrip("/")).name)
         return values
@@ -100,10 +122,36 @@ class Settings(BaseModel):
             raise ValueError(f"the file {value} does not exist")
         return value
 
+    @model_validator(mode="after")
+    def _read_models(self) -> Settings:
+        if self.models is not None:
+            self._plans = tuple(self._plan(name, table) for name, table in read_tables(self.models).items())
+        return self
+
+    def _plan(self, name: str, table: ModelTable) -> ModelPlan:
+        common = self.model_dump(exclude={"models", *OF_ONE_MODEL})
+        try:
+            own = Settings.model_validate(
+                {**common, **table.own_settings, "model": table.path, "model_name": name}, strict=True
+            )
+        except ValidationError as error:
+            raise SettingsError(f"{self.models}: [{name}] {one_line(error)}") from None
+        return ModelPlan(name, own, table.task, table.load, table.idle_unload_s)
+
+    @property
+    def plans(self) -> tuple[ModelPlan, ...]:
+        """The models to be served, in the order of the file; the one of MODEL where there is no file."""
+        return self._plans or (ModelPlan(self.model_name, self),)
+
+    @property
+    def num_lanes(self) -> int:
+        """Sequences that one worker decodes together, over all its models."""
+        return sum(plan.settings.max_batch_size for plan in self.plans)
+
     @property
     def num_http_threads(self) -> int:
         """Threads per worker that parse, wait and write."""
-        return self.http_threads or self.max_batch_size + self.max_queue + THREAD_HEADROOM
+        return self.http_threads or self.num_lanes + self.max_queue + THREAD_HEADROOM
 
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
@@ -126,7 +174,6 @@ def _require_known(name: str) -> None:
 
 
 def _one_line(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
-    text = str(first["msg"]).removeprefix("Value error, ")
-    return f"{PREFIX}{place.upper()}: {text}" if place else text
+    line = one_line(error)
+    place, has_place, text = line.partition(": ")
+    return f"{PREFIX}{place.upper()}: {text}" if has_place and place.split(".")[0] in Settings.model_fields else line
