@@ -7,12 +7,13 @@ decodes one token for every running row. Inference thread only; knows neither HT
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import partial
 
 import torch
 
 from app.core.errors import InternalError, RequestError
-from app.core.jobs import Job
+from app.core.jobs import Job, TokenLogprob
 from app.engine.drafts import PromptLookup
 from app.engine.guard import Guard
 from app.engine.outbox import Pace
@@ -171,15 +172,12 @@ class SlotGenerator:
 
     def _accept(self, sequences: list[Sequence], logits: torch.Tensor) -> bool:
         """Sample one token for each of ``sequences``; False where that failed, and they with it."""
-        samplers = [sequence.sampler for sequence in sequences]
-        tokens = self.guard.run([s.job for s in sequences], partial(sample, logits, samplers))
-        if tokens is None:
+        chosen = self.guard.run([s.job for s in sequences], partial(_choose, sequences, logits))
+        if chosen is None:
             for sequence in sequences:
                 self._fail(sequence, InternalError())
             return False
-        for i, (sequence, token) in enumerate(zip(sequences, tokens, strict=True)):
-            num_top = sequence.job.params.num_logprobs
-            logprob = None if num_top is None else logprobs(logits[i : i + 1], [token], num_top)[0]
+        for sequence, (token, logprob) in zip(sequences, chosen, strict=True):
             sequence.accept(token, logprob)
             if sequence.job.has_ended:
                 self._rows.release(sequence)
@@ -199,6 +197,19 @@ def prefill_budget(chunk_tokens: int, num_running: int) -> int:
     return (
         min(chunk_tokens, BUSY_CHUNK_TOKENS + BUSY_CHUNK_TOKENS_PER_ROW * num_running) if num_running else chunk_tokens
     )
+
+
+def _choose(sequences: list[Sequence], logits: torch.Tensor) -> list[tuple[int, TokenLogprob | None]]:
+    """The next token of each row, and its log-probability where that was asked for."""
+    tokens = sample(logits, [sequence.sampler for sequence in sequences])
+    scores: list[TokenLogprob | None] = [None] * len(tokens)
+    asked = {i: num for i, s in enumerate(sequences) if (num := s.job.params.num_logprobs) is not None}
+    if asked:
+        rows = list(asked)
+        scored = logprobs(logits[rows], [tokens[i] for i in rows], max(asked.values()))
+        for i, entry in zip(rows, scored, strict=True):
+            scores[i] = replace(entry, top=entry.top[: asked[i]])
+    return list(zip(tokens, scores, strict=True))
 
 
 def _is_confirmed(sequence: Sequence, draft: list[int], at: int) -> bool:

@@ -191,3 +191,18 @@ def test_log_probabilities_are_those_of_the_raw_logits():
         assert entry.token == 4 + i
         assert math.isclose(entry.logprob, expected[i, 4 + i].item(), abs_tol=1e-6)
         assert [token for token, _ in entry.top] == expected[i].topk(3).indices.tolist()
+
+
+def test_a_step_of_many_different_rows_is_one_transfer_to_the_host(monkeypatch):
+    logits = torch.randn(8, 50, generator=torch.Generator().manual_seed(1))
+    kinds = [{}, {"temperature": 0.7, "seed": 1}, {"temperature": 1.0, "top_k": 5, "seed": 2}]
+    kinds += [{"repetition_penalty": 1.2}, {"temperature": 0.5, "frequency_penalty": 0.3, "seed": 3}]
+    alone = [sample(logits[i : i + 1], [row(50, **kinds[i % 5])])[0] for i in range(8)]
+    transfers = []
+    tolist = torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: transfers.append(1) or tolist(tensor))
+    tokens = sample(logits, [row(50, **kinds[i % 5]) for i in range(8)])
+    assert tokens == alone
+    assert len(transfers) == 1
+    logprobs(logits, tokens, 4)
+    assert len(transfers) == 2

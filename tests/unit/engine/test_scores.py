@@ -61,3 +61,13 @@ def test_a_prompt_is_scored_from_its_second_token_on(model, engine, max_new_toke
 def test_a_prompt_of_one_token_has_no_scores(model):
     events = scored(model, "slots", SamplingParams(0, num_prompt_logprobs=0), [30])
     assert events == [PromptScored(()), Finished("length")]
+
+
+def test_rows_of_one_step_get_as_many_alternatives_as_each_asked_for(model):
+    wanted = [0, 3, None, 1]
+    jobs = [Job("scores", PROMPT[i:], SamplingParams(5, ignore_eos=True, num_logprobs=n)) for i, n in enumerate(wanted)]
+    run(generator_of(model, num_slots=4), *jobs)
+    for job, num_top in zip(jobs, wanted, strict=True):
+        entries = [entry for event in job.next_events(0) if isinstance(event, TextDelta) for entry in event.logprobs]
+        assert len(entries) == (0 if num_top is None else 5)
+        assert all(len(entry.top) == num_top for entry in entries)
