@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from huggingface_hub.constants import HF_HUB_OFFLINE
@@ -19,19 +20,25 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
-from app.core.errors import DeviceError, ModelLoadError
+from app.core.errors import ModelLoadError
+from app.core.logging import get_logger
 from app.core.settings import Settings
-from app.models.devices import choose_device, choose_dtype
+from app.models.devices import choose_device, choose_dtype, slow_dtype
+from app.models.folder import check_folder
+from app.models.placement import Placement, place
 from app.models.sentence import SentenceForm, parse, read_sentence_form
 from app.models.tasks import Task, detect_task
 
 Progress = Callable[[float], None]
+
+log = get_logger("models")
 
 AUTO_CLASSES: dict[Task, Any] = {
     "generate": AutoModelForCausalLM,
@@ -64,8 +71,6 @@ def load_checkpoint(settings: Settings, progress: Progress) -> Checkpoint:
     """
     transformers_logging.disable_progress_bar()
     device = choose_device(settings.device)
-    if device.type == "cuda" and settings.gpus_per_worker > 1:
-        raise DeviceError("FORKLIFT_GPUS_PER_WORKER above 1 (a model over several GPUs) is not supported yet")
     source = settings.model
     check_folder(source)
     where = {
@@ -80,13 +85,17 @@ def load_checkpoint(settings: Settings, progress: Progress) -> Checkpoint:
         progress(0.2)
         tokenizer = AutoTokenizer.from_pretrained(source, **where)
         progress(0.3)
+        dtype = choose_dtype(settings)
+        shape = partial(without_weights, AUTO_CLASSES[task], config, dtype, settings.trust_remote_code)
+        placement = place(settings, device, shape)
         model, report = AUTO_CLASSES[task].from_pretrained(
             source,
             config=config,
-            dtype=choose_dtype(settings),
+            dtype=dtype,
             use_safetensors=True,
             output_loading_info=True,
-            device_map={"": device} if device.type != "cpu" else None,
+            device_map=placement.device_map,
+            offload_folder=placement.offload_folder,
             **where,
         )
     except ModelLoadError as error:
@@ -99,12 +108,33 @@ def load_checkpoint(settings: Settings, progress: Progress) -> Checkpoint:
         raise ModelLoadError(f"cannot load the model {source}: {first_line(error)}") from error
     check_tokenizer(source, tokenizer)
     check_weights(source, report, task)
+    report_placement(settings.model_name, model, device, placement)
     progress(0.8)
     rows = model.get_output_embeddings() if task == "generate" else model.get_input_embeddings()
     model.eval().requires_grad_(False)
     if task == "generate":
         rows.register_forward_pre_hook(_with_plain_strides)
     return Checkpoint(task, model, tokenizer, device, model.dtype, int(rows.weight.shape[0]), form)
+
+
+def without_weights(
+    auto: Any, config: PretrainedConfig, dtype: torch.dtype | Literal["auto"], trust_remote_code: bool
+) -> PreTrainedModel:
+    """The model on ``meta``: shapes and dtypes, no memory."""
+    known = (config.dtype or torch.float32) if dtype == "auto" else dtype
+    with torch.device("meta"):
+        model: PreTrainedModel = auto.from_config(config, dtype=known, trust_remote_code=trust_remote_code)
+    return model
+
+
+def report_placement(name: str, model: PreTrainedModel, device: torch.device, placement: Placement) -> None:
+    """Log what will be slow: a dtype that the device runs badly, layers that lie elsewhere."""
+    advice = slow_dtype(device, model.dtype)
+    if advice is not None:
+        dtype = str(model.dtype).removeprefix("torch.")
+        log.warning("slow_dtype", model=name, dtype=dtype, device=str(device), advice=advice)
+    if placement.is_spread:
+        log.info("model_spread", model=name, layers=placement.num_layers)
 
 
 def _with_plain_strides(_module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
@@ -130,21 +160,6 @@ def find_file(source: str, name: str, where: dict[str, Any]) -> str | None:
         **options,
     )
     return path
-
-
-def check_folder(source: str) -> None:
-    """Name what is missing when ``source`` is a path; hub ids are left to transformers."""
-    folder = Path(source)
-    if not folder.exists():
-        if source.startswith(("/", ".", "~")) or source.count("/") != 1:
-            raise ModelLoadError(f"the model folder {source} does not exist")
-        return
-    if not (folder / "config.json").is_file():
-        raise ModelLoadError(f"the model folder {source} has no config.json")
-    if not any(folder.glob("*.safetensors")):
-        pickled = sorted(path.name for path in folder.glob("*.bin"))
-        hint = f"; {pickled[0]} is a pickle file, which is never loaded" if pickled else ""
-        raise ModelLoadError(f"the model folder {source} has no *.safetensors weights{hint}")
 
 
 def check_tokenizer(source: str, tokenizer: PreTrainedTokenizerBase) -> None:
