@@ -64,10 +64,10 @@ class Checkpoint:
     form: SentenceForm | None = None
 
 
-def load_checkpoint(settings: Settings, progress: Progress) -> Checkpoint:
+def load_checkpoint(settings: Settings, progress: Progress, task: Task | None = None) -> Checkpoint:
     """Load what ``settings.model`` points at; ``progress`` is told shares of 1.
 
-    Raises ``ModelLoadError`` or ``DeviceError``.
+    ``task``: what to load it for; default: what its config says. Raises ``ModelLoadError`` or ``DeviceError``.
     """
     transformers_logging.disable_progress_bar()
     device = choose_device(settings.device)
@@ -81,7 +81,7 @@ def load_checkpoint(settings: Settings, progress: Progress) -> Checkpoint:
     try:
         config = AutoConfig.from_pretrained(source, **where)
         form = read_sentence_form(lambda name: parse(find_file(source, name, where)))
-        task = detect_task(config, is_sentence_model=form is not None)
+        task = task or detect_task(config, is_sentence_model=form is not None)
         progress(0.2)
         tokenizer = AutoTokenizer.from_pretrained(source, **where)
         progress(0.3)
