@@ -13,10 +13,10 @@ NUM_OPEN_ROWS = 24
 
 @dataclass(frozen=True)
 class TokenizedSample:
-    """Token ids of one sample and, for each, 1 where it is learned."""
+    """Token ids of one sample and, for each, its weight in the loss."""
 
     ids: list[int]
-    learned: list[int]
+    weights: list[int]
 
 
 @dataclass
@@ -24,14 +24,14 @@ class Row:
     """A row being filled; segment numbers start at 1, 0 marks padding."""
 
     ids: list[int] = field(default_factory=list)
-    learned: list[int] = field(default_factory=list)
+    weights: list[int] = field(default_factory=list)
     segments: list[int] = field(default_factory=list)
 
     def append(self, sample: TokenizedSample) -> None:
         number = self.segments[-1] + 1 if self.segments else 1
         self.ids += sample.ids
         # Nothing precedes a sample's first token, so it cannot be learned.
-        self.learned += [0, *sample.learned[1:]]
+        self.weights += [0, *sample.weights[1:]]
         self.segments += [number] * len(sample.ids)
 
 
@@ -60,10 +60,10 @@ class RowPacker:
         return max(fitting, key=lambda row: len(row.ids), default=None)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """`tokens` uint16, `learned` uint8 and `segments` uint16, each (row, length)."""
+        """`tokens` uint16, `weights` uint8 and `segments` uint16, each (row, length)."""
         return {
             "tokens": self._padded([row.ids for row in self._rows], np.uint16),
-            "learned": self._padded([row.learned for row in self._rows], np.uint8),
+            "weights": self._padded([row.weights for row in self._rows], np.uint8),
             "segments": self._padded([row.segments for row in self._rows], np.uint16),
         }
 

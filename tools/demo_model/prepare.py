@@ -1,6 +1,7 @@
 """Prepares the training data: tokenizer, packed token rows and the question pairs.
 
 Reads the running interpreter's standard library and writes to `build/demo_model`.
+The mixture for further training keeps the tokenizer of the model that it is for.
 Run it as `python -m tools.demo_model.prepare`.
 """
 
@@ -14,12 +15,13 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 from tokenizers import Tokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from tools.demo_model.corpus import SourceFile, source_files
 from tools.demo_model.packing import RowPacker, TokenizedSample
 from tools.demo_model.paths import BUILD_FOLDER
 from tools.demo_model.questions import Pair, canonical_question, pairs
-from tools.demo_model.samples import Sample, code_pool, rounds
+from tools.demo_model.samples import MIXTURES, Sample, code_pool, rounds
 from tools.demo_model.tokenizer import MAX_LENGTH_TOKENS, train_tokenizer
 
 
@@ -29,40 +31,53 @@ def tokenizer_texts(files: list[SourceFile], questions: list[Pair]) -> Iterator[
         yield from (canonical_question(pair), pair.answer) * 2
 
 
-def tokenize(tokenizer: Tokenizer, samples: list[Sample]) -> list[TokenizedSample]:
-    """Token ids and learned flags; segments are tokenized apart, as ChatML's special tokens separate them."""
+def tokenizer_for(folder: Path | None, files: list[SourceFile], questions: list[Pair]) -> PreTrainedTokenizerFast:
+    """The tokenizer in `folder`, or a new one."""
+    if folder is None:
+        return train_tokenizer(tokenizer_texts(files, questions))
+    loaded: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(folder)
+    return loaded
+
+
+def tokenize(tokenizer: Tokenizer, samples: list[Sample], max_tokens: int) -> list[TokenizedSample]:
+    """Token ids and weights; segments are tokenized apart, as special tokens separate them."""
     segments = [segment for sample in samples for segment in sample]
     encodings = iter(tokenizer.encode_batch([segment.text for segment in segments], add_special_tokens=False))
     tokenized = []
     for sample in samples:
         ids: list[int] = []
-        learned: list[int] = []
+        weights: list[int] = []
         for segment in sample:
             segment_ids = next(encodings).ids
             ids += segment_ids
-            learned += [int(segment.learned)] * len(segment_ids)
-        tokenized.append(TokenizedSample(ids[:MAX_LENGTH_TOKENS], learned[:MAX_LENGTH_TOKENS]))
+            weights += [segment.weight] * len(segment_ids)
+        tokenized.append(TokenizedSample(ids[:max_tokens], weights[:max_tokens]))
     return tokenized
 
 
 @click.command()
 @click.option("--seed", default=0, show_default=True, help="Seed of the drawing and the order of samples.")
 @click.option("--rounds", "num_rounds", default=18, show_default=True, help="Rounds of the mixture.")
+@click.option("--mixture", type=click.Choice(list(MIXTURES)), default="base", show_default=True, help="What is drawn.")
+@click.option("--length", default=MAX_LENGTH_TOKENS, show_default=True, help="Tokens of a row.")
+@click.option(
+    "--tokenizer", type=click.Path(path_type=Path), help="Folder of a tokenizer to keep; else one is trained."
+)
 @click.option("--folder", type=click.Path(path_type=Path), default=BUILD_FOLDER, help="Where to write.")
-def main(seed: int, num_rounds: int, folder: Path) -> None:
+def main(seed: int, num_rounds: int, mixture: str, length: int, tokenizer: Path | None, folder: Path) -> None:
     """Write tokenizer, rows.npz and pairs.json."""
     console = Console()
     folder.mkdir(parents=True, exist_ok=True)
     files, questions = list(source_files(held_out=False)), pairs()
     size = f"{len(files)} files, {sum(len(file.text) for file in files):,} characters, {len(questions)} pairs"
     console.print(f"Python {platform.python_version()}: {size}")
-    tokenizer = train_tokenizer(tokenizer_texts(files, questions))
-    tokenizer.save_pretrained(folder / "tokenizer")
+    chosen = tokenizer_for(tokenizer, files, questions)
+    chosen.save_pretrained(folder / "tokenizer")
     (folder / "pairs.json").write_text(json.dumps([vars(pair) for pair in questions], indent=0))
-    packer = RowPacker(MAX_LENGTH_TOKENS)
-    mixture = rounds(code_pool(files), questions, seed, num_rounds)
-    for samples in track(mixture, total=num_rounds, description="Tokenizing", console=console):
-        packer.add_round(tokenize(tokenizer.backend_tokenizer, samples))
+    packer = RowPacker(length)
+    drawn = rounds(MIXTURES[mixture], code_pool(files), questions, seed, num_rounds)
+    for samples in track(drawn, total=num_rounds, description="Tokenizing", console=console):
+        packer.add_round(tokenize(chosen.backend_tokenizer, samples, length))
     rows = packer.arrays()
     np.savez(folder / "rows.npz", allow_pickle=False, **rows)
     used = float((rows["segments"] > 0).mean())

@@ -3,24 +3,23 @@
 Knows text and loss spans only; `prepare` turns them into tokens and rows.
 """
 
+import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 
 from tools.demo_model.code import chunks, comment_above, definitions
 from tools.demo_model.corpus import SourceFile
-from tools.demo_model.infill import random_hole, windowed
+from tools.demo_model.infill import Hole, code_lines, line_hole, random_hole, windowed
 from tools.demo_model.questions import FIXED_PAIRS, Message, Pair, conversation, fixed_conversation
 from tools.demo_model.tokenizer import END_OF_TEXT
 
 CHUNK_CHARS = 3000
 MAX_DEFINITION_CHARS = 2500
-CODE_CHARS_PER_ROUND = 2_600_000
-SHOWINGS_PER_ROUND = 4
-# Shares of samples, not of tokens: infilling and definitions are shorter than chunks.
-INFILL_SHARE = 0.45
-DEFINITION_SHARE = 0.35
+LINE_SHARE = 0.75
+# A middle is a twentieth of its sample: at weight 1 it is lost among the tokens of plain code.
+MIDDLE_WEIGHT = 4
 COMMENT_SHARE = 0.25
 UNCUT_SHARE = 0.5
 CUT_CHARS = 400
@@ -29,10 +28,10 @@ COMMENT_STYLES = ("# ", "# ", "#")
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of a sample's text and whether its tokens are learned."""
+    """A stretch of a sample's text and the weight of its tokens in the loss; 0 for what is not learned."""
 
     text: str
-    learned: bool
+    weight: int
 
 
 Sample = list[Segment]
@@ -90,11 +89,11 @@ def plain_sample(text: str, rng: random.Random) -> Sample:
     ":\\n" is one token elsewhere.
     """
     if rng.random() < UNCUT_SHARE:
-        return [Segment(text, True)]
+        return [Segment(text, 1)]
     newline = text.find("\n", rng.randrange(min(len(text), CUT_CHARS)))
     indent = len(text[newline + 1 :]) - len(text[newline + 1 :].lstrip(" "))
     cut = rng.choice((newline, newline, newline + 1, newline + 1 + indent, rng.randrange(len(text))))
-    return [Segment(part, True) for part in (text[: max(cut, 0)], text[max(cut, 0) :]) if part]
+    return [Segment(part, 1) for part in (text[: max(cut, 0)], text[max(cut, 0) :]) if part]
 
 
 def chunk_sample(pool: CodePool, rng: random.Random) -> Sample:
@@ -111,47 +110,96 @@ def definition_sample(pool: CodePool, rng: random.Random) -> Sample:
     return plain_sample(plain + END_OF_TEXT, rng)
 
 
-def infill_sample(pool: CodePool, rng: random.Random) -> Sample:
+def draw_text(pool: CodePool, rng: random.Random) -> str:
+    """A piece of a file or a definition, as often the one as the other."""
     from_chunk = rng.random() >= 0.5
-    text = window(pool.draw_chunk(rng), CHUNK_CHARS, rng) if from_chunk else pool.draw_definition(rng)[0]
+    return window(pool.draw_chunk(rng), CHUNK_CHARS, rng) if from_chunk else pool.draw_definition(rng)[0]
+
+
+def infill_sample(pool: CodePool, rng: random.Random) -> Sample:
+    """A hole of any kind in up to 2,300 characters, all of which are learned."""
+    text = draw_text(pool, rng)
     hole = random_hole(text, rng)
     if hole is None:
-        return [Segment(text + END_OF_TEXT, True)]
+        return [Segment(text + END_OF_TEXT, 1)]
     hole = windowed(hole, prefix_chars=rng.randint(400, 1400), suffix_chars=rng.randint(200, 900))
-    return [Segment(hole.prompt() + hole.middle + END_OF_TEXT, True)]
+    return [Segment(hole.prompt() + hole.middle + END_OF_TEXT, 1)]
 
 
-def code_sample(pool: CodePool, rng: random.Random) -> Sample:
+def line_infill_sample(pool: CodePool, rng: random.Random) -> Sample:
+    """Mostly one missing line, near its context; only what is missing is learned, with more weight."""
+    text = draw_text(pool, rng)
+    hole = line_or_other_hole(text, rng)
+    if hole is None:
+        return [Segment(text + END_OF_TEXT, 1)]
+    hole = windowed(hole, prefix_chars=log_uniform(80, 700, rng), suffix_chars=log_uniform(40, 600, rng))
+    return [Segment(hole.prompt(), 0), Segment(hole.middle + END_OF_TEXT, MIDDLE_WEIGHT)]
+
+
+def line_or_other_hole(text: str, rng: random.Random) -> Hole | None:
+    lines = code_lines(text)
+    if not lines or rng.random() >= LINE_SHARE:
+        return random_hole(text, rng)
+    return line_hole(text, rng.choice(lines), keep_indent=rng.random() < 0.8)
+
+
+def log_uniform(low: int, high: int, rng: random.Random) -> int:
+    """Between `low` and `high`, each doubling as likely as the next."""
+    return round(math.exp(rng.uniform(math.log(low), math.log(high))))
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What a round holds.
+
+    Shares are of code samples, not of tokens: infilling and definitions are shorter than chunks.
+    """
+
+    code_chars: int
+    showings_of_pairs: int
+    infill_share: float
+    definition_share: float
+    draw_infill: Callable[[CodePool, random.Random], Sample]
+
+
+MIXTURES = {
+    "base": Mixture(2_600_000, 4, 0.45, 0.35, infill_sample),
+    "infill": Mixture(1_700_000, 1, 0.88, 0.06, line_infill_sample),
+}
+
+
+def code_sample(mixture: Mixture, pool: CodePool, rng: random.Random) -> Sample:
     draw = rng.random()
-    if draw < INFILL_SHARE:
-        return infill_sample(pool, rng)
-    return definition_sample(pool, rng) if draw < INFILL_SHARE + DEFINITION_SHARE else chunk_sample(pool, rng)
+    if draw < mixture.infill_share:
+        return mixture.draw_infill(pool, rng)
+    is_definition = draw < mixture.infill_share + mixture.definition_share
+    return definition_sample(pool, rng) if is_definition else chunk_sample(pool, rng)
 
 
 def chat_sample(messages: list[Message]) -> Sample:
     """ChatML text in which only the assistant's words and their end are learned."""
     sample: Sample = []
     for message in messages:
-        learned = message["role"] == "assistant"
-        sample.append(Segment(f"<|im_start|>{message['role']}\n", False))
-        sample.append(Segment(f"{message['content']}<|im_end|>", learned))
-        sample.append(Segment("\n", False))
+        weight = int(message["role"] == "assistant")
+        sample.append(Segment(f"<|im_start|>{message['role']}\n", 0))
+        sample.append(Segment(f"{message['content']}<|im_end|>", weight))
+        sample.append(Segment("\n", 0))
     return sample
 
 
-def round_samples(pool: CodePool, pairs: list[Pair], rng: random.Random) -> list[Sample]:
-    """One round of the mixture: every pair `SHOWINGS_PER_ROUND` times among fresh code, shuffled."""
-    samples = [chat_sample(conversation(pair, pairs, rng)) for pair in pairs for _ in range(SHOWINGS_PER_ROUND)]
+def round_samples(mixture: Mixture, pool: CodePool, pairs: list[Pair], rng: random.Random) -> list[Sample]:
+    """One round of the mixture: every pair as often as it says among fresh code, shuffled."""
+    samples = [chat_sample(conversation(pair, pairs, rng)) for pair in pairs for _ in range(mixture.showings_of_pairs)]
     samples += [chat_sample(fixed_conversation(rng)) for _ in range(3 * len(FIXED_PAIRS))]
     num_chars = 0
-    while num_chars < CODE_CHARS_PER_ROUND:
-        sample = code_sample(pool, rng)
+    while num_chars < mixture.code_chars:
+        sample = code_sample(mixture, pool, rng)
         num_chars += sum(len(segment.text) for segment in sample)
         samples.append(sample)
     rng.shuffle(samples)
     return samples
 
 
-def rounds(pool: CodePool, pairs: list[Pair], seed: int, num_rounds: int) -> Iterator[list[Sample]]:
+def rounds(mixture: Mixture, pool: CodePool, pairs: list[Pair], seed: int, num_rounds: int) -> Iterator[list[Sample]]:
     for number in range(num_rounds):
-        yield round_samples(pool, pairs, random.Random(f"{seed}-{number}"))
+        yield round_samples(mixture, pool, pairs, random.Random(f"{seed}-{number}"))

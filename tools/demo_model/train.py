@@ -34,22 +34,24 @@ class Rows:
 
     def __init__(self, path: Path, batch: int) -> None:
         arrays = np.load(path)
-        self._tokens, self._learned, self._segments = (arrays[name] for name in ("tokens", "learned", "segments"))
+        self._tokens, self._weights, self._segments = (arrays[name] for name in ("tokens", "weights", "segments"))
         self._batch = batch
 
     def __len__(self) -> int:
         return len(self._tokens) // self._batch
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Token ids and labels, both int64 (batch, seq), and the attention mask, bool (batch, 1, seq, seq)."""
+        """Token ids int64 (batch, seq), weights of their successors float32 (batch, seq), the attention mask.
+
+        The mask is bool (batch, 1, seq, seq).
+        """
         part = slice(step * self._batch, (step + 1) * self._batch)
         tokens = torch.from_numpy(self._tokens[part].astype(np.int64))
-        learned = torch.from_numpy(self._learned[part])
+        weights = torch.from_numpy(self._weights[part].astype(np.float32)).roll(-1, dims=1)
+        weights[:, -1] = 0
         segments = torch.from_numpy(self._segments[part].astype(np.int64))
-        labels = tokens.masked_fill(learned == 0, -100).roll(-1, dims=1)
-        labels[:, -1] = -100
         same = segments[:, None, :, None] == segments[:, None, None, :]
-        return tokens, labels, same.tril()
+        return tokens, weights, same.tril()
 
 
 def position_ids(mask: Tensor) -> Tensor:
@@ -72,14 +74,16 @@ class Trainer:
         ]
         self.step = 0
 
-    def loss(self, tokens: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
-        """The mean cross entropy of the learned tokens in nats, a scalar."""
+    def loss(self, tokens: Tensor, weights: Tensor, mask: Tensor) -> Tensor:
+        """The weighted mean cross entropy of the learned tokens in nats, a scalar."""
         positions = position_ids(mask)
+        learned = weights.flatten() > 0
         with torch.autocast("cpu", dtype=torch.bfloat16):
             hidden = self.model.model(tokens, attention_mask=mask, position_ids=positions, use_cache=False)[0]
-            kept = labels.flatten() != -100
-            logits = self.model.lm_head(hidden.flatten(0, 1)[kept])
-            return functional.cross_entropy(logits.float(), labels.flatten()[kept])
+            logits = self.model.lm_head(hidden.flatten(0, 1)[learned])
+        labels = tokens.roll(-1, dims=1).flatten()[learned]
+        nats = functional.cross_entropy(logits.float(), labels, reduction="none")
+        return nats @ weights.flatten()[learned] / weights.sum()
 
     def train_step(self, rows: Rows, rate: float) -> float:
         """One update with the base rates scaled by `rate`; returns the mean loss in nats per token."""

@@ -1,16 +1,19 @@
 """The pure parts of the demo model's tools, and the committed tokenizer; nothing is trained here."""
 
 import ast
+import dataclasses
 import random
+import textwrap
 import unicodedata
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from tools.demo_model import code, corpus, held_out, infill, packing, questions, samples
+from tools.demo_model import code, corpus, finetune, held_out, infill, packing, questions, samples, train
 from tools.demo_model.paths import MODEL_FOLDER
 
 SOURCE = '''import os
@@ -95,7 +98,38 @@ def test_a_cut_sample_is_the_same_text(seed):
 
 def test_only_what_the_assistant_says_is_learned():
     sample = samples.chat_sample(questions.exchange("What does x do?", "It works."))
-    assert [part.text for part in sample if part.learned] == ["It works.<|im_end|>"]
+    assert [part.text for part in sample if part.weight] == ["It works.<|im_end|>"]
+
+
+@given(st.integers())
+def test_a_line_sample_learns_what_is_missing_and_nothing_else(seed):
+    pool = samples.code_pool([corpus.SourceFile("a.py", SOURCE, 1.0)])
+    context, middle = samples.line_infill_sample(pool, random.Random(seed))
+    assert (context.weight, middle.weight) == (0, samples.MIDDLE_WEIGHT)
+    prefix, suffix = context.text.removeprefix("<|fim_prefix|>").split("<|fim_suffix|>")
+    whole = prefix + middle.text.removesuffix("<|endoftext|>") + suffix.removesuffix("<|fim_middle|>")
+    assert whole in SOURCE or whole in textwrap.dedent("    def size(self): return 1\n")
+
+
+def test_most_line_samples_miss_one_line():
+    pool = samples.code_pool([corpus.SourceFile("a.py", SOURCE, 1.0)])
+    rng = random.Random(0)
+    middles = [samples.line_infill_sample(pool, rng)[1].text.removesuffix("<|endoftext|>") for _ in range(200)]
+    lines = {line.strip() for line in SOURCE.splitlines()}
+    assert sum(middle.strip() in lines for middle in middles) > 140
+
+
+@pytest.mark.parametrize("mixture", samples.MIXTURES.values(), ids=list(samples.MIXTURES))
+def test_a_round_shows_every_pair_and_the_wanted_amount_of_code(mixture):
+    pool = samples.code_pool([corpus.SourceFile("a.py", SOURCE, 1.0)])
+    small = dataclasses.replace(mixture, code_chars=5000)
+    pairs = [questions.Pair("f", "It works."), questions.Pair("g", "It fails.")]
+    (drawn,) = samples.rounds(small, pool, pairs, seed=0, num_rounds=1)
+    texts = ["".join(segment.text for segment in sample) for sample in drawn]
+    for pair in pairs:
+        assert sum(pair.answer in text for text in texts) >= mixture.showings_of_pairs
+    assert sum(len(text) for text in texts if "<|im_start|>" not in text) >= 5000
+    assert drawn == next(samples.rounds(small, pool, pairs, seed=0, num_rounds=1))
 
 
 def test_rows_hold_whole_samples_and_never_learn_their_first_token():
@@ -103,8 +137,31 @@ def test_rows_hold_whole_samples_and_never_learn_their_first_token():
     packer.add_round([packing.TokenizedSample(ids, [1] * len(ids)) for ids in ([5, 6, 7], [8, 9], [4])])
     rows = packer.arrays()
     np.testing.assert_array_equal(rows["tokens"], [[5, 6, 7, 4], [8, 9, 0, 0]])
-    np.testing.assert_array_equal(rows["learned"], [[0, 1, 1, 0], [0, 1, 0, 0]])
+    np.testing.assert_array_equal(rows["weights"], [[0, 1, 1, 0], [0, 1, 0, 0]])
     np.testing.assert_array_equal(rows["segments"], [[1, 1, 1, 2], [1, 1, 0, 0]])
+
+
+def test_the_rate_of_further_training_warms_up_and_reaches_zero_with_the_time():
+    time_s = iter([0.0, 0.0, 0.0, 50.0, 75.0, 100.0, 130.0])
+    clock = finetune.Clock(100.0, now=lambda: next(time_s))
+    assert clock.rate(step=0, peak=0.5) == 0.5 / finetune.WARMUP_STEPS
+    assert [clock.rate(step=1000, peak=0.5) for _ in range(5)] == [0.5, 0.25, 0.125, 0.0, 0.0]
+
+
+def test_further_training_starts_from_the_exported_weights_and_ends_with_the_time(tmp_path):
+    tokens = np.arange(64, dtype=np.uint16).reshape(4, 16)
+    weights = np.tile(np.array([0] * 8 + [4] * 8, np.uint8), (4, 1))
+    np.savez(tmp_path / "rows.npz", tokens=tokens, weights=weights, segments=np.ones((4, 16), np.uint16))
+    trainer = train.Trainer(seed=3)
+    finetune.load_exported(trainer, MODEL_FOLDER)
+    rows = train.Rows(tmp_path / "rows.npz", 2)
+    with torch.inference_mode():
+        before = trainer.loss(*rows.batch(0)).item()
+    time_s = iter([0.0, 10.0, 10.0, 100.0])
+    finetune.run(trainer, rows, finetune.Clock(100.0, now=lambda: next(time_s)), 0.5, tmp_path)
+    assert trainer.step == 1
+    with torch.inference_mode():
+        assert trainer.loss(*rows.batch(0)).item() < before
 
 
 def test_a_completion_is_cut_after_its_last_whole_line():
