@@ -11,6 +11,8 @@ _plan = hooks.prepare()
 _settings = _plan.settings
 
 bind = _settings.bind
+certfile = _settings.tls_cert
+keyfile = _settings.tls_key
 workers = len(_plan.gpus)
 worker_class = "app.serve.worker.ForkliftWorker"
 threads = _settings.num_http_threads

@@ -20,6 +20,7 @@ from app.http.factory import create_app
 if TYPE_CHECKING:
     from flask import Flask
 
+    from app.core.settings import Settings
     from app.serve.context import WorkerContext
 
 START_FAILED = 3
@@ -55,7 +56,16 @@ def serve() -> None:
     set_current(context)
     threading.Thread(target=exit_on_load_failure, args=(context,), daemon=True).start()
     # The reloader would start a second process with a second model.
-    create_app(context).run(host.strip("[]"), int(port), threaded=True, use_reloader=False)
+    create_app(context).run(
+        host.strip("[]"), int(port), threaded=True, use_reloader=False, ssl_context=key_pair(settings)
+    )
+
+
+def key_pair(settings: Settings) -> tuple[str, str] | None:
+    """Certificate and key as Werkzeug takes them."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return settings.tls_cert, settings.tls_key
 
 
 def exit_on_load_failure(context: WorkerContext) -> None:

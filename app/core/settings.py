@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from app.core.errors import SettingsError
 from app.core.model_tables import IDLE_UNLOAD_S, ModelTable, Task, one_line, read_tables
+from app.core.tls import check_pair
 
 PREFIX = "FORKLIFT_"
 DEMO_MODEL = Path(__file__).resolve().parents[1] / "models" / "demo"
@@ -85,6 +86,8 @@ class Settings(BaseModel):
     system_prompt: str | None = Field(None, description="Default system message of chat.")
     chat_template: str | None = Field(None, description="Path of a Jinja chat template instead of the model's own.")
     http_threads: int = Field(0, ge=0, le=4096, description="0: MAX_BATCH_SIZE + MAX_QUEUE + 8.")
+    tls_cert: str | None = Field(None, description="Certificate chain in PEM; with TLS_KEY the server speaks HTTPS.")
+    tls_key: str | None = Field(None, description="Private key in PEM, without a password.")
     log_format: Literal["json", "console"] = Field("json", description="json: one object per line.")
     log_prompts: bool = Field(False, description="Write prompts and completions to the log.")
 
@@ -113,6 +116,14 @@ class Settings(BaseModel):
             raise ValueError(f"QUANTIZATION={self.quantization} computes in float32; DTYPE cannot be {self.dtype}")
         if self.gpus_per_worker > 1 and self.workers_per_gpu > 1:
             raise ValueError("GPUS_PER_WORKER and WORKERS_PER_GPU cannot both be above 1")
+        return self
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Settings:
+        if self.tls_cert and self.tls_key:
+            check_pair(self.tls_cert, self.tls_key)
+        elif self.tls_cert or self.tls_key:
+            raise ValueError("TLS_CERT and TLS_KEY are needed together")
         return self
 
     @field_validator("chat_template")
@@ -147,6 +158,11 @@ class Settings(BaseModel):
     def num_lanes(self) -> int:
         """Sequences that one worker decodes together, over all its models."""
         return sum(plan.settings.max_batch_size for plan in self.plans)
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether the server speaks HTTPS."""
+        return self.tls_cert is not None
 
     @property
     def num_http_threads(self) -> int:

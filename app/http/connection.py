@@ -9,17 +9,16 @@ from typing import Any
 
 
 def is_client_gone(environ: dict[str, Any]) -> bool:
-    """Whether the connection was closed or reset, without reading from it.
+    """Whether the connection was closed or reset, without taking anything that will be read.
 
-    False where it cannot be told: servers other than Gunicorn, and TLS, whose records cannot be
-    peeked at.
+    False where it cannot be told: servers other than Gunicorn.
     """
     connection = environ.get("gunicorn.socket")
-    if not isinstance(connection, socket.socket) or isinstance(connection, ssl.SSLSocket):
+    if not isinstance(connection, socket.socket):
         return False
     try:
-        return _has_news(connection) and connection.recv(1, socket.MSG_PEEK) == b""
-    except (BlockingIOError, TimeoutError):
+        return _has_news(connection) and _peek(connection) == b""
+    except (BlockingIOError, TimeoutError, ssl.SSLWantReadError):
         return False
     except (OSError, ValueError):
         return True
@@ -31,3 +30,20 @@ def _has_news(connection: socket.socket) -> bool:
     poller = select.poll()
     poller.register(connection, select.POLLIN)
     return bool(poller.poll(0))
+
+
+def _peek(connection: socket.socket) -> bytes:
+    if isinstance(connection, ssl.SSLSocket):
+        return _read_record(connection)
+    return connection.recv(1, socket.MSG_PEEK)
+
+
+def _read_record(connection: ssl.SSLSocket) -> bytes:
+    """A record cannot be peeked at: a TLS client says goodbye inside one. What is read here would never be
+    served, for a connection carries one request."""
+    timeout_s = connection.gettimeout()
+    connection.settimeout(0)
+    try:
+        return connection.recv(1)
+    finally:
+        connection.settimeout(timeout_s)

@@ -55,6 +55,10 @@ def invalid_request() -> Answer:
     return _answer(400, "invalid_request_error", "bad_request", "the request is not valid HTTP")
 
 
+def not_tls() -> Answer:
+    return _answer(400, "invalid_request_error", "https_required", "this port speaks HTTPS: the URL begins with https")
+
+
 def of_exception(failure: Exception) -> Answer:
     """The answer to what Gunicorn raised while it parsed or served a request."""
     for kind, status, code, message in _PARSE_ERRORS:

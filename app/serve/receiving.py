@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import selectors
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,8 +16,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from app.serve import tls
 from app.serve.admission import Hold
-from app.serve.answers import Answer, body_timeout, out_of_memory
+from app.serve.answers import Answer, body_timeout, not_tls, out_of_memory
 from app.serve.buffering import RequestBuffer, Verdict
 from app.serve.deadlines import DeadlineQueue
 
@@ -29,6 +31,7 @@ FRESH_S = 1.0
 # the answer with it.
 LINGER_S = 2.0
 MAX_DISCARDED_BYTES = 16_777_216
+_NOTHING_YET = (BlockingIOError, InterruptedError, ssl.SSLWantReadError)
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -65,6 +68,7 @@ class Closer:
         """Begin to close; ``on_closed`` is called once the socket is gone."""
         try:
             sock.setblocking(False)
+            tls.say_goodbye(sock)
             sock.shutdown(socket.SHUT_WR)
             self._poller.register(sock, selectors.EVENT_READ, self._discard)
         except (OSError, ValueError):
@@ -167,13 +171,23 @@ class Receiver:
     def _read(self, incoming: Incoming, sock: socket.socket) -> None:
         try:
             data = sock.recv(READ_BYTES)
-        except (BlockingIOError, InterruptedError):
+        except _NOTHING_YET:
             return
-        except OSError:
+        except OSError as error:
+            self._explain(incoming, error)
             data = b""
-        if not data:
+        if data:
+            self._take(incoming, data)
+        else:
             self._drop(incoming)
-            return
+
+    def _explain(self, incoming: Incoming, error: OSError) -> None:
+        """Tell a client that speaks no TLS what it did wrong; other broken connections hear nothing."""
+        if tls.is_plain_http(error):
+            self._on_refused(incoming, answer := not_tls())
+            tls.send_below(incoming.sock, answer.data)
+
+    def _take(self, incoming: Incoming, data: bytes) -> None:
         incoming.num_bytes += len(data)
         self._num_bytes += len(data)
         verdict = incoming.buffer.feed(data)
@@ -185,7 +199,7 @@ class Receiver:
             self._drop(incoming)
         elif incoming.buffer.wants_continue:
             incoming.buffer.wants_continue = False
-            _send(sock, CONTINUE)
+            _send(incoming.sock, CONTINUE)
 
     def _answer(self, incoming: Incoming, answer: Answer) -> None:
         self._on_refused(incoming, answer)

@@ -1,8 +1,8 @@
 """The worker class: Gunicorn's thread worker, with request buffering and balanced accepting.
 
 Runs in a worker process; the main thread accepts, reads and closes without ever blocking, HTTP
-threads serve complete requests only. It watches over nothing: see ``watch``. With TLS the stock
-path is used from accepting on, because records cannot be buffered below the TLS layer.
+threads serve complete requests only. It watches over nothing: see ``watch``. With TLS the main
+thread also does the handshakes, as the bytes come.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from app.serve.board import Row
 from app.serve.buffering import RequestBuffer, Verdict
 from app.serve.context import current
 from app.serve.receiving import Closer, Incoming, Receiver, send_answer
+from app.serve.tls import Door
 
 HEARTBEAT_S = 1.0
 # What cancelled requests get to write their error event; a hurried master kills after 2 s.
@@ -57,6 +58,7 @@ class ForkliftWorker(ThreadWorker):
         self._context = current()
         self._settings = self._context.settings
         self._closer = Closer(self.poller, self._count_closed)
+        self._door = Door(self.cfg) if self.cfg.is_ssl else None
         self._receiver = Receiver(
             self.poller, self._settings.body_timeout_s, self._take_request, self._closer, self._note_refusal
         )
@@ -80,7 +82,6 @@ class ForkliftWorker(ThreadWorker):
         now_s = time.monotonic()
         self._receiver.expire(now_s)
         self._closer.expire(now_s)
-        self.murder_pending()
 
     def _timeout_s(self, now_s: float) -> float:
         next_s = min(self._receiver.next_s(), self._closer.next_s(), now_s + HEARTBEAT_S)
@@ -106,13 +107,14 @@ class ForkliftWorker(ThreadWorker):
         return is_my_turn(rows, self._context.slot) or (is_refusing and self._context.admission.is_full(rows))
 
     def _accept_now(self, listener: Any, rows: list[Row]) -> Incoming | None:
-        if self.cfg.is_ssl:
-            super().accept(listener)
-            return None
         try:
             sock, client = listener.accept()
         except OSError as error:
             self._survive(error)
+            return None
+        try:
+            sock = sock if self._door is None else self._door.wrap(sock)
+        except OSError:
             return None
         self.nr_conns += 1
         buffer = RequestBuffer(self._settings.max_body_bytes)
@@ -194,9 +196,6 @@ class ForkliftWorker(ThreadWorker):
 
     def finish_request(self, conn: Any, fs: Future[Any]) -> None:
         """The HTTP thread is done with a connection; closing happens here, without blocking."""
-        if self.cfg.is_ssl:
-            super().finish_request(conn, fs)
-            return
         if not fs.cancelled() and fs.exception() is not None:
             log.error("http_thread_failed", exc_info=fs.exception())
         self._closer.close(conn.sock)

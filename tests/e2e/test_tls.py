@@ -1,0 +1,109 @@
+"""The whole product over HTTPS, its health check, and the development server."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+import requests
+
+from tests.e2e.conftest import Forklift
+from tests.e2e.test_processes import unused_port  # noqa: F401
+from tests.service.conftest import REPOSITORY, server_starter, wait_for
+from tests.service.test_tls import TlsServer
+from tests.tls import make_pair
+
+
+class TlsForklift(TlsServer, Forklift):
+    """``gunicorn wsgi:app`` behind a certificate."""
+
+    def rows(self):
+        return self.get("/readyz")[1]["slots"]
+
+    def post(self, path, **options):
+        url = f"https://127.0.0.1:{self.port}{path}"
+        return requests.post(url, timeout=60, verify=str(self.pair.authority), **options)
+
+
+@pytest.fixture
+def start_tls_forklift(tmp_path):
+    pair = make_pair(tmp_path / "pair")
+    kind = type("Kind", (TlsForklift,), {"pair": pair})
+    starter = server_starter(tmp_path, kind)
+    start = next(starter)
+    yield lambda **settings: start(**(pair.settings | settings))
+    next(starter, None)
+
+
+def test_completions_over_https_streamed_and_not_and_a_clean_end(start_tls_forklift, model_folder):
+    server = start_tls_forklift(model=model_folder("gpt2"), max_new_tokens=900)
+    body = {"prompt": "def f(", "max_new_tokens": 5, "ignore_eos": True}
+    assert server.post("/complete", json=body).json()["usage"]["completion_tokens"] == 5
+    assert server.post("/complete", json=body | {"stream": True}).text.endswith("data: [DONE]\n\n")
+    long = server.post("/complete", json=body | {"stream": True, "max_new_tokens": 300}, stream=True)
+    server.signal(signal.SIGTERM)
+    assert long.text.endswith("data: [DONE]\n\n")
+    assert server.wait_for_exit() == 0
+
+
+def probe(**settings):
+    """Exit code and output of the health check under these settings."""
+    environ = {f"FORKLIFT_{name.upper()}": str(value) for name, value in settings.items()}
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("FORKLIFT_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "app.serve.probe"],
+        cwd=REPOSITORY,
+        env=clean | environ,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_the_health_check_passes_through_tls_and_needs_no_key(start_tls_forklift, model_folder):
+    server = start_tls_forklift(model=model_folder("gpt2"), api_keys="secret", num_ready=0)
+    server.wait_until_listening()
+    settings = server.pair.settings | {"bind": f"0.0.0.0:{server.port}", "api_keys": "secret"}
+    wait_for(lambda: probe(**settings) == (0, "ready\n"), "a health check that passes")
+
+
+def test_the_health_check_speaks_to_a_unix_socket(start_forklift, model_folder, tmp_path):
+    bind = f"unix:{tmp_path}/s"
+    start_forklift(model=model_folder("gpt2"), bind=bind, num_ready=0)
+    wait_for(lambda: probe(bind=bind) == (0, "ready\n"), "a health check that passes")
+
+
+def test_the_health_check_fails_where_nobody_listens(unused_port):  # noqa: F811
+    code, said = probe(bind=f"127.0.0.1:{unused_port}")
+    assert (code, said.count("\n")) == (1, 1)
+    assert "no answer from 127.0.0.1" in said
+
+
+def test_the_health_check_names_a_wrong_setting():
+    code, said = probe(max_queu=1)
+    assert code == 3
+    assert said.startswith("forklift: unknown setting")
+
+
+def test_the_development_server_speaks_https(tmp_path, model_folder, unused_port):  # noqa: F811
+    pair = make_pair(tmp_path)
+    settings = pair.settings | {"model": model_folder("qwen2"), "bind": f"127.0.0.1:{unused_port}"}
+    environ = {f"FORKLIFT_{name.upper()}": str(value) for name, value in settings.items()}
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "wsgi.py"], cwd=REPOSITORY, env=os.environ | environ, stdout=log, stderr=log
+        )
+    try:
+        wait_for(lambda: probe(**settings)[0] == 0, "the development server")
+        url = f"https://127.0.0.1:{unused_port}/complete"
+        answer = requests.post(url, json={"prompt": "x", "max_new_tokens": 3}, timeout=30, verify=str(pair.authority))
+        assert answer.status_code == 200
+        assert re.search(r"Running on https://", (tmp_path / "log").read_text())
+    finally:
+        process.terminate()
+        process.wait(10)
