@@ -72,6 +72,9 @@ class Settings(BaseModel):
     decode_runner: Literal["eager", "bucketed"] = Field(
         "eager", description="bucketed: fixed tensor shapes per step, groundwork for GPUs; slower on a CPU."
     )
+    overlap_text: bool = Field(
+        False, description="Make a step's text while the next step runs. For GPUs; on a CPU it only delays the text."
+    )
     prefix_cache: bool = Field(True, description="Reuse KV entries of a shared prompt prefix.")
     max_queue: int = Field(10, ge=0, le=100_000, description="Requests waiting over all workers.")
     queue_timeout_s: float = Field(30.0, gt=0, le=86_400, description="504 after waiting this long.")

@@ -40,6 +40,7 @@ class SlotGenerator:
         reuse_prefix: bool = True,
         num_draft_tokens: int = 0,
         runner: RunnerKind = "eager",
+        overlap_text: bool = False,
     ):
         self._text_model = text_model
         checkpoint = text_model.checkpoint
@@ -48,6 +49,7 @@ class SlotGenerator:
         self._rows = RowTable(self.runner.cache, num_slots, reuse_prefix)
         self._prefill_chunk_tokens = prefill_chunk_tokens
         self._num_draft_tokens = num_draft_tokens
+        self._overlap_text = overlap_text
         self._pace = Pace()
         self._waiting = WaitingJobs[Job]()
 
@@ -96,7 +98,7 @@ class SlotGenerator:
                 self._rows.take(sequence)
 
     def _make_sequence(self, job: Job) -> Sequence:
-        sequence = Sequence(job, self._text_model, self._pace)
+        sequence = Sequence(job, self._text_model, self._pace, defers_text=self._overlap_text)
         if self._num_draft_tokens:
             sequence.lookup = PromptLookup(sequence.tokens, self._num_draft_tokens)
         return sequence
@@ -142,6 +144,10 @@ class SlotGenerator:
         ]
         starts = [sequence.num_cached for sequence in sequences]
         logits = self.guard.run([s.job for s in sequences], partial(self.runner.decode, tokens, starts))
+        if self._overlap_text:
+            # A GPU has only been told to run this pass: the last tokens' text is made meanwhile.
+            for sequence in sequences:
+                sequence.write_text()
         if logits is None:
             for sequence in sequences:
                 self._fail(sequence, InternalError())

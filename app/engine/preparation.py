@@ -109,6 +109,7 @@ def make_slots(model: TextModel, settings: Settings) -> SlotGenerator:
         reuse_prefix=settings.prefix_cache,
         num_draft_tokens=settings.prompt_lookup,
         runner=settings.decode_runner,
+        overlap_text=settings.overlap_text,
     )
 
 

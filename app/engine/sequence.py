@@ -13,9 +13,12 @@ from app.models.text_model import TextModel
 
 
 class Sequence:
-    """A job that has a row. ``num_cached`` tokens from the front have their entries in the KV cache."""
+    """A job that has a row. ``num_cached`` tokens from the front have their entries in the KV cache.
 
-    def __init__(self, job: Job, model: TextModel, pace: Pace):
+    With ``defers_text`` the owner calls ``write_text`` when it has the time, unless text can end the job.
+    """
+
+    def __init__(self, job: Job, model: TextModel, pace: Pace, *, defers_text: bool = False):
         params = job.params
         self.job = job
         self.tokens = list(job.prompt_ids)
@@ -31,6 +34,8 @@ class Sequence:
         self._outbox = Outbox(job, pace)
         self._detokenizer = Detokenizer(model.decode, job.prompt_ids)
         self._filter = TextFilter(params.stop, params.truncate_before_pattern)
+        self._defers_text = defers_text and not params.stop and not params.truncate_before_pattern
+        self._unwritten: list[tuple[int, tuple[TokenLogprob, ...]]] = []
 
     @property
     def num_uncached(self) -> int:
@@ -45,23 +50,33 @@ class Sequence:
         return self.lookup.draft(max(min(room, num_left - 1), 0))
 
     def accept(self, token: int, logprob: TokenLogprob | None = None) -> None:
-        """Take the sampled ``token``: emit the text it completes, end the job where it must end."""
+        """Take the sampled ``token``: emit the text it completes (now or later), end the job where it must end."""
         if self._matcher is not None and self._matcher.has_failed:
             self.fail(InvalidParameterError("the schema or regex is too complex to be followed"))
             return
         self.job.count_token()
         logprobs = () if logprob is None else (logprob,)
         if token in self.end_ids:
+            self.write_text()
             self._end("stop", logprobs)
             return
         self.tokens.append(token)
         self.sampler.accept(token)
-        text, is_stopped = self._filter.push(self._detokenizer.push(token))
-        self._outbox.add(text, logprobs)
-        if is_stopped:
-            self._finish("stop")
-        elif self.job.usage.completion_tokens >= self.job.params.max_new_tokens:
+        self._unwritten.append((token, logprobs))
+        is_last = self.job.usage.completion_tokens >= self.job.params.max_new_tokens
+        if is_last or not self._defers_text:
+            self.write_text()
+        if is_last and not self.job.has_ended:
             self._end("length")
+
+    def write_text(self) -> None:
+        """Emit the text of what was accepted since the last call; end the job at a stop string."""
+        unwritten, self._unwritten = self._unwritten, []
+        for token, logprobs in unwritten:
+            text, is_stopped = self._filter.push(self._detokenizer.push(token))
+            self._outbox.add(text, logprobs)
+            if is_stopped:
+                self._finish("stop")
 
     def finish_prompt(self) -> None:
         """The whole prompt is in the cache: hand out its scores; end where nothing is to be generated."""
@@ -72,6 +87,7 @@ class Sequence:
 
     def fail(self, error: RequestError) -> None:
         """End the job with ``error``, after the text that it has."""
+        self.write_text()
         self._outbox.flush()
         self.job.fail(error)
 

@@ -29,6 +29,7 @@ def generator_of(
     reuse_prefix: bool = True,
     drafts: int = 0,
     runner: RunnerKind = "eager",
+    overlap_text: bool = False,
 ) -> SlotGenerator:
     return SlotGenerator(
         model,
@@ -37,6 +38,7 @@ def generator_of(
         reuse_prefix=reuse_prefix,
         num_draft_tokens=drafts,
         runner=runner,
+        overlap_text=overlap_text,
     )
 
 

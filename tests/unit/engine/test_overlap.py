@@ -1,0 +1,81 @@
+"""Text that is made after the next pass was launched is the same text, and ends the same way."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from app.core.errors import RequestTimeoutError
+from app.core.jobs import Constraint, Event, Job, SamplingParams, TextDelta
+from app.engine import generation
+from tests.unit.engine.driver import generator_of, load, outcome, random_prompt, run
+
+LATE = RequestTimeoutError("late")
+CHANGES: list[dict[str, object]] = [
+    {},
+    {"temperature": 0.9, "seed": 3},
+    {"stop": ("e", "\n")},
+    {"truncate_before_pattern": ("[a-f]{2}",)},
+    {"ignore_eos": False},
+    {"num_logprobs": 2},
+    {"temperature": 1.0, "seed": 1, "constraint": Constraint("regex", "[a-z]{3,6}"), "ignore_eos": False},
+    {"stop_token_ids": frozenset(range(100, 250))},
+    {"repetition_penalty": 1.2, "temperature": 0.7, "top_p": 0.9, "seed": 9},
+]
+
+
+def jobs_of(rng: random.Random) -> list[Job]:
+    fields = [{"ignore_eos": True, **change} for change in CHANGES]
+    return [
+        Job("overlap", random_prompt(rng, rng.randrange(2, 60)), SamplingParams(rng.randrange(1, 25), **one))
+        for one in fields * 2
+    ]
+
+
+def whole(job: Job) -> tuple[object, ...]:
+    """Text, end, counts and log-probabilities of an ended job; how the text was cut does not count."""
+    events: list[Event] = job.next_events(0)
+    deltas = [event for event in events if isinstance(event, TextDelta)]
+    scores = [(entry.token, entry.top) for delta in deltas for entry in delta.logprobs]
+    return "".join(delta.text for delta in deltas), events[-1], job.usage, scores
+
+
+@pytest.mark.parametrize("num_slots", [1, 4])
+@pytest.mark.parametrize("drafts", [0, 4])
+@pytest.mark.parametrize("runner", ["eager", "bucketed"])
+def test_every_kind_of_request_gives_the_same_answer(model_folder, num_slots, drafts, runner):
+    model = load(model_folder("qwen2"))
+    plain, overlapped = jobs_of(random.Random(4)), jobs_of(random.Random(4))
+    run(generator_of(model, num_slots=num_slots, chunk=20, drafts=drafts, runner=runner), *plain)
+    options = {"num_slots": num_slots, "chunk": 20, "drafts": drafts, "runner": runner, "overlap_text": True}
+    run(generator_of(model, **options), *overlapped)
+    assert [whole(job) for job in overlapped] == [whole(job) for job in plain]
+
+
+def test_text_is_made_between_the_launch_of_a_pass_and_the_reading_of_its_tokens(model_folder, monkeypatch):
+    model = load(model_folder("gpt2"))
+    generator = generator_of(model, overlap_text=True)
+    seen = []
+    decode, decode_text, sample = generator.runner.decode, model.decode, generation.sample
+    monkeypatch.setattr(generator.runner, "decode", lambda *args: seen.append("launch") or decode(*args))
+    monkeypatch.setattr(generation, "sample", lambda *args: seen.append("read") or sample(*args))
+    monkeypatch.setattr(model, "decode", lambda ids: seen.append("text") or decode_text(ids))
+    generator.add(Job("order", [5, 6, 7], SamplingParams(4, ignore_eos=True)))
+    generator.step()
+    seen.clear()
+    generator.step()
+    assert [seen[0], set(seen[1:-1]), seen[-1]] == ["launch", {"text"}, "read"]
+
+
+def test_what_was_accepted_goes_out_before_the_error_that_ends_a_job(model_folder):
+    model = load(model_folder("llama"))
+    jobs = [Job("left", [5, 6, 7, 8], SamplingParams(40, ignore_eos=True)) for _ in range(2)]
+    for job, overlap in zip(jobs, (False, True), strict=True):
+        generator = generator_of(model, overlap_text=overlap)
+        generator.add(job)
+        for _ in range(9):
+            generator.step()
+        job.cancel(LATE)
+        generator.step()
+    assert outcome(jobs[0]) == outcome(jobs[1])
