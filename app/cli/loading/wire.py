@@ -1,0 +1,192 @@
+"""One request to an OpenAI-style server, timed: asyncio and bare HTTP/1.1.
+
+A client library would take more of the processor than a small model's server does, and the two often share a machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import ssl
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+from urllib.parse import urlsplit
+
+from app.cli.loading.figures import Result
+
+LONGEST_HEAD_BYTES = 64 * 1024
+
+
+class WireError(Exception):
+    """What came back is not an answer that can be measured."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A route of a server. ``path`` is behind the URL's own path."""
+
+    url: str
+    path: str = "/v1/completions"
+    api_key: str | None = None
+
+    def head(self, num_bytes: int) -> bytes:
+        """Request line and headers of a body of this length."""
+        parts = urlsplit(self.url)
+        lines = [
+            f"POST {parts.path.rstrip('/')}{self.path} HTTP/1.1",
+            f"Host: {parts.netloc}",
+            "Content-Type: application/json",
+            f"Content-Length: {num_bytes}",
+            "Connection: close",
+        ]
+        if self.api_key is not None:
+            lines.append(f"Authorization: Bearer {self.api_key}")
+        return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A new connection: a kept one would pin a client to one worker."""
+        parts = urlsplit(self.url)
+        context = ssl.create_default_context() if parts.scheme == "https" else None
+        port = parts.port or (443 if context else 80)
+        return await asyncio.open_connection(parts.hostname, port, ssl=context, limit=LONGEST_HEAD_BYTES)
+
+
+async def send(target: Target, body: dict[str, Any], timeout_s: float = 600.0, origin_s: float | None = None) -> Result:
+    """Post ``body``; never raises for what a server or the network does wrong.
+
+    ``origin_s`` is the load's beginning on ``time.perf_counter``.
+    """
+    started = time.perf_counter()
+    try:
+        result = await asyncio.wait_for(_exchange(target, body, started), timeout_s)
+    except TimeoutError:
+        result = Result(0, time.perf_counter() - started, error="no answer in time")
+    except (OSError, EOFError, WireError, ValueError, asyncio.LimitOverrunError) as error:
+        result = Result(0, time.perf_counter() - started, error=_line(error))
+    return replace(result, started_s=0.0 if origin_s is None else started - origin_s)
+
+
+async def _exchange(target: Target, body: dict[str, Any], started: float) -> Result:
+    reader, writer = await target.connect()
+    try:
+        data = json.dumps(body).encode()
+        writer.write(target.head(len(data)) + data)
+        head = await reader.readuntil(b"\r\n\r\n")
+        status, headers = _parse_head(head)
+        payload = _payload(reader, headers)
+        if status == 200 and body.get("stream"):
+            return await _read_stream(payload, started)
+        return _whole(status, b"".join([piece async for piece in payload]), started)
+    finally:
+        writer.close()
+
+
+def _parse_head(head: bytes) -> tuple[int, dict[str, str]]:
+    first, *lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
+    words = first.split(" ", 2)
+    if not words[0].startswith("HTTP/1.") or len(words) < 2 or not words[1].isdecimal():
+        raise WireError("the answer is not HTTP/1.1")
+    fields = (line.partition(":") for line in lines)
+    return int(words[1]), {name.strip().lower(): value.strip() for name, _, value in fields}
+
+
+async def _payload(reader: asyncio.StreamReader, headers: dict[str, str]) -> AsyncIterator[bytes]:
+    """The body as it comes."""
+    if headers.get("transfer-encoding", "").lower() == "chunked":
+        while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
+            yield await reader.readexactly(size)
+            await reader.readexactly(2)
+        return
+    left = int(headers.get("content-length", 2**62))
+    while left and (piece := await reader.read(min(left, 65536))):
+        left -= len(piece)
+        yield piece
+
+
+def _whole(status: int, data: bytes, started: float) -> Result:
+    total_s = time.perf_counter() - started
+    if status != 200:
+        return Result(status, total_s, error=_told(data))
+    usage = _json(data).get("usage") or {}
+    return Result(status, total_s, int(usage.get("completion_tokens") or 0), prompt_tokens=usage.get("prompt_tokens"))
+
+
+async def _read_stream(payload: AsyncIterator[bytes], started: float) -> Result:
+    """The times of the pieces with text; tokens by the server's own count, or one per piece where it gives none."""
+    times: list[float] = []
+    usage: dict[str, Any] = {}
+    is_done, error = False, None
+    async for event in _events(payload):
+        if event == b"[DONE]":
+            is_done = True
+            break
+        found = _json(event)
+        usage = found.get("usage") or usage
+        if "error" in found:
+            error = _message(found)
+        elif _has_text(found):
+            times.append(time.perf_counter())
+    total_s = time.perf_counter() - started
+    if error is None and not (is_done and times):
+        error = "the stream ended early" if not is_done else "the stream had no text"
+    return Result(
+        200,
+        total_s,
+        int(usage.get("completion_tokens") or len(times)),
+        ttft_s=times[0] - started if times else None,
+        gaps_s=tuple(b - a for a, b in pairwise(times)),
+        prompt_tokens=usage.get("prompt_tokens"),
+        error=error,
+    )
+
+
+async def _events(payload: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The data of each server-sent event; a piece may end anywhere."""
+    rest = b""
+    async for piece in payload:
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:"):
+                yield line[5:].strip()
+
+
+def _has_text(event: dict[str, Any]) -> bool:
+    for choice in event.get("choices") or ():
+        delta = choice.get("delta") or {}
+        if choice.get("text") or delta.get("content") or delta.get("reasoning_content"):
+            return True
+    return False
+
+
+def _json(data: bytes) -> dict[str, Any]:
+    found = json.loads(data)
+    if not isinstance(found, dict):
+        raise WireError("the answer is not a JSON object")
+    return found
+
+
+def _told(data: bytes) -> str:
+    try:
+        return _message(_json(data))
+    except (ValueError, WireError):
+        return (data.decode(errors="replace").strip().splitlines() or ["no text"])[0][:120]
+
+
+def _message(found: dict[str, Any]) -> str:
+    """The stable code where there is one: messages with figures in them would not add up."""
+    error = found.get("error") or found.get("detail") or found.get("message")
+    if isinstance(error, dict):
+        error = error.get("code") or error.get("message")
+    return str(error)[:120]
+
+
+def _line(error: BaseException) -> str:
+    if isinstance(error, asyncio.IncompleteReadError):
+        return "the connection was closed early"
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]
