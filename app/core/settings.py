@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from app.core.errors import SettingsError
 from app.core.model_tables import IDLE_UNLOAD_S, ModelTable, Task, one_line, read_tables
+from app.core.sizes import parse_memory_limits
 from app.core.tls import check_pair
 
 PREFIX = "FORKLIFT_"
@@ -56,6 +57,12 @@ class Settings(BaseModel):
     workers: int = Field(0, ge=0, le=256, description="Worker processes; 0: one per GPU group, or 1 on CPU.")
     gpus_per_worker: int = Field(1, ge=1, le=64, description="GPUs that one worker sees.")
     workers_per_gpu: int = Field(1, ge=1, le=64, description="Workers that share one GPU.")
+    max_memory: str = Field(
+        "", description="Most memory for weights per device, as `0=20GiB,cpu=30GiB`; see docs/models.md."
+    )
+    offload_folder: str | None = Field(
+        None, description="Allows weights that fit no device to be read from disk at every pass; scratch space."
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto never falls back to CPU silently.")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field("auto", description="auto: the checkpoint's.")
     quantization: Literal["none", "int8"] = Field(
@@ -117,6 +124,10 @@ class Settings(BaseModel):
             raise ValueError("DEFAULT_NEW_TOKENS is above MAX_NEW_TOKENS")
         if self.quantization != "none" and self.dtype not in ("auto", "float32"):
             raise ValueError(f"QUANTIZATION={self.quantization} computes in float32; DTYPE cannot be {self.dtype}")
+        if (gpu := max((d for d in self.memory_limits if isinstance(d, int)), default=0)) >= self.gpus_per_worker:
+            raise ValueError(f"MAX_MEMORY names GPU {gpu}; a worker's GPUs count from 0 to GPUS_PER_WORKER - 1")
+        if self.quantization != "none" and (self.max_memory or self.offload_folder):
+            raise ValueError("QUANTIZATION does not go with MAX_MEMORY or OFFLOAD_FOLDER")
         if self.gpus_per_worker > 1 and self.workers_per_gpu > 1:
             raise ValueError("GPUS_PER_WORKER and WORKERS_PER_GPU cannot both be above 1")
         return self
@@ -128,6 +139,12 @@ class Settings(BaseModel):
         elif self.tls_cert or self.tls_key:
             raise ValueError("TLS_CERT and TLS_KEY are needed together")
         return self
+
+    @field_validator("max_memory")
+    @classmethod
+    def _check_limits(cls, value: str) -> str:
+        parse_memory_limits(value)
+        return value
 
     @field_validator("chat_template")
     @classmethod
@@ -166,6 +183,11 @@ class Settings(BaseModel):
     def has_tls(self) -> bool:
         """Whether the server speaks HTTPS."""
         return self.tls_cert is not None
+
+    @property
+    def memory_limits(self) -> dict[int | str, int]:
+        """Bytes that MAX_MEMORY allows per device; empty where it is silent."""
+        return parse_memory_limits(self.max_memory) if self.max_memory else {}
 
     @property
     def num_http_threads(self) -> int:

