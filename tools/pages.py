@@ -20,7 +20,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[\w-]*)\s*$")
 _MARK = re.compile(r"^<!-- block: (?P<mark>.+?) -->$")
 _HEADING = re.compile(r"^(#{1,6}) (.+?)\s*$")
-_LINK = re.compile(r"!?\[(?:[^\[\]]|!\[[^\]]*\]\([^)]*\))*\]\(([^()\s]+)\)")
+_IMAGE = re.compile(r"!\[[^\]]*\]\(([^()\s]+)\)")
+_LINK = re.compile(r"\[[^\]]*\]\(([^()\s]+)\)")
+_DEFINITION = re.compile(r"^\[[^\]]+\]: (\S+)", re.MULTILINE)
 _CODE_SPAN = re.compile(r"(`+).+?\1")
 
 
@@ -104,7 +106,9 @@ def anchors(text: str) -> set[str]:
 
 def links(text: str) -> list[str]:
     """Targets of all links and images outside code."""
-    return [match[1] for match in _LINK.finditer(_CODE_SPAN.sub("", prose(text)))]
+    bare = _CODE_SPAN.sub("", prose(text))
+    without_images = _IMAGE.sub("", bare)
+    return [*_IMAGE.findall(bare), *_LINK.findall(without_images), *_DEFINITION.findall(bare)]
 
 
 def markdown_files() -> list[Path]:

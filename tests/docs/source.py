@@ -1,0 +1,79 @@
+"""What the code can say to an operator: start failures and log events, read from its syntax trees."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from app.core import errors
+from tools.pages import REPOSITORY
+
+SHORTEST_FRAGMENT = 8
+
+
+def trees() -> Iterator[tuple[Path, ast.Module]]:
+    for path in sorted((REPOSITORY / "app").rglob("*.py")):
+        yield path, ast.parse(path.read_text(encoding="utf-8"))
+
+
+def start_failures() -> dict[str, list[str]]:
+    """Where a ``StartError`` is raised, and the fixed parts of its text."""
+    kinds = {"StartError"} | {kind.__name__ for kind in descendants(errors.StartError)}
+    found = {}
+    for path, tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and called_name(node) in kinds and node.args:
+                fragments = fixed_parts(node.args[0])
+                if fragments:
+                    found[f"{path.relative_to(REPOSITORY)}:{node.lineno}"] = fragments
+    return found
+
+
+def log_events(*levels: str) -> set[str]:
+    """Names of the events that are logged at one of these levels."""
+    return {
+        node.args[0].value
+        for _, tree in trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in levels
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id == "log"
+        and isinstance(node.args[0], ast.Constant)
+    }
+
+
+def error_codes() -> set[str]:
+    """Codes that a caller can see: of classes that are leaves or made by name, and of answers below HTTP."""
+    made = {called_name(node) for _, tree in trees() for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    kinds = descendants(errors.RequestError)
+    from_classes = {kind.code for kind in kinds if not kind.__subclasses__() or kind.__name__ in made}
+    return from_classes | _codes_below_http()
+
+
+def _codes_below_http() -> set[str]:
+    """The third of ``(kind, status, code, text)`` and of ``_answer(status, kind, code, text)``."""
+    tree = ast.parse((REPOSITORY / "app/serve/answers.py").read_text(encoding="utf-8"))
+    tuples = [node.elts for node in ast.walk(tree) if isinstance(node, ast.Tuple) and len(node.elts) == 4]
+    calls = [node.args for node in ast.walk(tree) if isinstance(node, ast.Call) and called_name(node) == "_answer"]
+    thirds = [parts[2] for parts in (*tuples, *calls) if len(parts) > 2]
+    return {part.value for part in thirds if isinstance(part, ast.Constant) and isinstance(part.value, str)}
+
+
+def descendants(kind: type) -> set[type]:
+    return {kind for child in kind.__subclasses__() for kind in (child, *descendants(child))}
+
+
+def called_name(node: ast.Call) -> str:
+    if isinstance(node.func, ast.Name):
+        return node.func.id
+    return node.func.attr if isinstance(node.func, ast.Attribute) else ""
+
+
+def fixed_parts(text: ast.expr) -> list[str]:
+    """The constant parts of a string or an f-string that are long enough to find again."""
+    nodes = text.values if isinstance(text, ast.JoinedStr) else [text]
+    parts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return [part.strip(" :;,.(") for part in parts if len(part.strip(" :;,.(")) >= SHORTEST_FRAGMENT]
