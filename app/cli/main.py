@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from app import __version__
-from app.cli import bench, completion, serve
+from app.cli import bench, chat, complete, completion, serve
 
 EPILOG = (
     "Exit codes of every command: 0 done, 1 it could not be done or faults were found, 2 wrong usage, 3 the server "
@@ -19,5 +19,5 @@ def main() -> None:
     """Serves Hugging Face transformers models as JSON over HTTP."""
 
 
-for module in (serve, bench, completion):
+for module in (serve, bench, chat, complete, completion):
     main.add_command(module.command)

@@ -1,0 +1,118 @@
+"""``forklift chat``: a conversation in the terminal, answers streamed as they come."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+
+from app.cli.complete import stats_line
+from app.cli.connection import CommandError, failure, key_option, make_server, url_option
+from app.cli.sampling import fields, sampling_options
+from app.client import Client, ClientError, Completion, NoAnswerError, RequestError
+
+HELP = "/reset forgets the conversation, /quit (or ctrl-D) ends, ctrl-C stops an answer"
+Say = Callable[..., None]
+
+
+class Conversation:
+    """The rounds so far, and the next one. ``say`` gets each piece of text."""
+
+    def __init__(self, client: Client, system: str | None, options: dict[str, Any], say: Say):
+        self.rounds: list[tuple[str, str]] = []
+        self._client, self._options, self._say = client, options, say
+        self._system = {} if system is None else {"system": system}
+
+    def ask(self, prompt: str) -> Completion | None:
+        """Stream the answer; None where it was interrupted, what had come is kept. Raises ``ClientError``."""
+        texts: list[str] = []
+        answer = None
+        pieces = self._client.chat(prompt, stream=True, history=self.rounds, **self._system, **self._options)
+        try:
+            for piece in pieces:
+                texts.append(piece.text)
+                self._say(piece.text, nl=False)
+                answer = piece.answer or answer
+        except KeyboardInterrupt:
+            self._say(" [stopped]", nl=False)
+        finally:
+            _close(pieces)
+        self._say("")
+        self.rounds.append((prompt, "".join(texts)))
+        return answer
+
+
+def _close(pieces: Iterator[Any]) -> None:
+    """Closes the connection, so that the server does not go on for nobody."""
+    close = getattr(pieces, "close", None)
+    if close is not None:
+        close()
+
+
+@click.command("chat")
+@url_option
+@key_option
+@click.option("--system", help="System message. Default: the server's.")
+@sampling_options
+@click.option("--stats", is_flag=True, help="Tokens and times after each answer.")
+def command(url: str, api_key: str | None, system: str | None, stats: bool, **given: Any) -> None:
+    """Talk to a running server.
+
+    /reset forgets the conversation, /quit or ctrl-D ends; ctrl-C stops an answer, not the program. Questions may also
+    come on standard input, one a line.
+
+    Exit codes: 0, 1 when the server cannot be reached or refuses (from standard input: at the first such line), 2 for
+    wrong usage.
+    """
+    server = make_server(url, api_key)
+    conversation = Conversation(Client(server.url, server.api_key, max_retries=1), system, fields(given), click.echo)
+    is_terminal = sys.stdin.isatty()
+    if is_terminal:
+        click.echo(f"{server.url}: {HELP}")
+    for line in lines(is_terminal):
+        match line.strip():
+            case "":
+                continue
+            case "/quit" | "/exit":
+                break
+            case "/reset":
+                conversation.rounds.clear()
+                click.echo("[the conversation is forgotten]")
+            case text if text.startswith("/"):
+                click.echo(f"[{HELP}]")
+            case text:
+                _round(conversation, text, server.url, stats, is_terminal)
+
+
+def _round(conversation: Conversation, text: str, url: str, stats: bool, is_terminal: bool) -> None:
+    """One question; in a terminal what the server refuses is told and the conversation goes on."""
+    try:
+        answer = conversation.ask(text)
+    except (RequestError, NoAnswerError) as error:
+        if not is_terminal:
+            raise failure(error, url) from None
+        click.echo(f"[{failure(error, url).message}]", err=True)
+        return
+    except ClientError as error:
+        raise failure(error, url) from None
+    if stats and answer is not None:
+        click.echo(stats_line(answer), err=True)
+
+
+def lines(is_terminal: bool) -> Iterator[str]:
+    """What is typed, line by line, until the input ends. A ctrl-C at the prompt drops the line."""
+    if is_terminal:
+        import readline  # noqa: F401  gives input() its history and editing
+    while True:
+        try:
+            yield input("> " if is_terminal else "")
+        except KeyboardInterrupt:
+            click.echo()
+        except EOFError:
+            if is_terminal:
+                click.echo()
+            return
+        except UnicodeDecodeError as error:
+            raise CommandError(f"the input is not UTF-8: {error}") from None

@@ -1,0 +1,55 @@
+"""``forklift complete``: continues a text on a running server, piece by piece."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from app.cli.connection import failure, key_option, make_server, url_option
+from app.cli.sampling import fields, sampling_options
+from app.client import Client, ClientError, Completion
+
+
+@click.command("complete")
+@click.argument("prompt", required=False)
+@url_option
+@key_option
+@sampling_options
+@click.option("--echo", is_flag=True, help="Write the prompt in front.")
+@click.option("--stats", is_flag=True, help="Tokens and times on stderr.")
+def command(prompt: str | None, url: str, api_key: str | None, echo: bool, stats: bool, **given: Any) -> None:
+    """Continue PROMPT, or what comes on standard input, and write the text as it is generated.
+
+    Exit codes: 0, 1 when the server cannot be reached or refuses, 2 for wrong usage, 130 after ctrl-C.
+    """
+    server = make_server(url, api_key)
+    if prompt is None:
+        if sys.stdin.isatty():
+            raise click.UsageError("no PROMPT, and nothing on standard input")
+        prompt = sys.stdin.read()
+    answer: Completion | None = None
+    client = Client(server.url, server.api_key)
+    try:
+        if echo:
+            click.echo(prompt, nl=False)
+        for piece in client.complete(prompt, stream=True, **fields(given)):
+            click.echo(piece.text, nl=False)
+            answer = piece.answer
+    except ClientError as error:
+        raise failure(error, server.url) from None
+    click.echo()
+    if stats and answer is not None:
+        click.echo(stats_line(answer), err=True)
+
+
+def stats_line(answer: Completion) -> str:
+    """Tokens and times of a whole answer."""
+    usage, timings = answer.usage, answer.timings
+    rest_s = (timings.total_ms - timings.ttft_ms) / 1000
+    rate = f", {(usage.completion_tokens - 1) / rest_s:.1f} tokens/s" if usage.completion_tokens > 1 and rest_s else ""
+    return (
+        f"[{usage.prompt_tokens} + {usage.completion_tokens} tokens, first after {timings.ttft_ms:.0f} ms{rate}, "
+        f"{answer.finish_reason}]"
+    )
