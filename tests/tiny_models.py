@@ -104,7 +104,7 @@ FAMILIES: dict[str, Callable[[], PreTrainedConfig]] = {
 }
 # Encoders; "sentence" says in sentence-transformers' files how its vectors are made, "encoder" does not.
 ENCODERS = ("bert", "encoder", "sentence")
-# Control tokens of the infilling families; each gets a small Llama.
+# Control tokens of the infilling families; InCoder is an XGLM, each other one gets a small Llama.
 INFILL_TOKENS: dict[str, tuple[str, ...]] = {
     "incoder": ("<|mask:0|>", "<|mask:1|>", "<|mask:2|>", "<|mask:3|>", "<|endofmask|>"),
     "qwen-coder": ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|repo_name|>", "<|file_sep|>"),
@@ -115,6 +115,9 @@ INFILL_TOKENS: dict[str, tuple[str, ...]] = {
 }
 # A Llama without any of them.
 CONTROL_TOKENS = {**INFILL_TOKENS, "plain": ()}
+# Models under another name: InCoder's architecture, and ChatGLM's, whose files hold no chat template.
+RENAMED = {"incoder": _xglm, "chatglm": _glm}
+WITHOUT_TEMPLATE = ("chatglm",)
 # Families whose cache the slot KV cache can stand in for.
 SLOT_FAMILIES = ("qwen2", "codegen", "xglm", "glm", "gpt2", "gpt_bigcode", "llama")
 
@@ -141,12 +144,14 @@ def save_tiny_model(family: str, folder: Path, *, seed: int = 0, dtype: torch.dt
     torch.manual_seed(seed)
     if family in ENCODERS:
         return _save_encoder(family, folder, dtype)
-    model = AutoModelForCausalLM.from_config(FAMILIES.get(family, _llama)(), dtype=dtype)
+    config = {**FAMILIES, **RENAMED}.get(family, _llama)()
+    model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     _spread(model)
     model.generation_config.pad_token_id = 1
     model.save_pretrained(folder)
     special = [EOS, PAD, *CONTROL_TOKENS[family]] if family in CONTROL_TOKENS else SPECIAL
-    tiny_tokenizer(special=special).save_pretrained(folder)
+    template = None if family in WITHOUT_TEMPLATE else CHATML
+    tiny_tokenizer(template, special).save_pretrained(folder)
     return folder
 
 

@@ -94,6 +94,8 @@ def test_a_multipart_form_that_is_not_utf8_is_refused(client):
 
 def test_plain_text_is_for_models_that_fill_masks(client):
     assert_envelope(client.post("/", data="test [MASK]", content_type="text/plain"), 400, "unsupported_parameter")
+    form = "application/x-www-form-urlencoded"
+    assert_envelope(client.post("/", data="test [MASK]", content_type=form), 400, "unsupported_parameter")
     assert_envelope(client.post("/", data="a", content_type="text/html"), 415, "unsupported_media_type")
     assert_envelope(client.put("/", json={"data": "a"}), 415, "unsupported_media_type")
 

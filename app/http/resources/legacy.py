@@ -9,7 +9,7 @@ from flask import Response, request
 from app import __version__
 from app.core.errors import BadRequestError, InvalidParameterError
 from app.http.answers import PromptShape, TextShape
-from app.http.body import JSON_TYPE, read_form_field, read_object, read_raw, require_type
+from app.http.body import FORM_TYPES, JSON_TYPE, read_form_field, read_object, read_raw, require_type
 from app.http.errors import json_response, use_prompt_form
 from app.http.pages import page_response, prefers_page
 from app.http.resources.encoders import fill_mask
@@ -17,6 +17,8 @@ from app.http.resources.generating import GeneratingRoute
 from app.http.schemas.encoders import FillMaskBody
 from app.http.schemas.native import ChatBody, CompleteBody
 
+# `curl -d text` without a header names the form's type, whatever the text is.
+TEXT_TYPES = ("text/plain", FORM_TYPES[0])
 ROUTES = [
     "/complete",
     "/chat",
@@ -50,7 +52,7 @@ class Root(GeneratingRoute):
         return self._continue({"data": read_form_field("data")})
 
     def post(self) -> Response:
-        if request.mimetype == "text/plain":
+        if request.mimetype in TEXT_TYPES:
             return fill_mask(self, FillMaskBody.model_validate({"text": read_text()}))
         require_type(JSON_TYPE)
         return self._post_object(read_object())
@@ -72,7 +74,7 @@ class Root(GeneratingRoute):
 
 def read_text() -> str:
     """The body as text. Raises ``BadRequestError`` where it is not UTF-8."""
-    require_type("text/plain")
+    require_type(*TEXT_TYPES)
     try:
         return read_raw().decode("utf-8")
     except UnicodeDecodeError:
