@@ -21,6 +21,8 @@ from app.core.sizes import parse_memory_limits
 from app.core.tls import check_pair
 
 PREFIX = "FORKLIFT_"
+# What the layers that are not quantised compute in.
+COMPUTES_IN = {"int8": "float32", "int4": "bfloat16"}
 DEMO_MODEL = Path(__file__).resolve().parents[1] / "models" / "demo"
 # Threads beyond running and waiting requests: health checks and error answers must find one.
 THREAD_HEADROOM = 8
@@ -65,8 +67,9 @@ class Settings(BaseModel):
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto never falls back to CPU silently.")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field("auto", description="auto: the checkpoint's.")
-    quantization: Literal["none", "int8"] = Field(
-        "none", description="int8: 8-bit linear layers on the CPU, computed in float32; DTYPE does not apply."
+    quantization: Literal["none", "int8", "int4"] = Field(
+        "none",
+        description="Linear layers on the CPU. int8: fastest, computes in float32. int4: least memory, in bfloat16.",
     )
     trust_remote_code: bool = Field(False, description="Run Python code that lies beside the weights.")
     revision: str | None = Field(None, description="Revision of a hub id.")
@@ -122,8 +125,8 @@ class Settings(BaseModel):
     def _check(self) -> Settings:
         if self.default_new_tokens > self.max_new_tokens:
             raise ValueError("DEFAULT_NEW_TOKENS is above MAX_NEW_TOKENS")
-        if self.quantization != "none" and self.dtype not in ("auto", "float32"):
-            raise ValueError(f"QUANTIZATION={self.quantization} computes in float32; DTYPE cannot be {self.dtype}")
+        if self.quantization != "none" and self.dtype not in ("auto", computes := COMPUTES_IN[self.quantization]):
+            raise ValueError(f"QUANTIZATION={self.quantization} computes in {computes}; DTYPE cannot be {self.dtype}")
         if (gpu := max((d for d in self.memory_limits if isinstance(d, int)), default=0)) >= self.gpus_per_worker:
             raise ValueError(f"MAX_MEMORY names GPU {gpu}; a worker's GPUs count from 0 to GPUS_PER_WORKER - 1")
         if self.quantization != "none" and (self.max_memory or self.offload_folder):

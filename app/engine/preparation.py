@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from app.core.encoding import EncoderJob
 from app.core.errors import ModelLoadError, RequestError
@@ -22,7 +22,7 @@ from app.engine.self_check import can_use_slots
 from app.models.encoder_model import EncoderModel
 from app.models.loader import Checkpoint, load_checkpoint
 from app.models.memory import free_bytes
-from app.models.quantization import model_bytes, quantize_int8
+from app.models.quantization import model_bytes, quantize
 from app.models.text_model import TextModel
 
 Model: TypeAlias = TextModel | EncoderModel
@@ -81,8 +81,8 @@ def prepare_text(
     model = TextModel(settings.model_name, checkpoint, settings.max_context_tokens, settings.chat_template)
     has_slots = can_use_slots(model)
     progress(0.9)
-    if settings.quantization == "int8":
-        quantize(model)
+    if settings.quantization != "none":
+        quantize_and_tell(model, settings.quantization)
     generator = make_slots(model, settings) if has_slots else GenerateGenerator(model, between_tokens)
     num_prompt = max(min(8, model.context_tokens - 1), 1)
     num_new = min(4, model.context_tokens - num_prompt)
@@ -93,8 +93,8 @@ def prepare_text(
 def prepare_encoder(checkpoint: Checkpoint, settings: Settings) -> Prepared:
     """An encoder on the micro-batcher; there is no cache to check or to reckon with."""
     model = EncoderModel(settings.model_name, checkpoint, settings.max_context_tokens)
-    if settings.quantization == "int8":
-        quantize(model)
+    if settings.quantization != "none":
+        quantize_and_tell(model, settings.quantization)
     batcher = EncoderBatcher(model)
     warm_up(batcher, model, EncoderJob("warm-up", [model.mask_id or 1], top_k=1))
     return Prepared(model, batcher, None)
@@ -113,12 +113,12 @@ def make_slots(model: TextModel, settings: Settings) -> SlotGenerator:
     )
 
 
-def quantize(model: Model) -> None:
+def quantize_and_tell(model: Model, kind: Literal["int8", "int4"]) -> None:
     """Quantise in place and say what it saved."""
     before = model_bytes(model.checkpoint.model)
-    quantize_int8(model.checkpoint)
+    quantize(model.checkpoint, kind)
     after = model_bytes(model.checkpoint.model)
-    log.info("quantized", model=model.name, to="int8", float32_bytes=before, int8_bytes=after)
+    log.info("quantized", model=model.name, to=kind, bytes_before=before, bytes_after=after)
 
 
 def warm_up(generator: Engine, model: Model, job: BaseJob) -> None:

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 
 from app.core.errors import DeviceError
-from app.core.settings import Settings
+from app.core.settings import COMPUTES_IN, Settings
 
 
 def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -38,13 +38,12 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
 def choose_dtype(settings: Settings) -> torch.dtype | Literal["auto"]:
     """The dtype argument for ``from_pretrained``; ``auto`` keeps the checkpoint's own.
 
-    Weights that will be quantised are loaded in float32, the dtype that int8 layers compute in.
+    Weights that will be quantised are loaded in the dtype that the rest of the model then computes in.
     """
-    if settings.quantization == "int8":
-        return torch.float32
-    if settings.dtype == "auto":
+    name = settings.dtype if settings.quantization == "none" else COMPUTES_IN[settings.quantization]
+    if name == "auto":
         return "auto"
-    return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[settings.dtype]
+    return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[name]
 
 
 def slow_dtype(device: torch.device, dtype: torch.dtype) -> str | None:

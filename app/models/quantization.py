@@ -1,40 +1,86 @@
-"""int8 on the CPU: linear layers with 8-bit weights, activations quantised as they come.
+"""8-bit and 4-bit linear layers on the CPU. Inference thread only.
 
-torch's dynamic quantisation with its x86 engine (oneDNN behind it was slower at one row, its
-weight-only kernel at many; figures in docs/performance.md). It computes in float32, so a pass
-over several rows rounds each row by the range of all: int8 output is close to, not equal to,
-that of the same request alone. Inference thread only.
+int8: torch's dynamic quantisation with its x86 engine; weights and activations are 8 bits wide, the
+rest computes in float32. It rounds each row of a pass by the range of all, so its output is close
+to, not equal to, that of the same request alone. int4: weights only, see ``int4_linear``; the rest
+computes in bfloat16, and the output layer is an int8 one: four bits there cost as much accuracy as
+in all other layers together. Figures in docs/models.md.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from app.core.errors import ModelLoadError
+from app.models.int4_linear import Int4Linear
 from app.models.loader import Checkpoint
 
 ENGINE = "x86"
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
-def quantize_int8(checkpoint: Checkpoint) -> None:
-    """Replace the linear layers of ``checkpoint.model``, which holds float32 on the CPU, in place.
+def quantize(checkpoint: Checkpoint, kind: str) -> None:
+    """Replace the linear layers of ``checkpoint.model`` by ``kind``, "int8" or "int4", in place.
 
-    An input embedding that shares its weight with the output layer keeps a copy of its own in
-    bfloat16: it is only looked up. Raises ``ModelLoadError`` on other devices.
+    The model is on the CPU, in the dtype that ``choose_dtype`` names. Raises ``ModelLoadError`` on
+    other devices. An input embedding that shares its weight with the output layer keeps a copy of
+    its own in bfloat16: it is only looked up.
     """
     if checkpoint.device.type != "cpu":
-        raise ModelLoadError("FORKLIFT_QUANTIZATION=int8 works on the CPU only so far")
+        raise ModelLoadError(f"FORKLIFT_QUANTIZATION={kind} works on the CPU only so far")
     model = checkpoint.model
+    replace(model, Conv1D, as_linear)
+    if kind == "int8":
+        store_in_bfloat16(model.get_input_embeddings())
+        to_int8(model)
+    else:
+        quantize_int4(model)
+
+
+def quantize_int4(model: PreTrainedModel) -> None:
+    """int4 for every linear layer but the output layer of a language model, which becomes int8."""
+    output = model.get_output_embeddings()
+    replace(model, nn.Linear, lambda layer: layer if layer is output else Int4Linear(layer.weight, layer.bias))
+    if isinstance(output, nn.Linear):
+        # Whoever shares the weight keeps the bfloat16 one.
+        output.weight = nn.Parameter(output.weight.detach().float(), requires_grad=False)
+        output.bias = None if output.bias is None else nn.Parameter(output.bias.detach().float(), requires_grad=False)
+        output.register_forward_pre_hook(lambda _module, inputs: (inputs[0].float(),))
+        to_int8(model)
+
+
+def to_int8(model: nn.Module) -> None:
+    """int8 for every ``nn.Linear``, which holds float32; hooks go on."""
     torch.backends.quantized.engine = ENGINE
-    store_in_bfloat16(model.get_input_embeddings())
     per_channel = torch.ao.quantization.per_channel_dynamic_qconfig
     with warnings.catch_warnings():
         # torch announces a successor (torchao); it says so once per tensor.
         warnings.filterwarnings("ignore", message=".*(deprecated|torch.ao.quantization).*")
         torch.ao.quantization.quantize_dynamic(model, {nn.Linear: per_channel}, dtype=torch.qint8, inplace=True)
+
+
+def replace(model: nn.Module, kind: type[Layer], make: Callable[[Layer], nn.Module]) -> None:
+    """Put ``make(layer)`` in the place of every layer that is a ``kind`` and no subclass of it."""
+    found = [(parent, name, layer) for parent in model.modules() for name, layer in parent.named_children()]
+    for parent, name, layer in found:
+        if isinstance(layer, kind) and type(layer) is kind:
+            setattr(parent, name, make(layer))
+
+
+def as_linear(layer: Conv1D) -> nn.Linear:
+    """GPT-2's layer, a linear one whose weight lies transposed."""
+    num_in, num_out = layer.weight.shape
+    linear = nn.Linear(num_in, num_out, device="meta")
+    linear.weight = nn.Parameter(layer.weight.detach().t(), requires_grad=False)
+    linear.bias = nn.Parameter(layer.bias.detach(), requires_grad=False)
+    return linear
 
 
 def store_in_bfloat16(embedding: nn.Embedding) -> None:
@@ -45,7 +91,7 @@ def store_in_bfloat16(embedding: nn.Embedding) -> None:
 
 
 def model_bytes(model: nn.Module) -> int:
-    """Memory of all weights, packed int8 ones included."""
+    """Memory of all weights, packed ones included."""
     total = sum(weight.numel() * weight.element_size() for weight in {*model.parameters(), *model.buffers()})
     for module in model.modules():
         if isinstance(module, torch.ao.nn.quantized.dynamic.Linear):

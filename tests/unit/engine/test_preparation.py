@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from transformers.pytorch_utils import Conv1D
 
 from app.core.errors import ModelLoadError, SettingsError
 from app.core.settings import load_settings
@@ -11,6 +14,8 @@ from app.engine import preparation
 from app.engine.fallback import GenerateGenerator
 from app.engine.generation import SlotGenerator
 from app.engine.preparation import prepare
+from app.models.int4_linear import Int4Linear
+from app.models.quantization import quantize
 from tests.unit.engine.driver import TokenLog, greedy_job, logits_of, run
 
 PROMPT = [(i * 31) % 300 + 20 for i in range(60)]
@@ -49,12 +54,13 @@ def test_a_tiny_context_can_be_served(model_folder, context):
     assert ready.model.context_tokens == int(context)
 
 
-@pytest.mark.parametrize("family", ["qwen2", "codegen", "xglm", "llama"])
-def test_int8_is_close_to_float32(model_folder, family):
+@pytest.mark.parametrize(("kind", "least"), [("int8", 0.98), ("int4", 0.9)])
+@pytest.mark.parametrize("family", ["qwen2", "codegen", "xglm", "llama", "gpt2", "gpt_bigcode"])
+def test_quantised_models_are_close_to_float32(model_folder, family, kind, least):
     exact = logits_of(prepared(model_folder(family)).model, PROMPT)
-    ready = prepared(model_folder(family), FORKLIFT_QUANTIZATION="int8")
+    ready = prepared(model_folder(family), FORKLIFT_QUANTIZATION=kind)
     rounded = logits_of(ready.model, PROMPT)
-    assert torch.nn.functional.cosine_similarity(exact, rounded, dim=-1).min() > 0.98
+    assert torch.nn.functional.cosine_similarity(exact, rounded, dim=-1).min() > least
     assert isinstance(ready.generator, SlotGenerator)
 
 
@@ -66,22 +72,42 @@ def test_int8_keeps_a_tied_embedding_of_its_own_in_bfloat16(model_folder):
     assert type(model.lm_head).__module__.startswith("torch.ao.nn.quantized")
 
 
-def test_int8_generates_what_its_own_forward_pass_says(model_folder, monkeypatch):
-    ready = prepared(model_folder("qwen2"), FORKLIFT_QUANTIZATION="int8")
+def test_int4_keeps_the_output_layer_in_int8_and_a_tied_embedding_in_bfloat16(model_folder):
+    model = prepared(model_folder("gpt2"), FORKLIFT_QUANTIZATION="int4").model.checkpoint.model
+    assert model.get_input_embeddings().weight.dtype == torch.bfloat16
+    assert type(model.lm_head).__module__.startswith("torch.ao.nn.quantized")
+    kinds = {type(module) for module in model.transformer.h.modules() if not list(module.children())}
+    assert Int4Linear in kinds
+    assert not kinds & {torch.nn.Linear, Conv1D}
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_a_quantised_model_generates_what_its_own_forward_pass_says(model_folder, monkeypatch, kind):
+    ready = prepared(model_folder("qwen2"), FORKLIFT_QUANTIZATION=kind)
     log = TokenLog(monkeypatch)
     job = greedy_job(PROMPT, 1)
     run(ready.generator, job)
     assert log.of(job) == [int(logits_of(ready.model, PROMPT)[-1].argmax())]
 
 
-def test_int8_says_what_it_saved(model_folder, monkeypatch):
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_what_quantising_saved_is_said(model_folder, monkeypatch, kind):
     said = []
     monkeypatch.setattr(preparation.log, "info", lambda event, **values: said.append((event, values)))
-    prepared(model_folder("llama"), FORKLIFT_QUANTIZATION="int8")
+    prepared(model_folder("llama"), FORKLIFT_QUANTIZATION=kind)
     [(_, values)] = [entry for entry in said if entry[0] == "quantized"]
-    assert values["int8_bytes"] < 0.5 * values["float32_bytes"]
+    assert values["to"] == kind
+    assert values["bytes_after"] < 0.6 * values["bytes_before"]
 
 
-def test_int8_with_another_dtype_is_refused():
-    with pytest.raises(SettingsError, match="computes in float32"):
-        load_settings({"FORKLIFT_QUANTIZATION": "int8", "FORKLIFT_DTYPE": "bfloat16"})
+@pytest.mark.parametrize(("kind", "dtype"), [("int8", "bfloat16"), ("int4", "float32"), ("int4", "float16")])
+def test_quantisation_with_another_dtype_is_refused(kind, dtype):
+    with pytest.raises(SettingsError, match=f"QUANTIZATION={kind} computes in"):
+        load_settings({"FORKLIFT_QUANTIZATION": kind, "FORKLIFT_DTYPE": dtype})
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_quantisation_on_another_device_is_refused(kind):
+    checkpoint = SimpleNamespace(device=torch.device("cuda", 0))
+    with pytest.raises(ModelLoadError, match=f"QUANTIZATION={kind} works on the CPU only"):
+        quantize(checkpoint, kind)

@@ -1,0 +1,95 @@
+"""4-bit layers compute what their codes, scales and zeros say, on every path and for every shape."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from app.models import int4_linear
+from app.models.int4_linear import GROUP_SIZE, MANY_ROWS, Int4Linear, to_codes
+
+
+def layer_of(num_in: int, num_out: int, *, bias: bool = True) -> torch.nn.Linear:
+    torch.manual_seed(num_in * 1000 + num_out)
+    return torch.nn.Linear(num_in, num_out, bias=bias)
+
+
+def reference(layer: torch.nn.Linear, inputs: torch.Tensor) -> torch.Tensor:
+    """The product in double precision with each weight rounded by hand, one group at a time."""
+    weight = torch.zeros_like(layer.weight, dtype=torch.float64)
+    for start in range(0, layer.in_features, GROUP_SIZE):
+        group = layer.weight[:, start : start + GROUP_SIZE].detach()
+        if group.shape[1] < GROUP_SIZE:
+            group = torch.nn.functional.pad(group, (0, GROUP_SIZE - group.shape[1]))
+        least, largest = group.min(1).values, group.max(1).values
+        scale = ((largest - least) / 15).bfloat16().double()
+        zero = (least + 8 * scale.float()).bfloat16().double()
+        codes = ((group.double() - zero[:, None]) / scale[:, None]).round().clamp(-8, 7)
+        width = min(GROUP_SIZE, layer.in_features - start)
+        weight[:, start : start + width] = (codes * scale[:, None] + zero[:, None])[:, :width]
+    bias = 0 if layer.bias is None else layer.bias.detach().double()
+    return inputs.double() @ weight.T + bias
+
+
+@pytest.mark.parametrize("num_rows", [1, 3, MANY_ROWS - 1, MANY_ROWS, MANY_ROWS + 37])
+@pytest.mark.parametrize(("num_in", "num_out"), [(64, 64), (32, 256), (50, 100), (96, 1), (7, 65)])
+@torch.inference_mode()
+def test_the_product_is_that_of_the_rounded_weights(num_in, num_out, num_rows):
+    layer = layer_of(num_in, num_out)
+    inputs = torch.randn(num_rows, num_in).bfloat16()
+    found = Int4Linear(layer.weight, layer.bias)(inputs)
+    expected = reference(layer, inputs)
+    assert found.shape == (num_rows, num_out)
+    assert (found.double() - expected).abs().max() < 0.02 * expected.abs().max().clamp(min=1)
+
+
+@torch.inference_mode()
+def test_few_rows_and_many_rows_agree():
+    layer = Int4Linear(layer_of(96, 192, bias=False).weight, None)
+    rows = torch.randn(MANY_ROWS, 96).bfloat16()
+    one_by_one = torch.cat([layer(row[None]) for row in rows])
+    assert int4_linear.lane_width() in (16, 32)
+    assert torch.allclose(layer(rows).float(), one_by_one.float(), atol=0.03)
+
+
+@torch.inference_mode()
+def test_a_cpu_whose_layout_is_unknown_takes_the_kernel_for_all_rows(monkeypatch):
+    layer = Int4Linear(layer_of(64, 64).weight, None)
+    rows = torch.randn(MANY_ROWS, 64).bfloat16()
+    unpacked = layer(rows)
+    monkeypatch.setattr(int4_linear, "lane_width", lambda: 0)
+    assert torch.allclose(layer(rows).float(), unpacked.float(), atol=0.03)
+
+
+@torch.inference_mode()
+def test_leading_dimensions_are_kept():
+    assert Int4Linear(layer_of(64, 10).weight, None)(torch.zeros(2, 3, 64).bfloat16()).shape == (2, 3, 10)
+
+
+@pytest.mark.parametrize("num_rows", [2, MANY_ROWS])
+@torch.inference_mode()
+def test_strides_of_the_input_do_not_matter(num_rows):
+    layer = Int4Linear(layer_of(64, 64).weight, None)
+    transposed = torch.randn(64, num_rows).bfloat16().T
+    assert torch.equal(layer(transposed), layer(transposed.contiguous()))
+
+
+def test_no_weight_is_off_by_more_than_a_step():
+    weight = torch.randn(64, 4 * GROUP_SIZE, generator=torch.Generator().manual_seed(1))
+    codes, scales_and_zeros = to_codes(weight)
+    scales, zeros = (scales_and_zeros[:, :, i].T.float().repeat_interleave(GROUP_SIZE, 1) for i in (0, 1))
+    assert (codes.min(), codes.max()) == (-8, 7)
+    assert ((codes * scales + zeros - weight).abs() <= scales).all()
+
+
+@pytest.mark.parametrize("value", [0.0, 0.37, -2.0])
+def test_equal_weights_come_back(value):
+    codes, scales_and_zeros = to_codes(torch.full((64, GROUP_SIZE), value))
+    scales, zeros = scales_and_zeros[0, :, 0].float(), scales_and_zeros[0, :, 1].float()
+    restored = codes[:, 0] * scales + zeros
+    assert torch.allclose(restored, torch.full((64,), value), rtol=0.005)
+
+
+def test_a_weight_takes_five_bits():
+    layer = Int4Linear(torch.randn(256, 256), None)
+    assert sum(buffer.numel() * buffer.element_size() for buffer in layer.buffers()) == 256 * 256 * 5 // 8
