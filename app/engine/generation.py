@@ -21,6 +21,7 @@ from app.engine.rows import RowTable
 from app.engine.runners import RunnerKind, make_runner
 from app.engine.sampling import logprobs, sample
 from app.engine.sequence import Sequence
+from app.engine.trimming import Trimmer
 from app.engine.waiting import WaitingJobs
 from app.models.text_model import TextModel
 
@@ -48,6 +49,7 @@ class SlotGenerator:
         self.runner = make_runner(runner, checkpoint, num_slots, text_model.context_tokens)
         self._rows = RowTable(self.runner.cache, num_slots, reuse_prefix)
         self._prefill_chunk_tokens = prefill_chunk_tokens
+        self._trimmer = Trimmer(self.runner.cache, self._rows, self.guard.give_back)
         self._num_draft_tokens = num_draft_tokens
         self._overlap_text = overlap_text
         self._pace = Pace()
@@ -69,6 +71,11 @@ class SlotGenerator:
         self._prefill()
         self._pace.set(self._rows.num_running)
         self._decode()
+
+    def rest(self, now_s: float) -> float | None:
+        """Give memory back that was not needed for long; seconds until there may be more, None: never while idle."""
+        self.guard.run([], partial(self._trimmer.look, now_s))
+        return self._trimmer.next_look_s(now_s)
 
     def fail_waiting(self, error: RequestError) -> None:
         """End every job that has not started."""

@@ -38,6 +38,11 @@ class Guard:
             is_out_of_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
             if isinstance(error, torch.AcceleratorError) and not is_out_of_memory:
                 self.poison = str(error).splitlines()[0]
-        if is_out_of_memory and self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        if is_out_of_memory:
+            self.give_back()
         return None
+
+    def give_back(self) -> None:
+        """Let other processes have what torch's allocator holds and nobody uses; the C library does so by itself."""
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()

@@ -113,6 +113,12 @@ class SlotLayer(CacheLayerMixin):
             if buffer is not None:
                 buffer[target, :, :num_tokens] = buffer[source, :, :num_tokens]
 
+    def shrink(self, capacity: int) -> None:
+        """Keep the first ``capacity`` entries of every row, in buffers of that size."""
+        if self.keys is not None and self.values is not None and capacity < self.capacity:
+            self.keys = self.keys[:, :, :capacity].clone()
+            self.values = self.values[:, :, :capacity].clone()
+
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.window.longest + query_length, 0
 
@@ -167,6 +173,16 @@ class SlotCache(Cache):
         """Copy the first ``num_tokens`` entries of one row over another's in every layer."""
         for layer in self.slot_layers:
             layer.copy_row(source, target, num_tokens)
+
+    def shrink(self, capacity: int) -> None:
+        """Keep the first ``capacity`` entries of every row; gives memory back one layer after the other."""
+        for layer in self.slot_layers:
+            layer.shrink(capacity)
+
+    @property
+    def capacity(self) -> int:
+        """Entries that fit a row of every layer before buffers grow."""
+        return min((layer.capacity for layer in self.slot_layers), default=0)
 
     @property
     def bytes_per_token(self) -> int:

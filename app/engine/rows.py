@@ -33,6 +33,7 @@ class RowTable:
         self._rows = [Row() for _ in range(num_rows)]
         self._reuse_prefix = reuse_prefix
         self._clock = 0
+        self._peak = 0
         self.num_running = 0
         self.num_prefilling = 0
 
@@ -89,6 +90,7 @@ class RowTable:
         at = self.index(sequence)
         row = self._rows[at]
         row.kept = row.tokens if is_valid else []
+        self._peak = max(self._peak, sequence.num_cached)
         row.sequence = None
         self._clock += 1
         row.last_used = self._clock
@@ -99,6 +101,18 @@ class RowTable:
         else:
             self.num_prefilling -= 1
             self._swap(at, self.num_running + self.num_prefilling)
+
+    def take_peak(self) -> int:
+        """Entries of the longest row that was in use since the last call."""
+        active = self._rows[: self.num_running + self.num_prefilling]
+        peak = max([self._peak, *(len(_owner(row).tokens) for row in active)])
+        self._peak = 0
+        return peak
+
+    def forget_beyond(self, num_tokens: int) -> None:
+        """Free rows keep no more than ``num_tokens`` entries."""
+        for row in self._rows:
+            row.kept = row.kept[:num_tokens]
 
     def _shared(self, held: list[int], prompt: list[int]) -> int:
         return common_prefix(held, prompt[:-1]) if self._reuse_prefix else 0
