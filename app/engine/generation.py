@@ -17,6 +17,7 @@ from app.core.jobs import Job, TokenLogprob
 from app.engine.drafts import PromptLookup
 from app.engine.guard import Guard
 from app.engine.outbox import Pace
+from app.engine.ragged import Chunk, MixingRunner
 from app.engine.rows import RowTable
 from app.engine.runners import RunnerKind, make_runner
 from app.engine.sampling import logprobs, sample
@@ -26,6 +27,7 @@ from app.engine.waiting import WaitingJobs
 from app.models.text_model import TextModel
 
 BUSY_CHUNK_TOKENS = 8
+MIXED_CHUNK_TOKENS = 40
 BUSY_CHUNK_TOKENS_PER_ROW = 8
 
 
@@ -47,6 +49,7 @@ class SlotGenerator:
         checkpoint = text_model.checkpoint
         self.guard = Guard(checkpoint.device)
         self.runner = make_runner(runner, checkpoint, num_slots, text_model.context_tokens)
+        self._mixes = isinstance(self.runner, MixingRunner)
         self._rows = RowTable(self.runner.cache, num_slots, reuse_prefix)
         self._prefill_chunk_tokens = prefill_chunk_tokens
         self._trimmer = Trimmer(self.runner.cache, self._rows, self.guard.give_back)
@@ -68,9 +71,10 @@ class SlotGenerator:
         """Bring every sequence forward: by a chunk of its prompt, or by a token (and what its draft saved)."""
         self._sweep()
         self._admit()
-        self._prefill()
         self._pace.set(self._rows.num_running)
-        self._decode()
+        if not self._mix():
+            self._prefill()
+            self._decode()
 
     def rest(self, now_s: float) -> float | None:
         """Give memory back that was not needed for long; seconds until there may be more, None: never while idle."""
@@ -110,34 +114,68 @@ class SlotGenerator:
             sequence.lookup = PromptLookup(sequence.tokens, self._num_draft_tokens)
         return sequence
 
-    def _prefill(self) -> None:
-        """A bounded number of prompt tokens, so that running sequences do not stall."""
-        budget = prefill_budget(self._prefill_chunk_tokens, self._rows.num_running)
+    def _parts(self) -> list[tuple[Sequence, list[int]]]:
+        """A bounded number of prompt tokens, first come first served, so that running sequences do not stall."""
+        budget = prefill_budget(self._prefill_chunk_tokens, self._rows.num_running, mixes=self._mixes)
+        parts = []
         for sequence in self._rows.prefilling:
             if budget <= 0:
-                return
+                break
             tokens = sequence.tokens[sequence.num_cached : sequence.num_cached + budget]
             budget -= len(tokens)
-            logits = self.guard.run([sequence.job], partial(self._prefill_chunk, sequence, tokens))
-            if logits is None:
-                self._fail(sequence, InternalError())
-            elif sequence.num_uncached == 0:
-                self._rows.start_running(sequence)
-                sequence.finish_prompt()
-                if sequence.job.has_ended:
-                    self._rows.release(sequence)
-                else:
-                    self._accept([sequence], logits[-1:])
+            parts.append((sequence, tokens))
+        return parts
+
+    def _mix(self) -> bool:
+        """Prompts and next tokens in one pass, where that saves one; False where nothing was done.
+
+        Where the pass fails, separate ones follow: only the sequence that it fails for is to fail.
+        """
+        running, parts = self._rows.running, self._parts()
+        if not isinstance(self.runner, MixingRunner) or not parts or len(running) + len(parts) < 2:
+            return False
+        if self._num_draft_tokens and running and any(self._drafts(running)):
+            return False
+        chunks = [
+            Chunk(self._rows.index(sequence), tokens, sequence.num_cached, _is_scored(sequence))
+            for sequence, tokens in parts
+        ]
+        last, starts = [sequence.tokens[-1] for sequence in running], [sequence.num_cached for sequence in running]
+        jobs = [sequence.job for sequence in running + [sequence for sequence, _ in parts]]
+        result = self.guard.run(jobs, partial(self.runner.mixed, last, starts, chunks))
+        if result is None:
+            return False
+        self._write_texts(running)
+        # What the cache holds of each prompt is noted before any row moves.
+        scored = [
+            self.guard.run([sequence.job], partial(_score, sequence, tokens, logits))
+            for (sequence, tokens), logits in zip(parts, result[1], strict=True)
+        ]
+        self._accept_drafted(running, [[] for _ in running], result[0])
+        for (sequence, _), logits in zip(parts, scored, strict=True):
+            self._take_chunk(sequence, logits)
+        return True
+
+    def _prefill(self) -> None:
+        for sequence, tokens in self._parts():
+            self._take_chunk(sequence, self.guard.run([sequence.job], partial(self._prefill_chunk, sequence, tokens)))
 
     def _prefill_chunk(self, sequence: Sequence, tokens: list[int]) -> torch.Tensor:
-        num_top = sequence.job.params.num_prompt_logprobs
-        start = sequence.num_cached
-        logits = self.runner.prefill(self._rows.index(sequence), tokens, start, all_logits=num_top is not None)
-        sequence.num_cached += len(tokens)
-        if num_top is not None:
-            targets = sequence.tokens[start + 1 : sequence.num_cached + 1]
-            sequence.prompt_logprobs += logprobs(logits[: len(targets)], targets, num_top) if targets else []
-        return logits
+        row = self._rows.index(sequence)
+        logits = self.runner.prefill(row, tokens, sequence.num_cached, all_logits=_is_scored(sequence))
+        return _score(sequence, tokens, logits)
+
+    def _take_chunk(self, sequence: Sequence, logits: torch.Tensor | None) -> None:
+        """A part of the prompt is in the cache, or was not to be had; behind the last part the first token is drawn."""
+        if logits is None:
+            self._fail(sequence, InternalError())
+        elif sequence.num_uncached == 0:
+            self._rows.start_running(sequence)
+            sequence.finish_prompt()
+            if sequence.job.has_ended:
+                self._rows.release(sequence)
+            else:
+                self._accept([sequence], logits[-1:])
 
     def _decode(self) -> None:
         sequences = self._rows.running
@@ -151,15 +189,18 @@ class SlotGenerator:
         ]
         starts = [sequence.num_cached for sequence in sequences]
         logits = self.guard.run([s.job for s in sequences], partial(self.runner.decode, tokens, starts))
-        if self._overlap_text:
-            # A GPU has only been told to run this pass: the last tokens' text is made meanwhile.
-            for sequence in sequences:
-                sequence.write_text()
+        self._write_texts(sequences)
         if logits is None:
             for sequence in sequences:
                 self._fail(sequence, InternalError())
             return
         self._accept_drafted(sequences, drafts, logits)
+
+    def _write_texts(self, sequences: list[Sequence]) -> None:
+        """A GPU has only been told to run the pass: the last tokens' text is made meanwhile."""
+        if self._overlap_text:
+            for sequence in sequences:
+                sequence.write_text()
 
     def _drafts(self, sequences: list[Sequence]) -> list[list[int]]:
         """Proposed next tokens per sequence; no pass may write behind the context."""
@@ -201,15 +242,32 @@ class SlotGenerator:
         self._rows.release(sequence, is_valid=is_valid)
 
 
-def prefill_budget(chunk_tokens: int, num_running: int) -> int:
+def prefill_budget(chunk_tokens: int, num_running: int, *, mixes: bool) -> int:
     """Prompt tokens of one step: the whole chunk while nothing runs, else what the streams can bear.
 
     On a CPU a pass over 16 tokens takes two to three times as long as decoding one; with more rows
-    the step itself is longer and hides more (docs/performance.md).
+    the step itself is longer and hides more, and what goes through with the rows costs less than a
+    pass of its own (docs/performance.md).
     """
-    return (
-        min(chunk_tokens, BUSY_CHUNK_TOKENS + BUSY_CHUNK_TOKENS_PER_ROW * num_running) if num_running else chunk_tokens
-    )
+    if not num_running:
+        return chunk_tokens
+    least = MIXED_CHUNK_TOKENS if mixes else BUSY_CHUNK_TOKENS
+    return min(chunk_tokens, least + BUSY_CHUNK_TOKENS_PER_ROW * num_running)
+
+
+def _is_scored(sequence: Sequence) -> bool:
+    """Whether log-probabilities of the prompt were asked for."""
+    return sequence.job.params.num_prompt_logprobs is not None
+
+
+def _score(sequence: Sequence, tokens: list[int], logits: torch.Tensor) -> torch.Tensor:
+    """``tokens`` of the prompt are in the cache: keep their log-probabilities where they were asked for."""
+    start, num_top = sequence.num_cached, sequence.job.params.num_prompt_logprobs
+    sequence.num_cached += len(tokens)
+    if num_top is not None:
+        targets = sequence.tokens[start + 1 : sequence.num_cached + 1]
+        sequence.prompt_logprobs += logprobs(logits[: len(targets)], targets, num_top) if targets else []
+    return logits
 
 
 def _choose(sequences: list[Sequence], logits: torch.Tensor) -> list[tuple[int, TokenLogprob | None]]:

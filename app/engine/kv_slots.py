@@ -47,6 +47,20 @@ class Window:
         self.is_single = False
         self.rows, self.row_positions = rows, row_positions
 
+    def write(self, buffer: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        """Store ``(count, num_kv_heads, num_new, head_dim)`` states in a layer's buffer; what the pass attends to."""
+        if self.is_single:
+            row = buffer[self.first : self.first + 1, :, : self.length]
+            row[:, :, self.start :].copy_(states)
+            return row
+        if states.shape[2] == 1:
+            buffer[self.rows, :, self.row_positions] = states[:, :, 0]
+        else:
+            offsets = torch.arange(states.shape[2], device=states.device)
+            at = self.row_positions[:, None] + offsets
+            buffer[self.rows[:, None], :, at] = states.transpose(1, 2)
+        return buffer[self.first : self.first + self.count, :, : self.length]
+
 
 class SlotLayer(CacheLayerMixin):
     """Keys and values of one layer, each ``(num_slots, num_kv_heads, capacity, head_dim)``."""
@@ -76,28 +90,13 @@ class SlotLayer(CacheLayerMixin):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_args: Any, **_kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store ``(count, num_kv_heads, num_new, head_dim)`` entries; return the window's rows, all entries."""
+        """Store what the window says where it says; return what the pass attends to."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        window = self.window
-        if window.length > self.capacity:
-            self._grow(window.length)
+        if self.window.length > self.capacity:
+            self._grow(self.window.length)
         assert self.keys is not None and self.values is not None
-        return self._write(self.keys, key_states), self._write(self.values, value_states)
-
-    def _write(self, buffer: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
-        window = self.window
-        if window.is_single:
-            row = buffer[window.first : window.first + 1, :, : window.length]
-            row[:, :, window.start :].copy_(states)
-            return row
-        if states.shape[2] == 1:
-            buffer[window.rows, :, window.row_positions] = states[:, :, 0]
-        else:
-            offsets = torch.arange(states.shape[2], device=states.device)
-            at = window.row_positions[:, None] + offsets
-            buffer[window.rows[:, None], :, at] = states.transpose(1, 2)
-        return buffer[window.first : window.first + window.count, :, : window.length]
+        return self.window.write(self.keys, key_states), self.window.write(self.values, value_states)
 
     def swap_rows(self, a: int, b: int, num_tokens: int) -> None:
         """Exchange the first ``num_tokens`` entries of two rows."""
@@ -154,10 +153,10 @@ class SlotLayer(CacheLayerMixin):
 
 
 class SlotCache(Cache):
-    """The layers of one model, sharing one window."""
+    """The layers of one model, sharing one ``window``."""
 
-    def __init__(self, num_layers: int, num_slots: int, max_tokens: int):
-        self.window = Window()
+    def __init__(self, num_layers: int, num_slots: int, max_tokens: int, window: Window | None = None):
+        self.window = window or Window()
         self.num_slots = num_slots
         self.max_tokens = max_tokens
         self.slot_layers = [SlotLayer(num_slots, max_tokens, self.window) for _ in range(num_layers)]

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import torch
 
-from app.engine.kv_slots import SlotCache
+from app.engine.kv_slots import SlotCache, Window
 from app.models.loader import Checkpoint
+
+# Of the range of the logits: rounding differs with the shapes of a pass, a wrong cache by far more.
+TOLERANCE = {torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 6e-2}
 
 
 class SlotRunner:
     """Runs ``model`` with a cache of ``num_slots`` rows of at most ``max_tokens`` entries."""
 
-    def __init__(self, checkpoint: Checkpoint, num_slots: int, max_tokens: int):
+    def __init__(self, checkpoint: Checkpoint, num_slots: int, max_tokens: int, window: Window | None = None):
         self._model = checkpoint.model
         self._device = checkpoint.device
         self._dtype = checkpoint.dtype
-        self.cache = SlotCache(self._model.config.get_text_config().num_hidden_layers, num_slots, max_tokens)
+        self.cache = SlotCache(self._model.config.get_text_config().num_hidden_layers, num_slots, max_tokens, window)
 
     def prefill(self, row: int, tokens: list[int], start: int, *, all_logits: bool = False) -> torch.Tensor:
         """Feed ``tokens`` at positions ``start``.. of ``row``.

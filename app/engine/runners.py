@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 import torch
 
 from app.engine.kv_slots import SlotCache
+from app.engine.ragged import MixingRunner, can_mix
 from app.engine.runner import SlotRunner
 from app.engine.static_runner import BucketedRunner
 from app.models.loader import Checkpoint
@@ -43,4 +44,4 @@ def make_runner(kind: RunnerKind, checkpoint: Checkpoint, num_slots: int, max_to
     """A runner for ``num_slots`` sequences of at most ``max_tokens`` tokens."""
     if kind == "bucketed":
         return BucketedRunner(checkpoint, num_slots, max_tokens)
-    return SlotRunner(checkpoint, num_slots, max_tokens)
+    return (MixingRunner if can_mix(checkpoint) else SlotRunner)(checkpoint, num_slots, max_tokens)

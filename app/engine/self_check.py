@@ -12,12 +12,10 @@ import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from app.core.logging import get_logger
-from app.engine.runner import SlotRunner
+from app.engine.runner import TOLERANCE, SlotRunner
 from app.models.text_model import TextModel
 
 NUM_CHECKED_TOKENS = 6
-# Of the range of the logits: rounding differs with the shapes of a pass, a wrong cache by far more.
-TOLERANCE = {torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 6e-2}
 
 log = get_logger("engine")
 

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from app.core.errors import InternalError, QueueTimeoutError, RequestTimeoutError, ShuttingDownError
 from app.core.jobs import Failed, Finished, Job, SamplingParams
+from app.engine.generation import BUSY_CHUNK_TOKENS_PER_ROW, MIXED_CHUNK_TOKENS
+from app.engine.ragged import MixingRunner
 from tests.unit.engine.driver import TokenLog, generator_of, greedy_job, greedy_reference, load, outcome, run
 
 ACTIONS = st.lists(
@@ -45,6 +47,7 @@ def test_every_job_ends_once_and_has_only_its_own_tokens(model, references, acti
             elif action == "fail":
                 with patch.context() as broken:
                     broken.setattr(generator.runner, "_forward", _raise)
+                    broken.setattr(generator.runner, "_mixed_logits", _raise)
                     generator.step()
             elif jobs and action == "cancel":
                 jobs[number % len(jobs)].cancel(ShuttingDownError("gone"))
@@ -162,14 +165,7 @@ def test_an_end_token_finishes_a_job_unless_it_is_ignored(model, monkeypatch):
 
 def test_a_long_prompt_is_prefilled_in_small_steps_while_others_run(model, monkeypatch):
     generator = generator_of(model, num_slots=2, chunk=256)
-    chunks = []
-    prefill = generator.runner.prefill
-
-    def noted(row, tokens, start, **options):
-        chunks.append(len(tokens))
-        return prefill(row, tokens, start, **options)
-
-    monkeypatch.setattr(generator.runner, "prefill", noted)
+    beside_others = note_chunks(generator, monkeypatch)
     stream, long = greedy_job([30, 40], 60), greedy_job([50 + i % 200 for i in range(300)], 1)
     generator.add(stream)
     generator.step()
@@ -178,7 +174,69 @@ def test_a_long_prompt_is_prefilled_in_small_steps_while_others_run(model, monke
         before = stream.usage.completion_tokens
         generator.step()
         assert stream.usage.completion_tokens == before + 1
-    assert max(chunks) <= 16
-    stream.cancel(ShuttingDownError("enough"))
-    run(generator, greedy_job([51 + i % 200 for i in range(300)], 1))
-    assert max(chunks) == 256
+    assert max(beside_others) == MIXED_CHUNK_TOKENS + BUSY_CHUNK_TOKENS_PER_ROW
+    assert sum(beside_others) == 300
+
+
+def note_chunks(generator, monkeypatch) -> list[int]:
+    """Sizes of the pieces of prompts that share a pass with other sequences."""
+    sizes: list[int] = []
+    mixed = generator.runner.mixed
+
+    def noted(tokens, starts, chunks):
+        sizes.extend(len(chunk.tokens) for chunk in chunks)
+        return mixed(tokens, starts, chunks)
+
+    monkeypatch.setattr(generator.runner, "mixed", noted)
+    return sizes
+
+
+def test_prompts_share_a_pass_with_each_other_and_with_running_streams(model, monkeypatch):
+    log = TokenLog(monkeypatch)
+    generator = generator_of(model, num_slots=4, chunk=64)
+    sizes = note_chunks(generator, monkeypatch)
+    jobs = [greedy_job([9 + i, 8, 10, 20 + i], 6) for i in range(4)]
+    run(generator, *jobs)
+    assert sizes == [4, 4, 4, 4]
+    for job in jobs:
+        assert log.of(job) == greedy_reference(model, job.prompt_ids, 6, eos_token_id=None)
+
+
+def test_a_pass_over_many_sequences_that_fails_is_tried_for_each_alone(model, monkeypatch):
+    log = TokenLog(monkeypatch)
+    generator = generator_of(model, num_slots=3)
+    running, broken, whole = (greedy_job([9 + i, 8, 10], 6) for i in range(3))
+    generator.add(running)
+    generator.step()
+    prefill = generator.runner.prefill
+
+    def failing(row, tokens, start, **options):
+        return _raise() if tokens == broken.prompt_ids else prefill(row, tokens, start, **options)
+
+    monkeypatch.setattr(generator.runner, "_mixed_logits", _raise)
+    monkeypatch.setattr(generator.runner, "prefill", failing)
+    run(generator, broken, whole)
+    assert isinstance(outcome(broken)[1], Failed)
+    for job in (running, whole):
+        assert log.of(job) == greedy_reference(model, job.prompt_ids, 6, eos_token_id=None)
+
+
+def test_a_model_whose_attention_cannot_be_replaced_is_given_separate_passes(model_folder, monkeypatch):
+    model = load(model_folder("codegen"))
+    log = TokenLog(monkeypatch)
+    generator = generator_of(model, num_slots=2)
+    assert not isinstance(generator.runner, MixingRunner)
+    jobs = [greedy_job([9 + i, 8, 10], 6) for i in range(3)]
+    run(generator, *jobs)
+    for job in jobs:
+        assert log.of(job) == greedy_reference(model, job.prompt_ids, 6, eos_token_id=None)
+
+
+@pytest.mark.parametrize("fault", ["values", "error"])
+def test_a_model_that_mixing_does_not_fit_is_given_separate_passes(model, monkeypatch, fault):
+    def wrong(self, tokens, starts, chunks):
+        rows = torch.ones(len(starts), 1, model.vocab_size)
+        return (rows, [rows[0]]) if fault == "values" else _raise()
+
+    monkeypatch.setattr(MixingRunner, "mixed", wrong)
+    assert not isinstance(generator_of(model, num_slots=2).runner, MixingRunner)
