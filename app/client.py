@@ -20,7 +20,8 @@ Options go by the server's own names (``temperature``, ``stop``, ``seed``, ``n``
         ├── BodyTooLargeError          413
         ├── UnsupportedMediaTypeError  415
         ├── InternalError              500
-        ├── UnavailableError           503: OverloadedError, LoadingError, ShuttingDownError
+        ├── UnavailableError           503: OverloadedError, LoadingError, LoadFailedError, InsufficientMemoryError,
+        │                              ShuttingDownError
         └── DeadlineError              504: QueueTimeoutError, RequestTimeoutError
 """
 
@@ -138,6 +139,14 @@ class OverloadedError(UnavailableError):
 
 class LoadingError(UnavailableError):
     code = "loading"
+
+
+class LoadFailedError(UnavailableError):
+    code = "load_failed"
+
+
+class InsufficientMemoryError(UnavailableError):
+    code = "insufficient_memory"
 
 
 class ShuttingDownError(UnavailableError):

@@ -24,6 +24,8 @@ Knows nothing of Flask: the HTTP room turns a ``RequestError`` into the JSON env
         ├── UnavailableError           503  with Retry-After
         │   ├── OverloadedError
         │   ├── LoadingError
+        │   ├── LoadFailedError
+        │   ├── InsufficientMemoryError
         │   └── ShuttingDownError
         └── DeadlineError              504  with X-Should-Retry: false
             ├── QueueTimeoutError
@@ -169,6 +171,18 @@ class OverloadedError(UnavailableError):
 
 class LoadingError(UnavailableError):
     code = "loading"
+
+
+class LoadFailedError(UnavailableError):
+    """A model that is loaded on demand could not be; the cause is logged, never sent."""
+
+    code = "load_failed"
+
+
+class InsufficientMemoryError(UnavailableError):
+    """A model that is loaded on demand does not fit beside those that stay loaded."""
+
+    code = "insufficient_memory"
 
 
 class ShuttingDownError(UnavailableError):

@@ -54,7 +54,7 @@ class GenerateGenerator:
     @torch.inference_mode()
     def step(self) -> None:
         """Bring the next job to its end."""
-        self._waiting.sweep(time.monotonic())
+        self.sweep()
         if len(self._waiting) == 0:
             return
         job = self._active = self._waiting.start_next()
@@ -62,6 +62,10 @@ class GenerateGenerator:
         if not job.has_ended:
             job.fail(InternalError())
         self._active = None
+
+    def sweep(self) -> None:
+        """End the waiting jobs that must not start any more."""
+        self._waiting.sweep(time.monotonic())
 
     def fail_waiting(self, error: RequestError) -> None:
         """End every job that has not started."""

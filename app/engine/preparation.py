@@ -23,6 +23,7 @@ from app.models.encoder_model import EncoderModel
 from app.models.loader import Checkpoint, load_checkpoint
 from app.models.memory import free_bytes
 from app.models.quantization import model_bytes, quantize
+from app.models.tasks import Task
 from app.models.text_model import TextModel
 
 Model: TypeAlias = TextModel | EncoderModel
@@ -62,20 +63,44 @@ class Prepared:
     generator: Engine
     kv_memory: KvMemory | None
 
+    @property
+    def serial(self) -> GenerateGenerator | None:
+        """The engine, where one of its steps is a whole request."""
+        return self.generator if isinstance(self.generator, GenerateGenerator) else None
 
-def prepare(settings: Settings, progress: Callable[[float], None], between_tokens: Callable[[], None]) -> Prepared:
+    @property
+    def kv_growth_bytes(self) -> int:
+        """What the KV cache has not taken yet, and will where every sequence grows as long as can be."""
+        if self.kv_memory is None or not isinstance(self.generator, SlotGenerator):
+            return 0
+        return self.kv_memory.max_bytes - self.generator.runner.cache.num_bytes
+
+
+def prepare(
+    settings: Settings,
+    progress: Callable[[float], None],
+    between_tokens: Callable[[], None],
+    *,
+    task: Task | None = None,
+    promised_bytes: int = 0,
+) -> Prepared:
     """Load what ``settings`` name. ``progress`` is told shares of 1. Raises ``StartError``.
 
-    ``between_tokens`` is for the fallback, whose steps are long.
+    ``between_tokens`` is for the fallback, whose steps are long; ``task`` is what to load the model for
+    (default: what its config says); ``promised_bytes`` are free, but kept for others.
     """
-    checkpoint = load_checkpoint(settings, progress)
+    checkpoint = load_checkpoint(settings, progress, task)
     if checkpoint.task == "generate":
-        return prepare_text(checkpoint, settings, progress, between_tokens)
+        return prepare_text(checkpoint, settings, progress, between_tokens, promised_bytes)
     return prepare_encoder(checkpoint, settings)
 
 
 def prepare_text(
-    checkpoint: Checkpoint, settings: Settings, progress: Callable[[float], None], between_tokens: Callable[[], None]
+    checkpoint: Checkpoint,
+    settings: Settings,
+    progress: Callable[[float], None],
+    between_tokens: Callable[[], None],
+    promised_bytes: int = 0,
 ) -> Prepared:
     """A language model on slots, or on ``generate`` where they do not fit it."""
     model = TextModel(settings.model_name, checkpoint, settings.max_context_tokens, settings.chat_template)
@@ -87,7 +112,7 @@ def prepare_text(
     num_prompt = max(min(8, model.context_tokens - 1), 1)
     num_new = min(4, model.context_tokens - num_prompt)
     warm_up(generator, model, Job("warm-up", [1] * num_prompt, SamplingParams(num_new, ignore_eos=True)))
-    return Prepared(model, generator, kv_memory(generator, model))
+    return Prepared(model, generator, kv_memory(generator, model, promised_bytes))
 
 
 def prepare_encoder(checkpoint: Checkpoint, settings: Settings) -> Prepared:
@@ -130,12 +155,12 @@ def warm_up(generator: Engine, model: Model, job: BaseJob) -> None:
         raise ModelLoadError(f"the model {model.name} does not run: see the log above")
 
 
-def kv_memory(generator: Engine, model: TextModel) -> KvMemory | None:
+def kv_memory(generator: Engine, model: TextModel, promised_bytes: int) -> KvMemory | None:
     """What the KV cache may take. Raises ``ModelLoadError`` where that cannot fit."""
     if not isinstance(generator, SlotGenerator):
         return None
     cache = generator.runner.cache
-    free = free_bytes(model.checkpoint.device) + cache.num_bytes
+    free = max(free_bytes(model.checkpoint.device) + cache.num_bytes - promised_bytes, 0)
     if cache.max_bytes > free:
         raise ModelLoadError(
             f"the KV cache of {cache.num_slots} x {cache.max_tokens} tokens needs {cache.max_bytes / 2**30:.2f} GiB, "

@@ -177,7 +177,6 @@ def details(generation: Generation, body: GenerationOptions) -> dict[str, Any]:
     return shown if body.recordid is None else {**shown, "recordid": body.recordid}
 
 
-def note_request(body: SamplingOptions, model: str, prompt: object) -> None:
-    """Tell the request's log line what was asked."""
-    line = record()
-    line.model, line.recordid, line.prompt = model, body.record_key, prompt
+def note_request(body: SamplingOptions) -> None:
+    """Tell the request's log line which record it is of."""
+    record().recordid = body.record_key

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any, Literal, Protocol, cast
 
 from app.core.encoding import Encoded
-from app.core.errors import LoadingError, UnsupportedParameterError
 from app.core.jobs import BaseJob, Constraint
+from app.core.model_tables import Task
+from app.core.settings import Settings
 from app.serve.context import WorkerContext
 
 Message = dict[str, Any]
-Task = Literal["generate", "fill-mask", "embeddings"]
+ServedState = Literal["unloaded", "loading", "loaded", "failed"]
 WORK: dict[Task, str] = {"generate": "generate text", "fill-mask": "fill masks", "embeddings": "make embeddings"}
 
 
@@ -111,42 +112,47 @@ class TextModel(ServedModel, Protocol):
     def encode_chat(self, messages: list[Message], tools: list[dict[str, Any]] | None = None) -> list[int]: ...
 
 
-class Inference(Protocol):
-    """Where jobs go; ``model`` is None while it loads."""
+class Use(Protocol):
+    """One request's use of a model; as long as it lasts the model stays loaded."""
+
+    def wait(self, timeout_s: float) -> ServedModel | None:
+        """The model; None where it is not loaded yet. Raises the ``RequestError`` that keeps it from being."""
+
+    def submit(self, job: BaseJob) -> None: ...
+    def release(self) -> None: ...
+
+
+class Served(Protocol):
+    """A model that requests can name, loaded or not (``app/engine/served.py``)."""
 
     @property
-    def model(self) -> ServedModel | None: ...
+    def name(self) -> str: ...
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def task(self) -> Task | None:
+        """None until it is known."""
+
+    @property
+    def state(self) -> ServedState: ...
+    @property
+    def model(self) -> ServedModel | None:
+        """None while it is not loaded; a request that needs it takes a ``Use``."""
+
+    @property
+    def is_on_demand(self) -> bool: ...
     @property
     def kv_memory(self) -> KvMemory | None: ...
-    def submit(self, job: BaseJob) -> None: ...
+    def use(self) -> Use: ...
 
 
-def inference_of(context: WorkerContext) -> Inference:
-    """The context's inference handle with the methods that HTTP threads use."""
-    return cast(Inference, context.inference)
+class Inference(Protocol):
+    """Where work goes."""
+
+    @property
+    def served(self) -> Sequence[Served]: ...
 
 
-def served_model(context: WorkerContext) -> ServedModel:
-    """The worker's model. Raises ``LoadingError`` while there is none."""
-    model = inference_of(context).model
-    if model is None:
-        raise LoadingError("the model is still loading", retry_after_s=5)
-    return model
-
-
-def model_of_task(context: WorkerContext, task: Task) -> ServedModel:
-    """The worker's model. Raises ``UnsupportedParameterError`` where it is for another task."""
-    model = served_model(context)
-    if model.task != task:
-        raise UnsupportedParameterError(f"the model {model.name} does not {WORK[task]}: its task is {model.task}")
-    return model
-
-
-def loaded_model(context: WorkerContext) -> TextModel:
-    """The worker's language model. Raises as ``model_of_task`` does."""
-    return cast(TextModel, model_of_task(context, "generate"))
-
-
-def loaded_encoder(context: WorkerContext, task: Task) -> EncoderModel:
-    """The worker's encoder. Raises as ``model_of_task`` does."""
-    return cast(EncoderModel, model_of_task(context, task))
+def served_by(context: WorkerContext) -> Sequence[Served]:
+    """The models of the context's worker, in the order of the settings."""
+    return cast(Inference, context.inference).served

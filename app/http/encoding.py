@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import cast
 
 from flask import request
 
 from app.core.encoding import Encoded, EncoderJob
 from app.core.errors import ContextLengthError
-from app.http.backend import EncoderModel, Task, inference_of, loaded_encoder
+from app.core.model_tables import Task
+from app.http.backend import EncoderModel, Served
 from app.http.generation import Generation
-from app.http.limits import Deadlines
-from app.http.placing import first_start, placed
+from app.http.generator import submit_all
+from app.http.placing import Seat, first_start, seated
 from app.http.request_log import record
-from app.serve.admission import Place
 from app.serve.context import WorkerContext
 
 # Token ids of each text, and the field that they came in.
@@ -24,8 +25,8 @@ Encode = Callable[[EncoderModel], list[list[int]]]
 class Encoding(Generation):
     """Texts that are being encoded, and the place they take together."""
 
-    def __init__(self, place: Place, model: EncoderModel, news: threading.Event, jobs: list[EncoderJob]):
-        super().__init__(record().request_id, place, model.name, request.environ, news, model.vocabulary)
+    def __init__(self, seat: Seat, model: EncoderModel, news: threading.Event, jobs: list[EncoderJob]):
+        super().__init__(record().request_id, seat, model.name, request.environ, news, model.vocabulary)
         self.encoder = model
         self.encoder_jobs = jobs
 
@@ -35,39 +36,33 @@ class Encoding(Generation):
         return [(job.prompt_ids, job.encoded) for job in self.encoder_jobs if job.encoded is not None]
 
 
-def open_encoding(context: WorkerContext, task: Task, param: str, encode: Encode, top_k: int = 0) -> Encoding:
-    """Take one place, tokenize, submit a job for each text. Raises a ``RequestError``."""
-    with placed(context) as (place, deadlines):
-        model = loaded_encoder(context, task)
+def open_encoding(
+    context: WorkerContext, served: Served, task: Task, param: str, encode: Encode, top_k: int = 0
+) -> Encoding:
+    """Take a seat at ``served``, tokenize, submit a job for each text. Raises a ``RequestError``."""
+    with seated(context, served, task) as seat:
+        model = cast(EncoderModel, seat.model)
         texts = encode(model)
         for ids in texts:
             _require_fit(ids, model, param)
     news = threading.Event()
-    jobs = _make_jobs(texts, top_k, place, deadlines, news)
-    encoding = Encoding(place, model, news, jobs)
+    jobs = _make_jobs(texts, top_k, seat, news)
+    encoding = Encoding(seat, model, news, jobs)
     record().generation = encoding
-    try:
-        for job in jobs:
-            inference_of(context).submit(job)
-            encoding.add(job)
-    except BaseException as error:
-        encoding.fail(error)
-        raise
+    submit_all(jobs, seat, encoding)
     return encoding
 
 
-def _make_jobs(
-    texts: list[list[int]], top_k: int, place: Place, deadlines: Deadlines, news: threading.Event
-) -> list[EncoderJob]:
+def _make_jobs(texts: list[list[int]], top_k: int, seat: Seat, news: threading.Event) -> list[EncoderJob]:
     jobs: list[EncoderJob] = []
-    start = first_start(place, jobs)
+    start = first_start(seat, jobs)
     for ids in texts:
         job = EncoderJob(
             record().request_id,
             ids,
             top_k,
-            queue_deadline_s=deadlines.queue_s,
-            deadline_s=deadlines.total_s,
+            queue_deadline_s=seat.deadlines.queue_s,
+            deadline_s=seat.deadlines.total_s,
             on_started=start,
             on_event=news.set if len(texts) > 1 else None,
         )

@@ -20,7 +20,7 @@ from app.http.connection import is_client_gone
 from app.http.errors import ClientGoneError
 
 if TYPE_CHECKING:
-    from app.serve.admission import Place
+    from app.http.placing import Seat
 
 CLIENT_CHECK_S = 0.25
 # The engine ends overdue jobs itself; only one that hangs is this late.
@@ -38,7 +38,7 @@ class Generation:
     def __init__(
         self,
         request_id: str,
-        place: Place,
+        seat: Seat,
         model: str,
         environ: dict[str, Any],
         news: threading.Event,
@@ -50,7 +50,7 @@ class Generation:
         self.vocabulary = vocabulary
         self.error: RequestError | None = None
         self.completions: list[Completion] = []
-        self._place = place
+        self._seat = seat
         self._environ = environ
         self._news = news
         self._num_per_prompt = num_per_prompt
@@ -115,9 +115,9 @@ class Generation:
         for job in self.jobs:
             if not job.has_ended:
                 job.cancel(self.error or ClientGoneError())
-        wait_s = 0.0 if self._place.is_lost else RELEASE_WAIT_S
+        wait_s = 0.0 if self._seat.is_lost else RELEASE_WAIT_S
         if self._has_ended_by(time.monotonic() + wait_s):
-            self._place.release()
+            self._seat.release()
         else:
             threading.Thread(target=self._release_at_end, name="release-place", daemon=True).start()
 
@@ -183,7 +183,7 @@ class Generation:
                 return Batch(pieces, is_last=False, error=completion.error)
         if self.has_ended_well:
             # Already here, so that a caller who reads slowly does not hold a place.
-            self._place.release()
+            self._seat.release()
             return Batch(pieces, is_last=True)
         self._require_client()
         return Batch(pieces, is_last=False)
@@ -194,7 +194,7 @@ class Generation:
 
     def _require_worker(self) -> None:
         """An inference thread that hangs ends no job; the process leaves a moment after it is given up."""
-        if self._place.is_lost:
+        if self._seat.is_lost:
             raise InternalError()
 
     def _require_in_time(self) -> None:
@@ -213,4 +213,4 @@ class Generation:
 
     def _release_at_end(self) -> None:
         self._has_ended_by(float("inf"))
-        self._place.release()
+        self._seat.release()

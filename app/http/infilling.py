@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, cast
 
 from flask import request
 
 from app.core.errors import UnsupportedParameterError
 from app.core.jobs import Job
-from app.http.backend import TextModel, inference_of, loaded_model
+from app.http.backend import Served, TextModel
 from app.http.generation import Generation
-from app.http.limits import Deadlines
-from app.http.placing import first_start, placed
+from app.http.placing import Seat, first_start, seated
 from app.http.planning import Plan, make_plans, with_seed_of
 from app.http.request_log import record
 from app.http.schemas.infill import InfillBody
-from app.serve.admission import Place
 from app.serve.context import WorkerContext
 
 
 class Infilling(Generation):
     """Holes that are being filled from left to right, each prompt with what filled the ones before."""
 
-    def __init__(self, body: InfillBody, context: WorkerContext, model: TextModel, place: Place, deadlines: Deadlines):
+    def __init__(self, body: InfillBody, seat: Seat, model: TextModel):
         news = threading.Event()
-        super().__init__(record().request_id, place, model.name, request.environ, news, model.vocabulary)
+        super().__init__(record().request_id, seat, model.name, request.environ, news, model.vocabulary)
         self._body = body
-        self._context = context
         self._encoder = model
-        self._deadlines = deadlines
         self._num_holes = len(body.texts) - 1
 
     @property
@@ -55,7 +51,7 @@ class Infilling(Generation):
         """What the next hole's job is to do. Raises ``ContextLengthError`` where its prompt does not fit."""
         at = len(self.completions)
         prompt = self._encoder.encode_infill(self._body.texts, self.infills, self._body.files)
-        [plan] = make_plans(self._body, [prompt], self._encoder, self._context.settings)
+        [plan] = make_plans(self._body, [prompt], self._encoder, self._seat.served.settings)
         return Plan(plan.prompt_ids, with_seed_of(plan.params, at))
 
     def submit(self, plan: Plan) -> None:
@@ -66,12 +62,12 @@ class Infilling(Generation):
             plan.prompt_ids,
             plan.params,
             # A later hole goes on with a request that has started: it may wait for its turn.
-            queue_deadline_s=float("inf") if self.completions else self._deadlines.queue_s,
-            deadline_s=self._deadlines.total_s,
-            on_started=first_start(self._place, jobs),
+            queue_deadline_s=float("inf") if self.completions else self._seat.deadlines.queue_s,
+            deadline_s=self._seat.deadlines.total_s,
+            on_started=first_start(self._seat, jobs),
             on_event=self._news.set,
         )
-        inference_of(self._context).submit(job)
+        self._seat.submit(job)
         self.add(job)
 
     def fill_all(self) -> None:
@@ -97,13 +93,13 @@ class Infilling(Generation):
         return shown if self._body.recordid is None else {**shown, "recordid": self._body.recordid}
 
 
-def open_infilling(body: InfillBody, context: WorkerContext) -> Infilling:
-    """Take one place and submit the first hole. Raises a ``RequestError``; the place is then free again."""
-    with placed(context) as (place, deadlines):
-        model = loaded_model(context)
+def open_infilling(body: InfillBody, served: Served, context: WorkerContext) -> Infilling:
+    """Take a seat at ``served`` and submit the first hole. Raises a ``RequestError``; the place is then free again."""
+    with seated(context, served, "generate") as seat:
+        model = cast(TextModel, seat.model)
         if not model.has_infill:
             raise UnsupportedParameterError(f"the model {model.name} does not fill holes: it has no infilling format")
-        infilling = Infilling(body, context, model, place, deadlines)
+        infilling = Infilling(body, seat, model)
         plan = infilling.plan()
     record().generation = infilling
     try:

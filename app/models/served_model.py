@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
+from typing import cast
 
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from app.core.errors import InvalidParameterError
 from app.models.loader import Checkpoint
@@ -29,6 +32,10 @@ class ServedModel:
         self.vocab_size = checkpoint.vocab_size
         self.vocabulary = Vocabulary(self.tokenizer)
         self._lock = threading.Lock()
+
+    def forget_weights(self) -> None:
+        """The model was unloaded: what an HTTP thread may still hold is tokenizer and names. Inference thread."""
+        self.checkpoint = replace(self.checkpoint, model=cast(PreTrainedModel, nn.Module()))
 
     @property
     def dtype(self) -> str:

@@ -102,7 +102,7 @@ class Admission:
     def __init__(self, settings: Settings, board: SlotBoard, slot: int | None):
         self.slot = slot
         self._board = board
-        self._max_batch_size = settings.max_batch_size
+        self._num_lanes_each = settings.num_lanes
         self._max_queue = settings.max_queue
         self._carried = threading.local()
 
@@ -129,7 +129,7 @@ class Admission:
         return num_places_taken(rows) >= self._num_lanes(rows) + self._max_queue
 
     def _num_lanes(self, rows: Sequence[Row]) -> int:
-        return self._max_batch_size * sum(row.is_ready for row in rows)
+        return self._num_lanes_each * sum(row.is_ready for row in rows)
 
     @contextmanager
     def carrying(self, hold: Hold) -> Iterator[None]:

@@ -65,7 +65,7 @@ def slot_environment(settings: Settings, labels: Labels, num_slots: int, environ
         # How long a thread spins at a barrier before it sleeps. libgomp's default, 100 times longer, made a token 30
         # times slower when another process was on the cores; sleeping at once costs a third of the speed when not.
         changes["GOMP_SPINCOUNT"] = "3000"
-    if Path(settings.model).is_dir():
+    if all(Path(plan.settings.model).is_dir() for plan in settings.plans):
         changes["HF_HUB_OFFLINE"] = "1"
     return changes
 

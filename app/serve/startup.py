@@ -66,8 +66,8 @@ def start_single(settings: Settings, make_inference: MakeInference) -> WorkerCon
 
 
 def kv_cache_max_bytes(inference: InferenceHandle) -> int:
-    """What the KV cache may take; 0 where that is not known."""
-    return int(getattr(getattr(inference, "kv_memory", None), "max_bytes", 0))
+    """What the KV caches of the loaded models may take; 0 where that is not known."""
+    return int(getattr(inference, "kv_cache_max_bytes", 0))
 
 
 def pause_before_load_s(num_fast_deaths: int) -> float:

@@ -53,7 +53,7 @@ def test_readyz_counts_the_work_in_hand(client, world):
 
 
 def test_models_are_listed_as_openai_does(client):
-    model = {"id": "scripted", "object": "model", "created": 1_700_000_000, "owned_by": "forklift"}
+    model = {"id": "scripted", "object": "model", "created": 1_700_000_000, "owned_by": "forklift", "state": "loaded"}
     assert client.get("/v1/models").get_json() == {"object": "list", "data": [model]}
     assert client.get("/v1/models/scripted").get_json() == model
 

@@ -20,6 +20,7 @@ from app.core.jobs import Job, TextDelta
 from app.core.settings import Settings
 from app.engine.waiting import WaitingJobs
 from tests.contract.doubles import ScriptedModel
+from tests.serving import OneServed
 
 
 class SteppingInference:
@@ -28,6 +29,7 @@ class SteppingInference:
     def __init__(self, settings: Settings, slot: int, on_state: Callable[[Any, float], None]):
         self.model = ScriptedModel(context_tokens=int(os.environ.get("STEP_CONTEXT_TOKENS", "4096")))
         self.kv_memory = None
+        self.served = (OneServed(self, settings),)
         self._num_lanes = settings.max_batch_size
         self._slot = slot
         self._on_state = on_state

@@ -8,8 +8,10 @@ from typing import Any
 import psutil
 from flask import Response
 
+from app.core.errors import LoadingError
+from app.core.model_tables import Task
 from app.core.settings import Settings
-from app.http.backend import Inference, ServedModel, Task, inference_of, served_model
+from app.http.backend import Served, ServedModel
 from app.http.errors import json_response
 from app.http.restful import Route
 from app.http.schemas.chat import ChatCompletionsBody
@@ -30,6 +32,7 @@ BODIES: dict[Task, dict[str, type[StrictBody]]] = {
     "fill-mask": {"/fill-mask": FillMaskBody},
     "embeddings": {"/v1/embeddings": EmbeddingsBody},
 }
+LOADING_RETRY_AFTER_S = 5
 # What a JSON schema says of a value beside its meaning.
 BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength", "maxItems", "enum")
 
@@ -38,37 +41,42 @@ class Capabilities(Route):
     """The served models, one by one."""
 
     def get(self) -> Response:
-        context = self.service.context
-        model = served_model(context)
-        return json_response(
-            {"object": "list", "data": [describe(model, inference_of(context), self.service.settings)]}
-        )
+        return json_response({"object": "list", "data": [describe(served) for served in self.service.served]})
 
 
-def describe(model: ServedModel, inference: Inference, settings: Settings) -> dict[str, Any]:
-    """One model: what it is, what it supports, what it holds in memory."""
+def describe(served: Served) -> dict[str, Any]:
+    """One model: what it is, what it supports, what it holds in memory.
+
+    What only its weights and tokenizer tell is null while a model on demand is not loaded. Raises
+    ``LoadingError`` for one that is about to be loaded for good.
+    """
+    model, task = served.model, served.task
+    if task is None or (model is None and not served.is_on_demand):
+        raise LoadingError("the model is still loading", retry_after_s=LOADING_RETRY_AFTER_S)
     return {
-        "id": model.name,
+        "id": served.name,
         "object": "model.capabilities",
-        "task": model.task,
-        "context_tokens": model.context_tokens,
-        "vocab_size": model.vocab_size,
-        "dtype": model.dtype,
-        "quantization": settings.quantization,
-        "engine": engine_name(model, inference),
-        "supports": supports(model),
-        "limits": limits(settings),
-        "kv_cache": kv_cache(inference),
+        "state": served.state,
+        "load": "on_demand" if served.is_on_demand else "resident",
+        "task": task,
+        "context_tokens": model and model.context_tokens,
+        "vocab_size": model and model.vocab_size,
+        "dtype": model and model.dtype,
+        "quantization": served.settings.quantization,
+        "engine": model and engine_name(model, served),
+        "supports": model and supports(model),
+        "limits": limits(served.settings),
+        "kv_cache": kv_cache(served),
         "memory": {"process_rss_bytes": psutil.Process().memory_info().rss},
-        "routes": {path: parameters(body) for path, body in BODIES[model.task].items()},
+        "routes": {path: parameters(body) for path, body in BODIES[task].items()},
     }
 
 
-def engine_name(model: ServedModel, inference: Inference) -> str:
+def engine_name(model: ServedModel, served: Served) -> str:
     """Sequences decoded together (slots), one by one through transformers (generate), or encoded."""
     if model.task != "generate":
         return "encoder"
-    return "generate" if inference.kv_memory is None else "slots"
+    return "generate" if served.kv_memory is None else "slots"
 
 
 def supports(model: ServedModel) -> dict[str, bool]:
@@ -84,9 +92,9 @@ def limits(settings: Settings) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in (*names, *seconds)}
 
 
-def kv_cache(inference: Inference) -> dict[str, int] | None:
+def kv_cache(served: Served) -> dict[str, int] | None:
     """Memory of the KV cache, of one token and when it is full; None where transformers manages it."""
-    memory = inference.kv_memory
+    memory = served.kv_memory
     return None if memory is None else {"bytes_per_token": memory.bytes_per_token, "max_bytes": memory.max_bytes}
 
 

@@ -29,9 +29,10 @@ def fill_mask(route: Route, body: FillMaskBody) -> Response:
     """What transformers' pipeline answers; a list of that for a list of texts."""
     line = record()
     line.recordid = body.recordid
-    _note(route, body.model, body.text)
+    line.prompt = body.text
     encoding = open_encoding(
         route.service.context,
+        route.service.choose(body.model, "fill-mask"),
         "fill-mask",
         "text",
         lambda model: encode_texts(body, model),
@@ -57,8 +58,11 @@ class Embeddings(Route):
 
     def post(self) -> Response:
         body = read_body(EmbeddingsBody)
-        _note(self, body.model, body.input)
-        encoding = open_encoding(self.service.context, "embeddings", "input", lambda model: encode_inputs(body, model))
+        record().prompt = body.input
+        served = self.service.choose(body.model, "embeddings")
+        encoding = open_encoding(
+            self.service.context, served, "embeddings", "input", lambda model: encode_inputs(body, model)
+        )
         with encoding:
             vectors = [encoded.vector for _, encoded in encoding.read_encoded()]
             data = [
@@ -91,11 +95,3 @@ def write_vector(vector: tuple[float, ...], body: EmbeddingsBody) -> list[float]
     if sys.byteorder == "big":
         packed.byteswap()
     return base64.b64encode(packed.tobytes()).decode("ascii")
-
-
-def _note(route: Route, model: str | None, prompt: object) -> None:
-    """Tell the log line what was asked, and refuse a model of another name."""
-    line = record()
-    line.model, line.prompt = route.service.settings.model_name, prompt
-    if model is not None:
-        route.service.require_model(model)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from flask import Response, request
 
 from app.http.answers import ChatShape, CompletionShape, Shape, note_request
+from app.http.backend import Served
 from app.http.errors import json_response
 from app.http.generation import Generation
 from app.http.generator import Encode
+from app.http.request_log import record
 from app.http.restful import Route
 from app.http.schemas.native import ChatBody, CompleteBody
 from app.http.schemas.sampling import SamplingOptions
@@ -18,17 +20,21 @@ class GeneratingRoute(Route):
     """Completes or chats, and answers whole or as a stream."""
 
     def complete(self, body: CompleteBody, shape: CompletionShape) -> Response:
-        return self.answer(body, shape, lambda model: [model.encode(body.text)], body.text)
+        return self.answer(self.served(body), body, shape, lambda model: [model.encode(body.text)], body.text)
 
     def chat(self, body: ChatBody, shape: ChatShape) -> Response:
-        messages = body.conversation(self.service.settings.system_prompt)
-        return self.answer(body, shape, lambda model: [model.encode_chat(messages)], messages)
+        served = self.served(body)
+        messages = body.conversation(served.settings.system_prompt)
+        return self.answer(served, body, shape, lambda model: [model.encode_chat(messages)], messages)
 
-    def answer(self, body: SamplingOptions, shape: Shape, encode: Encode, prompt: object) -> Response:
-        name = self.service.settings.model_name
-        note_request(body, name, prompt)
-        self.service.require_model(name if body.model is None else body.model)
-        generation = self.service.generator.open(body, encode)
+    def served(self, body: SamplingOptions) -> Served:
+        """The model that the request means. Raises ``ModelNotFoundError``."""
+        note_request(body)
+        return self.service.choose(body.model, "generate")
+
+    def answer(self, served: Served, body: SamplingOptions, shape: Shape, encode: Encode, prompt: object) -> Response:
+        record().prompt = prompt
+        generation = self.service.generator.open(served, body, encode)
         return self._stream(generation, shape) if body.stream else _whole(generation, shape)
 
     def writer(self, generation: Generation, shape: Shape) -> Writer:

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 
 from flask import Response
 
-from app.http.answers import note_request
 from app.http.body import read_body
 from app.http.completion import Piece
 from app.http.errors import json_response
 from app.http.generation import Generation
 from app.http.infilling import Infilling, open_infilling
+from app.http.request_log import record
 from app.http.resources.generating import GeneratingRoute
 from app.http.schemas.infill import InfillBody
 
@@ -21,10 +21,9 @@ class Infill(GeneratingRoute):
 
     def post(self) -> Response:
         body = read_body(InfillBody)
-        note_request(body, self.service.settings.model_name, body.texts)
-        if body.model is not None:
-            self.service.require_model(body.model)
-        infilling = open_infilling(body, self.service.context)
+        served = self.served(body)
+        record().prompt = body.texts
+        infilling = open_infilling(body, served, self.service.context)
         if body.stream:
             return self._stream(infilling, InfillShape(infilling))
         with infilling:

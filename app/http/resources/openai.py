@@ -8,7 +8,7 @@ from flask import Response
 
 from app.core.errors import UnsupportedParameterError
 from app.http.answers import Shape
-from app.http.backend import EndedPrompt, Message, TextModel, inference_of
+from app.http.backend import EndedPrompt, Message, Served, TextModel
 from app.http.body import read_body
 from app.http.chat_answers import ChatCompletionsShape
 from app.http.errors import json_response
@@ -35,7 +35,8 @@ class Completions(OpenAIRoute):
 
     def post(self) -> Response:
         body = read_body(CompletionsBody)
-        return self.answer(body, CompletionsShape(body), lambda model: encode_prompts(body, model), body.prompt)
+        served = self.served(body)
+        return self.answer(served, body, CompletionsShape(body), lambda model: encode_prompts(body, model), body.prompt)
 
 
 class ChatCompletions(OpenAIRoute):
@@ -43,25 +44,25 @@ class ChatCompletions(OpenAIRoute):
 
     def post(self) -> Response:
         body = read_body(ChatCompletionsBody)
-        messages = body.conversation(self.service.settings.system_prompt)
-        return self.answer(
-            body, ChatCompletionsShape(body), lambda model: [encode_messages(body, messages, model)], messages
-        )
+        served = self.served(body)
+        messages = body.conversation(served.settings.system_prompt)
+        shape = ChatCompletionsShape(body)
+        return self.answer(served, body, shape, lambda model: [encode_messages(body, messages, model)], messages)
 
 
 class Models(Route):
     """The models that are served."""
 
     def get(self) -> Response:
-        return json_response({"object": "list", "data": [describe(self.service)]})
+        data = [describe(served, self.service) for served in self.service.served]
+        return json_response({"object": "list", "data": data})
 
 
 class Model(Route):
     """One model by name; names may hold slashes."""
 
     def get(self, name: str) -> Response:
-        self.service.require_model(name)
-        return json_response(describe(self.service))
+        return json_response(describe(self.service.find(name), self.service))
 
 
 def encode_prompts(body: CompletionsBody, model: TextModel) -> Sequence[list[int] | EndedPrompt]:
@@ -90,8 +91,13 @@ def encode_messages(body: ChatCompletionsBody, messages: list[Message], model: T
     return model.encode_chat(messages, body.shown_tools)
 
 
-def describe(service: Service) -> dict[str, object]:
-    """OpenAI's model object; ``created`` is when it was loaded, or the server started."""
-    model = inference_of(service.context).model
-    created_s = service.created_s if model is None else model.created_s
-    return {"id": service.settings.model_name, "object": "model", "created": created_s, "owned_by": "forklift"}
+def describe(served: Served, service: Service) -> dict[str, object]:
+    """OpenAI's model object and our ``state``; ``created`` is when it was loaded, or the server started."""
+    created_s = service.created_s if served.model is None else served.model.created_s
+    return {
+        "id": served.name,
+        "object": "model",
+        "created": created_s,
+        "owned_by": "forklift",
+        "state": served.state,
+    }

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from flask import Response
 
-from app.http.backend import inference_of
 from app.http.errors import json_response
 from app.http.resources.capabilities import kv_cache
 from app.http.restful import Route
@@ -37,7 +36,7 @@ class Readyz(Route):
         body = {
             "state": state,
             "progress": max((row.progress for row in live if row.state == state), default=0.0),
-            "kv_cache": kv_cache(inference_of(self.service.context)),
+            "kv_cache": kv_cache(self.service.served[0]),
             "slots": [describe(row) for row in rows],
         }
         return json_response(body, 200 if state == "ready" else 503)

@@ -7,11 +7,10 @@ from contextlib import contextmanager
 
 from flask import Response
 
-from app.http.backend import ServedModel, served_model
+from app.http.backend import ServedModel
 from app.http.body import read_body
 from app.http.errors import json_response
-from app.http.placing import placed
-from app.http.request_log import record
+from app.http.placing import seated
 from app.http.restful import Route
 from app.http.schemas.tokens import DetokenizeBody, TokenizeBody
 
@@ -22,12 +21,9 @@ class TokenRoute(Route):
     @contextmanager
     def model(self, name: str | None) -> Iterator[ServedModel]:
         """The model for as long as the block holds the place. Raises a ``RequestError``."""
-        record().model = self.service.settings.model_name
-        if name is not None:
-            self.service.require_model(name)
-        with placed(self.service.context) as (place, _):
-            yield served_model(self.service.context)
-            place.release()
+        with seated(self.service.context, self.service.choose(name, None)) as seat:
+            yield seat.model
+            seat.release()
 
 
 class Tokenize(TokenRoute):

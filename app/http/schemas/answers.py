@@ -11,6 +11,8 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 FinishReason = Literal["stop", "length"]
+# failed: the last load on demand did; the next request tries again.
+ModelState = Literal["unloaded", "loading", "loaded", "failed"]
 Recorded = str | int
 
 
@@ -215,17 +217,19 @@ class Memory(TypedDict):
 
 
 class ModelCapabilities(TypedDict):
-    """What a model can do, within which bounds."""
+    """What a model can do, within which bounds; null where only a loaded model could tell."""
 
     id: str
     object: Literal["model.capabilities"]
+    state: ModelState
+    load: Literal["resident", "on_demand"]
     task: Literal["generate", "fill-mask", "embeddings"]
-    context_tokens: int
-    vocab_size: int
-    dtype: str
+    context_tokens: int | None
+    vocab_size: int | None
+    dtype: str | None
     quantization: str
-    engine: Literal["slots", "generate", "encoder"]
-    supports: dict[str, bool]
+    engine: Literal["slots", "generate", "encoder"] | None
+    supports: dict[str, bool] | None
     limits: dict[str, float]
     kv_cache: KvCache | None
     memory: Memory

@@ -6,7 +6,7 @@ from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from app.http.schemas.answers import FinishReason, Usage
+from app.http.schemas.answers import FinishReason, ModelState, Usage
 
 
 class LegacyLogprobs(TypedDict):
@@ -136,6 +136,7 @@ class ModelEntry(TypedDict):
     object: Literal["model"]
     created: int
     owned_by: str
+    state: ModelState
 
 
 class ModelList(TypedDict):

@@ -164,7 +164,7 @@ def test_a_step_that_hangs_is_a_defect(start, model_folder, monkeypatch):
     started = start(model_folder("qwen2"), FORKLIFT_STALL_TIMEOUT_S="0.2")
     wait_until(lambda: started.inference.model is not None)
     gate = threading.Event()
-    monkeypatch.setattr(started.inference._generator.runner, "decode", lambda *_: gate.wait(LIMIT_S))
+    monkeypatch.setattr(started.inference.served[0].prepared.generator.runner, "decode", lambda *_: gate.wait(LIMIT_S))
     started.inference.submit(job_of())
     wait_until(lambda: started.inference.defect() is not None)
     assert "no token for 0.2 s" in started.inference.defect()
@@ -175,7 +175,7 @@ def test_a_thread_that_dies_fails_its_jobs_and_is_a_defect(ready, monkeypatch):
     def die() -> None:
         raise SystemError("the scheduler broke")
 
-    monkeypatch.setattr(ready.inference._generator, "step", die)
+    monkeypatch.setattr(ready.inference.served[0].prepared.generator, "step", die)
     job = job_of()
     ready.inference.submit(job)
     assert isinstance(end_of(job).error, InternalError)

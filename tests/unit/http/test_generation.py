@@ -16,7 +16,10 @@ from tests.contract.doubles import Characters
 
 
 class Place:
+    """Stands in for a seat."""
+
     is_lost = False
+    deadlines = Deadlines(None, 100.0, float("inf"))
 
     def __init__(self):
         self.num_starts = self.num_releases = 0
@@ -37,7 +40,7 @@ def place():
 def jobs(place, news, monkeypatch):
     monkeypatch.setattr("app.http.generator.record", lambda: type("Record", (), {"request_id": "r"}))
     plans = [Plan([1, 2], SamplingParams(4))] * 2 + [Plan([1, 2, 3], SamplingParams(4))] * 2
-    return make_jobs(plans, Deadlines(None, 100.0, float("inf")), place, news)
+    return make_jobs(plans, place, news)
 
 
 @pytest.fixture

@@ -1,0 +1,44 @@
+"""Reads files into the page cache on a thread of its own, so that a load finds them in memory.
+
+A load runs on the inference thread, where every other model waits for it: what it has to fetch from
+a disk or a network is fetched before it begins.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from app.core.logging import get_logger
+
+CHUNK_BYTES = 8 * 2**20
+
+log = get_logger("engine")
+
+
+class PageReader:
+    """Reads ``paths`` once and calls ``done``; what cannot be read is left to the load to complain about."""
+
+    def __init__(self, paths: Sequence[Path], done: Callable[[], None]):
+        self._paths = paths
+        self._done = done
+        self.has_ended = False
+        threading.Thread(target=self._run, name="page-reader", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            for path in self._paths:
+                _read(path)
+        except OSError as error:
+            log.warning("cannot_read_ahead", error=str(error))
+        finally:
+            self.has_ended = True
+            self._done()
+
+
+def _read(path: Path) -> None:
+    buffer = bytearray(CHUNK_BYTES)
+    with path.open("rb", buffering=0) as file:
+        while file.readinto(buffer):
+            pass

@@ -1,0 +1,239 @@
+"""Which models of a worker are loaded: residents at the start, the others when somebody asks.
+
+Everything happens on the inference thread: while transformers builds a model it changes torch's
+default dtype for the whole process, so a load on another thread would spoil a pass on this one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from app.core.errors import InsufficientMemoryError, LoadFailedError, StartError
+from app.core.logging import get_logger
+from app.engine.page_cache import PageReader
+from app.engine.preparation import Prepared, prepare
+from app.engine.served import Served
+from app.models.devices import choose_device
+from app.models.folder import weight_files
+from app.models.memory import free_bytes
+from app.models.registry import inspect
+from app.models.unloading import give_back
+
+LOAD_FAILED_RETRY_AFTER_S = 10
+NO_MEMORY_RETRY_AFTER_S = 60
+# Beside weights and cache: activations, tokenizer, bookkeeping.
+MARGIN = 1.05
+
+log = get_logger("engine")
+
+
+class ModelPool:
+    """Loads and unloads the models of one worker.
+
+    ``note_loading`` is told when a load begins and ends; ``between_tokens`` is for models whose
+    steps are long; ``wake`` may be called by another thread, to have ``tend`` called.
+    """
+
+    def __init__(
+        self,
+        served: Sequence[Served],
+        slot: int,
+        *,
+        note_loading: Callable[[bool], None],
+        between_tokens: Callable[[Served], None],
+        wake: Callable[[], None],
+    ):
+        self._served = served
+        self._on_demand = [one for one in served if one.is_on_demand]
+        self._slot = slot
+        self._note_loading = note_loading
+        self._between_tokens = between_tokens
+        self._wake = wake
+        self._device = choose_device(served[0].settings.device)
+        self._reader: tuple[Served, PageReader] | None = None
+
+    def load_residents(self, progress: Callable[[float], None]) -> None:
+        """Learn what the models are, and load those that stay. Raises ``StartError``."""
+        residents = [one for one in self._served if not one.is_on_demand]
+        try:
+            if len(self._served) > 1 or self._on_demand:
+                self._inspect()
+            for i, served in enumerate(residents):
+                if served.prepared is None:
+                    self._note_loading(True)
+                    self._load(served, partial(_share, progress, i, len(residents)))
+        finally:
+            self._note_loading(False)
+
+    def _inspect(self) -> None:
+        for served in self._served:
+            inspected = inspect(served.plan)
+            served.task, served.footprint = inspected.task, inspected.footprint
+
+    def tend(self, now_s: float) -> bool:
+        """Unload what was idle long enough, load what is waited for; whether any of that happened.
+
+        Returns soon, except for a load. Models that others wait for are closed once their running
+        requests have ended.
+        """
+        if not self._on_demand:
+            return False
+        has_changed = self._unload_idle(now_s)
+        wanted = self._wanted()
+        if wanted is None:
+            for served in self._on_demand:
+                served.resume()
+            return has_changed
+        if not self._has_read(wanted) or not self._has_room(wanted):
+            return has_changed
+        self._load_on_demand(wanted)
+        return True
+
+    def next_look_s(self, now_s: float) -> float | None:
+        """Seconds until a model will have been idle for long enough; None where none is about to."""
+        ends = [one.idle_since_s + one.plan.idle_unload_s for one in self._loaded() if one.is_idle]
+        return max(min(ends) - now_s, 0.0) if ends else None
+
+    def _loaded(self) -> list[Served]:
+        """Models that may be unloaded, the one that was idle longest first."""
+        return sorted((one for one in self._on_demand if one.prepared is not None), key=lambda one: one.idle_since_s)
+
+    def _wanted(self) -> Served | None:
+        """The model that is waited for longest."""
+        waits = [(since_s, one) for one in self._on_demand if not one.prepared and (since_s := one.waits_since_s)]
+        return min(waits, key=lambda pair: pair[0])[1] if waits else None
+
+    def _unload_idle(self, now_s: float) -> bool:
+        idle = [one for one in self._loaded() if one.is_idle and now_s - one.idle_since_s >= one.plan.idle_unload_s]
+        closed = [self._unload(one, "idle") for one in idle]
+        return any(closed)
+
+    def _has_read(self, wanted: Served) -> bool:
+        """Whether the weights lie in the page cache; at first nobody else must wait for a disk.
+
+        Without other work there is nobody to protect, and the load may read for itself.
+        """
+        if self._reader is None or self._reader[0] is not wanted:
+            if not any(one.has_work for one in self._served):
+                return True
+            self._reader = (wanted, PageReader(weight_files(Path(wanted.settings.model)), self._wake))
+        return self._reader[1].has_ended
+
+    def _has_room(self, wanted: Served) -> bool:
+        """Whether the model may be loaded now. Unloads others for it, or asks busy ones to come to an end."""
+        while (missing := self._missing_bytes(wanted)) > 0:
+            loaded = self._loaded()
+            if missing > sum(_num_bytes(one) for one in loaded):
+                self._refuse_too_large(wanted, missing)
+                return False
+            idle = next((one for one in loaded if one.is_idle), None)
+            if idle is None:
+                for one in loaded:
+                    one.hold_back()
+                return False
+            self._unload(idle, "room")
+        return True
+
+    def _missing_bytes(self, wanted: Served) -> int:
+        """What is not free of the memory that the model needs."""
+        free = free_bytes(self._device) - self._promised_bytes()
+        return int(_num_bytes(wanted) * MARGIN) - free
+
+    def _promised_bytes(self) -> int:
+        """Memory that counts as free and belongs to loaded models: caches that will grow, mapped weights."""
+        promised = 0
+        for one in self._served:
+            if (prepared := one.prepared) is not None:
+                promised += prepared.kv_growth_bytes
+                if one.footprint is not None and one.footprint.is_mapped:
+                    promised += one.footprint.weight_bytes
+        return promised
+
+    def _refuse_too_large(self, wanted: Served, missing: int) -> None:
+        text = f"the model {wanted.name} does not fit into memory beside those that stay loaded"
+        log.error("no_memory_to_load", slot=self._slot, model=wanted.name, missing_bytes=missing)
+        wanted.has_failed = True
+        wanted.refuse_waiting(InsufficientMemoryError(text, retry_after_s=NO_MEMORY_RETRY_AFTER_S))
+
+    def _load_on_demand(self, wanted: Served) -> None:
+        """Load for those who wait; where it fails they are told so, and the next request tries again."""
+        self._reader = None
+        self._note_loading(True)
+        wanted.is_loading = True
+        failure: str | None = None
+        try:
+            self._load(wanted, lambda _: None)
+        except StartError as error:
+            failure = str(error)
+        except Exception as error:
+            log.exception("load_raised", slot=self._slot, model=wanted.name)
+            failure = f"{type(error).__name__}: {error}"
+        finally:
+            wanted.is_loading = False
+            self._note_loading(False)
+        if failure is not None:
+            # Outside of the except block: inside, the traceback keeps what was loaded alive.
+            wanted.has_failed = True
+            give_back(self._device)
+            log.error("load_failed", slot=self._slot, model=wanted.name, error=failure)
+            text = f"the model {wanted.name} could not be loaded; the server's log has the cause"
+            wanted.refuse_waiting(LoadFailedError(text, retry_after_s=LOAD_FAILED_RETRY_AFTER_S))
+
+    def _load(self, served: Served, progress: Callable[[float], None]) -> None:
+        started_s = time.monotonic()
+        promised_bytes = self._promised_bytes()
+        # A load may come in the middle of another model's step; weights made in inference mode could not be changed.
+        with torch.inference_mode(False):
+            prepared = prepare(
+                served.settings,
+                progress,
+                lambda: self._between_tokens(served),
+                task=served.task,
+                promised_bytes=promised_bytes,
+            )
+        if served.footprint is not None and prepared.kv_memory is not None:
+            served.footprint = replace(served.footprint, kv_bytes=prepared.kv_memory.max_bytes)
+        served.open(prepared)
+        self._tell(served, prepared, time.monotonic() - started_s)
+
+    def _tell(self, served: Served, prepared: Prepared, load_s: float) -> None:
+        checkpoint = prepared.model.checkpoint
+        log.info(
+            "model_loaded",
+            slot=self._slot,
+            model=prepared.model.name,
+            task=prepared.model.task,
+            device=str(checkpoint.device),
+            dtype=str(checkpoint.dtype).removeprefix("torch."),
+            quantization=served.settings.quantization,
+            context_tokens=prepared.model.context_tokens,
+            engine=type(prepared.generator).__name__,
+            load_s=round(load_s, 2),
+        )
+
+    def _unload(self, served: Served, reason: str) -> bool:
+        """Take the model out of memory; False where somebody began to use it."""
+        prepared = served.close()
+        if prepared is None:
+            return False
+        prepared.model.forget_weights()
+        del prepared
+        give_back(self._device)
+        log.info("model_unloaded", slot=self._slot, model=served.name, reason=reason)
+        return True
+
+
+def _share(progress: Callable[[float], None], index: int, count: int, share: float) -> None:
+    """Tell ``progress`` how far all loads are, of which the one of this index is as far as ``share``."""
+    progress((index + share) / count)
+
+
+def _num_bytes(served: Served) -> int:
+    """What the model takes; hub ids, which cannot be measured, are loaded at the start and stay."""
+    return 0 if served.footprint is None else served.footprint.num_bytes

@@ -1,0 +1,119 @@
+"""What can be told of a model without its weights: its task, and the memory that it will take.
+
+Reads the config and the headers of the safetensors files (format: 8 bytes of length, JSON, data).
+Inference thread only: transformers is imported here, and remote code may run to read a config.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, PretrainedConfig
+
+from app.core.errors import ModelLoadError
+from app.core.settings import ModelPlan, Settings
+from app.models.devices import choose_device, choose_dtype
+from app.models.folder import check_folder, weight_files
+from app.models.loader import find_file, first_line
+from app.models.sentence import parse, read_sentence_form
+from app.models.served_model import context_size
+from app.models.tasks import Task, detect_task
+
+# safetensors' names of number types; others (float8, integers) are counted in their own size and never converted.
+FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Memory that a model will take, in bytes.
+
+    ``is_mapped``: the weights stay in the page cache, mapped from their files, where the system
+    counts them as available.
+    """
+
+    weight_bytes: int
+    kv_bytes: int
+    is_mapped: bool
+
+    @property
+    def num_bytes(self) -> int:
+        return self.weight_bytes + self.kv_bytes
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """``footprint`` is None for a hub id, whose files are not here to be measured."""
+
+    task: Task
+    footprint: Footprint | None
+
+
+def inspect(plan: ModelPlan) -> Inspected:
+    """Read what ``plan``'s model says of itself. Raises ``ModelLoadError`` or ``DeviceError``."""
+    settings = plan.settings
+    source = settings.model
+    is_folder = Path(source).exists()
+    if plan.load == "on_demand" and not is_folder:
+        raise ModelLoadError(f'[{plan.name}] load = "on_demand" needs a model folder, {source} is none')
+    check_folder(source)
+    where = {
+        "revision": settings.revision or "main",
+        "trust_remote_code": settings.trust_remote_code,
+        "local_files_only": is_folder,
+    }
+    try:
+        config = AutoConfig.from_pretrained(source, **where)
+        form = read_sentence_form(lambda name: parse(find_file(source, name, where)))
+        task = plan.task or detect_task(config, is_sentence_model=form is not None)
+        return Inspected(task, predict(config, task, settings) if is_folder else None)
+    except ModelLoadError as error:
+        raise ModelLoadError(f"cannot load the model {source}: {error}") from error
+    except Exception as error:
+        raise ModelLoadError(f"cannot load the model {source}: {first_line(error)}") from error
+
+
+def predict(config: PretrainedConfig, task: Task, settings: Settings) -> Footprint:
+    """What the model in the folder ``settings.model`` will take."""
+    wanted = choose_dtype(settings)
+    dtype = config.dtype if wanted == "auto" else wanted
+    sizes = [loaded_bytes(entry, dtype) for path in weight_files(Path(settings.model)) for entry in entries(path)]
+    is_same = all(loaded == stored for loaded, stored in sizes)
+    is_mapped = is_same and settings.quantization == "none" and choose_device(settings.device).type == "cpu"
+    kv_dtype = dtype or torch.float32
+    kv = kv_bytes(config, settings, kv_dtype.itemsize) if task == "generate" else 0
+    return Footprint(sum(loaded for loaded, _ in sizes), kv, is_mapped)
+
+
+def loaded_bytes(entry: dict[str, Any], dtype: torch.dtype | None) -> tuple[int, int]:
+    """Bytes of one tensor once it is loaded as ``dtype`` (None: as it is stored), and in its file."""
+    first, last = entry["data_offsets"]
+    stored = int(last) - int(first)
+    if dtype is None or entry["dtype"] not in FLOATS:
+        return stored, stored
+    return math.prod(entry["shape"]) * dtype.itemsize, stored
+
+
+def entries(path: Path) -> Iterator[dict[str, Any]]:
+    """What the header of a checked safetensors file says of each tensor."""
+    with path.open("rb") as file:
+        header: dict[str, dict[str, Any]] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return (entry for name, entry in header.items() if name != "__metadata__")
+
+
+def kv_bytes(config: PretrainedConfig, settings: Settings, item_bytes: int) -> int:
+    """A full KV cache: keys and values of every layer, sequence and position. An estimate for rare layouts."""
+    text = config.get_text_config()
+    num_heads = int(text.num_attention_heads) if hasattr(text, "num_attention_heads") else 0
+    if not num_heads:
+        return 0
+    num_kv_heads = 1 if getattr(text, "multi_query", False) else getattr(text, "num_key_value_heads", None) or num_heads
+    head_size = getattr(text, "head_dim", None) or int(text.hidden_size) // num_heads
+    num_tokens = min(settings.max_context_tokens, context_size(config) or settings.max_context_tokens)
+    per_token = 2 * int(text.num_hidden_layers) * int(num_kv_heads) * int(head_size) * item_bytes
+    return per_token * num_tokens * settings.max_batch_size

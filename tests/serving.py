@@ -1,0 +1,56 @@
+"""One model behind a stand-in for the inference thread, as the routes see it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.core.errors import LoadingError
+from app.core.settings import Settings
+
+
+class OneServed:
+    """``inference`` has ``model``, which may change, ``kv_memory`` and ``submit``."""
+
+    is_on_demand = False
+
+    def __init__(self, inference: Any, settings: Settings):
+        self._inference = inference
+        self.settings = settings
+        self.name = settings.model_name
+
+    @property
+    def model(self) -> Any:
+        return self._inference.model
+
+    @property
+    def kv_memory(self) -> Any:
+        return self._inference.kv_memory
+
+    @property
+    def task(self) -> Any:
+        return self.model and self.model.task
+
+    @property
+    def state(self) -> str:
+        return "loaded" if self.model else "loading"
+
+    def use(self) -> OneUse:
+        if self.model is None:
+            raise LoadingError("the model is still loading", retry_after_s=5)
+        return OneUse(self._inference)
+
+
+class OneUse:
+    """Granted at once."""
+
+    def __init__(self, inference: Any):
+        self._inference = inference
+
+    def wait(self, timeout_s: float) -> Any:
+        return self._inference.model
+
+    def submit(self, job: Any) -> None:
+        self._inference.submit(job)
+
+    def release(self) -> None:
+        pass
