@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import configparser
 import re
+import shutil
 import subprocess
+import sys
+import zipfile
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import pytest
 import yaml
@@ -60,6 +64,41 @@ def test_the_changelog_has_a_section_for_this_version():
 def test_the_package_says_that_it_is_typed():
     assert (REPOSITORY / "app" / "py.typed").is_file()
     assert "py.typed" in SETUP["options.package_data"]["app"].split()
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """Names of the files in a wheel that is built from what git tracks."""
+    folder = tmp_path_factory.mktemp("wheel")
+    for file in tracked_files():
+        if not file.startswith(("tests/", "docs/", "benchmarks/")) and (REPOSITORY / file).is_file():
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(REPOSITORY / file, folder / file)
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--wheel-dir", "made"]
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, "."], cwd=folder, check=True, timeout=120)
+    (made,) = (folder / "made").glob("*.whl")
+    return set(zipfile.ZipFile(made).namelist())
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "app/py.typed",
+        "app/models/demo/model.safetensors",
+        "app/models/demo/tokenizer.json",
+        "app/http/playground/playground.html",
+        f"forklift_serve-{app.__version__}.data/data/share/forklift/gunicorn.conf.py",
+        f"forklift_serve-{app.__version__}.data/data/share/forklift/wsgi.py",
+    ],
+)
+def test_the_wheel_holds_what_a_server_needs(wheel, file):
+    assert file in wheel
+
+
+def test_the_wheel_holds_nothing_but_the_package(wheel):
+    folders = {Path(file).parts[0] for file in wheel}
+    name = f"forklift_serve-{app.__version__}"
+    assert folders == {"app", f"{name}.data", f"{name}.dist-info"}
 
 
 def test_the_licence_is_apache_2():
