@@ -1,0 +1,418 @@
+"""Several models on one inference thread: turns, loads on demand, memory, and what goes wrong."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from app.core.errors import (
+    InsufficientMemoryError,
+    InternalError,
+    LoadFailedError,
+    LoadingError,
+    ModelLoadError,
+    RequestTimeoutError,
+    ShuttingDownError,
+)
+from app.core.jobs import Finished, Job, SamplingParams
+from app.core.settings import load_settings
+from app.engine import pool as pool_module
+from app.engine.inference import Inference, make_inference
+from app.engine.served import Served
+from tests.several import write_models_file
+from tests.unit.engine.driver import greedy_reference, load
+from tests.unit.engine.test_inference import LIMIT_S, end_of, wait_until
+
+ON_DEMAND = {"load": "on_demand"}
+PROMPT = [30, 31, 32]
+
+
+class Several:
+    """A started inference thread with the models of ``tables``."""
+
+    def __init__(self, file: Path, tables, **environ: str):
+        self.states: list[tuple[str, float]] = []
+        write_models_file(file, tables)
+        settings = load_settings({"FORKLIFT_MODELS": str(file), **environ})
+        self.inference: Inference = make_inference(settings, 0, lambda *state: self.states.append(state))
+        self.inference.start()
+
+    def __getitem__(self, name: str) -> Served:
+        return next(one for one in self.inference.served if one.name == name)
+
+    def wait_until_ready(self) -> Several:
+        wait_until(lambda: ("ready", 1.0) in self.states)
+        return self
+
+    def run(self, name: str, num_new: int = 4, **options: object) -> Job:
+        """Wait for the model, run one job to its end, give the use back."""
+        use = self[name].use()
+        assert use.wait(LIMIT_S) is not None
+        job = job_of(num_new, **options)
+        use.submit(job)
+        assert end_of(job) == Finished("length")
+        use.release()
+        return job
+
+
+@pytest.fixture
+def start(tmp_path):
+    started = []
+
+    def make(tables, **environ: str) -> Several:
+        started.append(Several(tmp_path / "models.toml", tables, **environ))
+        return started[-1]
+
+    yield make
+    for one in started:
+        one.inference._stop()
+
+
+@pytest.fixture
+def folders(model_folder):
+    """Tables of tiny models: ``folders(a="qwen2", b="gpt2")``, each with ``more``."""
+
+    def folders(more=None, **families: str):
+        return {name: {"path": model_folder(family), **(more or {})} for name, family in families.items()}
+
+    return folders
+
+
+def job_of(num_new: int, **options: object) -> Job:
+    return Job("t", PROMPT, SamplingParams(num_new, ignore_eos=True), **options)
+
+
+def running_job(several: Several, name: str, num_new: int = 900):
+    """A use with a job that has begun."""
+    use = several[name].use()
+    assert use.wait(LIMIT_S) is not None
+    job = job_of(num_new)
+    use.submit(job)
+    wait_until(lambda: job.usage.completion_tokens > 0)
+    return use, job
+
+
+def end(use, job) -> None:
+    job.cancel(InternalError())
+    end_of(job)
+    use.release()
+
+
+def test_each_model_generates_what_it_generates_alone(start, folders, model_folder, monkeypatch):
+    several = start(folders(a="qwen2", b="gpt2")).wait_until_ready()
+    accepted: dict[Job, list[int]] = {}
+    from app.engine.sequence import Sequence
+
+    accept = Sequence.accept
+
+    def noting(self, token, *rest):
+        accepted.setdefault(self.job, []).append(token)
+        return accept(self, token, *rest)
+
+    monkeypatch.setattr(Sequence, "accept", noting)
+    for name, family in (("a", "qwen2"), ("b", "gpt2")):
+        job = several.run(name, 20)
+        assert accepted[job] == greedy_reference(load(model_folder(family)), PROMPT, 20, min_new_tokens=20)
+
+
+def test_models_take_turns_step_by_step(start, folders):
+    several = start(folders(a="qwen2", b="gpt2")).wait_until_ready()
+    pairs = [running_job(several, name) for name in ("a", "b")]
+    before = [job.usage.completion_tokens for _, job in pairs]
+    wait_until(lambda: all(job.usage.completion_tokens >= n + 20 for (_, job), n in zip(pairs, before, strict=True)))
+    gained = [job.usage.completion_tokens - n for (_, job), n in zip(pairs, before, strict=True)]
+    assert abs(gained[0] - gained[1]) < 20, "one token each in turn"
+    for pair in pairs:
+        end(*pair)
+
+
+@pytest.mark.filterwarnings("ignore:.*falling back to its reference PyTorch.*")
+def test_a_model_that_runs_whole_requests_lets_the_others_step_between_its_tokens(start, folders):
+    several = start(folders(slow="mamba", fast="qwen2")).wait_until_ready()
+    use, slow = running_job(several, "slow", 500)
+    several.run("fast", 20)
+    assert not slow.has_ended
+    end(use, slow)
+
+
+@pytest.mark.filterwarnings("ignore:.*falling back to its reference PyTorch.*")
+def test_two_models_that_run_whole_requests_take_turns_and_keep_deadlines(start, folders):
+    several = start(folders(a="mamba", b="mistral")).wait_until_ready()
+    use, first = running_job(several, "a", 900)
+    other = several["b"].use()
+    late, waiting = job_of(4, deadline_s=time.monotonic() + 0.05), job_of(4)
+    other.submit(late)
+    other.submit(waiting)
+    assert isinstance(end_of(late).error, RequestTimeoutError)
+    assert not first.has_ended and waiting.timings.started_s is None
+    end(use, first)
+    assert end_of(waiting) == Finished("length")
+
+
+def test_a_model_on_demand_is_loaded_once_for_all_who_ask(start, folders, monkeypatch):
+    loads = []
+    prepare = pool_module.prepare
+    monkeypatch.setattr(pool_module, "prepare", lambda s, *a, **k: loads.append(s.model_name) or prepare(s, *a, **k))
+    several = start(folders(a="qwen2") | folders(ON_DEMAND, b="gpt2")).wait_until_ready()
+    assert (several["b"].state, several["b"].task, several["b"].model) == ("unloaded", "generate", None)
+    threads = [threading.Thread(target=several.run, args=("b",)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LIMIT_S)
+    assert loads == ["a", "b"]
+    assert several["b"].state == "loaded"
+
+
+def test_a_model_on_demand_is_loaded_in_the_middle_of_another_ones_requests(start, folders):
+    several = start(folders(a="qwen2") | folders(ON_DEMAND, b="gpt2")).wait_until_ready()
+    use, job = running_job(several, "a")
+    several.run("b")
+    assert not job.has_ended
+    assert several.inference.defect() is None
+    end(use, job)
+
+
+@pytest.mark.filterwarnings("ignore:.*falling back to its reference PyTorch.*")
+def test_a_load_in_the_middle_of_generate_makes_a_model_that_is_like_any_other(start, folders):
+    several = start(folders(slow="mamba") | folders(ON_DEMAND, b="gpt2", c="mistral")).wait_until_ready()
+    use, job = running_job(several, "slow", 900)
+    several.run("b")
+    weight = next(several["b"].model.checkpoint.model.parameters())
+    assert not weight.is_inference() and torch.get_default_dtype() == torch.float32
+    third = several["c"].use()
+    assert third.wait(LIMIT_S) is not None and not job.has_ended
+    third.release()
+    end(use, job)
+
+
+def test_with_nothing_resident_the_server_is_ready_at_once(start, folders):
+    several = start(folders(ON_DEMAND, a="qwen2")).wait_until_ready()
+    assert several["a"].state == "unloaded"
+    several.run("a")
+
+
+def test_an_idle_model_is_unloaded_and_loaded_again(start, folders):
+    several = start(folders(a="qwen2") | folders({**ON_DEMAND, "idle_unload_s": 0.3}, b="gpt2")).wait_until_ready()
+    several.run("b")
+    held = several["b"].use()
+    model = held.wait(LIMIT_S)
+    time.sleep(0.5)
+    assert several["b"].state == "loaded", "somebody uses it"
+    held.release()
+    wait_until(lambda: several["b"].state == "unloaded")
+    assert list(model.checkpoint.model.parameters()) == []
+    assert model.encode("still a tokenizer")
+    several.run("b")
+
+
+class Memory:
+    """Pretends that the device has room for ``free`` bytes beyond what on-demand models take."""
+
+    def __init__(self, several: Several, monkeypatch, room: int):
+        self.largest = 0
+        monkeypatch.setattr(pool_module, "free_bytes", lambda _: room - self._taken(several))
+        monkeypatch.setattr(pool_module.ModelPool, "_promised_bytes", lambda _: 0)
+        self.room = room
+
+    def _taken(self, several: Several) -> int:
+        loaded = [one for one in several.inference.served if one.is_on_demand and one.prepared]
+        taken = sum(one.footprint.num_bytes for one in loaded)
+        self.largest = max(self.largest, taken)
+        return taken
+
+
+@pytest.fixture
+def tight(start, folders, monkeypatch):
+    """A resident model and two on demand, of which memory holds one."""
+    several = start(folders(r="qwen2") | folders(ON_DEMAND, a="gpt2", b="llama")).wait_until_ready()
+    room = max(several[name].footprint.num_bytes for name in "ab") * 1.2
+    several.memory = Memory(several, monkeypatch, int(room))
+    return several
+
+
+def test_an_idle_model_makes_room_for_the_next(tight):
+    for name, other in ("ab", "ba", "ab"):
+        tight.run(name)
+        assert (tight[name].state, tight[other].state) == ("loaded", "unloaded")
+    assert 0 < tight.memory.largest <= tight.memory.room
+
+
+def test_a_busy_model_ends_its_requests_before_it_makes_room(tight):
+    use, job = running_job(tight, "a")
+    waiting = tight["b"].use()
+    assert waiting.wait(0.3) is None
+    late = tight["a"].use()
+    assert late.wait(0.2) is None, "who comes later waits behind the model that waits for room"
+    assert tight["a"].state == "loaded" and not job.has_ended
+    end(use, job)
+    assert waiting.wait(LIMIT_S) is not None
+    assert tight["a"].state == "unloaded"
+    waiting.release()
+    assert late.wait(LIMIT_S) is not None
+    late.release()
+    assert tight.memory.largest <= tight.memory.room
+
+
+def test_when_the_one_who_waits_for_room_gives_up_the_busy_model_goes_on(tight):
+    use, job = running_job(tight, "a")
+    waiting = tight["b"].use()
+    assert waiting.wait(0.2) is None
+    late = tight["a"].use()
+    assert late.wait(0.2) is None
+    waiting.release()
+    assert late.wait(LIMIT_S) is not None
+    late.release()
+    end(use, job)
+    assert tight["b"].state == "unloaded"
+
+
+def test_a_model_that_can_never_fit_is_refused_and_closes_nothing(tight, monkeypatch):
+    tight.run("a")
+    monkeypatch.setattr(pool_module, "free_bytes", lambda _: -(10**12))
+    with pytest.raises(InsufficientMemoryError, match="does not fit into memory"):
+        tight["b"].use().wait(LIMIT_S)
+    assert (tight["a"].state, tight["b"].state) == ("loaded", "failed")
+
+
+def test_the_memory_that_loaded_models_will_still_take_is_not_free(start, folders, model_folder):
+    several = start(folders(a="qwen2") | folders(ON_DEMAND, b="gpt2")).wait_until_ready()
+    prepared, weights = several["a"].prepared, several["a"].footprint
+    assert weights.weight_bytes == sum(p.numel() * 4 for p in load(model_folder("qwen2")).checkpoint.model.parameters())
+    assert weights.is_mapped, "the page cache that holds them counts as available"
+    expected = prepared.kv_memory.max_bytes - prepared.generator.runner.cache.num_bytes + weights.weight_bytes
+    assert several.inference._pool._promised_bytes() == expected
+
+
+@pytest.mark.parametrize("family", ["qwen2", "codegen", "gpt2", "gpt_bigcode", "xglm", "llama", "glm"])
+def test_the_kv_cache_is_predicted_from_the_config_alone(start, folders, family):
+    several = start(folders(a="qwen2") | folders(ON_DEMAND, b=family), FORKLIFT_MAX_BATCH_SIZE="2").wait_until_ready()
+    predicted = several["b"].footprint.kv_bytes
+    several.run("b")
+    assert several["b"].kv_memory.max_bytes == predicted
+
+
+@pytest.fixture
+def breakable(start, folders, tmp_path, model_folder):
+    """A resident model, and one on demand whose folder the test may change."""
+    folder = shutil.copytree(model_folder("gpt2"), tmp_path / "breakable")
+    tables = folders(a="qwen2") | {"b": {"path": folder, **ON_DEMAND}}
+    return start(tables).wait_until_ready(), folder / "model.safetensors"
+
+
+def test_a_load_that_fails_fails_who_waits_and_the_next_request_tries_again(breakable):
+    several, weights = breakable
+    hidden = weights.rename(weights.with_suffix(".away"))
+    for _ in range(2):
+        with pytest.raises(LoadFailedError, match="the model b could not be loaded") as raised:
+            several["b"].use().wait(LIMIT_S)
+        assert str(weights.parent) not in str(raised.value)
+    assert several["b"].state == "failed"
+    assert several.inference.defect() is None
+    several.run("a")
+    hidden.rename(weights)
+    several.run("b")
+    assert several["b"].state == "loaded"
+
+
+def test_a_load_that_raises_something_unforeseen_costs_only_who_waits(start, folders, monkeypatch):
+    several = start(folders(a="qwen2") | folders(ON_DEMAND, b="gpt2")).wait_until_ready()
+
+    def raising(*_args, **_options):
+        raise RuntimeError("nobody thought of this")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pool_module, "prepare", raising)
+        with pytest.raises(LoadFailedError):
+            several["b"].use().wait(LIMIT_S)
+    several.run("b")
+
+
+@pytest.fixture
+def stuck(start, folders, monkeypatch):
+    """A load of ``b`` that goes on until the gate opens."""
+    several = start(
+        folders(a="qwen2") | folders(ON_DEMAND, b="gpt2"), FORKLIFT_LOAD_TIMEOUT_S="30", FORKLIFT_STALL_TIMEOUT_S="0.5"
+    ).wait_until_ready()
+    gate, prepare = threading.Event(), pool_module.prepare
+    monkeypatch.setattr(pool_module, "prepare", lambda *a, **k: (gate.wait(LIMIT_S), prepare(*a, **k))[1])
+    yield several, gate
+    gate.set()
+
+
+def test_a_load_is_no_stall_of_the_models_that_wait_for_it(stuck):
+    several, gate = stuck
+    use, job = running_job(several, "a")
+    other = several["b"].use()
+    wait_until(lambda: several["b"].state == "loading")
+    time.sleep(0.8)
+    assert several.inference.defect() is None
+    gate.set()
+    assert other.wait(LIMIT_S) is not None
+    other.release()
+    end(use, job)
+
+
+def test_a_load_on_demand_that_takes_too_long_is_a_defect(stuck, monkeypatch):
+    several, _ = stuck
+    monkeypatch.setattr(
+        several.inference, "_settings", several.inference._settings.model_copy(update={"load_timeout_s": 0.1})
+    )
+    several["b"].use()
+    wait_until(lambda: several.inference.defect() is not None)
+    assert "loading took longer than 0.1 s" in several.inference.defect()
+
+
+def test_draining_refuses_who_waits_for_a_load_and_loads_nothing_more(stuck, folders):
+    several, gate = stuck
+    waiting = several["b"].use()
+    wait_until(lambda: several["b"].state == "loading")
+    second = several["b"].use()
+    several.inference.drain()
+    with pytest.raises(ShuttingDownError):
+        several["a"].use()
+    gate.set()
+    assert waiting.wait(LIMIT_S) is not None, "the load was under way"
+    assert second.wait(LIMIT_S) is not None
+    waiting.release()
+    second.release()
+
+
+def test_cancelling_all_ends_the_jobs_of_every_model(start, folders):
+    several = start(folders(a="qwen2", b="gpt2")).wait_until_ready()
+    pairs = [running_job(several, name) for name in ("a", "b")]
+    several.inference.cancel_all(ShuttingDownError("now"))
+    assert all(isinstance(end_of(job).error, ShuttingDownError) for _, job in pairs)
+
+
+def test_a_use_that_nobody_waits_for_any_more_loads_nothing(tight):
+    use, job = running_job(tight, "a")
+    tight["b"].use().release()
+    end(use, job)
+    tight.run("r")
+    assert tight["b"].state == "unloaded"
+
+
+def test_a_resident_that_cannot_be_loaded_is_a_load_failure(start, folders, monkeypatch):
+    several = start(folders(a="qwen2") | {"b": {"path": "/nowhere/at/all"}})
+    wait_until(lambda: several.inference.load_failure() is not None)
+    assert "/nowhere/at/all does not exist" in str(several.inference.load_failure())
+    with pytest.raises(LoadingError):
+        several["a"].use()
+
+
+def test_a_model_on_demand_must_be_a_folder_that_is_there(start, folders):
+    several = start(folders(a="qwen2") | {"b": {"path": "some/hub-id", **ON_DEMAND}})
+    wait_until(lambda: several.inference.load_failure() is not None)
+    assert isinstance(several.inference.load_failure(), ModelLoadError)
+    assert '[b] load = "on_demand" needs a model folder' in str(several.inference.load_failure())
+
+
+def test_the_task_of_the_file_goes_before_the_configs(start, folders):
+    several = start(folders({"task": "embeddings"}, a="bert") | folders(b="qwen2")).wait_until_ready()
+    assert (several["a"].task, several["a"].model.task, several["b"].task) == ("embeddings", "embeddings", "generate")
