@@ -1,17 +1,42 @@
-# Build for a GPU: --build-arg BASE_IMAGE=<an image with CUDA and Python 3.11 or 3.12>
+# syntax=docker/dockerfile:1
+# One file for CPU and GPU; docs/deployment.md has the commands.
+#   BASE_IMAGE  any image with Python 3.11 or 3.12, its venv module and useradd
+#   TORCH_SPEC  what pip is asked for: the wheel decides between CPU and CUDA
 ARG BASE_IMAGE=python:3.11-slim-bookworm
-FROM ${BASE_IMAGE}
 
-WORKDIR /srv/forklift
-COPY setup.cfg pyproject.toml constraints.txt README.md LICENSE wsgi.py gunicorn.conf.py ./
+FROM ${BASE_IMAGE} AS dependencies
+ARG TORCH_SPEC=torch==2.13.0
+WORKDIR /build
+# pip stays outside the environment that is copied on.
+RUN python3 -m venv /build/tools && python3 -m venv --without-pip /opt/forklift
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+# By far the largest download, and the one that changes least.
+RUN /build/tools/bin/pip --python /opt/forklift/bin/python install ${TORCH_SPEC}
+COPY setup.cfg constraints.txt ./
+RUN /build/tools/bin/python -c "import configparser as c; p = c.ConfigParser(); p.read('setup.cfg'); \
+print(p['options']['install_requires'])" > requirements.txt \
+ && /build/tools/bin/pip --python /opt/forklift/bin/python install -c constraints.txt -r requirements.txt \
+ # C++ headers: nothing in the image could compile with them.
+ && rm -rf /opt/forklift/lib/python3*/site-packages/torch/include
+
+FROM dependencies AS application
+COPY pyproject.toml README.md LICENSE wsgi.py gunicorn.conf.py ./
 COPY app ./app
-RUN python -m venv /opt/forklift \
- && /opt/forklift/bin/pip install --no-cache-dir --disable-pip-version-check --constraint constraints.txt . \
- && rm -rf app build *.egg-info
+RUN /build/tools/bin/pip --python /opt/forklift/bin/python install --no-deps --prefix /layer .
 
-RUN useradd --system --uid 10001 --home-dir /nonexistent forklift
-USER 10001
-ENV PATH=/opt/forklift/bin:$PATH PYTHONUNBUFFERED=1 HOME=/tmp
+FROM ${BASE_IMAGE}
+RUN useradd --system --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin forklift \
+ && mkdir -p /models
+COPY --from=dependencies /opt/forklift /opt/forklift
+COPY --from=application /layer /opt/forklift
+COPY wsgi.py gunicorn.conf.py /srv/forklift/
+WORKDIR /srv/forklift
+# The driver mounts its libraries only for the capabilities named here; without a GPU nobody reads this.
+ENV PATH=/opt/forklift/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+USER 10001:10001
 EXPOSE 5000
 STOPSIGNAL SIGTERM
+# A large model loads for minutes; failures do not count until then, and the first success ends that time.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30m --retries=3 CMD ["python", "-m", "app.serve.probe"]
 CMD ["gunicorn", "wsgi:app"]
