@@ -6,12 +6,17 @@ HTTP threads of any worker: the board is shared, so each can answer for all.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import psutil
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from app.serve.board import STATES, SlotBoard, SlotRow
 from app.serve.gpus import gpu_memory_bytes
+
+# The container's own limit, in control groups of version 2 and 1.
+MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 class BoardCollector:
@@ -29,6 +34,8 @@ class BoardCollector:
         yield _restarts(rows)
         yield _gauge("kv_cache_max_bytes", "KV cache when every sequence is as long as can be.", _kv_cache(rows))
         yield _gauge("process_resident_memory_bytes", "Resident memory of the worker.", _resident(rows))
+        total = "Memory of the machine, or less where its container has a limit."
+        yield GaugeMetricFamily("forklift_memory_total_bytes", total, value=memory_total_bytes())
         yield from _gpus(sorted({label for row in rows for label in row.gpus}))
 
 
@@ -66,6 +73,16 @@ def _resident(rows: list[SlotRow]) -> Iterator[tuple[SlotRow, float]]:
                 yield row, psutil.Process(row.pid).memory_info().rss
         except psutil.NoSuchProcess:
             continue
+
+
+def memory_total_bytes() -> int:
+    """What the workers share before something is killed for it."""
+    total = psutil.virtual_memory().total
+    for file in MEMORY_LIMITS:
+        # `max`, where there is no limit, is no number.
+        with suppress(OSError, ValueError):
+            total = min(total, int(file.read_text()))
+    return total
 
 
 def _gpus(labels: list[str]) -> Iterator[Metric]:
