@@ -33,6 +33,7 @@ from app.core.settings import Settings
 from app.models.devices import choose_device, choose_dtype, slow_dtype
 from app.models.folder import check_folder
 from app.models.placement import Placement, place
+from app.models.remote_code import check_code
 from app.models.sentence import SentenceForm, parse, read_sentence_form
 from app.models.tasks import Task, detect_task
 
@@ -73,6 +74,7 @@ def load_checkpoint(settings: Settings, progress: Progress, task: Task | None = 
     device = choose_device(settings.device)
     source = settings.model
     check_folder(source)
+    check_code(source, is_trusted=settings.trust_remote_code)
     where = {
         "revision": settings.revision or "main",
         "trust_remote_code": settings.trust_remote_code,
@@ -83,7 +85,7 @@ def load_checkpoint(settings: Settings, progress: Progress, task: Task | None = 
         form = read_sentence_form(lambda name: parse(find_file(source, name, where)))
         task = task or detect_task(config, is_sentence_model=form is not None)
         progress(0.2)
-        tokenizer = AutoTokenizer.from_pretrained(source, **where)
+        tokenizer = read_tokenizer(source, where)
         progress(0.3)
         dtype = choose_dtype(settings)
         shape = partial(without_weights, AUTO_CLASSES[task], config, dtype, settings.trust_remote_code)
@@ -144,6 +146,17 @@ def _with_plain_strides(_module: torch.nn.Module, inputs: tuple[torch.Tensor]) -
     copies the whole output matrix first: 0.4 s for 151,936 entries of bfloat16 (torch 2.13).
     """
     return (inputs[0].clone(memory_format=torch.contiguous_format),)
+
+
+def read_tokenizer(source: str, where: dict[str, Any]) -> PreTrainedTokenizerBase:
+    """The tokenizer in the family's own class. Raises ``ModelLoadError``; transformers' own words are many lines."""
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **where)
+    except Exception as error:
+        is_incomplete = Path(source).exists() and not (Path(source) / "tokenizer.json").exists()
+        hint = " (there is no tokenizer.json)" if is_incomplete else ""
+        raise ModelLoadError(f"its tokenizer cannot be read{hint}: {first_line(error).rstrip(':')}") from error
+    return tokenizer
 
 
 def find_file(source: str, name: str, where: dict[str, Any]) -> str | None:

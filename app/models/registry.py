@@ -21,6 +21,7 @@ from app.core.settings import ModelPlan, Settings
 from app.models.devices import choose_device, choose_dtype
 from app.models.folder import check_folder, weight_files
 from app.models.loader import find_file, first_line
+from app.models.remote_code import check_code
 from app.models.sentence import parse, read_sentence_form
 from app.models.served_model import context_size
 from app.models.tasks import Task, detect_task
@@ -62,6 +63,7 @@ def inspect(plan: ModelPlan) -> Inspected:
     if plan.load == "on_demand" and not is_folder:
         raise ModelLoadError(f'[{plan.name}] load = "on_demand" needs a model folder, {source} is none')
     check_folder(source)
+    check_code(source, is_trusted=settings.trust_remote_code)
     where = {
         "revision": settings.revision or "main",
         "trust_remote_code": settings.trust_remote_code,

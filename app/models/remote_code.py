@@ -1,0 +1,31 @@
+"""Python code that lies beside the weights: whether a model needs it, before transformers asks. Inference thread."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+from app.core.errors import ModelLoadError
+
+
+def check_code(source: str, *, is_trusted: bool) -> None:
+    """Raise ``ModelLoadError`` where a folder's model exists only as code of its own and may not run it.
+
+    A family that transformers has is loaded from there, whatever code lies beside it.
+    """
+    path = Path(source) / "config.json"
+    if is_trusted or not path.is_file():
+        return
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        classes = dict(config.get("auto_map", {}))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ModelLoadError(f"{path} is not a model's configuration") from error
+    if classes and config.get("model_type") not in CONFIG_MAPPING_NAMES:
+        files = sorted({str(name).split("--")[-1].split(".")[0] + ".py" for name in classes.values()})
+        raise ModelLoadError(
+            f"the model {source} is Python code of its own ({', '.join(files)}): read it, then allow it "
+            "with FORKLIFT_TRUST_REMOTE_CODE=true"
+        )

@@ -1,0 +1,72 @@
+"""Tokenizers without a fast version, without a padding token, with sentencepiece, or with its packages missing."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import sentencepiece
+
+from app.core.errors import ModelLoadError
+from app.models import folder as model_folders
+from tests.families.test_bad_folders import load
+
+SENTENCEPIECE = {"llama": "tokenizer.model", "gpt-sw3": "spiece.model"}
+WRITTEN = "from . import  x\n\t# h\u00e9 \u4e16\u754c \U0001f600"
+
+
+@pytest.mark.parametrize("family", SENTENCEPIECE)
+def test_sentencepiece_text_is_encoded_as_its_own_library_does(serve, family_folder, family):
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(family_folder(family) / SENTENCEPIECE[family]))
+    model = serve(family).inference.model
+    assert model.encode(WRITTEN, add_special_tokens=False) == processor.encode(WRITTEN)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt-sw3", "gpt2"])
+def test_streamed_text_keeps_spaces_and_characters_of_several_tokens(serve, family):
+    """Fed back token by token through ``echo``: what goes in comes out."""
+    client = serve(family).client()
+    ids = client.post("/tokenize", json={"text": WRITTEN, "add_special_tokens": False}).get_json()["tokens"]
+    assert len(ids) > len(WRITTEN.split())
+    assert client.post("/detokenize", json={"tokens": ids}).get_json()["text"] == WRITTEN
+
+
+def test_a_completion_of_llamas_begins_with_the_space_that_it_wrote(serve):
+    """Decoded alone, the first token of a completion would lose it."""
+    written = " x , y \u4e16"
+    body = {"prompt": "from . import", "regex": re.escape(written), "max_new_tokens": 40}
+    assert serve("llama").client().post("/complete", json=body).get_json()["completion"] == written
+
+
+def test_a_tokenizer_without_fast_version_serves_and_says_what_it_cannot(serve):
+    world = serve("gpt-sw3")
+    assert not world.inference.model.tokenizer.is_fast
+    client = world.client()
+    assert client.post("/complete", json={"prompt": "def f", "max_new_tokens": 4}).status_code == 200
+    answer = client.post("/complete", json={"prompt": "def f", "regex": "a+", "max_new_tokens": 4})
+    assert answer.status_code == 400
+    assert "structured output" in answer.get_json()["error"]["message"]
+
+
+@pytest.mark.parametrize("family", ["codegen", "llama", "gpt2", "gpt-bigcode", "starcoder2"])
+def test_without_a_padding_token_the_end_token_pads(serve, family):
+    model = serve(family).inference.model
+    assert model.tokenizer.pad_token is None
+    assert model.pad_id == min(model.eos_ids)
+
+
+@pytest.mark.parametrize("package", ["sentencepiece", "google.protobuf"])
+@pytest.mark.parametrize("family", SENTENCEPIECE)
+def test_a_missing_package_is_named(family_folder, monkeypatch, family, package):
+    monkeypatch.setattr(model_folders, "is_installed", lambda name: name != package)
+    with pytest.raises(ModelLoadError) as raised:
+        load(family_folder(family))
+    assert str(raised.value) == (
+        f"the tokenizer of {family_folder(family)} is a sentencepiece model ({SENTENCEPIECE[family]}) and {package} "
+        "is not installed: pip install 'forklift-serve[sentencepiece]'"
+    )
+
+
+def test_packages_are_looked_for_without_importing_them():
+    assert model_folders.is_installed("google.protobuf")
+    assert not model_folders.is_installed("no_such_package.at_all")
