@@ -21,7 +21,15 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from tools.demo_model.corpus import SourceFile, source_files
-from tools.demo_model.held_out import draw_function_starts, draw_line_holes, first_line, parses, whole_lines
+from tools.demo_model.functions import known_functions
+from tools.demo_model.held_out import (
+    draw_function_starts,
+    draw_known_holes,
+    draw_line_holes,
+    first_line,
+    parses,
+    whole_lines,
+)
 from tools.demo_model.infill import Hole
 from tools.demo_model.paths import MODEL_FOLDER
 from tools.demo_model.questions import Pair, canonical_question, pairs
@@ -94,9 +102,8 @@ class Evaluator:
         ]
         return sum(hits) / len(hits)
 
-    def infill_share(self, files: Sequence[SourceFile], count: int) -> float:
+    def infill_share(self, holes: Sequence[Hole]) -> float:
         """The share of single-line holes whose infilling's first line is exactly the missing one."""
-        holes = draw_line_holes(list(files), count, self._seed)
         hits = [self._fills(hole) for hole in track(holes, description="Line holes")]
         return sum(hits) / len(hits)
 
@@ -119,8 +126,10 @@ def measure(folder: Path, seed: int) -> Figures:
         "bits_per_byte_train": evaluator.bits_per_byte(train, 200),
         **evaluator.parse_shares(held_out, 200),
         "recall_share_of_100_trained_pairs": evaluator.recall_share(pairs(), 100),
-        "infill_share_of_200_held_out": evaluator.infill_share(held_out, 200),
-        "infill_share_of_200_train": evaluator.infill_share(train, 200),
+        "infill_share_of_200_held_out": evaluator.infill_share(draw_line_holes(held_out, 200, seed)),
+        "infill_share_of_200_train": evaluator.infill_share(draw_line_holes(train, 200, seed)),
+        "known_functions": len(known_functions(train)),
+        "infill_share_of_200_known": evaluator.infill_share(draw_known_holes(train, 200, seed)),
     }
 
 

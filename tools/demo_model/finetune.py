@@ -68,13 +68,26 @@ def run(trainer: Trainer, rows: Rows, clock: Clock, peak: float, folder: Path) -
 @click.option("--batch", default=10, show_default=True, help="Rows per step.")
 @click.option("--threads", default=2, show_default=True, help="CPU threads.")
 @click.option("--model", type=click.Path(path_type=Path), default=MODEL_FOLDER, help="The exported model.")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint in the folder instead.")
 @click.option("--folder", type=click.Path(path_type=Path), default=BUILD_FOLDER, help="Where `prepare` wrote.")
 @click.option("--output", type=click.Path(path_type=Path), default=MODEL_FOLDER, help="Where to export.")
-def main(minutes: float, peak: float, batch: int, threads: int, model: Path, folder: Path, output: Path) -> None:
+def main(
+    minutes: float,
+    peak: float,
+    batch: int,
+    threads: int,
+    model: Path,
+    resume: bool,
+    folder: Path,
+    output: Path,
+) -> None:
     """Go on from the exported weights with the prepared rows, and export the model."""
     torch.set_num_threads(threads)
     trainer = Trainer(seed=0)
-    load_exported(trainer, model)
+    if resume:
+        trainer.load(folder / "checkpoint.pt")
+    else:
+        load_exported(trainer, model)
     rows = Rows(folder / "rows.npz", batch)
     run(trainer, rows, Clock(minutes * 60), peak, folder)
     export(trainer.model, AutoTokenizer.from_pretrained(model), output)

@@ -8,6 +8,7 @@ import random
 
 from tools.demo_model.code import FunctionNode, FunctionStart, definitions, function_start
 from tools.demo_model.corpus import SourceFile
+from tools.demo_model.functions import known_functions
 from tools.demo_model.infill import Hole, code_lines, line_hole, windowed
 
 MIN_FUNCTION_LINES = 5
@@ -42,6 +43,14 @@ def draw_line_holes(files: list[SourceFile], count: int, seed: int) -> list[Hole
             hole = line_hole(file.text, rng.choice(lines), keep_indent=True)
             holes.append(windowed(hole, prefix_chars=PREFIX_CHARS, suffix_chars=SUFFIX_CHARS))
     return holes
+
+
+def draw_known_holes(files: list[SourceFile], count: int, seed: int) -> list[Hole]:
+    """Single-line holes in drawn functions of those learned by heart, the signature not among them."""
+    rng = random.Random(f"known-{seed}")
+    known = known_functions(files)
+    drawn = [rng.choice(known) for _ in range(count)]
+    return [line_hole(text, rng.choice(code_lines(text)[1:]), keep_indent=True) for text in drawn]
 
 
 def parses(text: str) -> bool:

@@ -11,6 +11,7 @@ from itertools import accumulate
 
 from tools.demo_model.code import chunks, comment_above, definitions
 from tools.demo_model.corpus import SourceFile
+from tools.demo_model.functions import known_functions
 from tools.demo_model.infill import Hole, code_lines, line_hole, random_hole, windowed
 from tools.demo_model.questions import FIXED_PAIRS, Message, Pair, conversation, fixed_conversation
 from tools.demo_model.tokenizer import END_OF_TEXT
@@ -45,6 +46,7 @@ class CodePool:
     chunk_weights: list[float]
     definitions: list[tuple[str, str]]
     definition_weights: list[float]
+    known: list[str]
 
     def draw_chunk(self, rng: random.Random) -> str:
         return rng.choices(self.chunks, cum_weights=self.chunk_weights)[0]
@@ -69,6 +71,7 @@ def code_pool(files: list[SourceFile]) -> CodePool:
         list(accumulate(weight for _, weight in pieces)),
         [both for both, _ in sources],
         list(accumulate(weight for _, weight in sources)),
+        known_functions(files),
     )
 
 
@@ -136,6 +139,13 @@ def line_infill_sample(pool: CodePool, rng: random.Random) -> Sample:
     return [Segment(hole.prompt(), 0), Segment(hole.middle + END_OF_TEXT, MIDDLE_WEIGHT)]
 
 
+def known_sample(pool: CodePool, rng: random.Random) -> Sample:
+    """One missing line of a known function, all of which is learned, the line with more weight."""
+    text = rng.choice(pool.known)
+    hole = line_hole(text, rng.choice(code_lines(text)), keep_indent=rng.random() < 0.8)
+    return [Segment(hole.prompt(), 1), Segment(hole.middle + END_OF_TEXT, MIDDLE_WEIGHT)]
+
+
 def line_or_other_hole(text: str, rng: random.Random) -> Hole | None:
     lines = code_lines(text)
     if not lines or rng.random() >= LINE_SHARE:
@@ -148,32 +158,39 @@ def log_uniform(low: int, high: int, rng: random.Random) -> int:
     return round(math.exp(rng.uniform(math.log(low), math.log(high))))
 
 
+Draw = Callable[[CodePool, random.Random], Sample]
+
+
 @dataclass(frozen=True)
 class Mixture:
-    """What a round holds.
+    """What a round holds: characters of code, showings of each pair, and the kinds of code samples.
 
-    Shares are of code samples, not of tokens: infilling and definitions are shorter than chunks.
+    Shares are of samples, not of tokens: infilling and definitions are shorter than chunks.
     """
 
     code_chars: int
     showings_of_pairs: int
-    infill_share: float
-    definition_share: float
-    draw_infill: Callable[[CodePool, random.Random], Sample]
+    draws: tuple[tuple[float, Draw], ...]
 
 
 MIXTURES = {
-    "base": Mixture(2_600_000, 4, 0.45, 0.35, infill_sample),
-    "infill": Mixture(1_700_000, 1, 0.88, 0.06, line_infill_sample),
+    "base": Mixture(2_600_000, 4, ((0.45, infill_sample), (0.35, definition_sample), (0.2, chunk_sample))),
+    "lines": Mixture(1_700_000, 1, ((0.88, line_infill_sample), (0.06, definition_sample), (0.06, chunk_sample))),
+    "known": Mixture(
+        1_700_000,
+        1,
+        ((0.7, known_sample), (0.16, line_infill_sample), (0.07, definition_sample), (0.07, chunk_sample)),
+    ),
 }
 
 
 def code_sample(mixture: Mixture, pool: CodePool, rng: random.Random) -> Sample:
-    draw = rng.random()
-    if draw < mixture.infill_share:
-        return mixture.draw_infill(pool, rng)
-    is_definition = draw < mixture.infill_share + mixture.definition_share
-    return definition_sample(pool, rng) if is_definition else chunk_sample(pool, rng)
+    position, end = rng.random(), 0.0
+    for share, draw in mixture.draws[:-1]:
+        end += share
+        if position < end:
+            return draw(pool, rng)
+    return mixture.draws[-1][1](pool, rng)
 
 
 def chat_sample(messages: list[Message]) -> Sample:

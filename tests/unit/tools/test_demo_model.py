@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from tools.demo_model import code, corpus, finetune, held_out, infill, packing, questions, samples, train
+from tools.demo_model import code, corpus, finetune, functions, held_out, infill, packing, questions, samples, train
 from tools.demo_model.paths import MODEL_FOLDER
 
 SOURCE = '''import os
@@ -119,9 +119,31 @@ def test_most_line_samples_miss_one_line():
     assert sum(middle.strip() in lines for middle in middles) > 140
 
 
+def test_known_functions_are_short_public_and_documented():
+    kept = 'def keep(a):\n    """Keep it."""\n    b = a\n    return b\n'
+    others = (
+        kept.replace("keep", "_keep"),
+        kept.replace("Keep it.", ""),
+        "class C:\n" + textwrap.indent(kept, "    "),
+        kept.replace("b = a", f"b = '{'a' * 400}'"),
+        'def keep(a):\n    """Keep it."""\n    return a\n',
+    )
+    files = [corpus.SourceFile(str(number), text, 2.0) for number, text in enumerate((kept, *others, kept))]
+    assert functions.known_functions(files) == ["def keep(a):\n    b = a\n    return b\n"]
+    assert functions.known_functions([corpus.SourceFile("a", kept, 1.0)]) == []
+
+
+@given(st.integers())
+def test_a_line_of_a_known_function_is_missing_and_all_of_it_is_learned(seed):
+    pool = samples.code_pool([corpus.SourceFile("a.py", SOURCE, 2.0)])
+    context, middle = samples.known_sample(pool, random.Random(seed))
+    assert (context.weight, middle.weight) == (1, samples.MIDDLE_WEIGHT)
+    assert middle.text.removesuffix("<|endoftext|>").strip() in ("def join(a, b):", "c = a + b", "return c")
+
+
 @pytest.mark.parametrize("mixture", samples.MIXTURES.values(), ids=list(samples.MIXTURES))
 def test_a_round_shows_every_pair_and_the_wanted_amount_of_code(mixture):
-    pool = samples.code_pool([corpus.SourceFile("a.py", SOURCE, 1.0)])
+    pool = samples.code_pool([corpus.SourceFile("a.py", SOURCE, 2.0)])
     small = dataclasses.replace(mixture, code_chars=5000)
     pairs = [questions.Pair("f", "It works."), questions.Pair("g", "It fails.")]
     (drawn,) = samples.rounds(small, pool, pairs, seed=0, num_rounds=1)
