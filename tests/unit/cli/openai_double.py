@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -19,6 +19,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.keys.append(self.headers.get("Authorization"))
+        if self.path in self.server.missing:
+            self._whole(404, {"error": {"message": "no such route"}})
+            return
         self._whole(200, {"object": "list", "data": [{"id": "first"}, {"id": "second"}]})
 
     def do_POST(self) -> None:
@@ -47,6 +50,26 @@ class Handler(BaseHTTPRequestHandler):
         error = b'data: {"error": {"message": "no memory", "code": "internal_error"}}\n\n'
         self._stream([self._events(body)[0], error])
 
+    def _native(self, body: dict[str, Any]) -> None:
+        """What /complete and /chat stream: the last event has everything but text."""
+        key = "response" if self.path == "/chat" else "completion"
+        usage = {
+            **self._usage({"max_tokens": 2, **body}),
+            "total_tokens": 9,
+            "prompt_tokens_details": {"cached_tokens": 0},
+        }
+        timings = {"queue_ms": 0.1, "ttft_ms": 20.0, "total_ms": 40.0}
+        end = {key: "", "finish_reason": "stop", "usage": usage, "timings": timings, "model": "m", "request_id": "r"}
+        events = [{key: "né"}, {key: "w\n"}, end]
+        self._stream([*(b"data: " + json.dumps(one).encode() + b"\n\n" for one in events), b"data: [DONE]\n\n"])
+
+    def _drip(self, _body: dict[str, Any]) -> None:
+        """A text without end, until the client leaves."""
+        try:
+            self._stream(b'data: {"response": "drip "}\n\n' for _ in iter(int, 1))
+        except OSError:
+            self.server.left.set()
+
     def _page(self, _body: dict[str, Any]) -> None:
         self.send_response(502)
         self.send_header("Content-Length", "15")
@@ -63,7 +86,7 @@ class Handler(BaseHTTPRequestHandler):
         text = body.get("prompt") or body["messages"][0]["content"]
         return {"prompt_tokens": 5 + 3 * len(text.split()), "completion_tokens": body["max_tokens"]}
 
-    def _stream(self, events: list[bytes]) -> None:
+    def _stream(self, events: Iterable[bytes]) -> None:
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
@@ -91,6 +114,7 @@ def running_double() -> Iterator[Any]:
     """The server, with its ``url``."""
     server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.behave, server.seen, server.keys, server.released = "well", [], [], threading.Event()
+    server.left, server.missing = threading.Event(), set()
     server.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()

@@ -1,0 +1,68 @@
+"""What a model folder is, from its config, its tokenizer and the headers of its weights. Imports transformers."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
+
+from app.core.errors import StartError
+from app.models.chat import has_rounds
+from app.models.folder import check_folder, weight_files
+from app.models.infill import Infilling
+from app.models.loader import first_line
+from app.models.registry import entries
+from app.models.sentence import parse, read_sentence_form
+from app.models.served_model import context_size
+from app.models.tasks import detect_task
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """What can be told; ``fault`` says why the rest cannot."""
+    row: dict[str, Any] = {"path": str(folder)}
+    try:
+        check_folder(str(folder))
+        row |= of_weights(weight_files(folder))
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        row |= of_config(folder, config)
+        if row["task"] == "generate":
+            row |= of_tokenizer(folder, config)
+    except StartError as error:
+        row["fault"] = str(error).replace(f"{folder} ", "").replace(str(folder), folder.name)
+    except Exception as error:
+        row["fault"] = first_line(error)
+    return row
+
+
+def of_weights(files: list[Path]) -> dict[str, Any]:
+    """Parameters and bytes of the tensors, and the type that most parameters have."""
+    parameters: Counter[str] = Counter()
+    num_bytes = 0
+    for file in files:
+        for entry in entries(file):
+            parameters[str(entry["dtype"])] += math.prod(entry["shape"])
+            num_bytes += int(entry["data_offsets"][1]) - int(entry["data_offsets"][0])
+    dtype = parameters.most_common(1)[0][0] if parameters else "none"
+    return {"parameters": parameters.total(), "bytes": num_bytes, "dtype": dtype}
+
+
+def of_config(folder: Path, config: PretrainedConfig) -> dict[str, Any]:
+    """Task, class and context; a type whose code lies beside its weights would have to be trusted for more."""
+    form = read_sentence_form(lambda name: parse(str(folder / name) if (folder / name).is_file() else None))
+    names = config.architectures or json.loads((folder / "config.json").read_text(encoding="utf-8")).get("auto_map")
+    return {
+        "task": detect_task(config, is_sentence_model=form is not None),
+        "architecture": next(iter(names or [config.model_type])),
+        "context_tokens": context_size(config),
+    }
+
+
+def of_tokenizer(folder: Path, config: PretrainedConfig) -> dict[str, Any]:
+    """Whether the model can chat and fill holes."""
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    chat = bool(tokenizer.chat_template) or has_rounds(config)
+    return {"chat": chat, "infill": Infilling.of(tokenizer) is not None}

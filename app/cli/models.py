@@ -1,0 +1,106 @@
+"""``forklift models``: what a server serves, or what model folders hold, without loading a weight."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from app.cli.checking.findings import gib
+from app.cli.connection import DEFAULT_URL, CommandError, Server, key_option, make_server
+
+DEEPEST = 4
+COLUMNS = ("name", "task", "architecture", "parameters", "bytes", "dtype", "context_tokens", "chat", "infill", "fault")
+
+HEADS = {"parameters": "params", "context_tokens": "context"}
+LONG = ("name", "architecture", "fault")
+
+
+@click.command("models")
+@click.argument("place", default=DEFAULT_URL, envvar="FORKLIFTCLIENT_URL")
+@key_option
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+def command(place: str, api_key: str | None, as_json: bool) -> None:
+    """List the models of the server at the URL PLACE, or the model folders in and below the directory PLACE.
+
+    Of folders only configs, tokenizers and the headers of safetensors files are read; code that lies beside weights is
+    not run.
+
+    Exit codes: 0, 1 where the server does not answer or the directory has no model folder, 2 for wrong usage.
+    """
+    is_url = place.startswith(("http://", "https://"))
+    rows = of_server(make_server(place, api_key)) if is_url else of_directory(Path(place))
+    if not rows:
+        raise CommandError(f"no model in {place}")
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+    else:
+        show(rows)
+
+
+def of_server(server: Server) -> list[dict[str, Any]]:
+    """From ``/v1/capabilities``; of other OpenAI-style servers the names are all there is."""
+    response = server.get("/v1/capabilities")
+    if response.status_code == 404:
+        return [{"name": one["id"]} for one in server.get_json("/v1/models")["data"]]
+    rows = []
+    for one in server.get_json("/v1/capabilities")["data"]:
+        row = {"name": one["id"], **{name: one.get(name) for name in ("task", "dtype", "context_tokens", "state")}}
+        supports = one.get("supports") or {}
+        quantization = one.get("quantization")
+        row |= {"chat": supports.get("chat"), "infill": supports.get("infill")}
+        row |= {"quantization": quantization} if quantization not in (None, "none") else {}
+        rows.append({name: value for name, value in row.items() if value is not None})
+    return rows
+
+
+def of_directory(directory: Path) -> list[dict[str, Any]]:
+    """A row for each folder with a config.json."""
+    if not directory.is_dir():
+        raise CommandError(f"{directory} is neither a directory nor a URL")
+    from app.cli.checking.folders import describe
+
+    return [{"name": name_of(folder, directory), **describe(folder)} for folder in model_folders(directory)]
+
+
+def name_of(folder: Path, directory: Path) -> str:
+    """The path below ``directory``, or the folder's own name."""
+    return folder.resolve().name if folder == directory else str(folder.relative_to(directory))
+
+
+def model_folders(directory: Path, depth: int = DEEPEST) -> list[Path]:
+    """In ``directory`` or below, by name; a model folder's own folders are parts of it."""
+    if (directory / "config.json").is_file():
+        return [directory]
+    if depth == 0:
+        return []
+    inner = sorted(path for path in directory.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return [found for folder in inner for found in model_folders(folder, depth - 1)]
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """A table of the columns that any row has."""
+    names = [name for name in (*COLUMNS, "quantization", "state") if any(name in row for row in rows)]
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for name in names:
+        table.add_column(HEADS.get(name, name), overflow="fold", no_wrap=name not in LONG)
+    for row in rows:
+        table.add_row(*(cell(name, row.get(name)) for name in names))
+    Console().print(table)
+
+
+def cell(name: str, value: Any) -> str:
+    """A value for people."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if name == "bytes":
+        return gib(value)
+    if name == "parameters":
+        return f"{value / 1e9:.2f}B" if value >= 1e9 else f"{value / 1e6:.1f}M"
+    return str(value)

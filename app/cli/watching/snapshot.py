@@ -1,0 +1,92 @@
+"""One look at a server: its slots from ``/readyz``, its numbers from ``/metrics``."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.cli.connection import CommandError, Server, told
+
+PREFIX = "forklift_"
+TIMEOUT_S = 2.0
+Labels = frozenset[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """``values`` maps a sample's name without prefix and its labels to its value; empty where metrics were refused."""
+
+    at_s: float
+    state: str
+    progress: float
+    slots: list[dict[str, Any]]
+    values: Mapping[tuple[str, Labels], float] = field(default_factory=dict)
+    refused: str | None = None
+
+    def total(self, name: str) -> float:
+        """The sum of a metric over all its labels."""
+        return sum(value for (found, _), value in self.values.items() if found == name)
+
+    def of_slot(self, name: str, slot: int) -> float | None:
+        """A gauge of one slot."""
+        return self.values.get((name, frozenset({("slot", str(slot))})))
+
+    def by(self, name: str, label: str) -> dict[str, float]:
+        """Sums of a metric for each value of one of its labels."""
+        sums: dict[str, float] = {}
+        for (found, labels), value in self.values.items():
+            if found == name and label in (fields := dict(labels)):
+                sums[fields[label]] = sums.get(fields[label], 0.0) + value
+        return sums
+
+    def buckets(self, name: str) -> dict[float, float]:
+        """Cumulative counts of a histogram by upper bound."""
+        return {float(bound): count for bound, count in self.by(f"{name}_bucket", "le").items()}
+
+
+def look(server: Server) -> Snapshot:
+    """Ask the server. Raises ``CommandError`` where it does not answer as a Forklift server does."""
+    ready = server.get("/readyz", TIMEOUT_S)
+    try:
+        body = ready.json()
+        state, progress, slots = str(body["state"]), float(body["progress"]), list(body["slots"])
+    except (ValueError, KeyError, TypeError):
+        raise CommandError(f"{server.url}/readyz answered {ready.status_code}, and no JSON of slots") from None
+    metrics = server.get("/metrics", TIMEOUT_S)
+    if not metrics.ok:
+        return Snapshot(time.monotonic(), state, progress, slots, refused=f"{metrics.status_code}: {told(metrics)}")
+    return Snapshot(time.monotonic(), state, progress, slots, parse(metrics.text))
+
+
+def parse(text: str) -> dict[tuple[str, Labels], float]:
+    """Forklift's own samples of Prometheus' text format."""
+    return {
+        (sample.name.removeprefix(PREFIX), frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name.startswith(PREFIX)
+    }
+
+
+def quantile(buckets: Mapping[float, float], share: float) -> float | None:
+    """The value below which ``share`` of 1 lie, interpolated within its bucket as Prometheus does; None for no counts.
+
+    Above the last finite bound that bound is answered.
+    """
+    bounds = sorted(buckets)
+    if not bounds or not buckets[bounds[-1]]:
+        return None
+    wanted = share * buckets[bounds[-1]]
+    below, low = 0.0, 0.0
+    for bound in bounds:
+        if buckets[bound] >= wanted:
+            if math.isinf(bound):
+                return low
+            return low + (bound - low) * (wanted - below) / max(buckets[bound] - below, 1e-12)
+        below, low = buckets[bound], bound
+    return low
