@@ -30,6 +30,12 @@ def start_failures() -> dict[str, list[str]]:
     return found
 
 
+def texts() -> list[str]:
+    """Every string of the code, f-strings in pieces."""
+    nodes = (node for _, tree in trees() for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    return [node.value for node in nodes if isinstance(node.value, str)]
+
+
 def log_events(*levels: str) -> set[str]:
     """Names of the events that are logged at one of these levels."""
     return {

@@ -13,7 +13,7 @@ from app.serve import board_metrics
 from app.serve.board import SlotBoard
 from app.serve.board_metrics import BoardCollector
 from tests.contract.doubles import World
-from tests.docs.source import error_codes, log_events, start_failures
+from tests.docs.source import SHORTEST_FRAGMENT, error_codes, log_events, start_failures, texts
 from tools.pages import REPOSITORY, markdown_files
 
 
@@ -84,6 +84,18 @@ def test_each_start_failure_is_in_the_operations_page(place):
     text = " ".join(page("operations").split())
     missing = [part for part in start_failures()[place] if " ".join(part.split()) not in text]
     assert not missing, f"docs/operations.md, What stops a start, lacks the line of {place}"
+
+
+def test_no_start_failure_is_documented_that_does_not_exist():
+    section = page("operations").split("## What stops a start")[1].split("\n## ")[0]
+    cells = [line.split(" | ")[0] for line in section.splitlines() if line.startswith("| `")]
+    spans = [span for cell in cells for span in re.findall(r"`([^`]+)`", cell)]
+    fragments = {part.strip(" :;,") for span in spans for part in re.split(r"\.\.\.", span)}
+    known = texts()
+    assert len(cells) > 20
+    assert not [
+        part for part in fragments if len(part) >= SHORTEST_FRAGMENT and not any(part in text for text in known)
+    ]
 
 
 @pytest.mark.parametrize("event", sorted(log_events("warning", "error", "exception", "critical")))
