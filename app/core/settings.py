@@ -71,6 +71,11 @@ class Settings(BaseModel):
         "none",
         description="Linear layers on the CPU. int8: fastest, computes in float32. int4: least memory, in bfloat16.",
     )
+    pack_weights: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="bfloat16 weights on the CPU in the layout of its kernels: faster, but not shared between workers;"
+        " auto: with one worker.",
+    )
     trust_remote_code: bool = Field(False, description="Run Python code that lies beside the weights.")
     revision: str | None = Field(None, description="Revision of a hub id.")
     max_batch_size: int = Field(1, ge=1, le=1024, description="Sequences that one worker decodes together.")
@@ -156,6 +161,11 @@ class Settings(BaseModel):
             raise ValueError(f"the file {value} does not exist")
         return value
 
+    @property
+    def has_tls(self) -> bool:
+        """Whether the server speaks HTTPS."""
+        return self.tls_cert is not None
+
     @model_validator(mode="after")
     def _read_models(self) -> Settings:
         if self.models is not None:
@@ -181,11 +191,6 @@ class Settings(BaseModel):
     def num_lanes(self) -> int:
         """Sequences that one worker decodes together, over all its models."""
         return sum(plan.settings.max_batch_size for plan in self.plans)
-
-    @property
-    def has_tls(self) -> bool:
-        """Whether the server speaks HTTPS."""
-        return self.tls_cert is not None
 
     @property
     def memory_limits(self) -> dict[int | str, int]:

@@ -22,6 +22,7 @@ from app.engine.self_check import can_use_slots
 from app.models.encoder_model import EncoderModel
 from app.models.loader import Checkpoint, load_checkpoint
 from app.models.memory import free_bytes
+from app.models.packing import pack, should_pack
 from app.models.quantization import model_bytes, quantize
 from app.models.tasks import Task
 from app.models.text_model import TextModel
@@ -108,6 +109,8 @@ def prepare_text(
     progress(0.9)
     if settings.quantization != "none":
         quantize_and_tell(model, settings.quantization)
+    if should_pack(checkpoint, settings):
+        pack(checkpoint)
     generator = make_slots(model, settings) if has_slots else GenerateGenerator(model, between_tokens)
     num_prompt = max(min(8, model.context_tokens - 1), 1)
     num_new = min(4, model.context_tokens - num_prompt)
@@ -120,6 +123,8 @@ def prepare_encoder(checkpoint: Checkpoint, settings: Settings) -> Prepared:
     model = EncoderModel(settings.model_name, checkpoint, settings.max_context_tokens)
     if settings.quantization != "none":
         quantize_and_tell(model, settings.quantization)
+    if should_pack(checkpoint, settings):
+        pack(checkpoint)
     batcher = EncoderBatcher(model)
     warm_up(batcher, model, EncoderJob("warm-up", [model.mask_id or 1], top_k=1))
     return Prepared(model, batcher, None)

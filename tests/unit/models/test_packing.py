@@ -1,0 +1,68 @@
+"""Packed weights give the same results, bit for bit, and only where the settings and the device ask for them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from app.core.settings import load_settings
+from app.models.loader import Checkpoint, load_checkpoint
+from app.models.packing import PackedLinear, has_kernels, pack, should_pack
+from app.models.quantization import model_bytes
+from tests.tiny_models import save_tiny_model
+
+needs_kernels = pytest.mark.skipif(not has_kernels(), reason="oneDNN has no bfloat16 kernels for this processor")
+
+
+def load(folder, **environ: str) -> Checkpoint:
+    settings = {f"FORKLIFT_{name.upper()}": value for name, value in environ.items()}
+    return load_checkpoint(load_settings({"FORKLIFT_MODEL": str(folder), **settings}), lambda _: None)
+
+
+@torch.inference_mode()
+def logits_of(checkpoint: Checkpoint, length: int) -> torch.Tensor:
+    ids = torch.arange(9, 9 + length)[None]
+    return checkpoint.model(input_ids=ids, use_cache=False, logits_to_keep=1).logits
+
+
+@needs_kernels
+@pytest.mark.parametrize("family", ["qwen2", "llama", "gpt_bigcode", "glm"])
+def test_packed_weights_give_the_same_logits_bit_for_bit(tmp_path, family):
+    checkpoint = load(save_tiny_model(family, tmp_path / family, dtype=torch.bfloat16))
+    plain, num_bytes = [logits_of(checkpoint, length) for length in (1, 5, 40)], model_bytes(checkpoint.model)
+    pack(checkpoint)
+    assert not any(type(module) is torch.nn.Linear for module in checkpoint.model.modules())
+    assert isinstance(checkpoint.model.get_output_embeddings(), PackedLinear)
+    for length, expected in zip((1, 5, 40), plain, strict=True):
+        assert torch.equal(logits_of(checkpoint, length), expected)
+    # An input embedding that shared the output layer's weight has it for itself now.
+    assert (
+        num_bytes <= model_bytes(checkpoint.model) <= num_bytes + checkpoint.model.get_input_embeddings().weight.nbytes
+    )
+
+
+@needs_kernels
+def test_the_output_layer_keeps_its_hooks(tmp_path):
+    checkpoint = load(save_tiny_model("qwen2", tmp_path / "m", dtype=torch.bfloat16))
+    before = len(checkpoint.model.get_output_embeddings()._forward_pre_hooks)
+    pack(checkpoint)
+    assert len(checkpoint.model.get_output_embeddings()._forward_pre_hooks) == before == 1
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    ("dtype", "environ", "expected"),
+    [
+        ("bfloat16", {}, True),
+        ("bfloat16", {"workers": "1"}, True),
+        ("bfloat16", {"workers": "2"}, False),
+        ("bfloat16", {"workers": "2", "pack_weights": "always"}, True),
+        ("bfloat16", {"pack_weights": "never"}, False),
+        ("bfloat16", {"quantization": "int8"}, False),
+        ("float32", {"pack_weights": "always"}, False),
+    ],
+)
+def test_weights_are_packed_where_that_helps_and_no_other_worker_shares_them(tmp_path, dtype, environ, expected):
+    folder = save_tiny_model("qwen2", tmp_path / "m", dtype=getattr(torch, dtype))
+    settings = load_settings({f"FORKLIFT_{name.upper()}": value for name, value in environ.items()})
+    assert should_pack(load(folder, **environ), settings) is expected
