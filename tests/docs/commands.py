@@ -60,7 +60,7 @@ def clean_environment(**settings: str) -> dict[str, str]:
 
 def run(block: Block, port: int) -> str:
     """What the commands print. Raises ``CalledProcessError`` where one fails."""
-    text = block.text.replace(ADDRESS, f"127.0.0.1:{port}")
+    text = without_activation(block.text.replace(ADDRESS, f"127.0.0.1:{port}"))
     is_shell = block.language == SHELL
     command = ["bash", "-c", STRICT_CURL + text] if is_shell else [sys.executable, "-W", "error", "-c", text]
     done = subprocess.run(
@@ -71,9 +71,14 @@ def run(block: Block, port: int) -> str:
     return done.stdout
 
 
+def without_activation(text: str) -> str:
+    """This environment's programs stand first on the path already, wherever it lies."""
+    return text.replace(". .venv/bin/activate\n", "")
+
+
 def prepared(block: Block, model_folder: ModelFolder) -> str:
     """A server's commands as they run here: this environment for ``.venv``, a tiny model for the reader's."""
-    text = block.text.replace(". .venv/bin/activate", "").replace(
+    text = without_activation(block.text).replace(
         "make run", f"make --old-file={BIN.parent}/installed VENV={BIN.parent} run"
     )
     if not block.argument:

@@ -101,7 +101,7 @@ def is_ready_or_dead(process: subprocess.Popen[bytes], port: int) -> bool:
         return True
     try:
         return requests.get(f"http://127.0.0.1:{port}/readyz", timeout=5).status_code == 200
-    except requests.ConnectionError:
+    except requests.RequestException:
         return False
 
 
