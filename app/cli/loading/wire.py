@@ -126,13 +126,15 @@ async def _read_stream(payload: AsyncIterator[bytes], started: float) -> Result:
             break
         found = _json(event)
         usage = found.get("usage") or usage
+        # `transformers serve` (5.23) sends no [DONE]: its last piece names a finish_reason.
+        is_done = is_done or any(choice.get("finish_reason") for choice in found.get("choices") or ())
         if "error" in found:
             error = _message(found)
         elif _has_text(found):
             times.append(time.perf_counter())
     total_s = time.perf_counter() - started
-    if error is None and not (is_done and times):
-        error = "the stream ended early" if not is_done else "the stream had no text"
+    if error is None and not is_done:
+        error = "the stream ended early"
     return Result(
         200,
         total_s,
