@@ -117,7 +117,7 @@ def test_each_model_generates_what_it_generates_alone(start, folders, model_fold
     monkeypatch.setattr(Sequence, "accept", noting)
     for name, family in (("a", "qwen2"), ("b", "gpt2")):
         job = several.run(name, 20)
-        assert accepted[job] == greedy_reference(load(model_folder(family)), PROMPT, 20, min_new_tokens=20)
+        assert accepted[job] == greedy_reference(load(model_folder(family)), PROMPT, 20, eos_token_id=None)
 
 
 def test_models_take_turns_step_by_step(start, folders):
@@ -368,7 +368,7 @@ def test_a_load_on_demand_that_takes_too_long_is_a_defect(stuck, monkeypatch):
     assert "loading took longer than 0.1 s" in several.inference.defect()
 
 
-def test_draining_refuses_who_waits_for_a_load_and_loads_nothing_more(stuck, folders):
+def test_draining_takes_nobody_new_and_lets_a_load_that_is_under_way_end(stuck):
     several, gate = stuck
     waiting = several["b"].use()
     wait_until(lambda: several["b"].state == "loading")
@@ -381,6 +381,17 @@ def test_draining_refuses_who_waits_for_a_load_and_loads_nothing_more(stuck, fol
     assert second.wait(LIMIT_S) is not None
     waiting.release()
     second.release()
+
+
+def test_draining_refuses_who_waits_for_room(tight):
+    use, job = running_job(tight, "a", 200)
+    waiting = tight["b"].use()
+    assert waiting.wait(0.1) is None
+    tight.inference.drain()
+    with pytest.raises(ShuttingDownError):
+        waiting.wait(LIMIT_S)
+    assert end_of(job) == Finished("length")
+    use.release()
 
 
 def test_cancelling_all_ends_the_jobs_of_every_model(start, folders):
@@ -398,7 +409,7 @@ def test_a_use_that_nobody_waits_for_any_more_loads_nothing(tight):
     assert tight["b"].state == "unloaded"
 
 
-def test_a_resident_that_cannot_be_loaded_is_a_load_failure(start, folders, monkeypatch):
+def test_a_resident_that_cannot_be_loaded_is_a_load_failure(start, folders):
     several = start(folders(a="qwen2") | {"b": {"path": "/nowhere/at/all"}})
     wait_until(lambda: several.inference.load_failure() is not None)
     assert "/nowhere/at/all does not exist" in str(several.inference.load_failure())
