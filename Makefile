@@ -6,7 +6,7 @@ INPUTS := setup.cfg pyproject.toml constraints.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 URL := http://127.0.0.1:5000
 
-.PHONY: help run test chaos lint format benchmark compare clean
+.PHONY: help run test chaos lint format benchmark compare readme audit clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -48,6 +48,12 @@ benchmark: $(VENV)/installed-dev  ## HTTP against in process against generate, s
 compare: $(VENV)/installed-dev  ## Forklift, transformers serve and a plain Flask program under the same load
 	$(PIP) --editable '.[benchmark]'
 	$(BIN)/python -m benchmarks.compare
+
+readme:  ## do what the README says, word by word, in a fresh clone with an empty environment
+	$(PYTHON) -m tools.follow_readme
+
+audit: $(VENV)/installed-dev  ## what is installed against ADVISORIES, a checkout of the Python advisory database
+	$(BIN)/python -m tools.audit_pins $(ADVISORIES)
 
 clean:  ## remove the environment and what was built
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
