@@ -46,6 +46,11 @@ class Handler(BaseHTTPRequestHandler):
     def _early(self, body: dict[str, Any]) -> None:
         self._stream(self._events(body))
 
+    def _unmarked(self, body: dict[str, Any]) -> None:
+        """As `transformers serve` ends a stream."""
+        end = b'data: {"choices": [{"text": "", "finish_reason": "length"}]}\n\n'
+        self._stream([*self._events(body), end])
+
     def _broken(self, body: dict[str, Any]) -> None:
         error = b'data: {"error": {"message": "no memory", "code": "internal_error"}}\n\n'
         self._stream([self._events(body)[0], error])

@@ -33,6 +33,11 @@ def test_a_streamed_answer_has_a_first_token_and_pauses_and_the_servers_own_coun
     assert result.inter_token_s == pytest.approx(sum(result.gaps_s) / 7)
 
 
+def test_a_stream_that_names_its_end_is_whole_without_a_done(double):
+    result = sent(double, "unmarked", stream=True)
+    assert (result.error, result.num_tokens) == (None, 8)
+
+
 def test_a_whole_answer_has_no_first_token(double):
     result = sent(double)
     assert (result.ttft_s, result.inter_token_s, result.num_tokens) == (None, None, 8)
