@@ -1,4 +1,4 @@
-"""What the engine does inside, without HTTP: warm prefixes, smooth streams, prompt lookup.
+"""What the engine does inside, without HTTP: warm prefixes, smooth streams, prompt lookup, ways to decode.
 
 Run as ``python -m benchmarks.engine``. Cold and warm, with and without, take turns in one run.
 """
@@ -43,7 +43,7 @@ def finish(engine: SlotGenerator, *jobs: Job) -> float:
     return time.perf_counter() - started
 
 
-def warm_prefix(model: TextModel, runs: int) -> dict[str, float]:
+def warm_prefix(model: TextModel, runs: int) -> dict[str, object]:
     """First token of a prompt of 1,000 tokens, cold, and again with 20 more."""
     rng = random.Random(1)
     cold, warm = [], []
@@ -55,7 +55,7 @@ def warm_prefix(model: TextModel, runs: int) -> dict[str, float]:
     return {"cold_ms": median(cold) * 1000, "warm_ms": median(warm) * 1000, "warm_share": median(warm) / median(cold)}
 
 
-def smooth_stream(model: TextModel, runs: int, chunk: int) -> dict[str, float]:
+def smooth_stream(model: TextModel, runs: int, chunk: int) -> dict[str, object]:
     """Gaps between the tokens of a running stream while a prompt of 2,000 tokens is prefilled."""
     rng = random.Random(2)
     p99, middle, worst = [], [], []
@@ -83,7 +83,7 @@ def smooth_stream(model: TextModel, runs: int, chunk: int) -> dict[str, float]:
     }
 
 
-def editing(model: TextModel, runs: int, num_drafts: int) -> dict[str, float]:
+def editing(model: TextModel, runs: int, num_drafts: int) -> dict[str, object]:
     """An answer that repeats most of its prompt, as an editor's does: with drafts against without.
 
     Random weights repeat nothing, so the sampler is made to follow the text of an edited file:
@@ -113,23 +113,60 @@ def following(model: TextModel, engine: SlotGenerator, prompt: list[int], answer
         generation.sample = sample
 
 
+WAYS: dict[str, dict[str, object]] = {
+    "eager": {},
+    "bucketed": {"decode_runner": "bucketed"},
+    "text after launch": {"overlap_text": True},
+    "both": {"decode_runner": "bucketed", "overlap_text": True},
+}
+
+
+def decoding(model: TextModel, num_streams: int, num_steps: int) -> list[dict[str, object]]:
+    """One step of ``num_streams`` running answers behind prompts of 130 tokens; the ways take turns step by step."""
+    rng = random.Random(4)
+    engines = {way: generator(model, max_batch_size=num_streams, **settings) for way, settings in WAYS.items()}
+    for engine in engines.values():
+        for _ in range(num_streams):
+            engine.add(job(random_ids(rng, 130), num_steps + 200))
+        for _ in range(100):  # every prompt is read, and a few tokens are there
+            engine.step()
+    times: dict[str, list[float]] = {way: [] for way in WAYS}
+    for _ in range(num_steps):
+        for way, engine in engines.items():
+            started = time.perf_counter()
+            engine.step()
+            times[way].append(time.perf_counter() - started)
+    return [
+        {
+            "way": way,
+            "streams": num_streams,
+            "step p50 ms": median(found) * 1000,
+            "tokens/s": num_streams / median(found),
+            "% of eager": 100 * median(times["eager"]) / median(found),
+        }
+        for way, found in times.items()
+    ]
+
+
 @click.command()
 @click.option("--shape", type=click.Choice(sorted(SHAPES)), default="qwen2-6.8m")
 @click.option("--quantization", type=click.Choice(["none", "int8"]), default="none")
 @click.option("--runs", default=5)
 @click.option("--chunk", default=256, help="Prefill chunk of the stream measurement.")
 @click.option("--drafts", default=8, help="Draft tokens of the editing measurement.")
-def main(shape: str, quantization: str, runs: int, chunk: int, drafts: int) -> None:
-    """Warm prefixes, smooth streams, prompt lookup."""
+@click.option("--only", multiple=True, type=click.Choice(["prefix", "stream", "editing", "decoding"]), help="Some.")
+def main(shape: str, quantization: str, runs: int, chunk: int, drafts: int, only: tuple[str, ...]) -> None:
+    """Warm prefixes, smooth streams, prompt lookup, ways to decode."""
     environ = {"FORKLIFT_MODEL": str(model_folder(shape)), "FORKLIFT_QUANTIZATION": quantization}
     model = prepare(load_settings(environ), lambda _: None, lambda: None).model
-    measurements: dict[str, Callable[[], dict[str, float]]] = {
-        "prefix": lambda: warm_prefix(model, runs),
-        "stream": lambda: smooth_stream(model, runs, chunk),
-        "editing": lambda: editing(model, runs, drafts),
+    measurements: dict[str, Callable[[], list[dict[str, object]]]] = {
+        "prefix": lambda: [warm_prefix(model, runs)],
+        "stream": lambda: [smooth_stream(model, runs, chunk)],
+        "editing": lambda: [editing(model, runs, drafts)],
+        "decoding": lambda: decoding(model, 1, 60 * runs) + decoding(model, 16, 60 * runs),
     }
-    for name, measure in measurements.items():
-        show(f"engine: {name}, {shape}", [measure()], quantization=quantization, runs=runs)
+    for name in only or measurements:
+        show(f"engine: {name}, {shape}", measurements[name](), quantization=quantization, runs=runs)
 
 
 if __name__ == "__main__":
