@@ -119,9 +119,9 @@ def run_commands(block: Block, folder: Path, environ: dict[str, str]) -> str:
     return done.stdout
 
 
-def follow(page: Path, limit_s: float, folder: Path) -> dict[str, float | int]:
+def follow(page: Path, limit_s: float, folder: Path, python: str | None) -> dict[str, float | int]:
     """Do what the page says; returns the measured times. Raises ``FollowError``."""
-    environ = empty_environment(folder)
+    environ = empty_environment(folder) | ({} if python is None else {"PYTHON": python})
     checkout = clone(folder)
     todo = [block for block in blocks((checkout / page).read_text(encoding="utf-8")) if block.kind != "answer"]
     server = next(block for block in todo if block.mark == "serve")
@@ -146,10 +146,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--page", type=Path, default=Path("README.md"), help="page to follow (README.md)")
     parser.add_argument("--limit-s", type=float, default=180.0, help="longest time to the first answer (180)")
+    parser.add_argument("--python", help="interpreter that make is told to use (its own choice)")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="forklift-readme-"))
     try:
-        times = follow(options.page, options.limit_s, folder)
+        times = follow(options.page, options.limit_s, folder, options.python)
     except FollowError as error:
         print(f"{options.page}: {error}", file=sys.stderr)
         return 1
