@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from functools import partial
+from typing import TypeAlias
 
 import torch
 
@@ -17,6 +18,7 @@ from app.core.jobs import Job, TokenLogprob
 from app.engine.drafts import PromptLookup
 from app.engine.guard import Guard
 from app.engine.outbox import Pace
+from app.engine.prefill_budget import PrefillBudget
 from app.engine.ragged import Chunk, MixingRunner
 from app.engine.rows import RowTable
 from app.engine.runners import RunnerKind, make_runner
@@ -26,9 +28,8 @@ from app.engine.trimming import Trimmer
 from app.engine.waiting import WaitingJobs
 from app.models.text_model import TextModel
 
-BUSY_CHUNK_TOKENS = 8
-MIXED_CHUNK_TOKENS = 40
-BUSY_CHUNK_TOKENS_PER_ROW = 8
+# A sequence and the part of its prompt that a step reads.
+Part: TypeAlias = tuple[Sequence, list[int]]
 
 
 class SlotGenerator:
@@ -49,9 +50,8 @@ class SlotGenerator:
         checkpoint = text_model.checkpoint
         self.guard = Guard(checkpoint.device)
         self.runner = make_runner(runner, checkpoint, num_slots, text_model.context_tokens)
-        self._mixes = isinstance(self.runner, MixingRunner)
         self._rows = RowTable(self.runner.cache, num_slots, reuse_prefix)
-        self._prefill_chunk_tokens = prefill_chunk_tokens
+        self._budget = PrefillBudget(prefill_chunk_tokens)
         self._trimmer = Trimmer(self.runner.cache, self._rows, self.guard.give_back)
         self._num_draft_tokens = num_draft_tokens
         self._overlap_text = overlap_text
@@ -72,9 +72,7 @@ class SlotGenerator:
         self._sweep()
         self._admit()
         self._pace.set(self._rows.num_running)
-        if not self._mix():
-            self._prefill()
-            self._decode()
+        self._forward(self._rows.num_running, self._parts())
 
     def rest(self, now_s: float) -> float | None:
         """Give memory back that was not needed for long; seconds until there may be more, None: never while idle."""
@@ -114,9 +112,9 @@ class SlotGenerator:
             sequence.lookup = PromptLookup(sequence.tokens, self._num_draft_tokens)
         return sequence
 
-    def _parts(self) -> list[tuple[Sequence, list[int]]]:
+    def _parts(self) -> list[Part]:
         """A bounded number of prompt tokens, first come first served, so that running sequences do not stall."""
-        budget = prefill_budget(self._prefill_chunk_tokens, self._rows.num_running, mixes=self._mixes)
+        budget = self._budget.tokens(self._rows.num_running)
         parts = []
         for sequence in self._rows.prefilling:
             if budget <= 0:
@@ -126,12 +124,20 @@ class SlotGenerator:
             parts.append((sequence, tokens))
         return parts
 
-    def _mix(self) -> bool:
+    def _forward(self, num_running: int, parts: list[Part]) -> None:
+        started_s = time.perf_counter()
+        if not self._mix(parts):
+            self._prefill(parts)
+            self._decode()
+        num_prompt_tokens = sum(len(tokens) for _, tokens in parts)
+        self._budget.observe(num_running, num_prompt_tokens, time.perf_counter() - started_s)
+
+    def _mix(self, parts: list[Part]) -> bool:
         """Prompts and next tokens in one pass, where that saves one; False where nothing was done.
 
         Where the pass fails, separate ones follow: only the sequence that it fails for is to fail.
         """
-        running, parts = self._rows.running, self._parts()
+        running = self._rows.running
         if not isinstance(self.runner, MixingRunner) or not parts or len(running) + len(parts) < 2:
             return False
         if self._num_draft_tokens and running and any(self._drafts(running)):
@@ -156,8 +162,8 @@ class SlotGenerator:
             self._take_chunk(sequence, logits)
         return True
 
-    def _prefill(self) -> None:
-        for sequence, tokens in self._parts():
+    def _prefill(self, parts: list[Part]) -> None:
+        for sequence, tokens in parts:
             self._take_chunk(sequence, self.guard.run([sequence.job], partial(self._prefill_chunk, sequence, tokens)))
 
     def _prefill_chunk(self, sequence: Sequence, tokens: list[int]) -> torch.Tensor:
@@ -240,19 +246,6 @@ class SlotGenerator:
     def _fail(self, sequence: Sequence, error: RequestError, *, is_valid: bool = False) -> None:
         sequence.fail(error)
         self._rows.release(sequence, is_valid=is_valid)
-
-
-def prefill_budget(chunk_tokens: int, num_running: int, *, mixes: bool) -> int:
-    """Prompt tokens of one step: the whole chunk while nothing runs, else what the streams can bear.
-
-    On a CPU a pass over 16 tokens takes two to three times as long as decoding one; with more rows
-    the step itself is longer and hides more, and what goes through with the rows costs less than a
-    pass of its own (docs/performance.md).
-    """
-    if not num_running:
-        return chunk_tokens
-    least = MIXED_CHUNK_TOKENS if mixes else BUSY_CHUNK_TOKENS
-    return min(chunk_tokens, least + BUSY_CHUNK_TOKENS_PER_ROW * num_running)
 
 
 def _is_scored(sequence: Sequence) -> bool:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from app.core.errors import InternalError, QueueTimeoutError, RequestTimeoutError, ShuttingDownError
 from app.core.jobs import Failed, Finished, Job, SamplingParams
-from app.engine.generation import BUSY_CHUNK_TOKENS_PER_ROW, MIXED_CHUNK_TOKENS
+from app.engine.prefill_budget import FIRST_TOKENS
 from app.engine.ragged import MixingRunner
 from tests.unit.engine.driver import TokenLog, generator_of, greedy_job, greedy_reference, load, outcome, run
 
@@ -174,7 +174,7 @@ def test_a_long_prompt_is_prefilled_in_small_steps_while_others_run(model, monke
         before = stream.usage.completion_tokens
         generator.step()
         assert stream.usage.completion_tokens == before + 1
-    assert max(beside_others) == MIXED_CHUNK_TOKENS + BUSY_CHUNK_TOKENS_PER_ROW
+    assert beside_others[0] == FIRST_TOKENS
     assert sum(beside_others) == 300
 
 
