@@ -10,7 +10,9 @@ in all other layers together. Figures in docs/models.md.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -23,6 +25,7 @@ from app.models.int4_linear import Int4Linear
 from app.models.loader import Checkpoint
 
 ENGINE = "x86"
+Int8Linear = torch.ao.nn.quantized.dynamic.Linear
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
@@ -60,10 +63,42 @@ def to_int8(model: nn.Module) -> None:
     """int8 for every ``nn.Linear``, which holds float32; hooks go on."""
     torch.backends.quantized.engine = ENGINE
     per_channel = torch.ao.quantization.per_channel_dynamic_qconfig
-    with warnings.catch_warnings():
-        # torch announces a successor (torchao); it says so once per tensor.
-        warnings.filterwarnings("ignore", message=".*(deprecated|torch.ao.quantization).*")
+    with deprecation_silenced():
         torch.ao.quantization.quantize_dynamic(model, {nn.Linear: per_channel}, dtype=torch.qint8, inplace=True)
+    if has_exact_sums():
+        for module in model.modules():
+            if type(module) is Int8Linear:
+                module.__class__ = FullRangeLinear
+
+
+class FullRangeLinear(Int8Linear):
+    """torch's int8 layer with activations of 8 bits, where torch itself takes 7 for fear of old CPUs."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = torch.ops.quantized.linear_dynamic(
+            inputs, self._packed_params._packed_params, reduce_range=False
+        )
+        return outputs
+
+
+@cache
+def has_exact_sums() -> bool:
+    """Whether this CPU adds products of 8 bits without a limit (VNNI does; before it, pairs stopped at 16 bits)."""
+    torch.backends.quantized.engine = ENGINE
+    ones = torch.ones(64, 64)
+    with deprecation_silenced():
+        weight = torch.quantize_per_tensor(ones, 1 / 127, 0, torch.qint8)
+    packed = torch.ops.quantized.linear_prepack(weight, None)
+    sums = torch.ops.quantized.linear_dynamic(ones, packed, reduce_range=False)
+    return bool((sums - 64).abs().max() < 0.5)
+
+
+@contextmanager
+def deprecation_silenced() -> Iterator[None]:
+    """torch announces a successor (torchao); it says so once per tensor."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*(deprecated|torch.ao.quantization).*")
+        yield
 
 
 def replace(model: nn.Module, kind: type[Layer], make: Callable[[Layer], nn.Module]) -> None:
@@ -94,6 +129,6 @@ def model_bytes(model: nn.Module) -> int:
     """Memory of all weights, packed ones included."""
     total = sum(weight.numel() * weight.element_size() for weight in {*model.parameters(), *model.buffers()})
     for module in model.modules():
-        if isinstance(module, torch.ao.nn.quantized.dynamic.Linear):
+        if isinstance(module, Int8Linear):
             total += module.weight().numel()
     return total
