@@ -41,13 +41,14 @@ def forklift(name: str, folder: Path, **settings: object) -> Contender:
 
 def transformers_serve(name: str, folder: Path, *flags: str) -> Contender:
     """``transformers serve`` from the same environment."""
-    command = (str(Path(sys.executable).with_name("transformers")), "serve", str(folder), "--host", "127.0.0.1")
-    fields = {"model": str(folder), "temperature": 0}
-    return Contender(name, (*command, "--port", "{port}", *flags), "/health", extra_fields=fields)
+    # What the script `transformers` does; it does not lie beside the Python of every environment.
+    start = (sys.executable, "-c", "from transformers.cli.transformers import main; main()")
+    command = (*start, "serve", str(folder), "--host", "127.0.0.1", "--port", "{port}", *flags)
+    return Contender(name, command, "/health", extra_fields={"model": str(folder), "temperature": 0})
 
 
-def plain_flask(name: str, folder: Path) -> Contender:
-    command = (sys.executable, "-m", "benchmarks.plain_flask", str(folder), "{port}")
+def plain_flask(name: str, folder: Path, device: str = "cpu") -> Contender:
+    command = (sys.executable, "-m", "benchmarks.plain_flask", str(folder), "{port}", device)
     return Contender(name, command, "/readyz", can_stream=False)
 
 
