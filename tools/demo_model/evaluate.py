@@ -44,14 +44,17 @@ class Evaluator:
     def __init__(self, folder: Path, seed: int) -> None:
         self._model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
         self._tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(folder)
+        self._ends: list[int] = self._model.generation_config.eos_token_id
+        self._newlines = [id for id in range(len(self._tokenizer)) if "\n" in self._tokenizer.decode([id])]
         self._seed = seed
         self.num_parameters = self._model.num_parameters()
 
     @torch.inference_mode()
-    def complete(self, prompt: str, max_new_tokens: int) -> str:
-        """The greedy completion as text, special tokens left out."""
+    def complete(self, prompt: str, max_new_tokens: int, *, one_line: bool = False) -> str:
+        """The greedy completion as text, special tokens left out; `one_line` ends it with its first newline."""
         inputs = self._tokenizer(prompt, return_tensors="pt")
-        output = self._model.generate(**inputs, max_new_tokens=max_new_tokens)
+        ends = [*self._ends, *self._newlines] if one_line else self._ends
+        output = self._model.generate(**inputs, max_new_tokens=max_new_tokens, eos_token_id=ends)
         new_tokens = output[0, inputs["input_ids"].shape[1] :]
         return str(self._tokenizer.decode(new_tokens, skip_special_tokens=True))
 
@@ -108,7 +111,9 @@ class Evaluator:
         return sum(hits) / len(hits)
 
     def _fills(self, hole: Hole) -> bool:
-        return first_line(self.complete(hole.prompt(), max_new_tokens=64)).rstrip() == hole.middle.rstrip()
+        return (
+            first_line(self.complete(hole.prompt(), max_new_tokens=64, one_line=True)).rstrip() == hole.middle.rstrip()
+        )
 
 
 def measure(folder: Path, seed: int) -> Figures:

@@ -48,6 +48,17 @@ def load_exported(trainer: Trainer, folder: Path) -> None:
     trainer.model.load_state_dict(exported.state_dict())
 
 
+def average(trainer: Trainer, folder: Path, old_share: float) -> None:
+    """Mixes the exported weights into the trained ones, which gives back some of what was forgotten.
+
+    Weight averaging between a model and its further training: Wortsman et al., arXiv 2109.01903.
+    """
+    exported = Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        for new, old in zip(trainer.model.parameters(), exported.parameters(), strict=True):
+            new.lerp_(old, old_share)
+
+
 def run(trainer: Trainer, rows: Rows, clock: Clock, peak: float, folder: Path) -> None:
     """Trains until the clock has run down or the rows are used up, with a line of losses in `losses.tsv`."""
     losses: list[float] = []
@@ -68,6 +79,7 @@ def run(trainer: Trainer, rows: Rows, clock: Clock, peak: float, folder: Path) -
 @click.option("--batch", default=10, show_default=True, help="Rows per step.")
 @click.option("--threads", default=2, show_default=True, help="CPU threads.")
 @click.option("--model", type=click.Path(path_type=Path), default=MODEL_FOLDER, help="The exported model.")
+@click.option("--old-share", default=0.0, show_default=True, help="Share of the old weights in the exported average.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in the folder instead.")
 @click.option("--folder", type=click.Path(path_type=Path), default=BUILD_FOLDER, help="Where `prepare` wrote.")
 @click.option("--output", type=click.Path(path_type=Path), default=MODEL_FOLDER, help="Where to export.")
@@ -77,6 +89,7 @@ def main(
     batch: int,
     threads: int,
     model: Path,
+    old_share: float,
     resume: bool,
     folder: Path,
     output: Path,
@@ -90,6 +103,7 @@ def main(
         load_exported(trainer, model)
     rows = Rows(folder / "rows.npz", batch)
     run(trainer, rows, Clock(minutes * 60), peak, folder)
+    average(trainer, model, old_share)
     export(trainer.model, AutoTokenizer.from_pretrained(model), output)
     Console().print(f"{trainer.step} of {len(rows)} steps")
 

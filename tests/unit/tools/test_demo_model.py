@@ -186,6 +186,14 @@ def test_further_training_starts_from_the_exported_weights_and_ends_with_the_tim
         assert trainer.loss(*rows.batch(0)).item() < before
 
 
+def test_the_average_lies_between_the_trained_and_the_exported_weights():
+    trainer, exported = train.Trainer(seed=3), train.Trainer(seed=4)
+    finetune.load_exported(exported, MODEL_FOLDER)
+    new, old = trainer.model.lm_head.weight.detach().clone(), exported.model.lm_head.weight
+    finetune.average(trainer, MODEL_FOLDER, old_share=0.25)
+    torch.testing.assert_close(trainer.model.lm_head.weight, 0.75 * new + 0.25 * old)
+
+
 def test_a_completion_is_cut_after_its_last_whole_line():
     assert held_out.whole_lines("a\nb\nc") == "a\nb\n"
     assert held_out.whole_lines("a") == ""
