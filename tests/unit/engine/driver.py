@@ -44,7 +44,7 @@ def generator_of(
 
 def greedy_reference(model: TextModel, prompt: list[int], num_new: int, **options: object) -> list[int]:
     """What transformers' own loop makes of ``prompt``."""
-    ids = torch.tensor([prompt])
+    ids = torch.tensor([prompt], device=model.checkpoint.device)
     output = model.checkpoint.model.generate(
         ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=num_new, **options
     )
