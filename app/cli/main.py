@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from app import __version__
-from app.cli import bench, chat, complete, completion, doctor, models, serve, top
+from app.cli import bench, chat, complete, completion, doctor, models, pack, report, serve, top
 
 INTERRUPTED = 130
 EPILOG = (
@@ -33,5 +33,5 @@ def main() -> None:
     """Serves Hugging Face transformers models as JSON over HTTP."""
 
 
-for module in (serve, doctor, models, top, bench, chat, complete, completion):
+for module in (serve, doctor, models, top, bench, report, chat, complete, pack, completion):
     main.add_command(module.command)
