@@ -16,11 +16,13 @@ from tests.contract.doubles import wait_until
 
 
 class RealWorld:
-    """One worker without processes; the keyword arguments are settings."""
+    """One worker without processes; the keyword arguments are settings, ``models`` among them."""
 
-    def __init__(self, folder: Path, **settings: object):
+    def __init__(self, folder: Path | None = None, **settings: object):
         named = {f"FORKLIFT_{name.upper()}": str(value) for name, value in settings.items()}
-        self.settings = load_settings({"FORKLIFT_MODEL": str(folder), **named})
+        if folder is not None:
+            named["FORKLIFT_MODEL"] = str(folder)
+        self.settings = load_settings(named)
         self.board = SlotBoard([("GPU-a",)])
         slot = self.board.lease(4321)
         assert slot is not None
