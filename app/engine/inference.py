@@ -61,6 +61,7 @@ class Inference:
         self._load_failure: StartError | None = None
         self._loading_since_s: float | None = None
         self._busy_since_s: float | None = None
+        self._next_rest_s: float | None = None
         self._is_draining = False
         self._cancelled_by: RequestError | None = None
         self._crash: str | None = None
@@ -153,6 +154,7 @@ class Inference:
                 self._take_jobs(self._patience_s())
                 self._step_each()
                 self._tend()
+                self._rest()
         except BaseException as error:
             log.exception("inference_thread_died", slot=self._slot)
             self._crash = f"the inference thread died: {type(error).__name__}"
@@ -163,7 +165,11 @@ class Inference:
         """How long the thread may wait for something to do; None: until it comes."""
         if self._is_stopped or any(served.has_work for served in self.served):
             return 0.0
-        return None if self._pool is None else self._pool.next_look_s(time.monotonic())
+        now_s = time.monotonic()
+        waits = [] if self._next_rest_s is None else [max(self._next_rest_s - now_s, 0.0)]
+        if self._pool is not None and (unloads_in_s := self._pool.next_look_s(now_s)) is not None:
+            waits.append(unloads_in_s)
+        return min(waits, default=None)
 
     def _take_jobs(self, patience_s: float | None) -> None:
         """Move what was submitted to the engines, waiting ``patience_s`` at most for the first."""
@@ -220,6 +226,12 @@ class Inference:
                 self._on_state("ready", 1.0)
         finally:
             self._is_tending = False
+
+    def _rest(self) -> None:
+        """Let every model give back what it has not needed for long; note when to ask again."""
+        now_s = time.monotonic()
+        waits = [served.prepared.rest(now_s) for served in self.served if served.prepared is not None]
+        self._next_rest_s = min((now_s + wait_s for wait_s in waits if wait_s is not None), default=None)
 
     def _fail_everything(self) -> None:
         for served in self.served:

@@ -76,6 +76,10 @@ class Prepared:
             return 0
         return self.kv_memory.max_bytes - self.generator.runner.cache.num_bytes
 
+    def rest(self, now_s: float) -> float | None:
+        """Give memory back that was not needed for long; seconds until there may be more to give, or None."""
+        return self.generator.rest(now_s) if isinstance(self.generator, SlotGenerator) else None
+
 
 def prepare(
     settings: Settings,

@@ -1,0 +1,30 @@
+"""A worker that idles after a peak gives the memory of the peak back by itself."""
+
+from __future__ import annotations
+
+from app.core.jobs import Job, SamplingParams
+from app.engine import trimming
+from app.engine.inference import make_inference
+from tests.unit.engine.test_inference import end_of, load_settings, wait_until
+
+
+def test_an_idle_thread_wakes_to_shrink_the_cache_and_then_waits_without_a_limit(model_folder, monkeypatch):
+    monkeypatch.setattr(trimming, "PERIOD_S", 0.2)
+    settings = load_settings({"FORKLIFT_MODEL": str(model_folder("qwen2"))})
+    inference = make_inference(settings, 0, lambda *_: None)
+    inference.start()
+    try:
+        wait_until(lambda: inference.model is not None)
+        job = Job("long", [30] * 400, SamplingParams(200, ignore_eos=True))
+        inference.submit(job)
+        end_of(job)
+        cache = inference.served[0].prepared.generator.runner.cache
+        wait_until(lambda: cache.capacity == 256)
+        wait_until(lambda: inference._next_rest_s is None)
+        assert inference.defect() is None
+        again = Job("again", [30] * 400, SamplingParams(4, ignore_eos=True))
+        inference.submit(again)
+        end_of(again)
+        assert again.usage.completion_tokens == 4
+    finally:
+        inference._stop()
