@@ -8,7 +8,7 @@ gap stays a small multiple of its usual one.
 from __future__ import annotations
 
 # A step that reads prompts takes about this many times as long as one that does not.
-STRETCH = 2.25
+STRETCH = 2.0
 FIRST_TOKENS = 48
 LEAST_TOKENS = 16
 # Weight of the newest step in the running averages.
