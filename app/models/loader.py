@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from huggingface_hub.constants import HF_HUB_OFFLINE
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -32,6 +31,7 @@ from app.core.logging import get_logger
 from app.core.settings import Settings
 from app.models.devices import choose_device, choose_dtype, slow_dtype
 from app.models.folder import check_folder
+from app.models.hub import where_to_look
 from app.models.placement import Placement, place
 from app.models.remote_code import check_code
 from app.models.sentence import SentenceForm, parse, read_sentence_form
@@ -75,11 +75,7 @@ def load_checkpoint(settings: Settings, progress: Progress, task: Task | None = 
     source = settings.model
     check_folder(source)
     check_code(source, is_trusted=settings.trust_remote_code)
-    where = {
-        "revision": settings.revision or "main",
-        "trust_remote_code": settings.trust_remote_code,
-        "local_files_only": Path(source).exists(),
-    }
+    where = where_to_look(settings)
     try:
         config = AutoConfig.from_pretrained(source, **where)
         form = read_sentence_form(lambda name: parse(find_file(source, name, where)))
@@ -162,14 +158,14 @@ def read_tokenizer(source: str, where: dict[str, Any]) -> PreTrainedTokenizerBas
 def find_file(source: str, name: str, where: dict[str, Any]) -> str | None:
     """Path of a file of the checkpoint; None where it has none of this name.
 
-    With the hub switched off, a file that is not in its cache is one that the checkpoint has not.
+    Without a hub, a file that is not in its cache is one that the checkpoint has not.
     """
     options = {name: value for name, value in where.items() if name != "trust_remote_code"}
     path: str | None = cached_file(
         source,
         name,
         _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=not HF_HUB_OFFLINE,
+        _raise_exceptions_for_connection_errors=not where["local_files_only"],
         **options,
     )
     return path

@@ -20,6 +20,7 @@ from app.core.errors import ModelLoadError
 from app.core.settings import ModelPlan, Settings
 from app.models.devices import choose_device, choose_dtype
 from app.models.folder import check_folder, weight_files
+from app.models.hub import where_to_look
 from app.models.loader import find_file, first_line
 from app.models.remote_code import check_code
 from app.models.sentence import parse, read_sentence_form
@@ -64,11 +65,7 @@ def inspect(plan: ModelPlan) -> Inspected:
         raise ModelLoadError(f'[{plan.name}] load = "on_demand" needs a model folder, {source} is none')
     check_folder(source)
     check_code(source, is_trusted=settings.trust_remote_code)
-    where = {
-        "revision": settings.revision or "main",
-        "trust_remote_code": settings.trust_remote_code,
-        "local_files_only": is_folder,
-    }
+    where = where_to_look(settings)
     try:
         config = AutoConfig.from_pretrained(source, **where)
         form = read_sentence_form(lambda name: parse(find_file(source, name, where)))
