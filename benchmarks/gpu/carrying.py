@@ -15,7 +15,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = "3.12"
-PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (28, 27, 24, 17, 12, 5)] + ["manylinux2014_x86_64"]
+# pip takes each name exactly; 2.39 is the C library of Ubuntu 24.04.
+PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(5, 40)] + ["manylinux2010_x86_64", "manylinux2014_x86_64"]
 # There already, in the build that fits the GPU.
 PRESENT = ("torch", "transformers", "accelerate", "safetensors")
 # What `transformers serve` and the tables need on top of the kit's own requirements.
@@ -38,7 +39,8 @@ def carry(folder: Path) -> int:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(folder), "--only-binary=:all:"]
     command += ["--python-version", PYTHON, "--implementation", "cp", *platforms]
     command += ["--constraint", str(ROOT / "constraints.txt"), *requirements()]
-    subprocess.run(command, check=True)
+    if subprocess.run(command).returncode:
+        return 1
     wheels = sorted(folder.glob("*.whl"))
     if unwanted := [wheel.name for wheel in wheels if wheel.name.lower().split("-")[0] in PRESENT]:
         print(f"error: {', '.join(unwanted)} must come from the machine", file=sys.stderr)

@@ -1,0 +1,145 @@
+"""The GPU benchmark on a CPU with tiny shapes: stages, limits, results that are kept, wheels that are carried."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from benchmarks.gpu import carrying, stages
+from benchmarks.gpu.shapes import SHAPES, named
+from benchmarks.gpu.stages import Plan, Stage
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def plan_of(tmp_path: Path, *planned: Stage, limit_s: float = 300.0, fresh: bool = False) -> Plan:
+    return Plan(planned, "cpu", tmp_path / "out", tmp_path / "work", limit_s, fresh)
+
+
+def results_in(folder: Path) -> dict:
+    return json.loads((folder / "results.json").read_text())["stages"]
+
+
+def measured(tmp_path: Path, *arguments: str) -> tuple[int, dict, str]:
+    """Exit code, results and output of a whole run on the CPU."""
+    command = [sys.executable, "-m", "benchmarks.gpu", "run", "--device", "cpu", *arguments]
+    places = ["--output", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
+    found = subprocess.run([*command, *places], cwd=ROOT, capture_output=True, text=True, timeout=560)
+    return found.returncode, results_in(tmp_path / "out"), found.stdout + found.stderr
+
+
+def test_a_dry_run_makes_a_model_checks_parity_and_measures(tmp_path):
+    chosen = "device,make,parity,engine,forklift"
+    code, results, output = measured(tmp_path, "--shapes", "codegen-tiny", "--stages", chosen)
+    assert code == 0, output
+    assert {found["status"] for found in results.values()} == {"done"}
+    assert [row["equal"] for row in results["parity codegen-tiny"]["figures"]["rows"]] == ["1 of 1", "4 of 4"] * 3
+    assert results["engine codegen-tiny"]["figures"]["ttft_ms"] > 0
+    assert results["forklift codegen-tiny"]["figures"]["many"]["ok"] == 4
+    assert json.loads(output.splitlines()[-1])["stages"].keys() == results.keys()
+    assert "codegen-tiny: speed" in (tmp_path / "out" / "tables.txt").read_text()
+
+
+@pytest.mark.chaos
+def test_the_whole_dry_run_with_every_contender(tmp_path):
+    code, results, output = measured(tmp_path, "--shapes", "tiny")
+    assert code == 0, output
+    assert len(results) == 1 + 2 * len(stages.LIMITS_S)
+
+
+def test_a_stage_that_overruns_is_ended_and_reported_and_the_others_go_on(tmp_path):
+    code = stages.run(plan_of(tmp_path, Stage("make", "qwen2-tiny", 0.2), Stage("device", "", 60)))
+    results = results_in(tmp_path / "out")
+    assert code == 1
+    assert {name: found["status"] for name, found in results.items()} == {
+        "make qwen2-tiny": "overran",
+        "device": "done",
+    }
+    assert results["device"]["figures"]["copy_gb_per_s"] > 0
+
+
+def test_a_stage_that_fails_leaves_the_end_of_its_log(tmp_path):
+    assert stages.run(plan_of(tmp_path, Stage("parity", "qwen2-tiny", 60))) == 1
+    failed = results_in(tmp_path / "out")["parity qwen2-tiny"]
+    assert failed["status"] == "failed"
+    assert "model" in failed["error"][-1]
+
+
+def test_a_second_run_measures_only_what_is_missing(tmp_path, monkeypatch):
+    ran = []
+
+    def run_stage(_plan: Plan, stage: Stage) -> dict:
+        ran.append(stage.name)
+        return {"status": "done" if len(ran) != 1 else "overran", "figures": {}}
+
+    monkeypatch.setattr(stages, "run_stage", run_stage)
+    planned = Stage("make", "qwen2-tiny", 9), Stage("make", "codegen-tiny", 9)
+    assert [stages.run(plan_of(tmp_path, *planned, fresh=fresh)) for fresh in (False, False, False, True)] == [
+        1,
+        0,
+        0,
+        0,
+    ]
+    both = ["make qwen2-tiny", "make codegen-tiny"]
+    assert ran == [*both, "make qwen2-tiny", *both]
+
+
+def test_no_stage_starts_that_could_end_too_late(tmp_path, monkeypatch):
+    monkeypatch.setattr(stages, "run_stage", lambda *_: {"status": "done", "figures": {}})
+    stages.run(plan_of(tmp_path, Stage("make", "qwen2-tiny", 50), Stage("make", "codegen-tiny", 5), limit_s=20))
+    statuses = [found["status"] for found in results_in(tmp_path / "out").values()]
+    assert statuses == ["not started", "done"]
+
+
+def test_shapes_and_stages_are_named_and_others_refused(tmp_path):
+    assert named("tiny") == ["qwen2-tiny", "codegen-tiny"]
+    assert all(named(name) == [name] for name in SHAPES)
+    with pytest.raises(SystemExit, match="no shape 'qwen9'"):
+        named("qwen9")
+    options = {
+        "device": "cpu",
+        "output": tmp_path,
+        "work": tmp_path,
+        "limit_s": 9,
+        "stage_limit_s": None,
+        "fresh": False,
+    }
+    with pytest.raises(SystemExit, match="no stage 'fly'"):
+        Plan.of(argparse.Namespace(shapes="tiny", stages="fly", **options))
+
+
+def test_what_is_carried_leaves_torch_and_transformers_to_the_machine():
+    carried = {line.split()[0].lower() for line in carrying.requirements()}
+    assert {"flask", "gunicorn", "pydantic", "google-re2", "llguidance", "uvicorn"} <= carried
+    assert not carried & set(carrying.PRESENT)
+
+
+def test_the_environment_has_the_wheels_and_sees_what_lies_beside_it(tmp_path):
+    wheel(tmp_path / "forklift_probe-1.0-py3-none-any.whl")
+    python = carrying.environment(tmp_path, tmp_path / "environment")
+    command = [str(python), "-c", "import forklift_probe, flask; print(forklift_probe.__file__)"]
+    found = subprocess.run(command, capture_output=True, text=True)
+    assert found.stdout.startswith(str(tmp_path / "environment")), found.stderr
+
+
+def test_a_folder_without_wheels_is_refused(tmp_path):
+    with pytest.raises(SystemExit, match="no wheel"):
+        carrying.environment(tmp_path, tmp_path / "environment")
+
+
+def wheel(file: Path) -> None:
+    """A wheel of one empty module."""
+    name = "forklift_probe-1.0.dist-info"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("forklift_probe.py", "")
+        archive.writestr(f"{name}/METADATA", "Metadata-Version: 2.1\nName: forklift-probe\nVersion: 1.0\n")
+        archive.writestr(
+            f"{name}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(f"{name}/RECORD", "")
