@@ -143,7 +143,7 @@ class SlotGenerator:
         if self._num_draft_tokens and running and any(self._drafts(running)):
             return False
         chunks = [
-            Chunk(self._rows.index(sequence), tokens, sequence.num_cached, _is_scored(sequence))
+            Chunk(self._rows.index(sequence), tokens, sequence.num_cached, sequence.is_scored)
             for sequence, tokens in parts
         ]
         last, starts = [sequence.tokens[-1] for sequence in running], [sequence.num_cached for sequence in running]
@@ -154,7 +154,7 @@ class SlotGenerator:
         self._write_texts(running)
         # What the cache holds of each prompt is noted before any row moves.
         scored = [
-            self.guard.run([sequence.job], partial(_score, sequence, tokens, logits))
+            self.guard.run([sequence.job], partial(sequence.take_prompt, tokens, logits))
             for (sequence, tokens), logits in zip(parts, result[1], strict=True)
         ]
         self._accept_drafted(running, [[] for _ in running], result[0])
@@ -168,8 +168,8 @@ class SlotGenerator:
 
     def _prefill_chunk(self, sequence: Sequence, tokens: list[int]) -> torch.Tensor:
         row = self._rows.index(sequence)
-        logits = self.runner.prefill(row, tokens, sequence.num_cached, all_logits=_is_scored(sequence))
-        return _score(sequence, tokens, logits)
+        logits = self.runner.prefill(row, tokens, sequence.num_cached, all_logits=sequence.is_scored)
+        return sequence.take_prompt(tokens, logits)
 
     def _take_chunk(self, sequence: Sequence, logits: torch.Tensor | None) -> None:
         """A part of the prompt is in the cache, or was not to be had; behind the last part the first token is drawn."""
@@ -226,7 +226,7 @@ class SlotGenerator:
             rows = logits[:, at] if len(active) == len(sequences) else logits[active, at]
             if not self._accept([sequences[i] for i in active], rows):
                 return
-            active = [i for i in active if _is_confirmed(sequences[i], drafts[i], at)]
+            active = [i for i in active if sequences[i].has_confirmed(drafts[i], at)]
             if not active:
                 return
 
@@ -248,21 +248,6 @@ class SlotGenerator:
         self._rows.release(sequence, is_valid=is_valid)
 
 
-def _is_scored(sequence: Sequence) -> bool:
-    """Whether log-probabilities of the prompt were asked for."""
-    return sequence.job.params.num_prompt_logprobs is not None
-
-
-def _score(sequence: Sequence, tokens: list[int], logits: torch.Tensor) -> torch.Tensor:
-    """``tokens`` of the prompt are in the cache: keep their log-probabilities where they were asked for."""
-    start, num_top = sequence.num_cached, sequence.job.params.num_prompt_logprobs
-    sequence.num_cached += len(tokens)
-    if num_top is not None:
-        targets = sequence.tokens[start + 1 : sequence.num_cached + 1]
-        sequence.prompt_logprobs += logprobs(logits[: len(targets)], targets, num_top) if targets else []
-    return logits
-
-
 def _choose(sequences: list[Sequence], logits: torch.Tensor) -> list[tuple[int, TokenLogprob | None]]:
     """The next token of each row, and its log-probability where that was asked for."""
     tokens = sample(logits, [sequence.sampler for sequence in sequences])
@@ -274,8 +259,3 @@ def _choose(sequences: list[Sequence], logits: torch.Tensor) -> list[tuple[int, 
         for i, entry in zip(rows, scored, strict=True):
             scores[i] = replace(entry, top=entry.top[: asked[i]])
     return list(zip(tokens, scores, strict=True))
-
-
-def _is_confirmed(sequence: Sequence, draft: list[int], at: int) -> bool:
-    """Whether the token that was just sampled is the one that was fed next."""
-    return not sequence.job.has_ended and at < len(draft) and sequence.tokens[-1] == draft[at]

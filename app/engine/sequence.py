@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import torch
+
 from app.core.errors import InvalidParameterError, RequestError
 from app.core.jobs import FinishReason, Job, PromptScored, TokenLogprob
 from app.engine.drafts import PromptLookup
 from app.engine.logits import RowLogits
 from app.engine.outbox import Outbox, Pace
-from app.engine.sampling import RowSampler
+from app.engine.sampling import RowSampler, logprobs
 from app.engine.text import Detokenizer, TextFilter
 from app.models.text_model import TextModel
 
@@ -42,6 +44,27 @@ class Sequence:
         """Tokens that the model has not seen yet; 1 while decoding."""
         return len(self.tokens) - self.num_cached
 
+    @property
+    def is_scored(self) -> bool:
+        """Whether log-probabilities of the prompt were asked for."""
+        return self.job.params.num_prompt_logprobs is not None
+
+    def take_prompt(self, tokens: list[int], logits: torch.Tensor) -> torch.Tensor:
+        """``tokens`` of the prompt are in the cache; keep their log-probabilities where they were asked for.
+
+        Returns ``logits``, which are ``(1, vocab)``, or ``(len(tokens), vocab)`` where they are scored.
+        """
+        start, num_top = self.num_cached, self.job.params.num_prompt_logprobs
+        self.num_cached += len(tokens)
+        if num_top is not None:
+            targets = self.tokens[start + 1 : self.num_cached + 1]
+            self.prompt_logprobs += logprobs(logits[: len(targets)], targets, num_top) if targets else []
+        return logits
+
+    def has_confirmed(self, draft: list[int], at: int) -> bool:
+        """Whether the token that was just sampled is ``draft[at]``, which was fed next."""
+        return not self.job.has_ended and at < len(draft) and self.tokens[-1] == draft[at]
+
     def draft(self, room: int) -> list[int]:
         """Tokens that may come next, at most ``room``; none that could not be accepted any more."""
         if self.lookup is None:
@@ -55,14 +78,14 @@ class Sequence:
             self.fail(InvalidParameterError("the schema or regex is too complex to be followed"))
             return
         self.job.count_token()
-        logprobs = () if logprob is None else (logprob,)
+        scores = () if logprob is None else (logprob,)
         if token in self.end_ids:
             self.write_text()
-            self._end("stop", logprobs)
+            self._end("stop", scores)
             return
         self.tokens.append(token)
         self.sampler.accept(token)
-        self._unwritten.append((token, logprobs))
+        self._unwritten.append((token, scores))
         is_last = self.job.usage.completion_tokens >= self.job.params.max_new_tokens
         if is_last or not self._defers_text:
             self.write_text()
@@ -72,9 +95,9 @@ class Sequence:
     def write_text(self) -> None:
         """Emit the text of what was accepted since the last call; end the job at a stop string."""
         unwritten, self._unwritten = self._unwritten, []
-        for token, logprobs in unwritten:
+        for token, scores in unwritten:
             text, is_stopped = self._filter.push(self._detokenizer.push(token))
-            self._outbox.add(text, logprobs)
+            self._outbox.add(text, scores)
             if is_stopped:
                 self._finish("stop")
 
@@ -91,12 +114,12 @@ class Sequence:
         self._outbox.flush()
         self.job.fail(error)
 
-    def _end(self, reason: FinishReason, logprobs: tuple[TokenLogprob, ...] = ()) -> None:
+    def _end(self, reason: FinishReason, scores: tuple[TokenLogprob, ...] = ()) -> None:
         text, is_stopped = self._filter.push(self._detokenizer.flush())
         if not is_stopped:
             rest, is_stopped = self._filter.finish()
             text += rest
-        self._outbox.add(text, logprobs)
+        self._outbox.add(text, scores)
         self._finish("stop" if is_stopped else reason)
 
     def _finish(self, reason: FinishReason) -> None:
