@@ -33,7 +33,7 @@ def draw(summary: Summary, title: str, file: Path) -> None:
             left.step([value * 1000 for value in values], shares, where="post", label=LABELS[name])
     left.set(xscale="log", xlabel="milliseconds", ylabel="% of requests below", ylim=(0, 101), title="latency")
     if left.lines:
-        left.legend(loc="lower right")
+        left.legend(loc="upper left")
     left.grid(alpha=0.3)
     width_s, rates = token_rates(summary)
     right.bar([i * width_s for i in range(len(rates))], rates, width=width_s, align="edge")

@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.cli.connection import CommandError, Server, told
 
 PREFIX = "forklift_"
+WATCHED = ("/livez", "/readyz", "/metrics")
 TIMEOUT_S = 2.0
 Labels = frozenset[tuple[str, str]]
 
@@ -64,12 +65,12 @@ def look(server: Server) -> Snapshot:
 
 
 def parse(text: str) -> dict[tuple[str, Labels], float]:
-    """Forklift's own samples of Prometheus' text format."""
+    """Forklift's own samples of Prometheus' text format, without requests of those who watch: they are no work."""
     return {
         (sample.name.removeprefix(PREFIX), frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
-        if sample.name.startswith(PREFIX)
+        if sample.name.startswith(PREFIX) and sample.labels.get("route") not in WATCHED
     }
 
 

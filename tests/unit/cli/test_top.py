@@ -63,6 +63,13 @@ def test_latencies_are_those_of_the_last_minute():
     assert history.quantile("time_to_first_token_seconds", 0.5) == pytest.approx(0.5)
 
 
+def test_requests_of_those_who_watch_are_not_counted():
+    page = Page()
+    for route, count in (("/complete", 5), ("/readyz", 100), ("/metrics", 100)):
+        page.requests.labels(route, "200").inc(count)
+    assert page.snapshot(0.0).total("requests_total") == 5
+
+
 def test_looks_older_than_the_window_are_forgotten():
     page, history = Page(), History()
     for second in range(200):
