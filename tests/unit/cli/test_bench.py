@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
+import subprocess
 import sys
+import time
 
 import pytest
 
@@ -176,3 +179,20 @@ def test_a_load_without_bounds_is_wrong_usage(forklift, options):
 
 def test_what_is_no_url_is_wrong_usage(forklift):
     assert forklift("bench", "localhost:5000").exit_code == 2
+
+
+def test_ctrl_c_ends_the_load_and_shows_what_was_measured(double):
+    code = "from app.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "bench", double.url, "--duration", "60", "-c", "2", "--new-tokens", "4"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        end_s = time.monotonic() + 30
+        while len(double.seen) < 10 and time.monotonic() < end_s:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0
+    assert "whole request" in output
