@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 INPUTS := setup.cfg pyproject.toml constraints.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+ENGINE ?= docker
 URL := http://127.0.0.1:5000
 
-.PHONY: help run test chaos lint format benchmark compare readme audit clean
+.PHONY: help run test chaos lint format benchmark compare readme audit image clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -54,6 +55,10 @@ readme:  ## do what the README says, word by word, in a fresh clone with an empt
 
 audit: $(VENV)/installed-dev  ## what is installed against ADVISORIES, a checkout of the Python advisory database
 	$(BIN)/python -m tools.audit_pins $(ADVISORIES)
+
+image:  ## build the container image and check it as it will be run; BUILD_OPTIONS='--build-arg TORCH_SPEC=...'
+	$(ENGINE) build $(BUILD_OPTIONS) -t forklift .
+	$(PYTHON) -m tools.check_image forklift --engine '$(ENGINE)'
 
 clean:  ## remove the environment and what was built
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import threading
 
 import pytest
 
 from app.http.connection import is_client_gone
+from tests.tls import make_pair
 
 
 @pytest.fixture
@@ -71,3 +73,47 @@ def test_a_connection_that_we_closed_ourselves_has_no_caller(ends):
 def test_without_gunicorns_socket_nobody_is_taken_for_gone():
     assert not is_client_gone({})
     assert not is_client_gone({"gunicorn.socket": object()})
+
+
+@pytest.fixture
+def tls_ends(ends, tmp_path):
+    """Both ends after their handshake."""
+    pair = make_pair(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.cert, pair.key)
+    shaken = []
+    thread = threading.Thread(target=lambda: shaken.append(context.wrap_socket(ends[0], server_side=True)))
+    thread.start()
+    client = pair.context.wrap_socket(ends[1], server_hostname="127.0.0.1")
+    thread.join()
+    yield shaken[0], client
+    shaken[0].close()
+    client.close()
+
+
+@pytest.mark.parametrize("timeout_s", [None, 30.0])
+def test_a_silent_tls_caller_is_there(tls_ends, timeout_s):
+    server, _ = tls_ends
+    server.settimeout(timeout_s)
+    assert not is_gone(server)
+    assert server.gettimeout() == timeout_s
+
+
+def test_a_tls_caller_who_says_goodbye_is_gone(tls_ends):
+    server, client = tls_ends
+    client.setblocking(False)
+    with pytest.raises(ssl.SSLWantReadError):
+        client.unwrap()
+    assert is_gone(server)
+
+
+def test_a_tls_caller_who_just_closed_is_gone(tls_ends):
+    server, client = tls_ends
+    client.close()
+    assert is_gone(server)
+
+
+def test_a_tls_caller_who_sent_more_is_there(tls_ends):
+    server, client = tls_ends
+    client.sendall(b"x")
+    assert not is_gone(server)
