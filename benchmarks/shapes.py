@@ -12,6 +12,7 @@ DEMO = ROOT / "app" / "models" / "demo"
 # name: (vocabulary, hidden, intermediate, layers, heads, key-value heads, dtype)
 SHAPES = {
     "qwen2-6.8m": (8192, 256, 704, 6, 8, 2, "float32"),
+    "qwen2-55m": (8192, 768, 2048, 8, 12, 2, "float32"),
     "qwen2-0.5b": (151_936, 896, 4864, 24, 14, 2, "bfloat16"),
 }
 
