@@ -11,7 +11,7 @@ import click
 from app.cli.complete import stats_line
 from app.cli.connection import CommandError, failure, key_option, make_server, url_option
 from app.cli.sampling import fields, sampling_options
-from app.client import Client, ClientError, Completion, NoAnswerError, RequestError
+from app.client import Client, ClientError, Completion
 
 HELP = "/reset forgets the conversation, /quit (or ctrl-D) ends, ctrl-C stops an answer"
 Say = Callable[..., None]
@@ -90,13 +90,11 @@ def _round(conversation: Conversation, text: str, url: str, stats: bool, is_term
     """One question; in a terminal what the server refuses is told and the conversation goes on."""
     try:
         answer = conversation.ask(text)
-    except (RequestError, NoAnswerError) as error:
+    except ClientError as error:
         if not is_terminal:
             raise failure(error, url) from None
         click.echo(f"[{failure(error, url).message}]", err=True)
         return
-    except ClientError as error:
-        raise failure(error, url) from None
     if stats and answer is not None:
         click.echo(stats_line(answer), err=True)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from app.cli.checking import device, machine, model, versions
 from app.cli.checking.configuration import read_settings
-from app.cli.checking.findings import Check, Finding, Situation
+from app.cli.checking.findings import Check, Finding, Findings, Situation
 
 CHECKS: tuple[Check, ...] = (
     versions.check,
@@ -26,4 +26,14 @@ def examine(environ: Mapping[str, str]) -> Iterator[Finding]:
     yield from findings
     situation = Situation(environ, settings)
     for check in CHECKS:
+        yield from _survive(check, situation)
+
+
+def _survive(check: Check, situation: Situation) -> Findings:
+    """A library that cannot be imported, or a driver that fails, is a finding and no end of the examination."""
+    try:
         yield from check(situation)
+    except Exception as error:
+        name = check.__module__.rpartition(".")[2]
+        text = f"the check ended with {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        yield Finding(name, "fault", text, "mend what the lines above name, or install Forklift again")

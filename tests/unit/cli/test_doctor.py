@@ -177,24 +177,44 @@ def test_a_driver_runs_the_cuda_versions_up_to_its_own(driver, built, is_fault):
     assert (driver_fault(driver, built) is not None) == is_fault
 
 
-def test_libraries_of_other_versions_or_not_there_at_all(folder, tmp_path):
+def run_with(site: Path, folder: Path) -> tuple[int, list[dict[str, str]]]:
+    """Exit code and findings of a process that finds packages in ``site`` before all others."""
+    environ = {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{ROOT}"}
+    command = [
+        sys.executable,
+        "-c",
+        "from app.cli.main import main; main()",
+        "doctor",
+        "--json",
+        "--model",
+        str(folder),
+    ]
+    done = subprocess.run(command, env=environ, cwd=site, capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in done.stderr
+    return done.returncode, json.loads(done.stdout)["findings"]
+
+
+def test_a_library_that_cannot_be_imported_is_a_finding_and_no_end(folder, tmp_path):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "transformers.py").write_text("raise ImportError('libfoo.so.1 is not there')")
+    code, findings = run_with(tmp_path / "site", folder)
+    assert code == 1
+    assert any("libfoo.so.1 is not there" in row["text"] for row in findings if row["level"] == "fault")
+
+
+def test_libraries_of_other_versions(folder, tmp_path):
     for name, version in (("transformers", "4.40.0"), ("gunicorn", "28.0.0"), ("torch", "2.1.0")):
         info = tmp_path / "site" / f"{name}-{version}.dist-info"
         info.mkdir(parents=True)
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    environ = {**os.environ, "PYTHONPATH": f"{tmp_path / 'site'}{os.pathsep}{ROOT}"}
-    code = "from app.cli.main import main; main()"
-    arguments = ["doctor", "--json", "--model", str(folder / "none")]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=60
-    )
-    found = [row["text"] for row in json.loads(done.stdout)["findings"] if row["check"] == "libraries"]
+    code, findings = run_with(tmp_path / "site", folder / "none")
+    found = [row["text"] for row in findings if row["check"] == "libraries"]
     assert [text.split(" is outside")[0] for text in sorted(found)] == [
         "gunicorn 28.0.0",
         "torch 2.1.0",
         "transformers 4.40.0",
     ]
-    assert done.returncode == 1
+    assert code == 1
 
 
 def test_shared_memory_that_is_not_there_or_too_small(faults, folder, tmp_path, monkeypatch):
