@@ -29,10 +29,19 @@ SYSTEM = "You are a helpful assistant."
 SETTINGS: dict[str, dict[str, object]] = {
     "codegen": {},
     "incoder": {"dtype": "float16"},
-    "chatglm": {},
     "qwen2": {"system_prompt": SYSTEM, "max_queue": 0, "log_prompts": True},
     "bert": {},
 }
+# S2's own: a large model that stays, and a small one that is loaded for a request and released after it.
+MODELS = """
+[chatglm]
+path = "{chatglm}"
+
+[bert]
+path = "{bert}"
+load = "on_demand"
+idle_unload_s = 0
+"""
 JSON_TYPE = ("-H", "Content-Type: application/json")
 PROMPT = "#print hello world function"
 CODEGEN_PATTERNS = ["\n\n^#", "^'''", "\n\n\n"]
@@ -68,6 +77,9 @@ def server_of(tmp_path_factory, model_folder):
         family: start(num_ready=0, model=model_folder(family), model_name=family, **settings)
         for family, settings in SETTINGS.items()
     }
+    models = tmp_path_factory.mktemp("models_file") / "models.toml"
+    models.write_text(MODELS.format(chatglm=model_folder("chatglm"), bert=model_folder("bert")))
+    servers["chatglm"] = start(num_ready=0, models=models)
 
     def ready(family: str) -> Forklift:
         servers[family].wait_until_listening()
@@ -198,6 +210,19 @@ def test_s2_a_model_without_a_template_gets_rounds(server_of):
     assert body["response"] == completed["completion"]
     messages = [{"role": "user", "content": "你好"}, {"role": "assistant", "content": "好"}]
     assert rounds_prompt([*messages, {"role": "user", "content": "晚上睡不着"}]) == rounds
+
+
+def test_s2_a_bert_beside_the_chat_model_is_loaded_for_a_request_and_released_after_it(server_of):
+    server = server_of("chatglm")
+
+    def states() -> dict[str, str]:
+        return {one["id"]: one["state"] for one in curl(server, "/v1/models").json["data"]}
+
+    assert states() == {"chatglm": "loaded", "bert": "unloaded"}
+    answer = post(server, "/fill-mask", text="test [MASK]")
+    assert answer.status == 200 and len(answer.json) == 5
+    chat(server, prompt="你好", history=[], max_new_tokens=4)
+    wait_for(lambda: states() == {"chatglm": "loaded", "bert": "unloaded"}, "the small model's release")
 
 
 # S3: Qwen2
