@@ -76,14 +76,19 @@ def check_shared_memory(_situation: Situation) -> Findings:
 
 
 def check_files(situation: Situation) -> Findings:
-    """Each connection, waiting or served, is a file descriptor."""
+    """Each connection, waiting or served, is a file descriptor; with too few for its threads a worker cannot serve."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = CONNECTIONS + situation.settings.num_http_threads + OTHER_FILES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        text = f"{soft} open files are allowed, a worker with {CONNECTIONS} connections needs {wanted}"
-        yield Finding("open files", "fault", text, f"ulimit -n {max(65536, wanted)} (systemd: LimitNOFILE)")
-    else:
+    least = situation.settings.num_http_threads + OTHER_FILES
+    wanted = least + CONNECTIONS
+    advice = f"ulimit -n {max(65536, wanted)} (systemd: LimitNOFILE, Docker: --ulimit nofile)"
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
         yield Finding("open files", "ok", "no limit" if soft == resource.RLIM_INFINITY else f"{soft} are allowed")
+    elif soft >= least:
+        text = f"{soft} open files are allowed; a worker that holds {CONNECTIONS} connections needs {wanted}"
+        yield Finding("open files", "warning", text, advice)
+    else:
+        text = f"{soft} open files are allowed; a worker with its HTTP threads alone needs {least}"
+        yield Finding("open files", "fault", text, advice)
 
 
 def check_disk(situation: Situation) -> Findings:

@@ -239,13 +239,22 @@ def test_exceptions_from_a_proxy_are_read_as_curl_reads_them(exceptions, expecte
     assert is_excepted("127.0.0.1", {"NO_PROXY": exceptions}) == expected
 
 
-def test_too_few_open_files_for_the_connections(faults, folder):
+@pytest.fixture
+def few_files():
+    """As many open files as many systems allow a shell that was not told otherwise, or fewer."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
-    try:
-        assert "512 open files are allowed" in single(faults("--model", str(folder)))
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_too_few_open_files_for_the_threads(faults, folder, few_files):
+    assert "1024 open files are allowed" in single(faults("--model", str(folder), FORKLIFT_HTTP_THREADS="1000"))
+
+
+def test_too_few_open_files_for_many_connections_are_a_warning(forklift, folder, few_files):
+    rows = json.loads(forklift("doctor", "--json", "--model", str(folder)).output)["findings"]
+    assert [row["level"] for row in rows if row["check"] == "open files"] == ["warning"]
 
 
 def test_a_disk_that_is_full(faults, folder, monkeypatch):
