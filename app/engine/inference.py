@@ -20,6 +20,7 @@ from app.core.errors import (
     ShuttingDownError,
     StartError,
 )
+from app.core.heap import use_one_heap
 from app.core.jobs import BaseJob
 from app.core.logging import get_logger
 from app.core.settings import Settings
@@ -50,6 +51,8 @@ class Inference:
 
     def __init__(self, settings: Settings, slot: int, on_state: OnState):
         self.served = tuple(Served(plan, self.submit, self._wake, self._require_open) for plan in settings.plans)
+        if any(served.is_on_demand for served in self.served):
+            use_one_heap()
         self._settings = settings
         self._slot = slot
         self._on_state = on_state

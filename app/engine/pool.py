@@ -16,13 +16,15 @@ import torch
 
 from app.core.errors import InsufficientMemoryError, LoadFailedError, StartError
 from app.core.logging import get_logger
+from app.core.settings import Settings
 from app.engine.page_cache import PageReader
 from app.engine.preparation import Prepared, prepare
 from app.engine.served import Served
 from app.models.devices import choose_device
 from app.models.folder import weight_files
 from app.models.memory import free_bytes
-from app.models.registry import inspect
+from app.models.packing import should_pack
+from app.models.registry import Footprint, inspect
 from app.models.unloading import give_back
 
 LOAD_FAILED_RETRY_AFTER_S = 10
@@ -197,8 +199,8 @@ class ModelPool:
                 task=served.task,
                 promised_bytes=promised_bytes,
             )
-        if served.footprint is not None and prepared.kv_memory is not None:
-            served.footprint = replace(served.footprint, kv_bytes=prepared.kv_memory.max_bytes)
+        if served.footprint is not None:
+            served.footprint = _as_loaded(served.footprint, prepared, served.settings)
         served.open(prepared)
         self._tell(served, prepared, time.monotonic() - started_s)
 
@@ -232,6 +234,13 @@ class ModelPool:
 def _share(progress: Callable[[float], None], index: int, count: int, share: float) -> None:
     """Tell ``progress`` how far all loads are, of which the one of this index is as far as ``share``."""
     progress((index + share) / count)
+
+
+def _as_loaded(predicted: Footprint, prepared: Prepared, settings: Settings) -> Footprint:
+    """The footprint, with what only the loaded model tells."""
+    kv_bytes = predicted.kv_bytes if prepared.kv_memory is None else prepared.kv_memory.max_bytes
+    is_mapped = predicted.is_mapped and not should_pack(prepared.model.checkpoint, settings)
+    return replace(predicted, kv_bytes=kv_bytes, is_mapped=is_mapped)
 
 
 def _num_bytes(served: Served) -> int:
