@@ -113,6 +113,8 @@ def following(model: TextModel, engine: SlotGenerator, prompt: list[int], answer
         generation.sample = sample
 
 
+KINDS = ("none", "int8", "int4")
+MEASUREMENTS = ("prefix", "stream", "editing", "decoding", "quantized")
 WAYS: dict[str, dict[str, object]] = {
     "eager": {},
     "bucketed": {"decode_runner": "bucketed"},
@@ -148,22 +150,44 @@ def decoding(model: TextModel, num_streams: int, num_steps: int) -> list[dict[st
     ]
 
 
+def quantized(shape: str, runs: int) -> list[dict[str, object]]:
+    """One answer of 64 tokens behind a prompt of 130, prefill included; the precisions take turns."""
+    rng = random.Random(5)
+    models = {kind: load(shape, kind) for kind in KINDS}
+    rates: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    for _ in range(runs):
+        prompt = random_ids(rng, 130)
+        for kind, model in models.items():
+            rates[kind].append(64 / finish(generator(model), job(prompt, 64)))
+    ratios = {kind: median([a / b for a, b in zip(rates[kind], rates["none"], strict=True)]) for kind in KINDS}
+    return [{"quantization": kind, "tokens/s": median(rates[kind]), "times none": ratios[kind]} for kind in KINDS]
+
+
+def load(shape: str, kind: str) -> TextModel:
+    environ = {"FORKLIFT_MODEL": str(model_folder(shape)), "FORKLIFT_QUANTIZATION": kind}
+    model = prepare(load_settings(environ), lambda _: None, lambda: None).model
+    assert isinstance(model, TextModel)
+    return model
+
+
 @click.command()
 @click.option("--shape", type=click.Choice(sorted(SHAPES)), default="qwen2-6.8m")
-@click.option("--quantization", type=click.Choice(["none", "int8"]), default="none")
+@click.option("--quantization", type=click.Choice(KINDS), default="none")
 @click.option("--runs", default=5)
 @click.option("--chunk", default=256, help="Prefill chunk of the stream measurement.")
 @click.option("--drafts", default=8, help="Draft tokens of the editing measurement.")
-@click.option("--only", multiple=True, type=click.Choice(["prefix", "stream", "editing", "decoding"]), help="Some.")
+@click.option(
+    "--only", multiple=True, type=click.Choice(["prefix", "stream", "editing", "decoding", "quantized"]), help="Some."
+)
 def main(shape: str, quantization: str, runs: int, chunk: int, drafts: int, only: tuple[str, ...]) -> None:
-    """Warm prefixes, smooth streams, prompt lookup, ways to decode."""
-    environ = {"FORKLIFT_MODEL": str(model_folder(shape)), "FORKLIFT_QUANTIZATION": quantization}
-    model = prepare(load_settings(environ), lambda _: None, lambda: None).model
+    """Warm prefixes, smooth streams, prompt lookup, ways to decode, precisions."""
+    model = load(shape, quantization)
     measurements: dict[str, Callable[[], list[dict[str, object]]]] = {
         "prefix": lambda: [warm_prefix(model, runs)],
         "stream": lambda: [smooth_stream(model, runs, chunk)],
         "editing": lambda: [editing(model, runs, drafts)],
         "decoding": lambda: decoding(model, 1, 60 * runs) + decoding(model, 16, 60 * runs),
+        "quantized": lambda: quantized(shape, runs),
     }
     for name in only or measurements:
         show(f"engine: {name}, {shape}", measurements[name](), quantization=quantization, runs=runs)
