@@ -14,7 +14,7 @@ import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import Distribution
 from pathlib import Path, PurePosixPath
 
@@ -25,7 +25,6 @@ from app.cli.packing import PackError
 DOWNLOAD_LIMIT_S = 1800
 # Written by installers, or by Python itself; none belongs to a wheel.
 LEFT_OUT = ("INSTALLER", "REQUESTED", "RECORD", "direct_url.json", "uv_cache.json")
-OnWheel = Callable[[str], None]
 Entry = tuple[str, Path]
 
 

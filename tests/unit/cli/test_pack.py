@@ -207,6 +207,20 @@ def test_a_model_with_a_fault_is_not_packed(forklift, folder, tmp_path):
     assert not (tmp_path / "kit").exists()
 
 
+def test_code_beside_the_weights_runs_only_where_it_is_trusted(forklift, folder, tmp_path):
+    values = json.loads((folder / "tokenizer_config.json").read_text())
+    values |= {"auto_map": {"AutoTokenizer": [None, "own.OwnTokenizer"]}, "tokenizer_class": "OwnTokenizer"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(values))
+    code = "from transformers import PreTrainedTokenizerFast\nclass OwnTokenizer(PreTrainedTokenizerFast):\n    pass\n"
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n{code}")
+    arguments = ["pack", "--no-wheels", "--model", str(folder), "--output", str(tmp_path / "kit")]
+    forklift(*arguments)
+    assert not (tmp_path / "ran").exists()
+    shutil.rmtree(tmp_path / "kit", ignore_errors=True)
+    result = forklift(*arguments, env={"FORKLIFT_TRUST_REMOTE_CODE": "true"})
+    assert (result.exit_code, (tmp_path / "ran").exists()) == (0, True), result.output
+
+
 @pytest.mark.parametrize("model", ["org/model", "."])
 def test_what_is_no_model_folder_is_not_packed(forklift, tmp_path, model):
     assert forklift("pack", "--no-wheels", "--model", model, "--output", str(tmp_path / "kit")).exit_code == 1
