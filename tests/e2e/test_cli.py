@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from app.cli.main import main
 from tests.service.conftest import wait_for
+from tests.unit.cli.terminal import CTRL_C, terminal
 
 
 @pytest.fixture
@@ -57,6 +58,17 @@ def test_top_shows_the_slot_and_what_it_has_done(forklift):
     assert "ready" in result.output
     assert "MiB" in result.output
     assert "first token" in result.output
+
+
+def test_top_goes_on_until_ctrl_c_also_without_the_server(start_forklift):
+    server = start_forklift()
+    with terminal("top", "--interval", "0.2", "--url", server.url) as screen:
+        screen.read_until(b"ready")
+        screen.read_until(b"ready")
+        server.signal(signal.SIGQUIT)
+        screen.read_until(b"no answer")
+        screen.type(CTRL_C)
+        assert screen.wait() == 130
 
 
 def test_the_doctor_finds_nothing_wrong_with_it(demo, forklift):

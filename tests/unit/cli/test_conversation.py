@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import pty
-import select
-import subprocess
-import sys
-import time
-
 import pytest
 
 from app.cli.sampling import OPTIONS
 from app.http.schemas.native import ChatBody, CompleteBody
+from tests.unit.cli.terminal import CTRL_C, terminal
 
 
 def test_every_sampling_flag_is_a_field_of_both_routes():
@@ -59,39 +53,15 @@ def test_rounds_are_sent_along_until_they_are_reset(double, forklift):
 
 def test_ctrl_c_stops_the_answer_and_its_connection_not_the_program(double):
     double.behave = "drip"
-    terminal, end = pty.openpty()
-    command = [sys.executable, "-c", "from app.cli.main import main; main()", "chat", "--url", double.url]
-    process = subprocess.Popen(command, stdin=end, stdout=end, stderr=end, start_new_session=True, preexec_fn=_own_it)
-    os.close(end)
-    try:
-        _read_until(terminal, b"> ")
-        os.write(terminal, b"hello\n")
-        _read_until(terminal, b"drip drip")
-        os.write(terminal, b"\x03")
-        _read_until(terminal, b"[stopped]")
+    with terminal("chat", "--url", double.url) as screen:
+        screen.read_until(b"> ")
+        screen.type(b"hello\n")
+        screen.read_until(b"drip drip")
+        screen.type(CTRL_C)
+        screen.read_until(b"[stopped]")
         assert double.left.wait(20)
-        os.write(terminal, b"/quit\n")
-        assert process.wait(20) == 0
-    finally:
-        process.kill()
-        process.wait()
-        os.close(terminal)
-
-
-def _own_it() -> None:
-    """Make the pseudo-terminal the one whose ctrl-C this process gets."""
-    import fcntl
-    import termios
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
-def _read_until(terminal: int, wanted: bytes, patience_s: float = 30.0) -> bytes:
-    found, end_s = b"", time.monotonic() + patience_s
-    while wanted not in found:
-        assert select.select([terminal], [], [], max(0.0, end_s - time.monotonic()))[0], found
-        found += os.read(terminal, 4096)
-    return found
+        screen.type(b"/quit\n")
+        assert screen.wait() == 0
 
 
 @pytest.mark.parametrize("command", ["complete", "chat"])
