@@ -18,10 +18,16 @@ def free_bytes(device: torch.device) -> int:
 
 
 def _container_free_bytes() -> int:
-    """What the cgroup (version 2) leaves; more than any machine has where there is no limit."""
+    """What the cgroup (version 2) leaves; more than any machine has where there is no limit.
+
+    Files in the page cache are free, as they are for the machine: weights that were only read would
+    else fill the container.
+    """
     try:
         limit = (CGROUP / "memory.max").read_text().strip()
         used = int((CGROUP / "memory.current").read_text())
-    except (OSError, ValueError):
+        stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        cached = int(stat["active_file"]) + int(stat["inactive_file"])
+    except (OSError, ValueError, KeyError):
         return 2**62
-    return 2**62 if limit == "max" else max(int(limit) - used, 0)
+    return 2**62 if limit == "max" else max(int(limit) - max(used - cached, 0), 0)
