@@ -132,7 +132,7 @@ def report_placement(name: str, model: PreTrainedModel, device: torch.device, pl
         dtype = str(model.dtype).removeprefix("torch.")
         log.warning("slow_dtype", model=name, dtype=dtype, device=str(device), advice=advice)
     if placement.is_spread:
-        log.info("model_spread", model=name, layers=placement.num_layers)
+        log.info("model_spread", model=name, bytes=placement.bytes_per_device(model))
 
 
 def _with_plain_strides(_module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:

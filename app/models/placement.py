@@ -2,13 +2,13 @@
 
 The map from layers to devices is computed here, from the model's shape and what each device may
 hold, and handed to ``from_pretrained``; accelerate's hooks then bring weights and inputs together.
-Nothing is offloaded that the operator did not allow: a model that would answer fifty times slower
-than expected is a failed start.
+Nothing is offloaded that the operator did not allow: a model that waits for copies at every pass is
+no better than a failed start to one who did not expect it.
 """
 
 from __future__ import annotations
 
-import itertools
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import TypeAlias
 import torch
 from accelerate import infer_auto_device_map
 from accelerate.utils import get_balanced_memory
+from torch import nn
 from transformers import PreTrainedModel
 
 from app.core.errors import ModelLoadError
@@ -45,11 +46,16 @@ class Placement:
         devices = {str(device) for device in (self.device_map or {}).values()}
         return len(devices) > 1 or DISK in devices
 
-    @property
-    def num_layers(self) -> dict[str, int]:
-        """Entries of the map per device, for the log."""
-        devices = sorted(str(device) for device in (self.device_map or {}).values())
-        return {device: len(list(group)) for device, group in itertools.groupby(devices)}
+    def bytes_per_device(self, model: nn.Module) -> dict[str, int]:
+        """Weights of the placed ``model`` by device, for the log; tied ones count once."""
+        devices: DeviceMap = self.device_map or {"": CPU}
+        found: Counter[str] = Counter()
+        for name, weight in model.named_parameters():
+            parts = name.split(".")
+            prefixes = (".".join(parts[:length]) for length in range(len(parts), -1, -1))
+            device = next(devices[prefix] for prefix in prefixes if prefix in devices)
+            found[str(device)] += weight.numel() * weight.element_size()
+        return dict(found)
 
 
 def place(settings: Settings, device: torch.device, shape: Callable[[], PreTrainedModel]) -> Placement:

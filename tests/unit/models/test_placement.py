@@ -101,11 +101,18 @@ class TestPlacing:
         model = load(model_folder("qwen2"), **on_disk(tmp_path, "cpu=1GiB"))
         assert not any(weight.is_meta for weight in model.checkpoint.model.parameters())
 
-    def test_the_log_says_how_many_layers_lie_where(self, model_folder, tmp_path):
+    def test_the_log_says_how_many_bytes_lie_where(self, model_folder, tmp_path):
         with capture_logs() as lines:
-            load(model_folder("qwen2"), **on_disk(tmp_path))
+            model = load(model_folder("qwen2"), **on_disk(tmp_path)).checkpoint.model
         [line] = [line for line in lines if line["event"] == "model_spread"]
-        assert set(line["layers"]) == {"cpu", "disk"}
+        assert set(line["bytes"]) == {"cpu", "disk"}
+        assert sum(line["bytes"].values()) == bytes_of(model)
+        assert line["bytes"]["cpu"] == sum(w.numel() * w.element_size() for w in model.parameters() if not w.is_meta)
+
+    def test_quantised_weights_are_not_spread_over_gpus(self):
+        settings = load_settings({"FORKLIFT_GPUS_PER_WORKER": "2", "FORKLIFT_QUANTIZATION": "int8"})
+        with pytest.raises(ModelLoadError, match="GPUS_PER_WORKER must be 1"):
+            place(settings, GPU, no_shape)
 
 
 def no_shape() -> None:
