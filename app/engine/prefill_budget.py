@@ -1,18 +1,24 @@
 """How many prompt tokens a step reads beside running streams. Inference thread only.
 
 What a prompt token costs, next to the time that a step takes anyway, differs by ten times between
-models and machines. So both are measured as steps go by, and a step is made so long that a stream's
-gap stays a small multiple of its usual one.
+models and machines. So steps are measured as they go by, and the number is led to where a step with
+prompts takes a fixed multiple of one without: a stream's gap stays within that, and no pass is so
+small that its fixed cost is most of it. Both depend on how many streams run, so each number of
+streams has its own figures.
 """
 
 from __future__ import annotations
 
 # A step that reads prompts takes about this many times as long as one that does not.
-STRETCH = 2.0
+STRETCH = 2.75
 FIRST_TOKENS = 48
 LEAST_TOKENS = 16
-# Weight of the newest step in the running averages.
+# Weight of the newest step in the running average.
 NEWEST = 0.2
+# A single step, which may have been disturbed, changes the number by this factor at most.
+LARGEST_CHANGE = 1.25
+# A step that read less than this share of what it might have says nothing of what more would take.
+FULL = 0.75
 
 
 class PrefillBudget:
@@ -20,29 +26,36 @@ class PrefillBudget:
 
     def __init__(self, chunk_tokens: int):
         self._chunk_tokens = chunk_tokens
-        self._decode_s: float | None = None
-        self._token_s: float | None = None
+        self._decode_s: dict[int, float] = {}
+        self._tokens: dict[int, float] = {}
 
     def tokens(self, num_running: int) -> int:
         """Prompt tokens of the next step: the whole chunk while nothing runs, else what the streams can bear."""
         if not num_running:
             return self._chunk_tokens
-        if self._decode_s is None or self._token_s is None:
-            return min(FIRST_TOKENS, self._chunk_tokens)
-        bearable = int((STRETCH - 1) * self._decode_s / self._token_s)
-        return min(max(bearable, LEAST_TOKENS), self._chunk_tokens)
+        led_to = _nearest(self._tokens, num_running) or FIRST_TOKENS
+        return min(int(led_to), self._chunk_tokens)
 
     def observe(self, num_running: int, num_prompt_tokens: int, took_s: float) -> None:
         """A step decoded for ``num_running`` sequences, read ``num_prompt_tokens`` and took ``took_s``."""
         if not num_running:
             return
+        usual_s = _nearest(self._decode_s, num_running)
         if not num_prompt_tokens:
-            self._decode_s = _averaged(self._decode_s, took_s)
-        elif self._decode_s is not None:
-            # At least a hundredth of a step: a step that was faster than usual says nothing.
-            extra_s = max(took_s - self._decode_s, 0.01 * self._decode_s)
-            self._token_s = _averaged(self._token_s, extra_s / num_prompt_tokens)
+            known_s = self._decode_s.get(num_running, took_s)
+            self._decode_s[num_running] = (1 - NEWEST) * known_s + NEWEST * took_s
+        elif usual_s is not None:
+            self._lead(num_running, num_prompt_tokens, STRETCH * usual_s / took_s)
+
+    def _lead(self, num_running: int, num_prompt_tokens: int, change: float) -> None:
+        allowed = self.tokens(num_running)
+        if change > 1 and num_prompt_tokens < FULL * allowed:
+            return
+        change = min(max(change, 1 / LARGEST_CHANGE), LARGEST_CHANGE)
+        self._tokens[num_running] = min(max(allowed * change, LEAST_TOKENS), self._chunk_tokens)
 
 
-def _averaged(average: float | None, newest: float) -> float:
-    return newest if average is None else (1 - NEWEST) * average + NEWEST * newest
+def _nearest(figures: dict[int, float], num_running: int) -> float | None:
+    """The figure of that number of streams, else of the next smaller one, else of the smallest; None without any."""
+    smaller = [number for number in figures if number <= num_running]
+    return figures[max(smaller) if smaller else min(figures)] if figures else None

@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -118,10 +119,32 @@ def ragged_attention(
     for chunk, mask in zip(window.chunks, window.chunk_masks, strict=True):
         end = at + len(chunk.tokens)
         keys, values = (buffer[chunk.row : chunk.row + 1, :, : chunk.end] for buffer in (key, value))
-        found, _ = sdpa_attention_forward(module, query[:, :, at:end], keys, values, mask, is_causal=True, **options)
-        pieces.append(found)
+        pieces.append(chunk_attention(module, query[:, :, at:end], keys, values, mask, **options))
         at = end
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1), None
+
+
+def chunk_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    mask: torch.Tensor | None,
+    **options: Any,
+) -> torch.Tensor:
+    """Attention of one chunk, ``(1, num_tokens, heads, head_dim)``.
+
+    With a mask transformers copies keys and values for every query head that shares them, since on a
+    GPU torch would leave its fast kernels. On the CPU torch needs no copies: a chunk of 16 tokens behind
+    1,900 takes half the time (torch 2.13).
+    """
+    if mask is None or query.device.type != "cpu" or options.get("position_bias") is not None:
+        found, _ = sdpa_attention_forward(module, query, keys, values, mask, is_causal=True, **options)
+        return cast(torch.Tensor, found)
+    found = scaled_dot_product_attention(
+        query, keys, values, attn_mask=mask, scale=options.get("scaling"), enable_gqa=query.shape[1] != keys.shape[1]
+    )
+    return found.transpose(1, 2)
 
 
 ALL_ATTENTION_FUNCTIONS.register(ATTENTION, ragged_attention)
