@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping
 from typing import IO, Any
 
 from app.core.errors import ForkliftError
+from app.core.openmp import SPIN_ENVIRONMENT
 
 OnProgress = Callable[[float], None]
 # As ``app.serve.gpus`` sets it for workers.
-WORKER_ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "GOMP_SPINCOUNT": "3000"}
+WORKER_ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", **SPIN_ENVIRONMENT}
 
 
 class ReportError(ForkliftError):

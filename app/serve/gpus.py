@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from app.core.errors import DeviceError, SettingsError
+from app.core.openmp import SPIN_ENVIRONMENT
 from app.core.settings import Settings
 
 Labels = tuple[str, ...]
@@ -62,9 +63,7 @@ def slot_environment(settings: Settings, labels: Labels, num_slots: int, environ
     if "OMP_NUM_THREADS" not in environ:
         changes["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // num_slots))
     if "OMP_WAIT_POLICY" not in environ and "GOMP_SPINCOUNT" not in environ:
-        # How long a thread spins at a barrier before it sleeps. libgomp's default, 100 times longer, made a token 30
-        # times slower when another process was on the cores; sleeping at once costs a third of the speed when not.
-        changes["GOMP_SPINCOUNT"] = "3000"
+        changes |= SPIN_ENVIRONMENT
     if all(Path(plan.settings.model).is_dir() for plan in settings.plans):
         changes["HF_HUB_OFFLINE"] = "1"
     return changes

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from app.core.openmp import SPIN_ENVIRONMENT
 from benchmarks.gpu.shapes import named
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -121,7 +122,7 @@ def run_stage(plan: Plan, stage: Stage) -> dict[str, Any]:
 
 def environ() -> dict[str, str]:
     """As a worker's: no hub, and threads that spin only briefly at barriers."""
-    return os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "GOMP_SPINCOUNT": "3000"}
+    return os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"} | SPIN_ENVIRONMENT
 
 
 def ends_within(process: subprocess.Popen[bytes], limit_s: float) -> bool:

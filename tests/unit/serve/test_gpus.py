@@ -84,7 +84,7 @@ def test_a_worker_is_bound_to_its_gpus_and_its_share_of_the_cores(monkeypatch, t
         "TOKENIZERS_PARALLELISM": "false",
         "CUDA_VISIBLE_DEVICES": "c,d",
         "OMP_NUM_THREADS": "3",
-        "GOMP_SPINCOUNT": "3000",
+        "GOMP_SPINCOUNT": "10000",
         "HF_HUB_OFFLINE": "1",
     }
 
