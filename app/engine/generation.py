@@ -45,11 +45,12 @@ class SlotGenerator:
         num_draft_tokens: int = 0,
         runner: RunnerKind = "eager",
         overlap_text: bool = False,
+        mixes: bool | None = None,
     ):
         self._text_model = text_model
         checkpoint = text_model.checkpoint
         self.guard = Guard(checkpoint.device)
-        self.runner = make_runner(runner, checkpoint, num_slots, text_model.context_tokens)
+        self.runner = make_runner(runner, checkpoint, num_slots, text_model.context_tokens, mixes=mixes)
         self._rows = RowTable(self.runner.cache, num_slots, reuse_prefix)
         self._budget = PrefillBudget(prefill_chunk_tokens)
         self._trimmer = Trimmer(self.runner.cache, self._rows, self.guard.give_back)

@@ -18,6 +18,7 @@ from app.engine.encoders import EncoderBatcher
 from app.engine.fallback import GenerateGenerator
 from app.engine.generation import SlotGenerator
 from app.engine.guard import Guard
+from app.engine.ragged import can_mix
 from app.engine.self_check import can_use_slots
 from app.models.encoder_model import EncoderModel
 from app.models.loader import Checkpoint, load_checkpoint
@@ -110,12 +111,14 @@ def prepare_text(
     """A language model on slots, or on ``generate`` where they do not fit it."""
     model = TextModel(settings.model_name, checkpoint, settings.max_context_tokens, settings.chat_template)
     has_slots = can_use_slots(model)
+    # Asked before quantisation, which rounds by the range of all that shares a pass.
+    mixes = has_slots and can_mix(checkpoint)
     progress(0.9)
     if settings.quantization != "none":
         quantize_and_tell(model, settings.quantization)
     if should_pack(checkpoint, settings):
         pack(checkpoint)
-    generator = make_slots(model, settings) if has_slots else GenerateGenerator(model, between_tokens)
+    generator = make_slots(model, settings, mixes=mixes) if has_slots else GenerateGenerator(model, between_tokens)
     num_prompt = max(min(8, model.context_tokens - 1), 1)
     num_new = min(4, model.context_tokens - num_prompt)
     warm_up(generator, model, Job("warm-up", [1] * num_prompt, SamplingParams(num_new, ignore_eos=True)))
@@ -134,8 +137,8 @@ def prepare_encoder(checkpoint: Checkpoint, settings: Settings) -> Prepared:
     return Prepared(model, batcher, None)
 
 
-def make_slots(model: TextModel, settings: Settings) -> SlotGenerator:
-    """The slot engine as the settings want it."""
+def make_slots(model: TextModel, settings: Settings, *, mixes: bool | None = None) -> SlotGenerator:
+    """The slot engine as the settings want it; ``mixes`` is what ``can_mix`` said, None: not asked yet."""
     return SlotGenerator(
         model,
         num_slots=settings.max_batch_size,
@@ -144,6 +147,7 @@ def make_slots(model: TextModel, settings: Settings) -> SlotGenerator:
         num_draft_tokens=settings.prompt_lookup,
         runner=settings.decode_runner,
         overlap_text=settings.overlap_text,
+        mixes=mixes,
     )
 
 

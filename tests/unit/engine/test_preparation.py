@@ -14,6 +14,7 @@ from app.engine import preparation
 from app.engine.fallback import GenerateGenerator
 from app.engine.generation import SlotGenerator
 from app.engine.preparation import prepare
+from app.engine.ragged import MixingRunner
 from app.models.int4_linear import Int4Linear
 from app.models.quantization import Int8Linear, quantize
 from tests.unit.engine.driver import TokenLog, greedy_job, logits_of, run
@@ -111,3 +112,9 @@ def test_quantisation_on_another_device_is_refused(kind):
     checkpoint = SimpleNamespace(device=torch.device("cuda", 0))
     with pytest.raises(ModelLoadError, match=f"QUANTIZATION={kind} works on the CPU only"):
         quantize(checkpoint, kind)
+
+
+@pytest.mark.parametrize("quantization", ["none", "int8", "int4"])
+def test_a_quantised_model_too_reads_prompts_beside_running_streams(model_folder, quantization):
+    ready = prepared(model_folder("qwen2"), FORKLIFT_QUANTIZATION=quantization)
+    assert isinstance(ready.generator.runner, MixingRunner)
