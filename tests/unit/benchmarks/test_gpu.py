@@ -34,6 +34,7 @@ def measured(tmp_path: Path, *arguments: str) -> tuple[int, dict, str]:
     return found.returncode, results_in(tmp_path / "out"), found.stdout + found.stderr
 
 
+@pytest.mark.chaos
 def test_a_dry_run_makes_a_model_checks_parity_and_measures(tmp_path):
     chosen = "device,make,parity,engine,forklift"
     code, results, output = measured(tmp_path, "--shapes", "codegen-tiny", "--stages", chosen)

@@ -160,7 +160,8 @@ def test_a_kit_is_verified_file_by_file(forklift, folder, tmp_path, name):
     assert (result.exit_code, "every file is as it was packed" in result.output) == (0, True)
     if name == "kit.tar":
         with tarfile.open(output) as archive:
-            archive.extractall(tmp_path / "out", filter="data")
+            # The first releases of Python 3.11 have no filters.
+            archive.extractall(tmp_path / "out", **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
         output = tmp_path / "out" / "kit"
     (output / "models" / "model" / "config.json").write_text("{}")
     (output / "models" / "model" / "tokenizer.json").unlink()

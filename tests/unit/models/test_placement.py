@@ -174,7 +174,8 @@ def test_layers_on_disk_take_no_memory(model_folder, tmp_path):
     environs = [common, common | on_disk(tmp_path, "cpu=24MiB")]
     (whole, expected), (offloaded, found) = (measure(environ, model_folder("qwen2")) for environ in environs)
     assert whole > 40 * 2**20, "48 MiB in bfloat16"
-    assert offloaded < whole / 2
+    # Half of it would stay in memory anyway: 24 of 48 MiB; what a load leaves behind comes to both.
+    assert offloaded < 0.6 * whole
     assert found == expected
 
 

@@ -53,7 +53,7 @@ def test_an_encoder_has_no_kv_cache(model_folder, tmp_path):
 
 def test_a_missing_model_is_one_line():
     result = report("--model", "/nowhere/model")
-    assert (result.exit_code, result.output) == (1, "forklift: the model folder /nowhere/model does not exist\n")
+    assert (result.exit_code, result.stderr) == (1, "forklift: the model folder /nowhere/model does not exist\n")
 
 
 def test_a_wrong_setting_is_one_line(monkeypatch):
