@@ -17,16 +17,16 @@ from tests.unit.engine.driver import generator_of, greedy_job, load, outcome, ru
 pytestmark = pytest.mark.gpu
 # A token behind the vocabulary, as no HTTP request can bring one: the embedding's kernel asserts.
 ASSERTING = """
-import json, os, sys, time
+import json, os, sys, threading
 from app.core.jobs import Failed, Job, SamplingParams
 from app.core.settings import load_settings
 from app.engine.inference import make_inference
 
 settings = load_settings({"FORKLIFT_MODEL": sys.argv[1], "FORKLIFT_DEVICE": "cuda"})
-inference = make_inference(settings, 0, lambda *_: None)
+is_ready = threading.Event()
+inference = make_inference(settings, 0, lambda state, _: is_ready.set() if state == "ready" else None)
 inference.start()
-while inference.model is None:
-    time.sleep(0.05)
+assert is_ready.wait(120)
 job = Job("bad", [5, 10**6, 5], SamplingParams(4))
 inference.submit(job)
 end = job.next_events(60)[-1]

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+
 from app.core.jobs import Job, SamplingParams
 from app.engine import trimming
 from app.engine.inference import make_inference
-from tests.unit.engine.test_inference import end_of, load_settings, wait_until
+from tests.unit.engine.test_inference import LIMIT_S, end_of, load_settings, wait_until
 
 
 def test_an_idle_thread_wakes_to_shrink_the_cache_and_then_waits_without_a_limit(model_folder, monkeypatch):
     monkeypatch.setattr(trimming, "PERIOD_S", 0.2)
     settings = load_settings({"FORKLIFT_MODEL": str(model_folder("qwen2"))})
-    inference = make_inference(settings, 0, lambda *_: None)
+    is_ready = threading.Event()
+    inference = make_inference(settings, 0, lambda state, _: is_ready.set() if state == "ready" else None)
     inference.start()
     try:
-        wait_until(lambda: inference.model is not None)
+        assert is_ready.wait(LIMIT_S)
         job = Job("long", [30] * 400, SamplingParams(200, ignore_eos=True))
         inference.submit(job)
         end_of(job)
