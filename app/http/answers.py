@@ -14,8 +14,7 @@ from app.core.errors import UnsupportedParameterError
 from app.http.completion import Completion, Piece
 from app.http.errors import prompt_form_body
 from app.http.generation import Generation
-from app.http.logprobs import TokenTrack, native_entry
-from app.http.request_log import record
+from app.http.logprobs import PlacedToken, TokenTrack, native_entry
 from app.http.schemas.common import GenerationOptions
 from app.http.schemas.native import ChatBody, CompleteBody
 from app.http.schemas.sampling import SamplingOptions
@@ -40,6 +39,21 @@ class Shape(Protocol):
         """Events before ``[DONE]``."""
 
 
+class Tracks:
+    """Follows the tokens of each completion of one request."""
+
+    def __init__(self, options: SamplingOptions):
+        self._can_cut = bool(options.stop or options.patterns)
+        self._tracks: dict[int, TokenTrack] = {}
+
+    def push(self, piece: Piece, generation: Generation, start: int = 0) -> list[PlacedToken]:
+        """The tokens whose text is out with ``piece``; ``start`` is the length of the text in front of its first."""
+        track = self._tracks.get(piece.index)
+        if track is None:
+            track = self._tracks[piece.index] = TokenTrack(generation.vocabulary, can_cut=self._can_cut, start=start)
+        return track.push(piece)
+
+
 class NativeShape:
     """What ``/complete`` and ``/chat`` have in common; ``key`` names the text."""
 
@@ -48,7 +62,7 @@ class NativeShape:
 
     def __init__(self, body: GenerationOptions):
         self._options = body
-        self._tracks: dict[int, TokenTrack] = {}
+        self._tracks = Tracks(body)
 
     def first(self, generation: Generation) -> Iterable[object]:
         if not self.prefix:
@@ -74,16 +88,12 @@ class NativeShape:
         choice = {"index": index, self.key: self.prefix + one.text, "finish_reason": one.finish_reason}
         if self._options.num_logprobs is None:
             return choice
-        whole = Piece(index, one.text, tuple(one.logprobs), one.finish_reason)
-        return {**choice, "logprobs": self._scores(whole, generation)}
+        return {**choice, "logprobs": self._scores(one.as_piece(index), generation)}
 
     def _scores(self, piece: Piece, generation: Generation) -> list[dict[str, Any]]:
         if self._options.num_logprobs is None:
             return []
-        track = self._tracks.get(piece.index)
-        if track is None:
-            track = self._tracks[piece.index] = make_track(self._options, generation)
-        placed = track.push(piece)
+        placed = self._tracks.push(piece, generation)
         return [native_entry(generation.vocabulary, one.scored) for one in placed if one.scored is not None]
 
     def _indexed(self, index: int, event: dict[str, Any]) -> dict[str, Any]:
@@ -150,11 +160,6 @@ class PromptShape(ChatShape):
         return prompt_form_body(generation.text, 200)
 
 
-def make_track(options: SamplingOptions, generation: Generation, start: int = 0) -> TokenTrack:
-    """Follows the tokens of one completion of this request."""
-    return TokenTrack(generation.vocabulary, can_cut=bool(options.stop or options.patterns), start=start)
-
-
 def refuse_what_has_no_place(body: GenerationOptions) -> None:
     """The answers of ``/`` have no room for more than one text."""
     if body.num_choices > 1:
@@ -175,8 +180,3 @@ def details(generation: Generation, body: GenerationOptions) -> dict[str, Any]:
         "request_id": generation.request_id,
     }
     return shown if body.recordid is None else {**shown, "recordid": body.recordid}
-
-
-def note_request(body: SamplingOptions) -> None:
-    """Tell the request's log line which record it is of."""
-    record().recordid = body.record_key

@@ -14,7 +14,7 @@ from app.core.errors import (
     UnsupportedMediaTypeError,
     UnsupportedParameterError,
 )
-from app.http.schemas.common import StrictBody
+from app.http.schemas.strict import StrictBody
 from app.http.strict_json import parse_object
 
 JSON_TYPE = "application/json"

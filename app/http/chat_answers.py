@@ -50,9 +50,8 @@ class ChatCompletionsShape(OpenAIShape):
         message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
         if calls:
             message |= {"content": text or None, "tool_calls": calls}
-        piece = Piece(index, one.text, tuple(one.logprobs), one.finish_reason)
         reason = finish_reason(one.finish_reason, calls)
-        logprobs = self._logprobs(piece, generation)
+        logprobs = self._logprobs(one.as_piece(index), generation)
         if self._body.logprobs:
             logprobs = logprobs or {"content": [], "refusal": None}
         return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": reason}
@@ -71,7 +70,7 @@ class ChatCompletionsShape(OpenAIShape):
         if not self._body.logprobs:
             return None
         vocabulary = generation.vocabulary
-        scored = [one.scored for one in self._placed(piece, generation) if one.scored is not None]
+        scored = [one.scored for one in self._tracks.push(piece, generation) if one.scored is not None]
         entries = [chat_entry(vocabulary, one) for one in scored if not vocabulary.is_special(one.token)]
         return {"content": entries, "refusal": None} if entries else None
 

@@ -46,6 +46,10 @@ class Completion:
     def has_ended(self) -> bool:
         return self.finish_reason is not None or self.error is not None
 
+    def as_piece(self, index: int) -> Piece:
+        """Everything so far as if it had come at once."""
+        return Piece(index, self.text, tuple(self.logprobs), self.finish_reason)
+
     def read(self, index: int, events: list[Event]) -> Piece:
         """Take ``events`` in, and sum them up."""
         text = ""

@@ -7,6 +7,9 @@ import socket
 import ssl
 from typing import Any
 
+# How often a request that waits looks whether its caller is still there.
+CLIENT_CHECK_S = 0.25
+
 
 def is_client_gone(environ: dict[str, Any]) -> bool:
     """Whether the connection was closed or reset, without taking anything that will be read.

@@ -16,13 +16,12 @@ from app.core.errors import InternalError, QueueTimeoutError, RequestError, Requ
 from app.core.jobs import BaseJob, Timings
 from app.http.backend import Vocabulary
 from app.http.completion import Batch, Completion, Piece
-from app.http.connection import is_client_gone
+from app.http.connection import CLIENT_CHECK_S, is_client_gone
 from app.http.errors import ClientGoneError
 
 if TYPE_CHECKING:
     from app.http.placing import Seat
 
-CLIENT_CHECK_S = 0.25
 # The engine ends overdue jobs itself; only one that hangs is this late.
 DEADLINE_GRACE_S = 2.0
 # How long the HTTP thread itself waits for the engine to let go of a cancelled sequence.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, cast
+from typing import cast
 
 from flask import request
 
 from app.core.errors import UnsupportedParameterError
 from app.core.jobs import Job
 from app.http.backend import Served, TextModel
+from app.http.completion import Completion
 from app.http.generation import Generation
 from app.http.placing import Seat, first_start, seated
 from app.http.planning import Plan, make_plans, with_seed_of
@@ -70,27 +71,14 @@ class Infilling(Generation):
         self._seat.submit(job)
         self.add(job)
 
-    def fill_all(self) -> None:
+    def read_all(self) -> list[Completion]:
         """Fill every hole; the first was submitted. Raises the error that ended one, if one did."""
         while True:
             while not self.completions[-1].has_ended:
                 self.require_batch()
             if self.has_ended_well:
-                return
+                return self.completions
             self.submit(self.plan())
-
-    def details(self) -> dict[str, Any]:
-        """What the answer tells beside the text; ``length`` where any hole was cut."""
-        reasons = self.finish_reasons
-        shown = {
-            "finish_reason": "length" if "length" in reasons else "stop",
-            "finish_reasons": reasons,
-            "usage": self.usage(),
-            "timings": self.timings().as_ms(),
-            "model": self.model,
-            "request_id": self.request_id,
-        }
-        return shown if self._body.recordid is None else {**shown, "recordid": self._body.recordid}
 
 
 def open_infilling(body: InfillBody, served: Served, context: WorkerContext) -> Infilling:

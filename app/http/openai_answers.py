@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
-from app.http.answers import make_track
+from app.http.answers import Tracks
 from app.http.completion import Completion, Piece
 from app.http.generation import Generation
-from app.http.logprobs import PlacedToken, TokenTrack, legacy_block, place_prompt
+from app.http.logprobs import legacy_block, place_prompt
 from app.http.schemas.completions import CompletionsBody
 from app.http.schemas.openai import OpenAIOptions
 
@@ -25,7 +25,7 @@ class OpenAIShape:
     def __init__(self, options: OpenAIOptions):
         self._options = options
         self._created_s = int(time.time())
-        self._tracks: dict[int, TokenTrack] = {}
+        self._tracks = Tracks(options)
 
     def first(self, generation: Generation) -> Iterable[object]:
         return []
@@ -52,12 +52,6 @@ class OpenAIShape:
             "system_fingerprint": None,
         }
 
-    def _placed(self, piece: Piece, generation: Generation, start: int = 0) -> list[PlacedToken]:
-        track = self._tracks.get(piece.index)
-        if track is None:
-            track = self._tracks[piece.index] = make_track(self._options, generation, start)
-        return track.push(piece)
-
 
 class CompletionsShape(OpenAIShape):
     """``text_completion``; choices of one prompt stand together, prompt by prompt."""
@@ -71,7 +65,7 @@ class CompletionsShape(OpenAIShape):
         self._echoed: set[int] = set()
 
     def whole(self, generation: Generation) -> object:
-        kept = [self._piece_of(index, generation) for index in self._kept(generation)]
+        kept = [generation.completions[index].as_piece(index) for index in self._kept(generation)]
         choices = [self._choice(piece, generation) for piece in kept]
         return self._answer(generation, [{**choice, "index": index} for index, choice in enumerate(choices)])
 
@@ -101,16 +95,12 @@ class CompletionsShape(OpenAIShape):
         self._echoed.add(piece.index)
         if self._body.logprobs is None:
             return None
-        placed = self._placed(piece, generation, len(prefix))
+        placed = self._tracks.push(piece, generation, len(prefix))
         if self._body.echo and is_first:
             completion = generation.completions[piece.index]
             ids = completion.job.prompt_ids
             placed = place_prompt(generation.vocabulary, ids, completion.prompt_logprobs) + placed
         return legacy_block(generation.vocabulary, placed) if placed or piece.text else None
-
-    def _piece_of(self, index: int, generation: Generation) -> Piece:
-        one = generation.completions[index]
-        return Piece(index, one.text, tuple(one.logprobs), one.finish_reason)
 
     def _kept(self, generation: Generation) -> list[int]:
         """Indices of the completions that are returned: the best n of each prompt."""

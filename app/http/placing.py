@@ -12,13 +12,11 @@ from app.core.errors import InternalError, QueueTimeoutError, RequestTimeoutErro
 from app.core.jobs import BaseJob
 from app.core.model_tables import Task
 from app.http.backend import WORK, Served, ServedModel, Use
-from app.http.connection import is_client_gone
+from app.http.connection import CLIENT_CHECK_S, is_client_gone
 from app.http.errors import ClientGoneError
 from app.http.limits import TIMEOUT_HEADER, Deadlines
 from app.serve.admission import Place
 from app.serve.context import WorkerContext
-
-CLIENT_CHECK_S = 0.25
 
 
 class Seat:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Response, request
 
-from app.http.answers import ChatShape, CompletionShape, Shape, note_request
+from app.http.answers import ChatShape, CompletionShape, Shape
 from app.http.backend import Served
 from app.http.errors import json_response
 from app.http.generation import Generation
@@ -29,12 +29,16 @@ class GeneratingRoute(Route):
 
     def served(self, body: SamplingOptions) -> Served:
         """The model that the request means. Raises ``ModelNotFoundError``."""
-        note_request(body)
+        record().recordid = body.record_key
         return self.service.choose(body.model, "generate")
 
     def answer(self, served: Served, body: SamplingOptions, shape: Shape, encode: Encode, prompt: object) -> Response:
         record().prompt = prompt
         generation = self.service.generator.open(served, body, encode)
+        return self.send(generation, body, shape)
+
+    def send(self, generation: Generation, body: SamplingOptions, shape: Shape) -> Response:
+        """The answer in the form that the body asks for."""
         return self._stream(generation, shape) if body.stream else _whole(generation, shape)
 
     def writer(self, generation: Generation, shape: Shape) -> Writer:

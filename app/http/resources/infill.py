@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from flask import Response
 
+from app.http.answers import details
 from app.http.body import read_body
 from app.http.completion import Piece
-from app.http.errors import json_response
 from app.http.generation import Generation
 from app.http.infilling import Infilling, open_infilling
 from app.http.request_log import record
@@ -24,24 +25,20 @@ class Infill(GeneratingRoute):
         served = self.served(body)
         record().prompt = body.texts
         infilling = open_infilling(body, served, self.service.context)
-        if body.stream:
-            return self._stream(infilling, InfillShape(infilling))
-        with infilling:
-            infilling.fill_all()
-            answer = {"infills": infilling.infills, "text": infilling.whole, **infilling.details()}
-            return json_response(answer, headers=infilling.headers())
+        return self.send(infilling, body, InfillShape(body, infilling))
 
 
 class InfillShape:
-    """The events of a stream: what fills the hole, piece by piece."""
+    """What fills the holes, and the text around them; streamed, what fills the one hole, piece by piece."""
 
     prefix = ""
 
-    def __init__(self, infilling: Infilling):
+    def __init__(self, body: InfillBody, infilling: Infilling):
+        self._body = body
         self._infilling = infilling
 
     def whole(self, generation: Generation) -> object:
-        return {"infills": self._infilling.infills, "text": self._infilling.whole, **self._infilling.details()}
+        return {"infills": self._infilling.infills, "text": self._infilling.whole, **self._details()}
 
     def first(self, generation: Generation) -> Iterable[object]:
         return []
@@ -50,4 +47,10 @@ class InfillShape:
         return [{"infill": piece.text}] if piece.text else []
 
     def last(self, generation: Generation) -> Iterable[object]:
-        return [{"infill": "", **self._infilling.details()}]
+        return [{"infill": "", **self._details()}]
+
+    def _details(self) -> dict[str, Any]:
+        """Why each hole ended; ``length`` for the request where any hole was cut."""
+        reasons = self._infilling.finish_reasons
+        whole = "length" if "length" in reasons else "stop"
+        return {**details(self._infilling, self._body), "finish_reason": whole, "finish_reasons": reasons}

@@ -10,28 +10,8 @@ from pydantic import Field, field_validator
 from app.core.errors import InvalidParameterError
 from app.core.settings import Settings
 from app.engine.text import compile_pattern
-from app.http.schemas.sampling import MIN_TEMPERATURE, Length, SamplingOptions
-from app.http.schemas.strict import (
-    MAX_STOP_LENGTH,
-    MAX_STOPS,
-    RecordId,
-    StopString,
-    StopStrings,
-    StrictBody,
-    require_one,
-)
-
-__all__ = [
-    "MAX_STOPS",
-    "MAX_STOP_LENGTH",
-    "MIN_TEMPERATURE",
-    "GenerationOptions",
-    "RecordId",
-    "StopString",
-    "StopStrings",
-    "StrictBody",
-    "require_one",
-]
+from app.http.schemas.sampling import Length, SamplingOptions
+from app.http.schemas.strict import MAX_STOPS, RecordId, StopString
 
 MAX_BAD_WORDS = 64
 MAX_LOGPROBS = 20

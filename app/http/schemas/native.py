@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 
 from app.core.errors import InvalidParameterError
 from app.http.backend import Message
-from app.http.schemas.common import GenerationOptions, StrictBody, require_one
+from app.http.schemas.common import GenerationOptions
+from app.http.schemas.strict import StrictBody, require_one
 
 
 class CompleteBody(GenerationOptions):

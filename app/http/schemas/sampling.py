@@ -6,6 +6,7 @@ and the model's, OpenAI's or the server's default applies.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -42,7 +43,7 @@ class Length:
     total: int | None = None
 
 
-class SamplingOptions(StrictBody):
+class SamplingOptions(StrictBody, ABC):
     """How to generate, whatever the prompt is and whatever its length is called."""
 
     temperature: float | None = Field(
@@ -115,13 +116,13 @@ class SamplingOptions(StrictBody):
         return self.n or 1
 
     @property
+    @abstractmethod
     def prompt_param(self) -> str:
         """The field that holds the prompt, to be named when it is too long."""
-        raise NotImplementedError
 
+    @abstractmethod
     def length(self, settings: Settings) -> Length:
         """How many tokens are asked for."""
-        raise NotImplementedError
 
     def defaults(self, model: TextModel) -> SamplingDefaults:
         """What silent fields mean."""
