@@ -146,13 +146,18 @@ class Admission:
         if row is None or STATES[row.state] in ("loading", "failed"):
             raise LoadingError("the model is not ready", retry_after_s=LOADING_RETRY_AFTER_S)
         if STATES[row.state] == "draining":
-            raise ShuttingDownError("the server is shutting down", retry_after_s=SHUTTING_DOWN_RETRY_AFTER_S)
+            raise shutting_down()
         return row
 
     def _drop_carried(self) -> None:
         hold: Hold | None = getattr(self._carried, "hold", None)
         if hold is not None:
             hold.drop_locked()
+
+
+def shutting_down() -> ShuttingDownError:
+    """What everybody is told who waits, runs or comes while the server stops."""
+    return ShuttingDownError("the server is shutting down", retry_after_s=SHUTTING_DOWN_RETRY_AFTER_S)
 
 
 def num_places_taken(rows: Sequence[Row]) -> int:

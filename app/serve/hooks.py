@@ -18,9 +18,10 @@ from queue import Empty
 from types import FrameType
 from typing import Any
 
-from app.core.errors import ShuttingDownError, StartError
+from app.core.errors import StartError
 from app.core.logging import configure_logging, get_logger
 from app.core.settings import Settings, load_settings
+from app.serve.admission import shutting_down
 from app.serve.board import SlotBoard
 from app.serve.context import current, set_current
 from app.serve.gpus import Labels, plan_slots
@@ -129,8 +130,7 @@ def worker_int(_worker: Any) -> None:
 
     On a thread: this runs in a signal handler, and the thread below may hold any lock.
     """
-    error = ShuttingDownError("the server is shutting down", retry_after_s=1)
-    threading.Thread(target=current().inference.cancel_all, args=(error,), daemon=True).start()
+    threading.Thread(target=current().inference.cancel_all, args=(shutting_down(),), daemon=True).start()
 
 
 def worker_exit(server: Any, worker: Any) -> None:

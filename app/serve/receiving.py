@@ -18,7 +18,7 @@ from typing import Any
 
 from app.serve import tls
 from app.serve.admission import Hold
-from app.serve.answers import Answer, body_timeout, not_tls, out_of_memory
+from app.serve.answers import Answer, body_timeout, head_too_large, invalid_request, not_tls, out_of_memory
 from app.serve.buffering import RequestBuffer, Verdict
 from app.serve.deadlines import DeadlineQueue
 
@@ -33,6 +33,8 @@ LINGER_S = 2.0
 MAX_DISCARDED_BYTES = 16_777_216
 _NOTHING_YET = (BlockingIOError, InterruptedError, ssl.SSLWantReadError)
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+# What no application can answer.
+REFUSED = {Verdict.HEAD_TOO_LARGE: head_too_large, Verdict.BODY_INVALID: invalid_request}
 
 
 @dataclass(eq=False, slots=True)
@@ -87,7 +89,7 @@ class Closer:
     def _discard(self, sock: socket.socket) -> None:
         try:
             data = sock.recv(READ_BYTES)
-        except (BlockingIOError, InterruptedError):
+        except _NOTHING_YET:
             return
         except OSError:
             data = b""
@@ -110,17 +112,17 @@ class Closer:
 class Receiver:
     """Reads requests until they can be handed on.
 
-    ``on_request`` gets each connection that is done with its verdict; the others go to ``closer``,
-    some of them with an answer, which ``on_refused`` is told.
+    ``on_request`` gets each connection whose request can be served; the others go to ``closer``, some
+    of them with an answer, which ``on_refused`` is told.
     """
 
     def __init__(
         self,
         poller: selectors.BaseSelector,
         timeout_s: float,
-        on_request: Callable[[Incoming, Verdict], None],
+        on_request: Callable[[Incoming], None],
         closer: Closer,
-        on_refused: Callable[[Incoming, Answer], None] = lambda _incoming, _answer: None,
+        on_refused: Callable[[Incoming, Answer], None],
     ):
         self._poller = poller
         self._on_request = on_request
@@ -148,9 +150,10 @@ class Receiver:
         for incoming in self._fresh.take_expired(now_s):
             incoming.drop_hold()
         for incoming in self._waiting.take_expired(now_s):
-            if not incoming.buffer.is_empty:
-                self._answer(incoming, body_timeout())
-            self._drop(incoming)
+            if incoming.buffer.is_empty:
+                self._drop(incoming)
+            else:
+                self._refuse(incoming, body_timeout())
 
     def evict_oldest(self) -> bool:
         """Make room for a new client by dropping the one that has been sending for longest; False if
@@ -191,19 +194,22 @@ class Receiver:
         incoming.num_bytes += len(data)
         self._num_bytes += len(data)
         verdict = incoming.buffer.feed(data)
-        if verdict is not Verdict.MORE:
+        if verdict in REFUSED:
+            self._refuse(incoming, REFUSED[verdict]())
+        elif verdict is not Verdict.MORE:
             self._forget(incoming)
-            self._on_request(incoming, verdict)
+            self._on_request(incoming)
         elif self._num_bytes > MAX_BUFFERED_BYTES:
-            self._answer(incoming, out_of_memory())
-            self._drop(incoming)
+            self._refuse(incoming, out_of_memory())
         elif incoming.buffer.wants_continue:
             incoming.buffer.wants_continue = False
             _send(incoming.sock, CONTINUE)
 
-    def _answer(self, incoming: Incoming, answer: Answer) -> None:
+    def _refuse(self, incoming: Incoming, answer: Answer) -> None:
+        """Answer and close; a new connection's send buffer always has room for a short answer."""
         self._on_refused(incoming, answer)
-        send_answer(incoming.sock, answer)
+        _send(incoming.sock, answer.data)
+        self._drop(incoming)
 
     def _drop(self, incoming: Incoming) -> None:
         self._forget(incoming)
@@ -215,11 +221,6 @@ class Receiver:
         self._fresh.discard(incoming)
         self._num_bytes -= incoming.num_bytes
         self._poller.unregister(incoming.sock)
-
-
-def send_answer(sock: socket.socket, answer: Answer) -> None:
-    """Send a short answer; a new connection's send buffer always has room for it."""
-    _send(sock, answer.data)
 
 
 def _send(sock: socket.socket, data: bytes) -> None:

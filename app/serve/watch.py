@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from app.core.errors import InternalError, ShuttingDownError
+from app.core.errors import InternalError
 from app.core.logging import get_logger
-from app.serve.admission import SHUTTING_DOWN_RETRY_AFTER_S
+from app.serve.admission import shutting_down
 from app.serve.context import WorkerContext
 
 # Shorter than the inference thread's first pause between two loads, so that no failure is missed.
@@ -91,6 +91,4 @@ class Watch:
                 self._context.board.set_state(self._context.slot, "draining")
             self._context.inference.drain()
         elif now_s >= self._cancel_at_s:
-            self._context.inference.cancel_all(
-                ShuttingDownError("the server is shutting down", retry_after_s=SHUTTING_DOWN_RETRY_AFTER_S)
-            )
+            self._context.inference.cancel_all(shutting_down())

@@ -18,15 +18,14 @@ from typing import Any
 from gunicorn.http import get_parser
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from app.core.errors import ShuttingDownError
 from app.core.logging import get_logger
 from app.serve import answers
-from app.serve.admission import SHUTTING_DOWN_RETRY_AFTER_S, Hold
+from app.serve.admission import Hold, shutting_down
 from app.serve.balance import Deferral, is_my_turn
 from app.serve.board import Row
-from app.serve.buffering import RequestBuffer, Verdict
+from app.serve.buffering import RequestBuffer
 from app.serve.context import current
-from app.serve.receiving import Closer, Incoming, Receiver, send_answer
+from app.serve.receiving import Closer, Incoming, Receiver
 from app.serve.tls import Door
 
 HEARTBEAT_S = 1.0
@@ -60,7 +59,7 @@ class ForkliftWorker(ThreadWorker):
         self._closer = Closer(self.poller, self._count_closed)
         self._door = Door(self.cfg) if self.cfg.is_ssl else None
         self._receiver = Receiver(
-            self.poller, self._settings.body_timeout_s, self._take_request, self._closer, self._note_refusal
+            self.poller, self._settings.body_timeout_s, self._hand_over, self._closer, self._note_refusal
         )
         self.poller.register(self.method_queue.fileno(), selectors.EVENT_READ, self.method_queue.run_callbacks)
         while self.alive and self.is_parent_alive():
@@ -134,21 +133,6 @@ class ForkliftWorker(ThreadWorker):
 
     # requests
 
-    def _take_request(self, incoming: Incoming, verdict: Verdict) -> None:
-        """A request is there: to the HTTP threads with it, or refuse what no application can answer."""
-        if verdict is Verdict.HEAD_TOO_LARGE:
-            self._refuse(incoming, answers.head_too_large())
-        elif verdict is Verdict.BODY_INVALID:
-            self._refuse(incoming, answers.invalid_request())
-        else:
-            self._hand_over(incoming)
-
-    def _refuse(self, incoming: Incoming, answer: answers.Answer) -> None:
-        self._note_refusal(incoming, answer)
-        incoming.drop_hold()
-        send_answer(incoming.sock, answer)
-        self._closer.close(incoming.sock)
-
     def _note_refusal(self, incoming: Incoming, answer: answers.Answer) -> None:
         _log_refusal(answer, incoming.client)
         self._count(answer)
@@ -157,6 +141,7 @@ class ForkliftWorker(ThreadWorker):
         self._context.metrics.count_request(None, answer.status, answer.code)
 
     def _hand_over(self, incoming: Incoming) -> None:
+        """A request is there: to the HTTP threads with it."""
         conn = TConn(self.cfg, incoming.sock, incoming.client, incoming.server)
         # The parser reads the bytes that are there and then finds the end; it never waits.
         conn.parser = get_parser(self.cfg, iter(incoming.buffer.pieces()), incoming.client)
@@ -220,9 +205,7 @@ class ForkliftWorker(ThreadWorker):
         inference.drain()
         self._turn_until(self._settings.drain_timeout_s, lambda: self._is_idle or self._is_hurried)
         if not self._is_idle:
-            inference.cancel_all(
-                ShuttingDownError("the server is shutting down", retry_after_s=SHUTTING_DOWN_RETRY_AFTER_S)
-            )
+            inference.cancel_all(shutting_down())
             self._turn_until(LAST_WORDS_S, lambda: self._is_idle)
         self.tpool.shutdown(wait=False)
 

@@ -20,6 +20,7 @@ from app.http.schemas.encoders import EmbeddingsBody, FillMaskBody
 from app.http.schemas.infill import InfillBody
 from app.http.schemas.native import ChatBody, CompleteBody
 from app.http.schemas.strict import StrictBody
+from app.serve.admission import LOADING_RETRY_AFTER_S
 
 BODIES: dict[Task, dict[str, type[StrictBody]]] = {
     "generate": {
@@ -32,7 +33,6 @@ BODIES: dict[Task, dict[str, type[StrictBody]]] = {
     "fill-mask": {"/fill-mask": FillMaskBody},
     "embeddings": {"/v1/embeddings": EmbeddingsBody},
 }
-LOADING_RETRY_AFTER_S = 5
 # What a JSON schema says of a value beside its meaning.
 BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength", "maxItems", "enum")
 
