@@ -5,11 +5,7 @@ Prints what was seen as JSON. Run as ``python -m tests.browser.offline MODEL_FOL
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
-import socket
-import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,24 +15,9 @@ from typing import Any
 from playwright.sync_api import sync_playwright
 
 from tests.browser.conftest import CHROMIUM, FLAGS, Tab
+from tests.cut_off import bring_up_loopback, error_of_leaving
 from tests.e2e.conftest import Forklift
 from tests.service.conftest import server_starter
-
-SIOCSIFFLAGS, IFF_UP = 0x8914, 1
-# Reserved for documentation (RFC 5737): no host of that name answers anywhere.
-OUTSIDE = ("192.0.2.1", 80)
-
-
-def bring_up_loopback() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        fcntl.ioctl(sock, SIOCSIFFLAGS, struct.pack("16sh", b"lo", IFF_UP))
-
-
-def error_of_connecting(address: tuple[str, int]) -> str | None:
-    with socket.socket() as sock:
-        sock.settimeout(5)
-        number = sock.connect_ex(address)
-    return errno.errorcode.get(number)
 
 
 @contextmanager
@@ -77,7 +58,7 @@ def main(model: Path, folder: Path) -> None:
             seen = {"playground": completed(browser, server.url), "operations": described(browser, server.url)}
     finally:
         next(starter, None)
-    print(json.dumps({"outside": error_of_connecting(OUTSIDE), **seen}))
+    print(json.dumps({"outside": error_of_leaving(), **seen}))
 
 
 if __name__ == "__main__":

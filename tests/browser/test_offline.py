@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from app.http.operations import OPERATIONS
 from tests.browser.conftest import CHROMIUM
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-# A network namespace; -r makes the caller root in it, where user namespaces are allowed.
-CUT_OFF = ("unshare", "-rn")
-
-
-def can_cut_off() -> bool:
-    return shutil.which(CUT_OFF[0]) is not None and subprocess.run([*CUT_OFF, "true"], check=False).returncode == 0
+from tests.cut_off import CUT_OFF, can_cut_off
+from tests.service.conftest import REPOSITORY
 
 
 def test_the_playground_and_the_description_work_with_nothing_but_loopback(tmp_path, model_folder):

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import random
 import socket
-import struct
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.service.conftest import wait_for
+from tests.service.conftest import RESET_ON_CLOSE, num_sockets, wait_for
 from tests.service.crowd import completion, post, send_all
 
 pytestmark = pytest.mark.chaos
@@ -25,7 +23,6 @@ NUM_WARM_UP = 2_000
 PATIENCE_S = 30.0
 SHARE_MALFORMED, SHARE_LEAVING = 0.3, 0.15
 TOLERANCE = 0.05
-RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 MALFORMED = [
     b"\x16\x03\x01\x02\x00",
     b"GET / HTTP/9.9\r\n\r\n",
@@ -101,14 +98,6 @@ def footprint(server) -> dict[str, int]:
     wait_for(lambda: num_sockets(pid) <= 1, "all connections to be closed")
     process = psutil.Process(pid)
     return {"fds": process.num_fds(), "threads": process.num_threads(), "rss_bytes": process.memory_info().rss}
-
-
-def num_sockets(pid: int) -> int:
-    found = 0
-    for fd in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(OSError):
-            found += str(fd.readlink()).startswith("socket:")
-    return found
 
 
 def test_ten_thousand_requests_leave_nothing_behind(start_forklift, model_folder):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from app.core import errors
@@ -12,11 +12,13 @@ from tools.pages import REPOSITORY
 SHORTEST_FRAGMENT = 8
 
 
-def trees() -> Iterator[tuple[Path, ast.Module]]:
-    for path in sorted((REPOSITORY / "app").rglob("*.py")):
-        yield path, ast.parse(path.read_text(encoding="utf-8"))
+@cache
+def trees() -> list[tuple[Path, ast.Module]]:
+    paths = sorted((REPOSITORY / "app").rglob("*.py"))
+    return [(path, ast.parse(path.read_text(encoding="utf-8"))) for path in paths]
 
 
+@cache
 def start_failures() -> dict[str, list[str]]:
     """Where a ``StartError`` is raised, and the fixed parts of its text."""
     kinds = {"StartError"} | {kind.__name__ for kind in descendants(errors.StartError)}

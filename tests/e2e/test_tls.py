@@ -13,8 +13,8 @@ import requests
 
 from tests.e2e.conftest import Forklift
 from tests.e2e.test_processes import unused_port  # noqa: F401
-from tests.service.conftest import REPOSITORY, server_starter, wait_for
-from tests.service.test_tls import TlsServer
+from tests.service.conftest import REPOSITORY, wait_for
+from tests.service.test_tls import TlsServer, tls_starter
 from tests.tls import make_pair
 
 
@@ -31,12 +31,7 @@ class TlsForklift(TlsServer, Forklift):
 
 @pytest.fixture
 def start_tls_forklift(tmp_path):
-    pair = make_pair(tmp_path / "pair")
-    kind = type("Kind", (TlsForklift,), {"pair": pair})
-    starter = server_starter(tmp_path, kind)
-    start = next(starter)
-    yield lambda **settings: start(**(pair.settings | settings))
-    next(starter, None)
+    yield from tls_starter(tmp_path, kind=TlsForklift)
 
 
 def test_completions_over_https_streamed_and_not_and_a_clean_end(start_tls_forklift, model_folder):

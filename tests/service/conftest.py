@@ -1,4 +1,4 @@
-"""Real Gunicorn servers on loopback ports, each ended by its own pid."""
+"""Real Gunicorn servers on loopback ports, each ended by its own pid; and what tests see of their sockets."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +21,8 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PATIENCE_S = 30.0
+# For SO_LINGER.
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 def wait_for(look: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
@@ -32,9 +36,19 @@ def wait_for(look: Callable[[], Any], what: str, patience_s: float = PATIENCE_S)
     raise AssertionError(f"waited {patience_s:g} s in vain for {what}")
 
 
+def num_sockets(pid: int) -> int:
+    """How many the process has open."""
+    found = 0
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            found += str(fd.readlink()).startswith("socket:")
+    return found
+
+
 class Server:
     """One Gunicorn master with its workers; the application and its inference are doubles."""
 
+    scheme: ClassVar[str] = "http"
     arguments: ClassVar[tuple[str, ...]] = ("-c", "tests/service/gunicorn_double.py", "tests.service.double:app")
 
     def __init__(self, folder: Path, environ: dict[str, str]):
@@ -53,7 +67,8 @@ class Server:
         self.port = 0
 
     def wait_until_listening(self) -> None:
-        match = wait_for(lambda: re.search(r"Listening at: http://127\.0\.0\.1:(\d+)", self.log()), "the port")
+        line = rf"Listening at: {self.scheme}://127\.0\.0\.1:(\d+)"
+        match = wait_for(lambda: re.search(line, self.log()), "the port")
         self.port = int(match[1])
 
     def wait_until_ready(self, num_slots: int = 1) -> list[dict[str, Any]]:
@@ -72,10 +87,13 @@ class Server:
         """Status and JSON of the answer."""
         return self.request("GET", path, timeout_s=timeout_s)
 
+    def http_connection(self, timeout_s: float) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
+
     def request(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, timeout_s: float = 30.0
     ) -> tuple[int, Any]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
+        connection = self.http_connection(timeout_s)
         try:
             connection.request(method, path, body=body, headers=headers or {})
             response = connection.getresponse()

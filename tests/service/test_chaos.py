@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import random
-import re
 import socket
-import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 
-from tests.service.conftest import wait_for
+from tests.service.conftest import RESET_ON_CLOSE, num_sockets, wait_for
 
 DURATION_S = 4.0
 NUM_CLIENTS = 16
-RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 REQUESTS = [
     b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n",
     b"GET /work?s=0.02 HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -77,11 +73,3 @@ def leave_badly(client: socket.socket, dice: random.Random) -> None:
 
 def in_hand(server) -> int:
     return sum(row["num_running"] + row["num_waiting"] + row["num_connections"] for row in server.rows())
-
-
-def num_sockets(pid: int) -> int:
-    found = 0
-    for fd in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(OSError):
-            found += bool(re.match("socket:", str(fd.readlink())))
-    return found

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import http.client
-import json
 import os
-import re
 import signal
 import socket
 import ssl
-from typing import Any
 
 import pytest
 import trustme
@@ -23,22 +20,11 @@ from tests.tls import Pair, make_pair
 class TlsServer(Server):
     """The processes alone, behind TLS; ``pair`` is set by the fixture."""
 
+    scheme = "https"
     pair: Pair
 
-    def wait_until_listening(self) -> None:
-        match = wait_for(lambda: re.search(r"Listening at: https://127\.0\.0\.1:(\d+)", self.log()), "the port")
-        self.port = int(match[1])
-
-    def request(
-        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, timeout_s: float = 30.0
-    ) -> tuple[int, Any]:
-        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=timeout_s, context=self.pair.context)
-        try:
-            connection.request(method, path, body=body, headers=headers or {})
-            response = connection.getresponse()
-            return response.status, json.loads(response.read())
-        finally:
-            connection.close()
+    def http_connection(self, timeout_s: float) -> http.client.HTTPSConnection:
+        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=timeout_s, context=self.pair.context)
 
     def bare(self, data: bytes = b"") -> socket.socket:
         """A connection without TLS."""
@@ -55,14 +41,25 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
-@pytest.fixture
-def start_tls(tmp_path, authority):
-    """Starts servers with a certificate; ``server.pair`` has its files."""
-    pair = make_pair(tmp_path / "pair", authority)
-    kind = type("TlsServer", (TlsServer,), {"pair": pair})
-    starter = server_starter(tmp_path, kind)
+def tls_starter(folder, authority=None, kind=TlsServer):
+    """Yields a function that starts servers with a certificate; ``server.pair`` has its files."""
+    pair = make_pair(folder / "pair", authority)
+    starter = server_starter(folder, type("Kind", (kind,), {"pair": pair}))
     start = next(starter)
     yield lambda *arguments, **settings: start(*arguments, **(pair.settings | settings))
+    next(starter, None)
+
+
+@pytest.fixture
+def start_tls(tmp_path, authority):
+    yield from tls_starter(tmp_path, authority)
+
+
+@pytest.fixture(scope="module")
+def plain_tls(tmp_path_factory, authority):
+    """One ready worker with default settings, for tests that leave no trace in it."""
+    starter = tls_starter(tmp_path_factory.mktemp("plain"), authority)
+    yield next(starter)(workers=1)
     next(starter, None)
 
 
@@ -75,25 +72,22 @@ class TlsStepping(TlsServer, SteppingServer):
 @pytest.fixture
 def stepping_tls(tmp_path, authority):
     """A ready server of that kind."""
-    pair = make_pair(tmp_path / "pair", authority)
-    starter = server_starter(tmp_path, type("Kind", (TlsStepping,), {"pair": pair}))
-    yield next(starter)(workers=1, **pair.settings)
+    starter = tls_starter(tmp_path, authority, TlsStepping)
+    yield next(starter)(workers=1)
     next(starter, None)
 
 
-def test_answers_and_streams_arrive_whole(start_tls):
-    server = start_tls(workers=1)
-    assert server.get("/livez")[0] == 200
-    assert server.request("POST", "/echo", body=b"y" * 300_000)[1] == {"body": "y" * 300_000, "length": 300_000}
-    with server.connect(b"GET /stream?s=0.2&bytes=20000 HTTP/1.1\r\nHost: x\r\n\r\n") as client:
+def test_answers_and_streams_arrive_whole(plain_tls):
+    assert plain_tls.get("/livez")[0] == 200
+    assert plain_tls.request("POST", "/echo", body=b"y" * 300_000)[1] == {"body": "y" * 300_000, "length": 300_000}
+    with plain_tls.connect(b"GET /stream?s=0.2&bytes=20000 HTTP/1.1\r\nHost: x\r\n\r\n") as client:
         assert b"data: [DONE]" in read_all(client)
 
 
-def test_the_end_of_an_answer_is_told_by_tls_itself(start_tls):
+def test_the_end_of_an_answer_is_told_by_tls_itself(plain_tls):
     """With HTTP/1.0 the end of the connection is the end of the answer: a client must see that it was meant."""
-    server = start_tls(workers=1)
-    context = server.pair.context
-    sock = context.wrap_socket(server.bare(), server_hostname="127.0.0.1", suppress_ragged_eofs=False)
+    context = plain_tls.pair.context
+    sock = context.wrap_socket(plain_tls.bare(), server_hostname="127.0.0.1", suppress_ragged_eofs=False)
     with sock:
         sock.sendall(b"GET /stream?s=0.1 HTTP/1.0\r\nHost: x\r\n\r\n")
         assert read_all(sock).endswith(b"data: [DONE]\n\n")
@@ -124,32 +118,29 @@ def test_a_request_that_stops_halfway_gets_408(start_tls):
         assert read_all(client).startswith(b"HTTP/1.1 408 ")
 
 
-def test_plain_http_is_told_that_this_port_speaks_https(start_tls):
-    server = start_tls(workers=1)
-    with server.bare(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n") as client:
+def test_plain_http_is_told_that_this_port_speaks_https(plain_tls):
+    with plain_tls.bare(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n") as client:
         answer = read_all(client)
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert b"https_required" in answer
-    assert server.get("/livez")[0] == 200
+    assert plain_tls.get("/livez")[0] == 200
 
 
-def test_noise_and_leaving_early_do_no_harm(start_tls):
-    server = start_tls(workers=1)
+def test_noise_and_leaving_early_do_no_harm(plain_tls):
     for data in (b"\x00" * 50, b"\x16\x03\x01\x00\x05hello", os.urandom(500)):
-        with server.bare(data):
+        with plain_tls.bare(data):
             pass
     for _ in range(20):
-        with server.connect(b"GET /liv"):
+        with plain_tls.connect(b"GET /liv"):
             pass
-    assert server.get("/livez")[0] == 200
-    assert "Traceback" not in server.log()
+    assert plain_tls.get("/livez")[0] == 200
+    assert "Traceback" not in plain_tls.log()
 
 
-def test_a_client_that_does_not_trust_the_certificate_does_no_harm(start_tls):
-    server = start_tls(workers=1)
+def test_a_client_that_does_not_trust_the_certificate_does_no_harm(plain_tls):
     with pytest.raises(ssl.SSLCertVerificationError):
-        ssl.create_default_context().wrap_socket(server.bare(), server_hostname="127.0.0.1")
-    assert server.get("/livez")[0] == 200
+        ssl.create_default_context().wrap_socket(plain_tls.bare(), server_hostname="127.0.0.1")
+    assert plain_tls.get("/livez")[0] == 200
 
 
 def test_sigterm_lets_a_stream_finish(start_tls):

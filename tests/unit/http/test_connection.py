@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import socket
 import ssl
-import struct
 import threading
 
 import pytest
 
 from app.http.connection import is_client_gone
+from tests.service.conftest import RESET_ON_CLOSE
 from tests.tls import make_pair
 
 
@@ -53,7 +53,7 @@ def test_a_caller_who_closed_is_gone(ends, timeout_s):
 
 def test_a_caller_who_reset_the_connection_is_gone(ends):
     server, client = ends
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
     client.close()
     assert is_gone(server)
 

@@ -14,6 +14,15 @@ from app.core.settings import Settings
 from app.serve import context, hooks, startup
 from app.serve.metrics_folder import FOLDER
 
+# What a worker writes to its environment before torch is imported.
+SET_BY_WORKERS = (
+    "CUDA_VISIBLE_DEVICES",
+    "OMP_NUM_THREADS",
+    "GOMP_SPINCOUNT",
+    "TOKENIZERS_PARALLELISM",
+    "HF_HUB_OFFLINE",
+)
+
 
 class Inference:
     def __init__(self, settings: Settings, slot: int, on_state: startup.OnState):
@@ -39,14 +48,7 @@ def master(monkeypatch):
         monkeypatch.setattr(hooks, name, None)
     monkeypatch.setattr(context, "_current", None)
     monkeypatch.setattr(hooks, "configure_logging", lambda _format: None)
-    for name in (
-        "CUDA_VISIBLE_DEVICES",
-        "OMP_NUM_THREADS",
-        "GOMP_SPINCOUNT",
-        "TOKENIZERS_PARALLELISM",
-        "HF_HUB_OFFLINE",
-        FOLDER,
-    ):
+    for name in (*SET_BY_WORKERS, FOLDER):
         monkeypatch.setenv(name, "")
     handlers = {number: signal.getsignal(number) for number in hooks._STOP_SIGNALS}
     hooks.prepare(environ)
@@ -147,13 +149,7 @@ def test_a_worker_born_without_a_slot_starts_when_one_is_free(master, monkeypatc
 
 
 def test_the_development_server_is_its_own_slot(monkeypatch):
-    for name in (
-        "CUDA_VISIBLE_DEVICES",
-        "OMP_NUM_THREADS",
-        "GOMP_SPINCOUNT",
-        "TOKENIZERS_PARALLELISM",
-        "HF_HUB_OFFLINE",
-    ):
+    for name in SET_BY_WORKERS:
         monkeypatch.setenv(name, "")
     own = startup.start_single(Settings(device="cpu"), Inference)
     assert own.slot == 0
