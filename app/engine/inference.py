@@ -1,4 +1,4 @@
-"""The inference thread: the only one that touches torch. Loads models, warms up, then steps each in turn.
+"""The inference thread: the only one that touches torch. Loads models, then steps each in turn.
 
 Torch and transformers are imported on this thread, after the process was bound to its GPU.
 HTTP threads hand jobs in with ``submit``; the worker's main thread starts, drains and watches it.
@@ -7,37 +7,30 @@ HTTP threads hand jobs in with ``submit``; the worker's main thread starts, drai
 from __future__ import annotations
 
 import atexit
-import queue
 import threading
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from app.core.errors import (
-    InternalError,
-    LoadingError,
-    RequestError,
-    ShuttingDownError,
-    StartError,
-)
+from app.core.errors import InternalError, LoadingError, RequestError, ShuttingDownError, StartError
 from app.core.heap import use_one_heap
 from app.core.jobs import BaseJob
 from app.core.logging import get_logger
 from app.core.settings import Settings
+from app.engine.first_load import FirstLoad, OnState
+from app.engine.inbox import Inbox
 from app.engine.served import Served
+from app.engine.turns import Turns
+from app.engine.vitals import Vitals
 
 if TYPE_CHECKING:
     from app.engine.pool import ModelPool
     from app.engine.preparation import KvMemory, Model
 
-State = Literal["loading", "ready", "draining", "failed"]
-OnState = Callable[[State, float], None]
-
-FIRST_RETRY_S = 2.0
-LONGEST_RETRY_S = 60.0
 LOADING_RETRY_AFTER_S = 2
 SHUTTING_DOWN_RETRY_AFTER_S = 1
 STOP_TIMEOUT_S = 5.0
+# While steps go on, between two looks for what is to be loaded, unloaded or given back; a wake-up is heeded at once.
+LOOK_PERIOD_S = 0.1
 
 log = get_logger("engine")
 
@@ -50,24 +43,22 @@ class Inference:
     """
 
     def __init__(self, settings: Settings, slot: int, on_state: OnState):
-        self.served = tuple(Served(plan, self.submit, self._wake, self._require_open) for plan in settings.plans)
+        self._inbox = Inbox()
+        self.served = tuple(Served(plan, self.submit, self._inbox.wake, self._require_open) for plan in settings.plans)
         if any(served.is_on_demand for served in self.served):
             use_one_heap()
-        self._settings = settings
         self._slot = slot
         self._on_state = on_state
-        self._inbox: queue.SimpleQueue[tuple[BaseJob, Served] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
+        self._vitals = Vitals(settings.load_timeout_s, settings.stall_timeout_s)
+        self._first_load = FirstLoad(slot, on_state)
+        self._turns = Turns(self.served, self._vitals)
         self._pool: ModelPool | None = None
         self._is_ready = False
         self._is_tending = False
-        self._load_failure: StartError | None = None
-        self._loading_since_s: float | None = None
-        self._busy_since_s: float | None = None
-        self._next_rest_s: float | None = None
-        self._is_draining = False
+        self._next_look_s = 0.0
+        self._leaving = threading.Event()
         self._cancelled_by: RequestError | None = None
-        self._crash: str | None = None
         self._is_stopped = False
 
     # any thread
@@ -99,202 +90,140 @@ class Inference:
         Raises ``LoadingError`` or ``ShuttingDownError`` where it cannot be taken.
         """
         self._require_open()
-        self._inbox.put((job, self.served[0] if served is None else served))
+        self._inbox.put(job, self.served[0] if served is None else served)
 
     def _require_open(self) -> None:
-        if self._is_draining:
+        if self._leaving.is_set():
             raise _shutting_down()
-        if not self._is_ready or self._crash is not None:
+        if not self._is_ready or self._vitals.crash is not None:
             raise LoadingError("the model is loading", retry_after_s=LOADING_RETRY_AFTER_S)
 
-    def _wake(self) -> None:
-        """Have the thread look at what it has to do."""
-        self._inbox.put(None)
-
     def drain(self) -> None:
-        """Take no new jobs and fail the waiting ones; running ones go on."""
-        self._is_draining = True
-        self._wake()
+        """Take no new jobs and fail the waiting ones; running ones go on. A first load is not tried again."""
+        self._leaving.set()
+        self._inbox.wake()
 
     def cancel_all(self, error: RequestError) -> None:
         """Fail every job before its next token."""
         self._cancelled_by = error
-        self._is_draining = True
-        self._wake()
+        self.drain()
 
     def load_failure(self) -> StartError | None:
         """Why the last load failed; None while loading or ready. The thread tries again by itself."""
-        return self._load_failure
+        return self._first_load.failure
 
     def defect(self) -> str | None:
         """Why this process must be replaced, or None."""
-        now = time.monotonic()
-        if self._crash is not None:
-            return self._crash
-        for served in self.served:
-            prepared = served.prepared
-            if prepared is not None and prepared.generator.guard.poison is not None:
-                return f"the device is unusable: {prepared.generator.guard.poison}"
-        if _is_older(self._loading_since_s, self._settings.load_timeout_s, now):
-            return f"loading took longer than {self._settings.load_timeout_s:g} s"
-        if _is_older(self._busy_since_s, self._settings.stall_timeout_s, now):
-            return f"no token for {self._settings.stall_timeout_s:g} s"
-        return None
+        if self._vitals.crash is not None:
+            return self._vitals.crash
+        if (poison := self._turns.poison()) is not None:
+            return f"the device is unusable: {poison}"
+        return self._vitals.overdue(time.monotonic())
 
     def _stop(self) -> None:
         """Let the thread leave torch before the interpreter ends: killed inside C++ it would abort the process."""
-        self.cancel_all(_shutting_down())
         self._is_stopped = True
-        self._wake()
+        self.cancel_all(_shutting_down())
         self._thread.join(STOP_TIMEOUT_S)
 
     # inference thread
 
     def _run(self) -> None:
         try:
-            self._pool = self._load_until_it_works()
-            while not self._is_stopped:
-                self._take_jobs(self._patience_s())
-                self._step_each()
-                self._tend()
-                self._rest()
+            self._pool = self._first_load.run(self._load, self._leaving)
+            if self._pool is not None:
+                self._serve(self._pool)
         except BaseException as error:
             log.exception("inference_thread_died", slot=self._slot)
-            self._crash = f"the inference thread died: {type(error).__name__}"
+            self._vitals.crash = f"the inference thread died: {type(error).__name__}"
             self._on_state("failed", 0.0)
             self._fail_everything()
 
-    def _patience_s(self) -> float | None:
-        """How long the thread may wait for something to do; None: until it comes."""
-        if self._is_stopped or any(served.has_work for served in self.served):
-            return 0.0
-        now_s = time.monotonic()
-        waits = [] if self._next_rest_s is None else [max(self._next_rest_s - now_s, 0.0)]
-        if self._pool is not None and (unloads_in_s := self._pool.next_look_s(now_s)) is not None:
-            waits.append(unloads_in_s)
-        return min(waits, default=None)
-
-    def _take_jobs(self, patience_s: float | None) -> None:
-        """Move what was submitted to the engines, waiting ``patience_s`` at most for the first."""
-        try:
-            item = self._inbox.get(timeout=patience_s)
-            while True:
-                if item is not None:
-                    self._hand_over(*item)
-                item = self._inbox.get_nowait()
-        except queue.Empty:
-            pass
-        if self._is_draining:
-            self._close_down()
-
-    def _hand_over(self, job: BaseJob, served: Served) -> None:
-        assert served.prepared is not None, "a model is not unloaded while a request uses it"
-        served.prepared.generator.add(job)
-
-    def _close_down(self) -> None:
-        """Fail what waits, or everything."""
-        for served in self.served:
-            served.refuse_waiting(self._cancelled_by or _shutting_down())
-            if served.prepared is None:
-                continue
-            if self._cancelled_by is not None:
-                served.prepared.generator.fail_all(self._cancelled_by)
-            else:
-                served.prepared.generator.fail_waiting(_shutting_down())
-
-    def _step_each(self, active: Served | None = None) -> None:
-        """One step of every model that has work; ``active`` is in the middle of one of its own.
-
-        Inside it no other step may be a whole request: those models take turns by request.
-        """
-        for served in self.served:
-            if served is active or not served.has_work or served.prepared is None:
-                continue
-            self._busy_since_s = time.monotonic()
-            serial = served.prepared.serial
-            if active is not None and serial is not None:
-                serial.sweep()
-            else:
-                served.prepared.generator.step()
-        if not any(served.has_work for served in self.served):
-            self._busy_since_s = None
-
-    def _tend(self) -> None:
-        """Load and unload what is due; a load may come here again, from its warm-up."""
-        if self._pool is None or self._is_tending or self._is_draining:
-            return
-        self._is_tending = True
-        try:
-            if self._pool.tend(time.monotonic()):
-                self._on_state("ready", 1.0)
-        finally:
-            self._is_tending = False
-
-    def _rest(self) -> None:
-        """Let every model give back what it has not needed for long; note when to ask again."""
-        now_s = time.monotonic()
-        waits = [served.prepared.rest(now_s) for served in self.served if served.prepared is not None]
-        self._next_rest_s = min((now_s + wait_s for wait_s in waits if wait_s is not None), default=None)
-
-    def _fail_everything(self) -> None:
-        for served in self.served:
-            served.refuse_waiting(InternalError())
-            if served.prepared is not None:
-                served.prepared.generator.fail_all(InternalError())
-        while True:
-            try:
-                item = self._inbox.get_nowait()
-            except queue.Empty:
-                return
-            if item is not None:
-                item[0].fail(InternalError())
-
-    def _load_until_it_works(self) -> ModelPool:
-        pause_s = FIRST_RETRY_S
-        while True:
-            self._on_state("loading", 0.0)
-            try:
-                return self._load()
-            except StartError as error:
-                self._load_failure = error
-            self._loading_since_s = None
-            self._on_state("failed", 0.0)
-            log.error("load_failed", slot=self._slot, error=str(self._load_failure), retry_in_s=pause_s)
-            time.sleep(pause_s)
-            pause_s = min(pause_s * 2, LONGEST_RETRY_S)
-            self._load_failure = None
-
     def _load(self) -> ModelPool:
         """Load the models that stay, warm up and become ready. Raises ``StartError``."""
-        self._note_loading(True)
-        from app.engine.pool import ModelPool
+        self._vitals.note_loading(True)
+        try:
+            from app.engine.pool import ModelPool
 
-        self._on_state("loading", 0.1)
-        pool = ModelPool(
-            self.served,
-            self._slot,
-            note_loading=self._note_loading,
-            between_tokens=self._between_tokens,
-            wake=self._wake,
-        )
-        pool.load_residents(lambda share: self._on_state("loading", share))
+            self._on_state("loading", 0.1)
+            pool = ModelPool(
+                self.served,
+                self._slot,
+                note_loading=self._vitals.note_loading,
+                between_tokens=self._between_tokens,
+                wake=self._inbox.wake,
+            )
+            pool.load_residents(lambda share: self._on_state("loading", share))
+        finally:
+            self._vitals.note_loading(False)
         self._is_ready = True
         self._on_state("ready", 1.0)
         return pool
 
-    def _note_loading(self, is_loading: bool) -> None:
-        """While a model loads no other one steps: that is not a stall."""
-        self._busy_since_s = None
-        self._loading_since_s = time.monotonic() if is_loading else None
+    def _serve(self, pool: ModelPool) -> None:
+        patience_s: float | None = 0.0
+        while True:
+            self._take_jobs(patience_s)
+            if self._is_stopped:
+                return
+            is_busy = self._turns.step()
+            patience_s = 0.0 if is_busy and not self._must_look else self._look(pool)
+
+    def _take_jobs(self, patience_s: float | None) -> None:
+        """Move what was submitted to the engines; ``patience_s`` as in ``Inbox.take``."""
+        for job, served in self._inbox.take(patience_s):
+            assert served.prepared is not None, "a model is not unloaded while a request uses it"
+            served.prepared.generator.add(job)
+        if self._leaving.is_set():
+            self._close_down()
+
+    def _close_down(self) -> None:
+        """Fail what waits, or everything."""
+        if self._cancelled_by is not None:
+            self._turns.fail_all(self._cancelled_by)
+        else:
+            self._turns.fail_waiting(_shutting_down())
+
+    @property
+    def _must_look(self) -> bool:
+        return self._inbox.was_woken or time.monotonic() >= self._next_look_s
+
+    def _look(self, pool: ModelPool) -> float | None:
+        """Load, unload and give back what is due; for how long the thread may wait then, None: until it is woken."""
+        self._tend(pool)
+        now_s = time.monotonic()
+        waits = (self._turns.rest(now_s), None if self._leaving.is_set() else pool.next_look_s(now_s))
+        if self._inbox.was_woken or self._turns.have_work:
+            return 0.0
+        return min((wait_s for wait_s in waits if wait_s is not None), default=None)
+
+    def _tend(self, pool: ModelPool) -> None:
+        """Load and unload what is due; a load may come here again, from its warm-up."""
+        if self._is_tending:
+            return
+        self._is_tending, self._inbox.was_woken = True, False
+        try:
+            if not self._leaving.is_set() and pool.tend(time.monotonic()):
+                self._on_state("ready", 1.0)
+                self._inbox.was_woken = True  # another one may be due
+        finally:
+            self._is_tending = False
+            self._next_look_s = time.monotonic() + LOOK_PERIOD_S
 
     def _between_tokens(self, active: Served) -> None:
         """The fallback calls this inside its long step: meanwhile jobs arrive, deadlines pass, others step."""
         if self._pool is None:
             return
-        self._busy_since_s = time.monotonic()
+        self._vitals.note_step()
         self._take_jobs(0.0)
-        self._step_each(active)
-        self._tend()
+        self._turns.step(active)
+        if self._must_look:
+            self._tend(self._pool)
+
+    def _fail_everything(self) -> None:
+        self._turns.fail_all(InternalError())
+        for job, _ in self._inbox.take(0.0):
+            job.fail(InternalError())
 
 
 def make_inference(settings: Settings, slot: int, on_state: OnState) -> Inference:
@@ -304,7 +233,3 @@ def make_inference(settings: Settings, slot: int, on_state: OnState) -> Inferenc
 
 def _shutting_down() -> ShuttingDownError:
     return ShuttingDownError("the server is shutting down", retry_after_s=SHUTTING_DOWN_RETRY_AFTER_S)
-
-
-def _is_older(since_s: float | None, limit_s: float, now_s: float) -> bool:
-    return since_s is not None and now_s - since_s > limit_s

@@ -16,7 +16,8 @@ from app.core.errors import (
 )
 from app.core.jobs import Failed, Finished, Job, SamplingParams, TextDelta
 from app.core.settings import load_settings
-from app.engine import inference as inference_module
+from app.engine import first_load
+from app.engine import pool as pool_module
 from app.engine.inference import Inference, make_inference
 
 LIMIT_S = 60
@@ -88,14 +89,19 @@ def test_it_tells_its_progress_and_then_serves(ready):
     assert ready.inference.defect() is None
 
 
-def test_work_is_refused_while_loading(start, model_folder, monkeypatch):
-    gate = threading.Event()
-    load_until = Inference._load_until_it_works
-    monkeypatch.setattr(Inference, "_load_until_it_works", lambda self: (gate.wait(LIMIT_S), load_until(self))[1])
+@pytest.fixture
+def gate(monkeypatch):
+    """Keeps every load from ending until it is set."""
+    gate, prepare = threading.Event(), pool_module.prepare
+    monkeypatch.setattr(pool_module, "prepare", lambda *a, **k: (gate.wait(LIMIT_S), prepare(*a, **k))[1])
+    yield gate
+    gate.set()
+
+
+def test_work_is_refused_while_loading(start, model_folder, gate):
     started = start(model_folder("qwen2"))
     with pytest.raises(LoadingError):
         started.inference.submit(job_of())
-    gate.set()
 
 
 def test_jobs_of_many_threads_all_end(ready):
@@ -138,7 +144,7 @@ def test_a_deadline_that_passes_while_another_job_runs_ends_the_waiting_one(read
 
 
 def test_a_load_failure_is_told_and_tried_again(start, tmp_path, model_folder, monkeypatch):
-    monkeypatch.setattr(inference_module, "FIRST_RETRY_S", 0.2)
+    monkeypatch.setattr(first_load, "FIRST_RETRY_S", 0.2)
     folder = tmp_path / "later"
     started = start(folder)
     wait_until(lambda: started.inference.load_failure() is not None)
@@ -149,20 +155,23 @@ def test_a_load_failure_is_told_and_tried_again(start, tmp_path, model_folder, m
     assert started.inference.load_failure() is None
 
 
-def test_a_load_that_takes_too_long_is_a_defect(start, model_folder, monkeypatch):
-    gate = threading.Event()
-    load = Inference._load
+@pytest.mark.parametrize("leave", [Inference.drain, Inference._stop])
+def test_leaving_ends_the_pause_between_two_loads_at_once(leave, start, tmp_path, monkeypatch):
+    monkeypatch.setattr(first_load, "FIRST_RETRY_S", 3600.0)
+    started = start(tmp_path / "nowhere")
+    wait_until(lambda: started.inference.load_failure() is not None)
+    leave(started.inference)
+    wait_until(lambda: not started.inference._thread.is_alive())
+    assert started.states[-1] == ("failed", 0.0), "no other load was begun"
+    assert started.inference.defect() is None
+    with pytest.raises(ShuttingDownError):
+        started.inference.submit(job_of())
 
-    def slow(self: Inference):
-        self._loading_since_s = time.monotonic()
-        gate.wait(LIMIT_S)
-        return load(self)
 
-    monkeypatch.setattr(Inference, "_load", slow)
+def test_a_load_that_takes_too_long_is_a_defect(start, model_folder, gate):
     started = start(model_folder("qwen2"), FORKLIFT_LOAD_TIMEOUT_S="0.1")
     wait_until(lambda: started.inference.defect() is not None)
     assert "loading took longer" in started.inference.defect()
-    gate.set()
 
 
 def test_a_step_that_hangs_is_a_defect(start, model_folder, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 from app.core.jobs import Job, SamplingParams
 from app.engine import trimming
@@ -23,7 +24,7 @@ def test_an_idle_thread_wakes_to_shrink_the_cache_and_then_waits_without_a_limit
         end_of(job)
         cache = inference.served[0].prepared.generator.runner.cache
         wait_until(lambda: cache.capacity == 256)
-        wait_until(lambda: inference._next_rest_s is None)
+        wait_until(lambda: inference._turns.rest(time.monotonic()) is None)
         assert inference.defect() is None
         again = Job("again", [30] * 400, SamplingParams(4, ignore_eos=True))
         inference.submit(again)

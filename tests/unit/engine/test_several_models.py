@@ -21,6 +21,7 @@ from app.core.errors import (
 )
 from app.core.jobs import Finished, Job, SamplingParams
 from app.core.settings import load_settings
+from app.engine import inference as inference_module
 from app.engine import pool as pool_module
 from app.engine.inference import Inference, make_inference
 from app.engine.served import Served
@@ -360,9 +361,7 @@ def test_a_load_is_no_stall_of_the_models_that_wait_for_it(stuck):
 
 def test_a_load_on_demand_that_takes_too_long_is_a_defect(stuck, monkeypatch):
     several, _ = stuck
-    monkeypatch.setattr(
-        several.inference, "_settings", several.inference._settings.model_copy(update={"load_timeout_s": 0.1})
-    )
+    monkeypatch.setattr(several.inference._vitals, "_load_timeout_s", 0.1)
     several["b"].use()
     wait_until(lambda: several.inference.defect() is not None)
     assert "loading took longer than 0.1 s" in several.inference.defect()
@@ -392,6 +391,32 @@ def test_draining_refuses_who_waits_for_room(tight):
         waiting.wait(LIMIT_S)
     assert end_of(job) == Finished("length")
     use.release()
+
+
+def test_draining_waits_without_turning_for_a_model_that_is_not_unloaded_any_more(start, folders):
+    several = start(folders(a="qwen2") | folders({**ON_DEMAND, "idle_unload_s": 0.4}, b="gpt2")).wait_until_ready()
+    several.run("b")
+    several.inference.drain()
+    time.sleep(0.6)
+    assert several["b"].state == "loaded", "its time is over"
+    looks, rest = [], several.inference._turns.rest
+    several.inference._turns.rest = lambda now_s: (looks.append(now_s), rest(now_s))[1]
+    time.sleep(0.3)
+    assert len(looks) < 3
+
+
+def test_running_streams_are_not_kept_from_their_steps_by_looking_for_loads(start, folders, monkeypatch):
+    monkeypatch.setattr(inference_module, "LOOK_PERIOD_S", 3600.0)
+    several = start(folders(a="qwen2") | folders(ON_DEMAND, b="gpt2")).wait_until_ready()
+    use, job = running_job(several, "a")
+    looks, tend = [], several.inference._pool.tend
+    several.inference._pool.tend = lambda now_s: (looks.append(now_s), tend(now_s))[1]
+    before = job.usage.completion_tokens
+    wait_until(lambda: job.usage.completion_tokens > before + 20)
+    assert looks == []
+    several.run("b")
+    assert looks, "who waits for a load wakes the thread"
+    end(use, job)
 
 
 def test_cancelling_all_ends_the_jobs_of_every_model(start, folders):

@@ -1,0 +1,48 @@
+"""The load at the start of a worker: tried again with growing pauses until it works. Inference thread.
+
+Until some worker was ready a failure stops the server; the worker's watch sees to that, and reads
+``failure`` more often than the shortest pause.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Literal, TypeVar
+
+from app.core.errors import StartError
+from app.core.logging import get_logger
+
+State = Literal["loading", "ready", "draining", "failed"]
+OnState = Callable[[State, float], None]
+
+FIRST_RETRY_S = 2.0
+LONGEST_RETRY_S = 60.0
+
+log = get_logger("engine")
+T = TypeVar("T")
+
+
+class FirstLoad:
+    """``failure`` is why the last load failed; None while one is under way, and after one that worked."""
+
+    def __init__(self, slot: int, on_state: OnState):
+        self._slot = slot
+        self._on_state = on_state
+        self.failure: StartError | None = None
+
+    def run(self, load: Callable[[], T], leaving: threading.Event) -> T | None:
+        """What ``load`` returns in the end; None where ``leaving`` was set first: nobody wants it any more."""
+        pause_s = FIRST_RETRY_S
+        while not leaving.is_set():
+            self.failure = None
+            self._on_state("loading", 0.0)
+            try:
+                return load()
+            except StartError as error:
+                self.failure = error
+            self._on_state("failed", 0.0)
+            log.error("load_failed", slot=self._slot, error=str(self.failure), retry_in_s=pause_s)
+            leaving.wait(pause_s)
+            pause_s = min(pause_s * 2, LONGEST_RETRY_S)
+        return None
