@@ -25,6 +25,8 @@ def needs_order(params: SamplingParams) -> bool:
 def filter_unordered(logits: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:
     """Scaled logits ``(rows, vocab)`` with what ``min_p`` drops at -inf; needs no sorting."""
     logits = scaled(logits, params)
+    if all(row.min_p == 0.0 for row in params):
+        return logits
     return logits.masked_fill(logits < _floor(logits.amax(dim=-1, keepdim=True), params), -math.inf)
 
 

@@ -24,7 +24,7 @@ from transformers import (
 from app.core.jobs import SamplingParams
 from app.engine import filters
 from app.engine.logits import RowLogits
-from app.engine.sampling import RowSampler, logprobs, sample
+from app.engine.sampling import RowSampler, likeliest, logprobs, sample
 
 CPU = torch.device("cpu")
 END = frozenset({2})
@@ -39,7 +39,7 @@ def ours(logits: torch.Tensor, sampler: RowSampler) -> torch.Tensor:
     """The distribution that a token is drawn from, ``(vocab,)``."""
     logits = logits.clone()
     sampler.logits.apply(logits[0])
-    if not sampler.needs_order:
+    if sampler.way == "drawn":
         return filters.filter_unordered(logits, [sampler.params]).softmax(-1)[0]
     kept, ids = filters.filter_ordered(logits, [sampler.params])
     return torch.zeros(logits.shape[-1]).scatter(0, ids[0], kept.softmax(-1)[0])
@@ -148,6 +148,23 @@ def test_a_seed_draws_the_same_alone_and_among_others():
 def test_greedy_takes_the_largest_whatever_the_filters_say():
     logits = torch.tensor([[0.0, 5.0, 1.0]])
     assert sample(logits, [row(3, top_k=1, top_p=0.1)]) == [1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_likeliest_token_is_the_one_that_argmax_finds(dtype):
+    logits = torch.randn(6, 700, generator=torch.Generator().manual_seed(2)).to(dtype)
+    logits[1, 30:40] = 99.0  # equal ones: the first
+    logits[2, 5:] = -math.inf
+    logits[3] = -math.inf
+    logits[4, 17] = math.nan
+    assert likeliest(logits).tolist() == logits.argmax(dim=-1).tolist()
+
+
+def test_sampling_leaves_the_logits_as_they_are():
+    logits = torch.randn(3, 50, generator=torch.Generator().manual_seed(4))
+    before = logits.clone()
+    sample(logits, [row(50, logit_bias=((3, 50.0),)), row(50, temperature=1.0), row(50, temperature=1.0, top_k=3)])
+    assert torch.equal(logits, before)
 
 
 def test_few_candidates_give_what_a_full_sort_gives(monkeypatch):
