@@ -12,13 +12,14 @@ import click
 from rich.console import Console
 from rich.live import Live
 
-from app.cli.connection import CommandError, Server, key_option, make_server
+from app.cli.connection import CommandError, Server, key_option, listed, make_server
 from app.cli.loading.bodies import PATHS, Kind, Plan, ProbeError, words_for
 from app.cli.loading.figures import Summary
 from app.cli.loading.loops import Load
-from app.cli.loading.plot import can_plot, draw
+from app.cli.loading.plot import draw
 from app.cli.loading.view import LiveView, table
 from app.cli.loading.wire import Target
+from app.cli.writing import json_option, plot_option
 
 MOST_CLIENTS = 4096
 MOST_REQUESTS = 1_000_000
@@ -57,8 +58,8 @@ class Shape:
 @click.option("--stream/--no-stream", default=True, show_default=True)
 @click.option("--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), default=300.0, show_default=True)
 @click.option("--seed", default=0, show_default=True, help="Of prompts and of Poisson times.")
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Figures.")
-@click.option("--plot", "plot_file", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="PNG.")
+@json_option("Figures.")
+@plot_option("PNG.")
 def command(
     url: str,
     api_key: str | None,
@@ -86,8 +87,6 @@ def command(
 
     Exit codes: 0, 1 when no request was answered well, 2 for wrong usage.
     """
-    if plot_file and not can_plot():
-        raise click.UsageError("--plot needs matplotlib: pip install 'forklift-serve[report]'")
     server = make_server(url, api_key)
     fields: dict[str, Any] = {"temperature": temperature}
     fields |= {"ignore_eos": True} if ignore_eos else {}
@@ -115,13 +114,7 @@ def _bound(num_requests: int | None, duration_s: float | None) -> int | None:
 def first_model(server: Server) -> str | None:
     """What the server lists first; None where it has no such list. Raises ``CommandError`` where it is not there."""
     response = server.get("/v1/models")
-    if response.status_code == 404:
-        return None
-    try:
-        found = response.json()["data"]
-        return str(found[0]["id"]) if found else None
-    except (ValueError, KeyError, TypeError):
-        raise CommandError(f"{server.url}/v1/models answered {response.status_code}, not a list of models") from None
+    return None if response.status_code == 404 else next(iter(listed(response)), None)
 
 
 def run(target: Target, plan: Plan, shape: Shape, prompt_tokens: int, timeout_s: float) -> Summary:

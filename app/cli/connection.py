@@ -48,16 +48,6 @@ class Server:
         except requests.RequestException as error:
             raise CommandError(f"cannot reach {self.url}: {reason(error)}") from None
 
-    def get_json(self, path: str) -> Any:
-        """The JSON of a good answer. Raises ``CommandError`` for any other."""
-        response = self.get(path)
-        if not response.ok:
-            raise CommandError(f"{self.url}{path} answered {response.status_code}: {told(response)}")
-        try:
-            return response.json()
-        except ValueError:
-            raise CommandError(f"{self.url}{path} did not answer JSON") from None
-
 
 def reason(error: BaseException) -> str:
     """Why a connection failed, without the library's wrapping."""
@@ -84,6 +74,16 @@ def told(response: requests.Response) -> str:
         return str(response.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):
         return (response.text.strip().splitlines() or ["no text"])[0][:200]
+
+
+def listed(response: requests.Response) -> dict[str, dict[str, Any]]:
+    """The objects of an OpenAI-style list by their ids. Raises ``CommandError`` for any other answer."""
+    if not response.ok:
+        raise CommandError(f"{response.url} answered {response.status_code}: {told(response)}")
+    try:
+        return {str(one["id"]): one for one in response.json()["data"]}
+    except (ValueError, KeyError, TypeError):
+        raise CommandError(f"{response.url} did not answer a list of models") from None
 
 
 def failure(error: ClientError, url: str) -> CommandError:

@@ -11,17 +11,16 @@ from rich.console import Console
 from rich.table import Table
 
 from app.cli.checking.findings import gib
-from app.cli.connection import DEFAULT_URL, CommandError, Server, key_option, make_server
+from app.cli.connection import DEFAULT_URL, URL_VARIABLE, CommandError, Server, key_option, listed, make_server
 
 DEEPEST = 4
 COLUMNS = ("name", "task", "architecture", "parameters", "bytes", "dtype", "context_tokens", "chat", "infill", "fault")
-
 HEADS = {"parameters": "params", "context_tokens": "context"}
 LONG = ("name", "architecture", "fault")
 
 
 @click.command("models")
-@click.argument("place", default=DEFAULT_URL, envvar="FORKLIFTCLIENT_URL")
+@click.argument("place", default=DEFAULT_URL, envvar=URL_VARIABLE)
 @key_option
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 def command(place: str, api_key: str | None, as_json: bool) -> None:
@@ -46,16 +45,17 @@ def of_server(server: Server) -> list[dict[str, Any]]:
     """From ``/v1/capabilities``; of other OpenAI-style servers the names are all there is."""
     response = server.get("/v1/capabilities")
     if response.status_code == 404:
-        return [{"name": one["id"]} for one in server.get_json("/v1/models")["data"]]
-    rows = []
-    for one in server.get_json("/v1/capabilities")["data"]:
-        row = {"name": one["id"], **{name: one.get(name) for name in ("task", "dtype", "context_tokens", "state")}}
-        supports = one.get("supports") or {}
-        quantization = one.get("quantization")
-        row |= {"chat": supports.get("chat"), "infill": supports.get("infill")}
-        row |= {"quantization": quantization} if quantization not in (None, "none") else {}
-        rows.append({name: value for name, value in row.items() if value is not None})
-    return rows
+        return [{"name": name} for name in listed(server.get("/v1/models"))]
+    return [_served(name, one) for name, one in listed(response).items()]
+
+
+def _served(name: str, told: dict[str, Any]) -> dict[str, Any]:
+    """A row of what a server tells of one model; only what is known."""
+    supports = told.get("supports") or {}
+    row = {"name": name, **{key: told.get(key) for key in ("task", "dtype", "context_tokens", "state")}}
+    row |= {"chat": supports.get("chat"), "infill": supports.get("infill")}
+    row |= {"quantization": told["quantization"]} if told.get("quantization", "none") != "none" else {}
+    return {key: value for key, value in row.items() if value is not None}
 
 
 def of_directory(directory: Path) -> list[dict[str, Any]]:

@@ -61,7 +61,7 @@ def command(
     for model in models:
         require_sound(model)
     console = Console(stderr=True)
-    contents = Contents(list(models), not no_wheels, not no_index, list(extra))
+    contents = Contents(list(models), has_wheels=not no_wheels, use_index=not no_index, extra=list(extra))
     facts = make(output, contents, console)
     if as_json:
         click.echo(json.dumps(facts, indent=1))

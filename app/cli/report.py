@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from rich.progress import Progress
 
 import app
 from app.cli.connection import CommandError
+from app.cli.writing import json_option, plot_option
 from app.core.errors import ForkliftError
 from app.core.settings import load_settings
 from app.reports.child import run_child
@@ -55,22 +55,9 @@ def text_of(_context: click.Context, parameter: click.Parameter, value: Path | N
         raise click.BadParameter(f"{value} is not UTF-8 text", param=parameter) from None
 
 
-def file_to_write(_context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
-    """A file whose folder is there: found out now, and not after minutes of measuring."""
-    if value is not None and not value.parent.is_dir():
-        raise click.BadParameter(f"the folder {value.parent} does not exist", param=parameter)
-    return value
-
-
-def output_option(name: str, variable: str, text: str) -> Callable[[Any], Any]:
-    """An option that names a file to be written."""
-    kind = click.Path(dir_okay=False, writable=True, path_type=Path)
-    return click.option(name, variable, type=kind, callback=file_to_write, help=text)
-
-
 model_option = click.option("--model", help="Folder or hub id. Default: FORKLIFT_MODEL, or the demo model.")
 device_option = click.option("--device", type=click.Choice(DEVICES), help="Default: FORKLIFT_DEVICE, or auto.")
-json_option = output_option("--json", "json_file", "Write the figures.")
+figures_option = json_option("Write the figures.")
 
 
 @command.command("precision")
@@ -85,8 +72,8 @@ json_option = output_option("--json", "json_file", "Write the figures.")
 @click.option("--tokens", "num_tokens", type=click.IntRange(2), default=1024, show_default=True, help="Of the text.")
 @click.option("--window", "window_tokens", type=click.IntRange(2), default=256, show_default=True, help="Per pass.")
 @device_option
-@json_option
-@output_option("--plot", "plot_file", "Draw a PNG.")
+@figures_option
+@plot_option("Draw a PNG.")
 def precision(
     model: str | None,
     baseline: str,
@@ -105,8 +92,6 @@ def precision(
 
     Exit codes: 0, 1 when a model cannot be loaded or measured, 2 for wrong usage, 130 after ctrl-C.
     """
-    if plot_file and find_spec("matplotlib") is None:
-        raise click.UsageError("--plot needs matplotlib: pip install 'forklift-serve[report]'")
     if baseline in candidates:
         raise click.UsageError(f"{baseline} is the baseline; name other candidates")
     environ = environment(model, device)
@@ -122,7 +107,7 @@ def precision(
 @model_option
 @click.option("--precision", "name", type=click.Choice(list(PRECISIONS)), help="Default: the settings'.")
 @device_option
-@json_option
+@figures_option
 def resources(model: str | None, name: str | None, device: str | None, json_file: Path | None) -> None:
     """Load a model as a worker does and tell what it takes: disk, memory, KV cache, the batches that fit.
 

@@ -25,36 +25,40 @@ LOOPBACK = ("127.0.0.1", "localhost")
 
 
 def check_address(situation: Situation) -> Findings:
-    """Whether the address can be listened on, by trying."""
-    bind = situation.settings.bind
-    if bind.startswith("unix:"):
-        yield from _check_unix(Path(bind.removeprefix("unix:")))
-        return
+    """Whether each address can be listened on, by trying; Gunicorn takes several between commas."""
+    for bind in map(str.strip, situation.settings.bind.split(",")):
+        if bind.startswith("unix:"):
+            yield _check_unix(Path(bind.removeprefix("unix:")))
+        else:
+            yield _check_port(bind)
+
+
+def _check_unix(path: Path) -> Finding:
+    if os.access(path.parent, os.W_OK | os.X_OK):
+        return Finding("address", "ok", f"{path.parent} can hold the socket")
+    return Finding("address", "fault", f"cannot make a socket in {path.parent}", "set FORKLIFT_BIND elsewhere")
+
+
+def _check_port(bind: str) -> Finding:
     host, _, port = bind.rpartition(":")
     if not port.isdecimal() or int(port) > 65535:
-        yield Finding("address", "fault", f"FORKLIFT_BIND={bind} is not host:port", "such as 0.0.0.0:5000")
-        return
+        return Finding("address", "fault", f"FORKLIFT_BIND={bind} is not host:port", "such as 0.0.0.0:5000")
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host.strip("[]") or None, int(port), type=socket.SOCK_STREAM)[
-            0
-        ]
-        with socket.socket(family, kind) as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(address)
-            # Two sockets with SO_REUSEADDR may share an address until one listens.
-            sock.listen(1)
+        _listen(host.strip("[]") or None, int(port))
     except OSError as error:
         what = f"cannot listen on {bind}: {error.strerror}"
-        yield Finding("address", "fault", what, "stop what listens there, or set FORKLIFT_BIND to another address")
-        return
-    yield Finding("address", "ok", f"{bind} is free")
+        return Finding("address", "fault", what, "stop what listens there, or set FORKLIFT_BIND to another address")
+    return Finding("address", "ok", f"{bind} is free")
 
 
-def _check_unix(path: Path) -> Findings:
-    if os.access(path.parent, os.W_OK | os.X_OK):
-        yield Finding("address", "ok", f"{path.parent} can hold the socket")
-    else:
-        yield Finding("address", "fault", f"cannot make a socket in {path.parent}", "set FORKLIFT_BIND elsewhere")
+def _listen(host: str | None, port: int) -> None:
+    """For a moment. Raises OSError."""
+    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        # Two sockets with SO_REUSEADDR may share an address until one listens.
+        sock.listen(1)
 
 
 def check_shared_memory(_situation: Situation) -> Findings:

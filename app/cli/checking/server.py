@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from app.cli.checking.findings import Finding, Findings
-from app.cli.connection import CommandError, Server, told
+from app.cli.connection import CommandError, Server, listed
 
 
 def check(server: Server) -> Findings:
@@ -27,29 +25,29 @@ def check(server: Server) -> Findings:
 def _check_ready(server: Server) -> Findings:
     response = server.get("/readyz")
     try:
-        body: dict[str, Any] = response.json()
-        slots = body["slots"]
-    except (ValueError, KeyError):
+        body = response.json()
+        state, slots = str(body["state"]), [(row["slot"], row["state"]) for row in body["slots"]]
+    except (ValueError, KeyError, TypeError):
         yield Finding("ready", "fault", f"{server.url}/readyz answered {response.status_code}, no JSON of slots")
         return
-    text = f"the server is {body['state']}"
+    text = f"the server is {state}"
     if response.status_code == 200:
         yield Finding("ready", "ok", text)
     else:
         yield Finding("ready", "fault", text, "wait until it has loaded; its log says more")
-    for row in slots:
-        if row["state"] != "ready":
-            text = f"worker slot {row['slot']} is {row['state']}"
-            yield Finding("slots", "warning", text, "its log says why")
+    for slot, state in slots:
+        if state != "ready":
+            yield Finding("slots", "warning", f"worker slot {slot} is {state}", "its log says why")
 
 
 def _check_key(server: Server) -> Findings:
     response = server.get("/v1/models")
     if response.status_code == 401:
         yield Finding("key", "fault", "the server wants another API key", "give --api-key or FORKLIFTCLIENT_API_KEY")
-    elif response.ok:
-        names = ", ".join(str(one["id"]) for one in response.json()["data"])
-        yield Finding("models", "ok", names)
-    else:
-        text = f"/v1/models answered {response.status_code}: {told(response)}"
-        yield Finding("models", "fault", text, "its log says why")
+        return
+    try:
+        names = ", ".join(listed(response))
+    except CommandError as error:
+        yield Finding("models", "fault", error.message, "its log says why")
+        return
+    yield Finding("models", "ok", names)

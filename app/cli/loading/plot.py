@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 from app.cli.loading.figures import Summary, times
 
 NUM_BUCKETS = 40
 LABELS = {"ttft": "first token", "itl": "between tokens", "total": "whole request"}
-
-
-def can_plot() -> bool:
-    """Whether matplotlib is installed."""
-    try:
-        return find_spec("matplotlib") is not None
-    except ValueError:
-        return False
 
 
 def draw(summary: Summary, title: str, file: Path) -> None:

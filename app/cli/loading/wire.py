@@ -11,7 +11,7 @@ import os
 import ssl
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 from urllib.parse import urlsplit
@@ -115,35 +115,45 @@ def _whole(status: int, data: bytes, started: float) -> Result:
     return Result(status, total_s, int(usage.get("completion_tokens") or 0), prompt_tokens=usage.get("prompt_tokens"))
 
 
+@dataclass
+class _Stream:
+    """What the events of one stream have said."""
+
+    times: list[float] = field(default_factory=list)
+    usage: dict[str, Any] = field(default_factory=dict)
+    is_done: bool = False
+    error: str | None = None
+
+    def take(self, event: dict[str, Any]) -> None:
+        self.usage = event.get("usage") or self.usage
+        # `transformers serve` (5.23) sends no [DONE]: its last piece names a finish_reason.
+        self.is_done = self.is_done or any(choice.get("finish_reason") for choice in event.get("choices") or ())
+        if "error" in event:
+            self.error = _message(event)
+        elif _has_text(event):
+            self.times.append(time.perf_counter())
+
+    def result(self, started: float) -> Result:
+        """Tokens by the server's own count, or one per piece with text where it gives none."""
+        return Result(
+            200,
+            time.perf_counter() - started,
+            int(self.usage.get("completion_tokens") or len(self.times)),
+            ttft_s=self.times[0] - started if self.times else None,
+            gaps_s=tuple(b - a for a, b in pairwise(self.times)),
+            prompt_tokens=self.usage.get("prompt_tokens"),
+            error=self.error or (None if self.is_done else "the stream ended early"),
+        )
+
+
 async def _read_stream(payload: AsyncIterator[bytes], started: float) -> Result:
-    """The times of the pieces with text; tokens by the server's own count, or one per piece where it gives none."""
-    times: list[float] = []
-    usage: dict[str, Any] = {}
-    is_done, error = False, None
+    stream = _Stream()
     async for event in _events(payload):
         if event == b"[DONE]":
-            is_done = True
+            stream.is_done = True
             break
-        found = _json(event)
-        usage = found.get("usage") or usage
-        # `transformers serve` (5.23) sends no [DONE]: its last piece names a finish_reason.
-        is_done = is_done or any(choice.get("finish_reason") for choice in found.get("choices") or ())
-        if "error" in found:
-            error = _message(found)
-        elif _has_text(found):
-            times.append(time.perf_counter())
-    total_s = time.perf_counter() - started
-    if error is None and not is_done:
-        error = "the stream ended early"
-    return Result(
-        200,
-        total_s,
-        int(usage.get("completion_tokens") or len(times)),
-        ttft_s=times[0] - started if times else None,
-        gaps_s=tuple(b - a for a, b in pairwise(times)),
-        prompt_tokens=usage.get("prompt_tokens"),
-        error=error,
-    )
+        stream.take(_json(event))
+    return stream.result(started)
 
 
 async def _events(payload: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -12,7 +12,10 @@ from typing import Any
 
 
 class Handler(BaseHTTPRequestHandler):
-    """``server.behave`` names what happens to the next requests; ``server.seen`` holds their bodies."""
+    """``server.behave`` names what happens to the next requests; ``server.seen`` holds their bodies.
+
+    ``server.pages`` says what a GET answers instead of a list of models.
+    """
 
     protocol_version = "HTTP/1.1"
     server: Any
@@ -22,7 +25,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.path in self.server.missing:
             self._whole(404, {"error": {"message": "no such route"}})
             return
-        self._whole(200, {"object": "list", "data": [{"id": "first"}, {"id": "second"}]})
+        models = {"object": "list", "data": [{"id": "first"}, {"id": "second"}]}
+        self._whole(200, self.server.pages.get(self.path, models))
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -119,7 +123,7 @@ def running_double() -> Iterator[Any]:
     """The server, with its ``url``."""
     server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.behave, server.seen, server.keys, server.released = "well", [], [], threading.Event()
-    server.left, server.missing = threading.Event(), set()
+    server.left, server.missing, server.pages = threading.Event(), set(), {}
     server.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()

@@ -172,6 +172,24 @@ def test_without_matplotlib_a_picture_is_refused_before_any_load(double, forklif
     assert not double.seen
 
 
+@pytest.mark.parametrize("option", ["--json", "--plot"])
+def test_a_file_that_cannot_be_written_is_found_out_before_any_load(double, forklift, tmp_path, option):
+    result = forklift("bench", double.url, option, str(tmp_path / "gone" / "file"))
+    assert result.exit_code == 2
+    assert "does not exist" in result.output
+    assert not double.seen
+
+
+@pytest.mark.parametrize("page", [[], {"data": [{}]}, {"data": 1}])
+def test_a_list_of_models_that_is_none_ends_with_one_line(double, forklift, page):
+    double.pages = {"/v1/models": page}
+    result = forklift("bench", double.url)
+    assert (result.exit_code, result.output) == (
+        1,
+        f"forklift: {double.url}/v1/models did not answer a list of models\n",
+    )
+
+
 @pytest.mark.parametrize("options", [["-c", "0"], ["--rate", "0"], ["--duration", "100000"], ["--kind", "x"]])
 def test_a_load_without_bounds_is_wrong_usage(forklift, options):
     assert forklift("bench", "http://127.0.0.1:1", *options).exit_code == 2

@@ -134,6 +134,12 @@ def test_a_port_that_is_taken(faults, folder):
         assert f"cannot listen on {bind}" in single(faults("--model", str(folder), FORKLIFT_BIND=bind))
 
 
+def test_of_several_addresses_each_is_tried(faults, folder):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        bind = f"127.0.0.1:0, 127.0.0.1:{taken.getsockname()[1]}"
+        assert "cannot listen on 127.0.0.1:" in single(faults("--model", str(folder), FORKLIFT_BIND=bind))
+
+
 @pytest.mark.parametrize("bind", ["127.0.0.1", "192.0.2.1:5000", "127.0.0.1:99999"])
 def test_an_address_that_cannot_be_listened_on(faults, folder, bind):
     assert bind in single(faults("--model", str(folder), FORKLIFT_BIND=bind))
@@ -288,6 +294,28 @@ def test_a_server_that_does_not_answer_or_is_none(forklift, double):
         result = forklift("doctor", "--url", f"http://127.0.0.1:{sock.getsockname()[1]}")
     assert result.exit_code == 1
     assert "Connection refused" in result.output
+
+
+@pytest.mark.parametrize("page", [["up"], {"slots": []}, {"state": "ready", "slots": [{"slot": 0}]}, None])
+def test_a_server_of_another_kind_is_a_fault_and_no_traceback(forklift, double, page):
+    double.pages = {"/readyz": page}
+    result = forklift("doctor", "--url", double.url, "--json")
+    assert result.exit_code == 1
+    assert "no JSON of slots" in result.output
+
+
+def test_what_a_running_server_says_is_told_slot_by_slot(forklift, double):
+    slots = [{"slot": 0, "state": "ready"}, {"slot": 1, "state": "loading"}]
+    double.pages = {"/readyz": {"state": "ready", "slots": slots}}
+    result = forklift("doctor", "--url", double.url, "--json")
+    found = json.loads(result.output)["findings"]
+    assert [(one["level"], one["text"]) for one in found[1:]] == [
+        ("ok", "the server is ready"),
+        ("warning", "worker slot 1 is loading"),
+        ("ok", "first, second"),
+    ]
+    double.pages["/v1/models"] = {"models": []}
+    assert "did not answer a list of models" in forklift("doctor", "--url", double.url, "--json").output
 
 
 def test_a_model_and_a_url_together_are_wrong_usage(forklift):
