@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import random
 import re
 
 import pytest
 import sentencepiece
+from transformers import AutoTokenizer
 
 from app.core.errors import ModelLoadError
 from app.models import folder as model_folders
+from app.models.text_model import decoder_of
 from tests.families.test_bad_folders import load
 
 SENTENCEPIECE = {"llama": "tokenizer.model", "gpt-sw3": "spiece.model"}
@@ -46,6 +49,16 @@ def test_a_tokenizer_without_fast_version_serves_and_says_what_it_cannot(serve):
     answer = client.post("/complete", json={"prompt": "def f", "regex": "a+", "max_new_tokens": 4})
     assert answer.status_code == 400
     assert "structured output" in answer.get_json()["error"]["message"]
+
+
+@pytest.mark.parametrize("family", ["codegen", "incoder", "llama", "gpt-sw3", "starcoder2"])
+def test_generated_tokens_are_decoded_as_transformers_decodes_them(family_folder, family):
+    """Byte-level, sentencepiece, without a fast version, with spaces to clean up, with a ``decode`` of its own."""
+    tokenizer = AutoTokenizer.from_pretrained(family_folder(family))
+    decode, rng = decoder_of(tokenizer), random.Random(1)
+    prompts = [[], tokenizer(WRITTEN)["input_ids"], [tokenizer.eos_token_id]]
+    for ids in [*prompts, *([rng.randrange(len(tokenizer)) for _ in range(9)] for _ in range(50))]:
+        assert decode(ids) == tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
 @pytest.mark.parametrize("family", ["codegen", "llama", "gpt2", "gpt-bigcode", "starcoder2"])
