@@ -6,7 +6,7 @@ time, however many steps a shared machine allows. The optimizers start afresh. R
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, Qwen2ForCausalLM
 
 from tools.demo_model.export import export
 from tools.demo_model.paths import BUILD_FOLDER, MODEL_FOLDER
-from tools.demo_model.train import CHECKPOINT_EVERY, LOG_EVERY, Rows, Trainer
+from tools.demo_model.train import CHECKPOINT, Pace, Rows, Trainer, run
 
 WARMUP_STEPS = 20
 
@@ -59,18 +59,10 @@ def average(trainer: Trainer, folder: Path, old_share: float) -> None:
             new.lerp_(old, old_share)
 
 
-def run(trainer: Trainer, rows: Rows, clock: Clock, peak: float, folder: Path) -> None:
-    """Trains until the clock has run down or the rows are used up, with a line of losses in `losses.tsv`."""
-    losses: list[float] = []
-    with (folder / "losses.tsv").open("a") as log:
-        while clock.share() < 1.0 and trainer.step < len(rows):
-            losses.append(trainer.train_step(rows, clock.rate(trainer.step, peak)))
-            if trainer.step % LOG_EVERY == 0:
-                log.write(f"{trainer.step}\t{clock.share():.4f}\t{sum(losses) / len(losses):.4f}\n")
-                log.flush()
-                losses = []
-            if trainer.step % CHECKPOINT_EVERY == 0:
-                trainer.save(folder / "checkpoint.pt")
+def paces(trainer: Trainer, num_steps: int, clock: Clock, peak: float) -> Iterator[Pace]:
+    """Until the clock has run down, or `num_steps` are done: the prepared rows last for no more."""
+    while clock.share() < 1.0 and trainer.step < num_steps:
+        yield clock.share(), clock.rate(trainer.step, peak)
 
 
 @click.command()
@@ -98,11 +90,11 @@ def main(
     torch.set_num_threads(threads)
     trainer = Trainer(seed=0)
     if resume:
-        trainer.load(folder / "checkpoint.pt")
+        trainer.load(folder / CHECKPOINT)
     else:
         load_exported(trainer, model)
     rows = Rows(folder / "rows.npz", batch)
-    run(trainer, rows, Clock(minutes * 60), peak, folder)
+    run(trainer, rows, paces(trainer, len(rows), Clock(minutes * 60), peak), folder)
     average(trainer, model, old_share)
     export(trainer.model, AutoTokenizer.from_pretrained(model), output)
     Console().print(f"{trainer.step} of {len(rows)} steps")

@@ -9,12 +9,13 @@ Run it as `python -m tools.demo_model.train`.
 
 import math
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
 import numpy as np
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.nn import functional
 from transformers import AutoTokenizer, Qwen2ForCausalLM
@@ -27,6 +28,9 @@ MUON_RATE = 0.02
 ADAMW_RATE = 0.004
 CHECKPOINT_EVERY = 50
 LOG_EVERY = 10
+CHECKPOINT = "checkpoint.pt"
+# How much of the training is behind a step, and its share of the base rates.
+Pace = tuple[float, float]
 
 
 class Rows:
@@ -119,25 +123,32 @@ def rate_at(step: int, steps: int, decay_steps: int) -> float:
     return max(0.0, min(1.0, (step + 1) / WARMUP_STEPS, (steps - step) / max(1, decay_steps)))
 
 
-def run(trainer: Trainer, rows: Rows, steps: int, decay_steps: int, folder: Path) -> None:
-    """Trains to `steps`, with a checkpoint now and then and a line of losses in `losses.tsv`."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+def paces(trainer: Trainer, steps: int, decay_steps: int) -> Iterator[Pace]:
+    """Until the trainer has done `steps`."""
+    while trainer.step < steps:
+        yield trainer.step / steps, rate_at(trainer.step, steps, decay_steps)
+
+
+def run(trainer: Trainer, rows: Rows, steps: Iterable[Pace], folder: Path) -> None:
+    """A step for each pace; checkpoints now and then and at the end, lines of losses in `losses.tsv`."""
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
     with Progress(*columns) as progress, (folder / "losses.tsv").open("a") as log:
-        task = progress.add_task("Training", total=steps, completed=trainer.step)
+        task = progress.add_task("Training", total=1.0)
         losses: list[float] = []
         started = time.monotonic()
-        while trainer.step < steps:
-            losses.append(trainer.train_step(rows, rate_at(trainer.step, steps, decay_steps)))
+        for share, rate in steps:
+            losses.append(trainer.train_step(rows, rate))
             if trainer.step % LOG_EVERY == 0:
                 mean, step_s = sum(losses) / len(losses), (time.monotonic() - started) / len(losses)
-                log.write(f"{trainer.step}\t{mean:.4f}\t{step_s:.2f}\n")
+                log.write(f"{trainer.step}\t{share:.4f}\t{mean:.4f}\t{step_s:.2f}\n")
                 log.flush()
                 losses, started = [], time.monotonic()
                 assert math.isfinite(mean), "the loss is no longer finite"
                 progress.update(task, description=f"Training, loss {mean:.3f}")
-            if trainer.step % CHECKPOINT_EVERY == 0 or trainer.step == steps:
-                trainer.save(folder / "checkpoint.pt")
-            progress.update(task, completed=trainer.step)
+            if trainer.step % CHECKPOINT_EVERY == 0:
+                trainer.save(folder / CHECKPOINT)
+            progress.update(task, completed=share)
+    trainer.save(folder / CHECKPOINT)
 
 
 @click.command()
@@ -166,8 +177,8 @@ def main(
         raise click.BadParameter(f"the prepared rows last for {len(rows)} steps", param_hint="--steps")
     trainer = Trainer(seed)
     if resume:
-        trainer.load(folder / "checkpoint.pt")
-    run(trainer, rows, steps, decay_steps, folder)
+        trainer.load(folder / CHECKPOINT)
+    run(trainer, rows, paces(trainer, steps, decay_steps), folder)
     export(trainer.model, AutoTokenizer.from_pretrained(folder / "tokenizer"), output)
 
 

@@ -170,20 +170,36 @@ def test_the_rate_of_further_training_warms_up_and_reaches_zero_with_the_time():
     assert [clock.rate(step=1000, peak=0.5) for _ in range(5)] == [0.5, 0.25, 0.125, 0.0, 0.0]
 
 
-def test_further_training_starts_from_the_exported_weights_and_ends_with_the_time(tmp_path):
+def few_rows(folder):
     tokens = np.arange(64, dtype=np.uint16).reshape(4, 16)
     weights = np.tile(np.array([0] * 8 + [4] * 8, np.uint8), (4, 1))
-    np.savez(tmp_path / "rows.npz", tokens=tokens, weights=weights, segments=np.ones((4, 16), np.uint16))
+    np.savez(folder / "rows.npz", tokens=tokens, weights=weights, segments=np.ones((4, 16), np.uint16))
+
+
+def test_further_training_starts_from_the_exported_weights_and_ends_with_the_time(tmp_path):
+    few_rows(tmp_path)
     trainer = train.Trainer(seed=3)
     finetune.load_exported(trainer, MODEL_FOLDER)
     rows = train.Rows(tmp_path / "rows.npz", 2)
     with torch.inference_mode():
         before = trainer.loss(*rows.batch(0)).item()
-    time_s = iter([0.0, 10.0, 10.0, 100.0])
-    finetune.run(trainer, rows, finetune.Clock(100.0, now=lambda: next(time_s)), 0.5, tmp_path)
+    time_s = iter([0.0, 10.0, 10.0, 10.0, 100.0])
+    clock = finetune.Clock(100.0, now=lambda: next(time_s))
+    train.run(trainer, rows, finetune.paces(trainer, len(rows), clock, 0.5), tmp_path)
     assert trainer.step == 1
     with torch.inference_mode():
         assert trainer.loss(*rows.batch(0)).item() < before
+
+
+def test_an_ended_training_is_resumed_where_it_ended(tmp_path):
+    few_rows(tmp_path)
+    trainer, again = train.Trainer(seed=3), train.Trainer(seed=4)
+    rows = train.Rows(tmp_path / "rows.npz", 1)
+    train.run(trainer, rows, train.paces(trainer, steps=2, decay_steps=1), tmp_path)
+    again.load(tmp_path / train.CHECKPOINT)
+    assert (trainer.step, again.step) == (2, 2)
+    assert list(train.paces(again, steps=2, decay_steps=1)) == []
+    torch.testing.assert_close(again.model.state_dict(), trainer.model.state_dict())
 
 
 def test_the_average_lies_between_the_trained_and_the_exported_weights():
