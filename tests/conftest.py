@@ -1,16 +1,26 @@
-"""Fixtures for every suite: small models of the real architectures, made once per run."""
+"""Fixtures for every suite, made once per run: small models of the real architectures, a server with the demo model."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Forklift
 
 # Tiny models gain nothing from a second thread, and OpenMP's waiting threads lose much on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# Times say nothing on a machine that runs several servers beside the tests.
+TOO_SLOW = hypothesis.HealthCheck.too_slow
+hypothesis.settings.register_profile("forklift", deadline=None, suppress_health_check=[TOO_SLOW])
+hypothesis.settings.load_profile("forklift")
 
 ModelFolder = Callable[[str], Path]
 
@@ -27,3 +37,14 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
         return folder if folder.exists() else save_tiny_model(family, folder)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forklift]:
+    """One worker with the embedded demo model, for tests that leave no trace in it."""
+    from tests.e2e.conftest import Forklift
+    from tests.service.conftest import server_starter
+
+    starter = server_starter(tmp_path_factory.mktemp("demo"), Forklift)
+    yield next(starter)()
+    next(starter, None)

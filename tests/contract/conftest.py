@@ -53,9 +53,9 @@ def client_of(world: World, **options: float) -> FlaskClient:
     return create_app(world.context, **options).test_client()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def running(tmp_path_factory: pytest.TempPathFactory, model_folder: ModelFolder) -> Iterator[RunningServer]:
-    """One worker of ``gunicorn wsgi:app`` with a tiny model, shared by the tests of a module."""
+    """One worker of ``gunicorn wsgi:app`` with a tiny model, for tests that leave no trace in it."""
     yield from start(tmp_path_factory.mktemp("running"), model_folder("qwen2"))
 
 

@@ -39,8 +39,8 @@ def test_a_mark_that_belongs_to_no_block_is_refused():
 
 @needs_curl
 @pytest.mark.parametrize("pair", of_kind("run"), ids=name_of)
-def test_the_commands_succeed(pair, demo_server):
-    assert commands.run(pair[1], demo_server.port).strip()
+def test_the_commands_succeed(pair, demo):
+    assert commands.run(pair[1], demo.port).strip()
 
 
 def with_answers() -> list[tuple[str, Block, Block]]:
@@ -55,10 +55,10 @@ def with_answers() -> list[tuple[str, Block, Block]]:
 
 @needs_curl
 @pytest.mark.parametrize(("page", "command", "answer"), with_answers(), ids=lambda part: getattr(part, "line", part))
-def test_an_answer_on_the_page_has_the_fields_of_the_real_one(page, command, answer, demo_server):
+def test_an_answer_on_the_page_has_the_fields_of_the_real_one(page, command, answer, demo):
     """Not the same text: bfloat16 on another processor may round another token to the top."""
     assert command.kind == "run", f"{page}:{answer.line}: an answer to nothing"
-    real = commands.run(command, demo_server.port)
+    real = commands.run(command, demo.port)
     if answer.language == "json":
         assert shape(json.loads(answer.text)) == shape(json.loads(real))
         return

@@ -65,11 +65,3 @@ class Stream:
 def start_forklift(tmp_path: Path) -> Iterator[StartServer]:
     """Starts servers; keyword arguments become ``FORKLIFT_`` settings."""
     yield from server_starter(tmp_path, Forklift)
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forklift]:
-    """One worker with the embedded demo model, shared by the tests of a module."""
-    starter = server_starter(tmp_path_factory.mktemp("demo"), Forklift)
-    yield next(starter)()
-    next(starter, None)
