@@ -105,12 +105,12 @@ def following(model: TextModel, engine: SlotGenerator, prompt: list[int], answer
     from app.engine import generation
 
     steps = iter(answer)
-    sample = generation.sample
-    generation.sample = lambda logits, rows: [next(steps, 0)]
+    choose = generation.choose
+    generation.choose = lambda logits, rows: [(next(steps, 0), None)]
     try:
         return finish(engine, job(prompt, len(answer)))
     finally:
-        generation.sample = sample
+        generation.choose = choose
 
 
 KINDS = ("none", "int8", "int4")

@@ -19,7 +19,7 @@ from app.core.errors import InternalError, RequestError
 from app.core.jobs import Job, TokenLogprob
 from app.engine.guard import Guard
 from app.engine.outbox import Pace
-from app.engine.sampling import logprobs, sample
+from app.engine.sampling import choose, logprobs
 from app.engine.sequence import Sequence
 from app.engine.waiting import WaitingJobs
 from app.models.text_model import TextModel
@@ -113,11 +113,8 @@ class _OurChoice(LogitsProcessor):
         self.logprob: TokenLogprob | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        tokens = sample(scores, [self._sequence.sampler])
-        num_top = self._sequence.job.params.num_logprobs
-        if num_top is not None:
-            [self.logprob] = logprobs(scores, tokens, num_top)
-        return torch.full_like(scores, -math.inf).index_fill_(1, torch.tensor(tokens, device=scores.device), 0.0)
+        [(token, self.logprob)] = choose(scores, [self._sequence.sampler])
+        return torch.full_like(scores, -math.inf).index_fill_(1, torch.tensor([token], device=scores.device), 0.0)
 
 
 class _OurEnd(StoppingCriteria):

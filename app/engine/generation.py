@@ -7,23 +7,23 @@ decodes one token for every running row. Inference thread only; knows neither HT
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
 import torch
 
 from app.core.errors import InternalError, RequestError
-from app.core.jobs import Job, TokenLogprob
+from app.core.jobs import Job
 from app.engine.drafts import PromptLookup
 from app.engine.guard import Guard
 from app.engine.outbox import Pace
 from app.engine.prefill_budget import PrefillBudget
 from app.engine.ragged import Chunk, MixingRunner
 from app.engine.rows import RowTable
-from app.engine.runners import RunnerKind, make_runner
-from app.engine.sampling import logprobs, sample
+from app.engine.runners import make_runner
+from app.engine.sampling import choose
 from app.engine.sequence import Sequence
+from app.engine.slot_options import SlotOptions
 from app.engine.trimming import Trimmer
 from app.engine.waiting import WaitingJobs
 from app.models.text_model import TextModel
@@ -33,29 +33,20 @@ Part: TypeAlias = tuple[Sequence, list[int]]
 
 
 class SlotGenerator:
-    """Decodes up to ``num_slots`` sequences together on one model."""
+    """Decodes up to ``options.num_slots`` sequences together on one model.
 
-    def __init__(
-        self,
-        text_model: TextModel,
-        *,
-        num_slots: int,
-        prefill_chunk_tokens: int,
-        reuse_prefix: bool = True,
-        num_draft_tokens: int = 0,
-        runner: RunnerKind = "eager",
-        overlap_text: bool = False,
-        mixes: bool | None = None,
-    ):
+    ``mixes`` is what ``can_mix`` said of the model, None: not asked yet.
+    """
+
+    def __init__(self, text_model: TextModel, options: SlotOptions, *, mixes: bool | None = None):
+        checkpoint, num_slots = text_model.checkpoint, options.num_slots
         self._text_model = text_model
-        checkpoint = text_model.checkpoint
+        self._options = options
         self.guard = Guard(checkpoint.device)
-        self.runner = make_runner(runner, checkpoint, num_slots, text_model.context_tokens, mixes=mixes)
-        self._rows = RowTable(self.runner.cache, num_slots, reuse_prefix)
-        self._budget = PrefillBudget(prefill_chunk_tokens)
+        self.runner = make_runner(options.runner, checkpoint, num_slots, text_model.context_tokens, mixes=mixes)
+        self._rows = RowTable(self.runner.cache, num_slots, options.reuse_prefix)
+        self._budget = PrefillBudget(options.prefill_chunk_tokens)
         self._trimmer = Trimmer(self.runner.cache, self._rows, self.guard.give_back)
-        self._num_draft_tokens = num_draft_tokens
-        self._overlap_text = overlap_text
         self._pace = Pace()
         self._waiting = WaitingJobs[Job]()
 
@@ -87,14 +78,14 @@ class SlotGenerator:
     def fail_all(self, error: RequestError) -> None:
         """End every job."""
         self._waiting.fail_all(error)
-        for sequence in self._rows.running + self._rows.prefilling:
+        for sequence in self._rows.active:
             self._fail(sequence, error)
 
     def _sweep(self) -> None:
         """End what was cancelled or is over its deadline, waiting or active."""
         now_s = time.monotonic()
         self._waiting.sweep(now_s)
-        for sequence in self._rows.running + self._rows.prefilling:
+        for sequence in self._rows.active:
             if (cause := sequence.job.stop_cause(now_s)) is not None:
                 self._fail(sequence, cause, is_valid=True)
 
@@ -108,9 +99,9 @@ class SlotGenerator:
                 self._rows.take(sequence)
 
     def _make_sequence(self, job: Job) -> Sequence:
-        sequence = Sequence(job, self._text_model, self._pace, defers_text=self._overlap_text)
-        if self._num_draft_tokens:
-            sequence.lookup = PromptLookup(sequence.tokens, self._num_draft_tokens)
+        sequence = Sequence(job, self._text_model, self._pace, defers_text=self._options.overlap_text)
+        if self._options.num_draft_tokens:
+            sequence.lookup = PromptLookup(sequence.tokens, self._options.num_draft_tokens)
         return sequence
 
     def _parts(self) -> list[Part]:
@@ -138,10 +129,10 @@ class SlotGenerator:
 
         Where the pass fails, separate ones follow: only the sequence that it fails for is to fail.
         """
-        running = self._rows.running
-        if not isinstance(self.runner, MixingRunner) or not parts or len(running) + len(parts) < 2:
+        if not isinstance(self.runner, MixingRunner) or not parts or self._rows.num_running + len(parts) < 2:
             return False
-        if self._num_draft_tokens and running and any(self._drafts(running)):
+        running = self._rows.running
+        if any(self._drafts(running)):
             return False
         chunks = [
             Chunk(self._rows.index(sequence), tokens, sequence.num_cached, sequence.is_scored)
@@ -205,12 +196,14 @@ class SlotGenerator:
 
     def _write_texts(self, sequences: list[Sequence]) -> None:
         """A GPU has only been told to run the pass: the last tokens' text is made meanwhile."""
-        if self._overlap_text:
+        if self._options.overlap_text:
             for sequence in sequences:
                 sequence.write_text()
 
     def _drafts(self, sequences: list[Sequence]) -> list[list[int]]:
         """Proposed next tokens per sequence; no pass may write behind the context."""
+        if not self._options.num_draft_tokens or not sequences:
+            return [[] for _ in sequences]
         room = self._text_model.context_tokens - 1 - max(sequence.num_cached for sequence in sequences)
         return [sequence.draft(room) for sequence in sequences]
 
@@ -225,7 +218,8 @@ class SlotGenerator:
             for i in active:
                 sequences[i].num_cached += 1
             rows = logits[:, at] if len(active) == len(sequences) else logits[active, at]
-            if not self._accept([sequences[i] for i in active], rows):
+            is_last = at + 1 == logits.shape[1]
+            if not self._accept([sequences[i] for i in active], rows) or is_last:
                 return
             active = [i for i in active if sequences[i].has_confirmed(drafts[i], at)]
             if not active:
@@ -233,7 +227,8 @@ class SlotGenerator:
 
     def _accept(self, sequences: list[Sequence], logits: torch.Tensor) -> bool:
         """Sample one token for each of ``sequences``; False where that failed, and they with it."""
-        chosen = self.guard.run([s.job for s in sequences], partial(_choose, sequences, logits))
+        samplers = [sequence.sampler for sequence in sequences]
+        chosen = self.guard.run([s.job for s in sequences], partial(choose, logits, samplers))
         if chosen is None:
             for sequence in sequences:
                 self._fail(sequence, InternalError())
@@ -247,16 +242,3 @@ class SlotGenerator:
     def _fail(self, sequence: Sequence, error: RequestError, *, is_valid: bool = False) -> None:
         sequence.fail(error)
         self._rows.release(sequence, is_valid=is_valid)
-
-
-def _choose(sequences: list[Sequence], logits: torch.Tensor) -> list[tuple[int, TokenLogprob | None]]:
-    """The next token of each row, and its log-probability where that was asked for."""
-    tokens = sample(logits, [sequence.sampler for sequence in sequences])
-    scores: list[TokenLogprob | None] = [None] * len(tokens)
-    asked = {i: num for i, s in enumerate(sequences) if (num := s.job.params.num_logprobs) is not None}
-    if asked:
-        rows = list(asked)
-        scored = logprobs(logits[rows], [tokens[i] for i in rows], max(asked.values()))
-        for i, entry in zip(rows, scored, strict=True):
-            scores[i] = replace(entry, top=entry.top[: asked[i]])
-    return list(zip(tokens, scores, strict=True))

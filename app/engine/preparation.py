@@ -20,6 +20,7 @@ from app.engine.generation import SlotGenerator
 from app.engine.guard import Guard
 from app.engine.ragged import can_mix
 from app.engine.self_check import can_use_slots
+from app.engine.slot_options import SlotOptions
 from app.models.encoder_model import EncoderModel
 from app.models.loader import Checkpoint, load_checkpoint
 from app.models.memory import free_bytes
@@ -139,16 +140,7 @@ def prepare_encoder(checkpoint: Checkpoint, settings: Settings) -> Prepared:
 
 def make_slots(model: TextModel, settings: Settings, *, mixes: bool | None = None) -> SlotGenerator:
     """The slot engine as the settings want it; ``mixes`` is what ``can_mix`` said, None: not asked yet."""
-    return SlotGenerator(
-        model,
-        num_slots=settings.max_batch_size,
-        prefill_chunk_tokens=settings.prefill_chunk_tokens,
-        reuse_prefix=settings.prefix_cache,
-        num_draft_tokens=settings.prompt_lookup,
-        runner=settings.decode_runner,
-        overlap_text=settings.overlap_text,
-        mixes=mixes,
-    )
+    return SlotGenerator(model, SlotOptions.of(settings), mixes=mixes)
 
 
 def quantize_and_tell(model: Model, kind: Literal["int8", "int4"]) -> None:

@@ -47,6 +47,11 @@ class RowTable:
         return [_owner(row) for row in self._rows[: self.num_running]]
 
     @property
+    def active(self) -> list[Sequence]:
+        """Every sequence that has a row, in the rows' order."""
+        return [_owner(row) for row in self._rows[: self.num_running + self.num_prefilling]]
+
+    @property
     def prefilling(self) -> list[Sequence]:
         """Sequences that wait for, or are in, prefill: first come first."""
         rows = self._rows[self.num_running : self.num_running + self.num_prefilling]
@@ -104,8 +109,7 @@ class RowTable:
 
     def take_peak(self) -> int:
         """Entries of the longest row that was in use since the last call."""
-        active = self._rows[: self.num_running + self.num_prefilling]
-        peak = max([self._peak, *(len(_owner(row).tokens) for row in active)])
+        peak = max([self._peak, *(len(sequence.tokens) for sequence in self.active)])
         self._peak = 0
         return peak
 

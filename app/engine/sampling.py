@@ -7,6 +7,7 @@ the batch changes nothing.
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -44,17 +45,28 @@ def way_of(params: SamplingParams) -> Way:
     return "drawn_in_order" if needs_order(params) else "drawn"
 
 
+def choose(logits: torch.Tensor, rows: list[RowSampler]) -> list[tuple[int, TokenLogprob | None]]:
+    """The next token of each row, and its log-probability where that was asked for; see ``sample``."""
+    tokens = sample(logits, rows)
+    asked = {i: num for i, row in enumerate(rows) if (num := row.params.num_logprobs) is not None}
+    if not asked:
+        return [(token, None) for token in tokens]
+    scored = logprobs(logits[list(asked)], [tokens[i] for i in asked], max(asked.values()))
+    entries = {i: replace(entry, top=entry.top[:num]) for (i, num), entry in zip(asked.items(), scored, strict=True)}
+    return [(token, entries.get(i)) for i, token in enumerate(tokens)]
+
+
 def sample(logits: torch.Tensor, rows: list[RowSampler]) -> list[int]:
     """Next token per row from ``logits`` ``(num_rows, vocab)``, any float dtype; one transfer to the host."""
     logits = _changed(logits, rows)
     ways = {row.way for row in rows}
     if len(ways) == 1:
-        tokens = _choose(logits, rows, ways.pop())
+        tokens = _found(logits, rows, ways.pop())
     else:
         tokens = torch.empty(len(rows), dtype=torch.long, device=logits.device)
         for way in ways:
             chosen = [i for i, row in enumerate(rows) if row.way == way]
-            tokens[chosen] = _choose(logits[chosen], [rows[i] for i in chosen], way)
+            tokens[chosen] = _found(logits[chosen], [rows[i] for i in chosen], way)
     found: list[int] = tokens.tolist()
     return found
 
@@ -70,7 +82,7 @@ def _changed(logits: torch.Tensor, rows: list[RowSampler]) -> torch.Tensor:
     return logits
 
 
-def _choose(logits: torch.Tensor, rows: list[RowSampler], way: Way) -> torch.Tensor:
+def _found(logits: torch.Tensor, rows: list[RowSampler], way: Way) -> torch.Tensor:
     """Next token of each row ``(num_rows,)``, all found in the same way, on the device of ``logits``."""
     if way == "likeliest":
         return likeliest(logits)

@@ -85,9 +85,12 @@ class Sequence:
             return
         self.tokens.append(token)
         self.sampler.accept(token)
-        self._unwritten.append((token, scores))
+        if self._defers_text:
+            self._unwritten.append((token, scores))
+        else:
+            self._write(token, scores)
         is_last = self.job.usage.completion_tokens >= self.job.params.max_new_tokens
-        if is_last or not self._defers_text:
+        if is_last:
             self.write_text()
         if is_last and not self.job.has_ended:
             self._end("length")
@@ -96,10 +99,13 @@ class Sequence:
         """Emit the text of what was accepted since the last call; end the job at a stop string."""
         unwritten, self._unwritten = self._unwritten, []
         for token, scores in unwritten:
-            text, is_stopped = self._filter.push(self._detokenizer.push(token))
-            self._outbox.add(text, scores)
-            if is_stopped:
-                self._finish("stop")
+            self._write(token, scores)
+
+    def _write(self, token: int, scores: tuple[TokenLogprob, ...]) -> None:
+        text, is_stopped = self._filter.push(self._detokenizer.push(token))
+        self._outbox.add(text, scores)
+        if is_stopped:
+            self._finish("stop")
 
     def finish_prompt(self) -> None:
         """The whole prompt is in the cache: hand out its scores; end where nothing is to be generated."""

@@ -12,6 +12,7 @@ from app.core.settings import load_settings
 from app.engine.generation import SlotGenerator
 from app.engine.runners import RunnerKind
 from app.engine.sequence import Sequence
+from app.engine.slot_options import SlotOptions
 from app.models.loader import load_checkpoint
 from app.models.text_model import TextModel
 
@@ -31,15 +32,7 @@ def generator_of(
     runner: RunnerKind = "eager",
     overlap_text: bool = False,
 ) -> SlotGenerator:
-    return SlotGenerator(
-        model,
-        num_slots=num_slots,
-        prefill_chunk_tokens=chunk,
-        reuse_prefix=reuse_prefix,
-        num_draft_tokens=drafts,
-        runner=runner,
-        overlap_text=overlap_text,
-    )
+    return SlotGenerator(model, SlotOptions(num_slots, chunk, reuse_prefix, drafts, runner, overlap_text))
 
 
 def greedy_reference(model: TextModel, prompt: list[int], num_new: int, **options: object) -> list[int]:

@@ -66,9 +66,9 @@ def test_text_is_made_between_the_launch_of_a_pass_and_the_reading_of_its_tokens
     model = load(model_folder("gpt2"))
     generator = generator_of(model, overlap_text=True)
     seen = []
-    decode, decode_text, sample = generator.runner.decode, model.decode, generation.sample
+    decode, decode_text, choose = generator.runner.decode, model.decode, generation.choose
     monkeypatch.setattr(generator.runner, "decode", lambda *args: seen.append("launch") or decode(*args))
-    monkeypatch.setattr(generation, "sample", lambda *args: seen.append("read") or sample(*args))
+    monkeypatch.setattr(generation, "choose", lambda *args: seen.append("read") or choose(*args))
     monkeypatch.setattr(model, "decode", lambda ids: seen.append("text") or decode_text(ids))
     generator.add(Job("order", [5, 6, 7], SamplingParams(4, ignore_eos=True)))
     generator.step()
