@@ -1,4 +1,6 @@
-"""What is counted of requests, for Prometheus. HTTP threads write, once per request; any may read.
+"""What is counted of requests and of loads, for Prometheus; any thread may read.
+
+HTTP threads write once per request, the inference thread once per load and unload.
 
 Knows neither Flask nor processes. Where ``PROMETHEUS_MULTIPROC_DIR`` names a folder (the master makes
 a fresh one), the numbers lie there in one file per kind and worker slot. A new worker goes on with the
@@ -8,7 +10,9 @@ file of its slot, so that the sums stay right when a worker is killed and the fi
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, values
@@ -23,6 +27,7 @@ FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 # Requests that match no route share one label: paths are the caller's choice and without number.
 NO_ROUTE = "none"
 _REQUEST_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
+_LOAD_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640, 1280)
 _TOKEN_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2.5, 5)
 
 
@@ -50,7 +55,9 @@ class Metrics:
         self._errors = self._counter("request_errors", "Requests refused or failed, by error code.", "reason")
         self._prompt_tokens = self._counter("prompt_tokens", "Prompt tokens of requests that ended.")
         self._cached_tokens = self._counter("cached_prompt_tokens", "Prompt tokens found in the prefix cache.")
-        self._generated_tokens = self._counter("generation_tokens", "Tokens generated.")
+        self._generated_tokens = self._counter("generation_tokens", "Tokens generated, of requests that ended.")
+        self._loads = self._counter("model_loads", "Loads of models, by how they ended.", "model", "outcome")
+        self._unloads = self._counter("model_unloads", "Models taken out of memory, by why.", "model", "reason")
 
     def _make_histograms(self) -> None:
         self._queue = self._histogram("request_queue_time_seconds", "From admission to prefill.", _REQUEST_S)
@@ -59,6 +66,7 @@ class Metrics:
             "inter_token_latency_seconds", "Mean time between two tokens, once per sequence.", _TOKEN_S
         )
         self._e2e = self._histogram("e2e_request_latency_seconds", "Generating requests, whole.", _REQUEST_S)
+        self._load = self._histogram("model_load_seconds", "Loads of models that worked, warm-up included.", _LOAD_S)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"forklift_{name}", text, labels, registry=self._registry)
@@ -92,6 +100,26 @@ class Metrics:
         first_s, last_s, num_gaps = job.timings.first_token_s, job.timings.finished_s, job.usage.completion_tokens - 1
         if first_s is not None and last_s is not None and num_gaps > 0:
             self._inter_token.observe((last_s - first_s) / num_gaps)
+
+    @contextmanager
+    def load_of(self, model: str) -> Iterator[None]:
+        """Counts the load that the block is: ``loaded`` with its seconds, or ``failed`` where it raises."""
+        started_s = time.monotonic()
+        try:
+            yield
+        except BaseException:
+            self._loads.labels(model, "failed").inc()
+            raise
+        self._loads.labels(model, "loaded").inc()
+        self._load.observe(time.monotonic() - started_s)
+
+    def count_refused_load(self, model: str) -> None:
+        """A load was not tried, for lack of memory."""
+        self._loads.labels(model, "refused").inc()
+
+    def count_unload(self, model: str, reason: str) -> None:
+        """``idle``: for long enough; ``room``: another model needs the memory."""
+        self._unloads.labels(model, reason).inc()
 
     def source(self) -> Collector:
         """What to scrape: this process's numbers, or the sums over all workers."""

@@ -15,6 +15,7 @@ from app.core.errors import InternalError, LoadingError, RequestError, ShuttingD
 from app.core.heap import use_one_heap
 from app.core.jobs import BaseJob
 from app.core.logging import get_logger
+from app.core.metrics import Metrics
 from app.core.settings import Settings
 from app.engine.first_load import FirstLoad, OnState
 from app.engine.inbox import Inbox
@@ -42,13 +43,14 @@ class Inference:
     on this thread. ``ready`` means that the models which stay are loaded.
     """
 
-    def __init__(self, settings: Settings, slot: int, on_state: OnState):
+    def __init__(self, settings: Settings, slot: int, on_state: OnState, metrics: Metrics):
         self._inbox = Inbox()
         self.served = tuple(Served(plan, self.submit, self._inbox.wake, self._require_open) for plan in settings.plans)
         if any(served.is_on_demand for served in self.served):
             use_one_heap()
         self._slot = slot
         self._on_state = on_state
+        self._metrics = metrics
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
         self._vitals = Vitals(settings.load_timeout_s, settings.stall_timeout_s)
         self._first_load = FirstLoad(slot, on_state)
@@ -149,6 +151,7 @@ class Inference:
             pool = ModelPool(
                 self.served,
                 self._slot,
+                self._metrics,
                 note_loading=self._vitals.note_loading,
                 between_tokens=self._between_tokens,
                 wake=self._inbox.wake,
@@ -226,9 +229,9 @@ class Inference:
             job.fail(InternalError())
 
 
-def make_inference(settings: Settings, slot: int, on_state: OnState) -> Inference:
-    """The factory that ``post_fork`` is given."""
-    return Inference(settings, slot, on_state)
+def make_inference(settings: Settings, slot: int, on_state: OnState, metrics: Metrics | None = None) -> Inference:
+    """The factory that ``post_fork`` is given; without ``metrics`` loads are counted for nobody."""
+    return Inference(settings, slot, on_state, Metrics() if metrics is None else metrics)
 
 
 def _shutting_down() -> ShuttingDownError:

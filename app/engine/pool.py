@@ -16,6 +16,7 @@ import torch
 
 from app.core.errors import InsufficientMemoryError, LoadFailedError, StartError
 from app.core.logging import get_logger
+from app.core.metrics import Metrics
 from app.core.settings import Settings
 from app.engine.page_cache import PageReader
 from app.engine.preparation import Prepared, prepare
@@ -46,6 +47,7 @@ class ModelPool:
         self,
         served: Sequence[Served],
         slot: int,
+        metrics: Metrics,
         *,
         note_loading: Callable[[bool], None],
         between_tokens: Callable[[Served], None],
@@ -54,6 +56,7 @@ class ModelPool:
         self._served = served
         self._on_demand = [one for one in served if one.is_on_demand]
         self._slot = slot
+        self._metrics = metrics
         self._note_loading = note_loading
         self._between_tokens = between_tokens
         self._wake = wake
@@ -160,6 +163,7 @@ class ModelPool:
     def _refuse_too_large(self, wanted: Served, missing: int) -> None:
         text = f"the model {wanted.name} does not fit into memory beside those that stay loaded"
         log.error("no_memory_to_load", slot=self._slot, model=wanted.name, missing_bytes=missing)
+        self._metrics.count_refused_load(wanted.name)
         wanted.has_failed = True
         wanted.refuse_waiting(InsufficientMemoryError(text, retry_after_s=NO_MEMORY_RETRY_AFTER_S))
 
@@ -191,7 +195,7 @@ class ModelPool:
         started_s = time.monotonic()
         promised_bytes = self._promised_bytes()
         # A load may come in the middle of another model's step; weights made in inference mode could not be changed.
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), self._metrics.load_of(served.name):
             prepared = prepare(
                 served.settings,
                 progress,
@@ -227,6 +231,7 @@ class ModelPool:
         prepared.model.forget_weights()
         del prepared
         give_back(self._device)
+        self._metrics.count_unload(served.name, reason)
         log.info("model_unloaded", slot=self._slot, model=served.name, reason=reason)
         return True
 

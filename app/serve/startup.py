@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
 from app.core.logging import get_logger
 from app.core.settings import Settings
@@ -18,8 +19,11 @@ from app.serve.board import SlotBoard
 from app.serve.context import InferenceHandle, State, WorkerContext
 from app.serve.gpus import bind, plan_slots
 
+if TYPE_CHECKING:
+    from app.core.metrics import Metrics
+
 OnState = Callable[[State, float], None]
-MakeInference = Callable[[Settings, int, OnState], InferenceHandle]
+MakeInference: TypeAlias = "Callable[[Settings, int, OnState, Metrics], InferenceHandle]"
 
 SLOT_POLL_S = 0.2
 FIRST_PAUSE_S = 1.0
@@ -49,8 +53,9 @@ def start_worker(
     def identity() -> str:
         return f"pid{os.getpid()}" if admission.slot is None else f"slot{admission.slot}"
 
-    inference = make_inference(settings, -1 if slot is None else slot, on_state)
-    context = WorkerContext(settings, slot, board, admission, inference, Metrics(identity))
+    metrics = Metrics(identity)
+    inference = make_inference(settings, -1 if slot is None else slot, on_state, metrics)
+    context = WorkerContext(settings, slot, board, admission, inference, metrics)
     pause_s = 0.0 if slot is None else pause_before_load_s(board.num_fast_deaths(slot))
     if slot is None or pause_s:
         threading.Thread(target=_start_late, args=(context, pause_s), name="late-start", daemon=True).start()

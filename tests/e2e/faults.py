@@ -28,12 +28,12 @@ class Faults:
         self._num_decodes = 0
 
     def make(self, make_inference: Callable[..., Any]) -> Callable[..., Any]:
-        def make(settings: Any, slot: int, on_state: Callable[[Any, float], None]) -> Any:
+        def make(settings: Any, slot: int, on_state: Callable[[Any, float], None], metrics: Any) -> Any:
             def watched(state: Any, progress: float) -> None:
                 on_state(state, progress)
                 self._on_state(state, progress)
 
-            return make_inference(settings, slot, watched)
+            return make_inference(settings, slot, watched, metrics)
 
         return make
 

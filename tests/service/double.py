@@ -24,7 +24,7 @@ TICK_S = 0.02
 class InferenceDouble:
     """Loads by sleeping, runs jobs by letting their HTTP threads sleep."""
 
-    def __init__(self, settings: object, slot: int, on_state: Callable[[Any, float], None]):
+    def __init__(self, settings: object, slot: int, on_state: Callable[[Any, float], None], _metrics: object):
         self._on_state = on_state
         self.environ_at_start: dict[str, str] = {}
         self.cancelled_by: RequestError | None = None

@@ -57,6 +57,21 @@ def test_points_in_time_that_a_request_never_reached_are_not_observed():
     assert found["forklift_prompt_tokens_total"] == 7
 
 
+def test_a_load_is_counted_by_how_it_ended_and_timed_where_it_worked():
+    metrics = Metrics()
+    with metrics.load_of("a"):
+        pass
+    with pytest.raises(MemoryError), metrics.load_of("a"):
+        raise MemoryError
+    metrics.count_refused_load("b")
+    metrics.count_unload("a", "idle")
+    found = samples(metrics)
+    outcomes = {("a", "loaded"), ("a", "failed"), ("b", "refused")}
+    assert all(found[f'forklift_model_loads_total{{model="{m}",outcome="{o}"}}'] == 1 for m, o in outcomes)
+    assert found['forklift_model_unloads_total{model="a",reason="idle"}'] == 1
+    assert found["forklift_model_load_seconds_count"] == 1
+
+
 def test_workers_add_up_and_a_successor_goes_on_where_the_dead_one_stopped(tmp_path, monkeypatch):
     monkeypatch.setenv(FOLDER, str(tmp_path))
     first, second = Metrics(lambda: "slot0"), Metrics(lambda: "slot1")

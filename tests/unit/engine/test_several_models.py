@@ -20,6 +20,7 @@ from app.core.errors import (
     ShuttingDownError,
 )
 from app.core.jobs import Finished, Job, SamplingParams
+from app.core.metrics import Metrics
 from app.core.settings import load_settings
 from app.engine import inference as inference_module
 from app.engine import pool as pool_module
@@ -40,7 +41,8 @@ class Several:
         self.states: list[tuple[str, float]] = []
         write_models_file(file, tables)
         settings = load_settings({"FORKLIFT_MODELS": str(file), **environ})
-        self.inference: Inference = make_inference(settings, 0, lambda *state: self.states.append(state))
+        self.metrics = Metrics()
+        self.inference: Inference = make_inference(settings, 0, lambda *state: self.states.append(state), self.metrics)
         self.inference.start()
 
     def __getitem__(self, name: str) -> Served:
@@ -49,6 +51,12 @@ class Several:
     def wait_until_ready(self) -> Several:
         wait_until(lambda: ("ready", 1.0) in self.states)
         return self
+
+    def counted(self, metric: str) -> dict[tuple[str, str], float]:
+        """A counter's values by its two labels, the model first."""
+        [family] = [one for one in self.metrics.source().collect() if one.name == f"forklift_{metric}"]
+        samples = (one for one in family.samples if one.name.endswith("_total"))
+        return {tuple(one.labels.values()): one.value for one in samples}
 
     def run(self, name: str, num_new: int = 4, **options: object) -> Job:
         """Wait for the model, run one job to its end, give the use back."""
@@ -212,6 +220,17 @@ def test_an_idle_model_is_unloaded_and_loaded_again(start, folders):
     several.run("b")
 
 
+def test_loads_and_unloads_are_counted_by_model_and_ending(breakable):
+    several, weights = breakable
+    hidden = weights.rename(weights.with_suffix(".away"))
+    with pytest.raises(LoadFailedError):
+        several["b"].use().wait(LIMIT_S)
+    hidden.rename(weights)
+    several.run("b")
+    assert several.counted("model_loads") == {("a", "loaded"): 1, ("b", "failed"): 1, ("b", "loaded"): 1}
+    assert several.counted("model_unloads") == {}
+
+
 class Memory:
     """Pretends that the device has room for ``free`` bytes beyond what on-demand models take."""
 
@@ -242,6 +261,7 @@ def test_an_idle_model_makes_room_for_the_next(tight):
         tight.run(name)
         assert (tight[name].state, tight[other].state) == ("loaded", "unloaded")
     assert 0 < tight.memory.largest <= tight.memory.room
+    assert tight.counted("model_unloads") == {("a", "room"): 1, ("b", "room"): 1}
 
 
 def test_a_busy_model_ends_its_requests_before_it_makes_room(tight):
@@ -279,6 +299,7 @@ def test_a_model_that_can_never_fit_is_refused_and_closes_nothing(tight, monkeyp
     with pytest.raises(InsufficientMemoryError, match="does not fit into memory"):
         tight["b"].use().wait(LIMIT_S)
     assert (tight["a"].state, tight["b"].state) == ("loaded", "failed")
+    assert tight.counted("model_loads")["b", "refused"] == 1
 
 
 def test_the_memory_that_loaded_models_will_still_take_is_not_free(start, folders, model_folder):

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from prometheus_client import values
 
+from app.core.metrics import Metrics
 from app.core.settings import Settings
 from app.serve import context, hooks, startup
 from app.serve.metrics_folder import FOLDER
@@ -25,7 +26,7 @@ SET_BY_WORKERS = (
 
 
 class Inference:
-    def __init__(self, settings: Settings, slot: int, on_state: startup.OnState):
+    def __init__(self, settings: Settings, slot: int, on_state: startup.OnState, _metrics: Metrics):
         self.slot = slot
         self.on_state = on_state
         self.starts: list[str | None] = []
