@@ -27,8 +27,10 @@ run: $(VENV)/installed  ## serve the demo model on port 5000
 	@echo "  curl -X POST $(URL) -H 'Content-Type: application/json' -d '{\"data\":\"#print hello world function\"}'"
 	@set -m; PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/gunicorn wsgi:app
 
+# Two processes, whatever the number of cores: most tests wait for servers of their own. A file's tests stay together,
+# as they share its servers, and the files with servers come first, so that both processes end at about the same time.
 test: $(VENV)/installed-dev  ## the default test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 chaos: $(VENV)/installed-dev  ## the long tests: kills, balance, hanging loads, ten thousand hostile requests
 	$(BIN)/python -m pytest -s -m chaos
