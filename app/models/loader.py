@@ -10,32 +10,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoTokenizer,
-    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from app.core.errors import ModelLoadError
 from app.core.logging import get_logger
 from app.core.settings import Settings
 from app.models.devices import choose_device, choose_dtype, slow_dtype
-from app.models.folder import check_folder
-from app.models.hub import where_to_look
 from app.models.placement import Placement, place
-from app.models.remote_code import check_code
-from app.models.sentence import SentenceForm, parse, read_sentence_form
-from app.models.tasks import Task, detect_task
+from app.models.sentence import SentenceForm
+from app.models.source import Source, failing_to_load, find_source, first_line
+from app.models.tasks import Task
 
 Progress = Callable[[float], None]
 
@@ -72,56 +67,49 @@ def load_checkpoint(settings: Settings, progress: Progress, task: Task | None = 
     """
     transformers_logging.disable_progress_bar()
     device = choose_device(settings.device)
-    source = settings.model
-    check_folder(source)
-    check_code(source, is_trusted=settings.trust_remote_code)
-    where = where_to_look(settings)
-    try:
-        config = AutoConfig.from_pretrained(source, **where)
-        form = read_sentence_form(lambda name: parse(find_file(source, name, where)))
-        task = task or detect_task(config, is_sentence_model=form is not None)
-        progress(0.2)
-        tokenizer = read_tokenizer(source, where)
+    source = find_source(settings, task)
+    progress(0.2)
+    with failing_to_load(source.path):
+        tokenizer = read_tokenizer(source)
         progress(0.3)
-        dtype = choose_dtype(settings)
-        shape = partial(without_weights, AUTO_CLASSES[task], config, dtype, settings.trust_remote_code)
-        placement = place(settings, device, shape)
-        model, report = AUTO_CLASSES[task].from_pretrained(
-            source,
-            config=config,
-            dtype=dtype,
-            use_safetensors=True,
-            output_loading_info=True,
-            device_map=placement.device_map,
-            offload_folder=placement.offload_folder,
-            **where,
-        )
-    except ModelLoadError as error:
-        raise ModelLoadError(f"cannot load the model {source}: {error}") from error
-    except MemoryError as error:
-        raise ModelLoadError(f"not enough memory to load {source}") from error
-    except torch.OutOfMemoryError as error:
-        raise ModelLoadError(f"not enough GPU memory to load {source}") from error
-    except Exception as error:
-        raise ModelLoadError(f"cannot load the model {source}: {first_line(error)}") from error
-    check_tokenizer(source, tokenizer)
-    check_weights(source, report, task)
+        placement = place(settings, device, partial(without_weights, source, settings))
+        model, report = read_model(source, settings, placement)
+    check_tokenizer(source.path, tokenizer)
+    check_weights(source.path, report, source.task)
     report_placement(settings.model_name, model, device, placement)
     progress(0.8)
-    rows = model.get_output_embeddings() if task == "generate" else model.get_input_embeddings()
     model.eval().requires_grad_(False)
-    if task == "generate":
+    if source.task == "generate":
+        rows = model.get_output_embeddings()
         rows.register_forward_pre_hook(_with_plain_strides)
-    return Checkpoint(task, model, tokenizer, device, model.dtype, int(rows.weight.shape[0]), form)
+    else:
+        rows = model.get_input_embeddings()
+    return Checkpoint(source.task, model, tokenizer, device, model.dtype, int(rows.weight.shape[0]), source.form)
 
 
-def without_weights(
-    auto: Any, config: PretrainedConfig, dtype: torch.dtype | Literal["auto"], trust_remote_code: bool
-) -> PreTrainedModel:
+def read_model(source: Source, settings: Settings, placement: Placement) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model with its weights, from safetensors alone, and transformers' account of the keys it found."""
+    model, report = AUTO_CLASSES[source.task].from_pretrained(
+        source.path,
+        config=source.config,
+        dtype=choose_dtype(settings),
+        use_safetensors=True,
+        output_loading_info=True,
+        device_map=placement.device_map,
+        offload_folder=placement.offload_folder,
+        **source.where,
+    )
+    return model, report
+
+
+def without_weights(source: Source, settings: Settings) -> PreTrainedModel:
     """The model on ``meta``: shapes and dtypes, no memory."""
-    known = (config.dtype or torch.float32) if dtype == "auto" else dtype
+    wanted = choose_dtype(settings)
+    known = (source.config.dtype or torch.float32) if wanted == "auto" else wanted
     with torch.device("meta"):
-        model: PreTrainedModel = auto.from_config(config, dtype=known, trust_remote_code=trust_remote_code)
+        model: PreTrainedModel = AUTO_CLASSES[source.task].from_config(
+            source.config, dtype=known, trust_remote_code=settings.trust_remote_code
+        )
     return model
 
 
@@ -144,31 +132,16 @@ def _with_plain_strides(_module: torch.nn.Module, inputs: tuple[torch.Tensor]) -
     return (inputs[0].clone(memory_format=torch.contiguous_format),)
 
 
-def read_tokenizer(source: str, where: dict[str, Any]) -> PreTrainedTokenizerBase:
+def read_tokenizer(source: Source) -> PreTrainedTokenizerBase:
     """The tokenizer in the family's own class. Raises ``ModelLoadError``; transformers' own words are many lines."""
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **where)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source.path, **source.where)
     except Exception as error:
-        is_incomplete = Path(source).exists() and not (Path(source) / "tokenizer.json").exists()
+        folder = Path(source.path)
+        is_incomplete = folder.exists() and not (folder / "tokenizer.json").exists()
         hint = " (there is no tokenizer.json)" if is_incomplete else ""
         raise ModelLoadError(f"its tokenizer cannot be read{hint}: {first_line(error).rstrip(':')}") from error
     return tokenizer
-
-
-def find_file(source: str, name: str, where: dict[str, Any]) -> str | None:
-    """Path of a file of the checkpoint; None where it has none of this name.
-
-    Without a hub, a file that is not in its cache is one that the checkpoint has not.
-    """
-    options = {name: value for name, value in where.items() if name != "trust_remote_code"}
-    path: str | None = cached_file(
-        source,
-        name,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=not where["local_files_only"],
-        **options,
-    )
-    return path
 
 
 def check_tokenizer(source: str, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -189,9 +162,3 @@ def check_weights(source: str, report: dict[str, Any], task: Task) -> None:
     if wrong:
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise ModelLoadError(f"the weights of {source} do not fit its config: {wrong[0]}{more}")
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or its class name."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -14,18 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, PretrainedConfig
+from transformers import PretrainedConfig
 
 from app.core.errors import ModelLoadError
 from app.core.settings import ModelPlan, Settings
 from app.models.devices import choose_device, choose_dtype
-from app.models.folder import check_folder, weight_files
-from app.models.hub import where_to_look
-from app.models.loader import find_file, first_line
-from app.models.remote_code import check_code
-from app.models.sentence import parse, read_sentence_form
+from app.models.folder import weight_files
 from app.models.served_model import context_size
-from app.models.tasks import Task, detect_task
+from app.models.source import failing_to_load, find_source
+from app.models.tasks import Task
 
 # safetensors' names of number types; others (float8, integers) are counted in their own size and never converted.
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -59,22 +56,12 @@ class Inspected:
 def inspect(plan: ModelPlan) -> Inspected:
     """Read what ``plan``'s model says of itself. Raises ``ModelLoadError`` or ``DeviceError``."""
     settings = plan.settings
-    source = settings.model
-    is_folder = Path(source).exists()
+    is_folder = Path(settings.model).exists()
     if plan.load == "on_demand" and not is_folder:
-        raise ModelLoadError(f'[{plan.name}] load = "on_demand" needs a model folder, {source} is none')
-    check_folder(source)
-    check_code(source, is_trusted=settings.trust_remote_code)
-    where = where_to_look(settings)
-    try:
-        config = AutoConfig.from_pretrained(source, **where)
-        form = read_sentence_form(lambda name: parse(find_file(source, name, where)))
-        task = plan.task or detect_task(config, is_sentence_model=form is not None)
-        return Inspected(task, predict(config, task, settings) if is_folder else None)
-    except ModelLoadError as error:
-        raise ModelLoadError(f"cannot load the model {source}: {error}") from error
-    except Exception as error:
-        raise ModelLoadError(f"cannot load the model {source}: {first_line(error)}") from error
+        raise ModelLoadError(f'[{plan.name}] load = "on_demand" needs a model folder, {settings.model} is none')
+    source = find_source(settings, plan.task)
+    with failing_to_load(source.path):
+        return Inspected(source.task, predict(source.config, source.task, settings) if is_folder else None)
 
 
 def predict(config: PretrainedConfig, task: Task, settings: Settings) -> Footprint:

@@ -14,10 +14,10 @@ from app.core.errors import StartError
 from app.models.chat import has_rounds
 from app.models.folder import check_folder, weight_files
 from app.models.infill import Infilling
-from app.models.loader import first_line
 from app.models.registry import entries
 from app.models.sentence import parse, read_sentence_form
 from app.models.served_model import context_size
+from app.models.source import first_line
 from app.models.tasks import detect_task
 
 

@@ -79,7 +79,7 @@ def check_tokenizer(plan: ModelPlan, task: str) -> Findings:
 
     from app.models.infill import Infilling
     from app.models.loader import check_tokenizer as require_words
-    from app.models.loader import first_line
+    from app.models.source import first_line
 
     settings = plan.settings
     try:

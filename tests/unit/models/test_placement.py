@@ -15,13 +15,14 @@ from pathlib import Path
 import pytest
 import torch
 from structlog.testing import capture_logs
-from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config
+from transformers import PreTrainedModel, Qwen2Config
 
 from app.core.errors import ModelLoadError
 from app.core.settings import load_settings
 from app.engine.self_check import can_use_slots, has_plain_cache
 from app.models.loader import load_checkpoint, without_weights
 from app.models.placement import memory_limits, place, spread
+from app.models.source import Source
 from tests.families.wide import save_wide_model
 from tests.unit.engine.driver import TokenLog, generator_of, greedy_job, greedy_reference, load, random_prompt, run
 
@@ -39,7 +40,7 @@ def shape(*, is_tied: bool = False) -> PreTrainedModel:
     """A model of eight layers without weights."""
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2}
     config = Qwen2Config(vocab_size=384, num_hidden_layers=8, tie_word_embeddings=is_tied, **sizes)
-    return without_weights(AutoModelForCausalLM, config, "auto", trust_remote_code=False)
+    return without_weights(Source("", {}, config, None, "generate"), load_settings({}))
 
 
 def bytes_of(model: torch.nn.Module) -> int:
