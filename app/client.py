@@ -296,15 +296,15 @@ class Client:
         """Fills the holes between ``parts``; a single hole can be streamed."""
         return self._generate("/infill", "infill" if stream else "text", {"parts": parts, **options}, stream)
 
-    def fill_mask(self, text: str, top_k: int = 5) -> list[list[Proposal]]:
+    def fill_mask(self, text: str, top_k: int = 5, *, model: str | None = None) -> list[list[Proposal]]:
         """Proposals for each mask of ``text``, best first."""
-        found = self._post("/fill-mask", {"text": text, "top_k": top_k}).json()
+        found = self._post("/fill-mask", {"text": text, "top_k": top_k, "model": model}).json()
         masks = found if found and isinstance(found[0], list) else [found]
         return [[Proposal(**one) for one in proposals] for proposals in masks]
 
-    def embed(self, inputs: str | list[str]) -> Embeddings:
+    def embed(self, inputs: str | list[str], *, model: str | None = None) -> Embeddings:
         """A vector for each text."""
-        found = self._post("/v1/embeddings", {"input": inputs}).json()
+        found = self._post("/v1/embeddings", {"input": inputs, "model": model}).json()
         vectors = [one["embedding"] for one in found["data"]]
         return Embeddings(vectors, found["model"], found["usage"]["prompt_tokens"])
 

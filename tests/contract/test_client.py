@@ -16,6 +16,7 @@ from app.client import (
     Client,
     ClientError,
     LoadingError,
+    ModelNotFoundError,
     NoAnswerError,
     OverloadedError,
     RequestError,
@@ -156,6 +157,10 @@ def test_masks_and_vectors(model_folder):
         first, second = Client(bert_url).fill_mask("a [MASK] b [MASK]", top_k=3)
         assert len(first) == len(second) == 3 and first[0].score >= first[1].score
         assert len(Client(bert_url).fill_mask("[MASK]")) == 1
+        with pytest.raises(ModelNotFoundError):
+            Client(bert_url).fill_mask("[MASK]", model="another")
+        with pytest.raises(ModelNotFoundError):
+            Client(sentence_url).embed("a", model="another")
         found = Client(sentence_url).embed(["a", "b"])
         assert len(found.vectors) == 2 and found.prompt_tokens > 0
     bert.stop()
