@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from app.cli.main import main
-from tests.service.conftest import wait_for
+from tests.service.conftest import StartServer, SteppingServer, server_starter, wait_for
 from tests.unit.cli.terminal import CTRL_C, terminal
 
 
@@ -60,9 +61,19 @@ def test_top_shows_the_slot_and_what_it_has_done(forklift):
     assert "first token" in result.output
 
 
-def test_top_goes_on_until_ctrl_c_also_without_the_server(start_forklift):
-    server = start_forklift()
-    with terminal("top", "--interval", "0.2", "--url", server.url) as screen:
+@pytest.fixture
+def start_stepping(tmp_path) -> Iterator[StartServer]:
+    """The real application on a stand-in for the engine."""
+    yield from server_starter(tmp_path, SteppingServer)
+
+
+def address(server: SteppingServer) -> str:
+    return f"http://127.0.0.1:{server.port}"
+
+
+def test_top_goes_on_until_ctrl_c_also_without_the_server(start_stepping):
+    server = start_stepping()
+    with terminal("top", "--interval", "0.2", "--url", address(server)) as screen:
         screen.read_until(b"ready")
         screen.read_until(b"ready")
         server.signal(signal.SIGQUIT)
@@ -91,15 +102,15 @@ def test_bench_measures_both_routes_streamed(demo, forklift, tmp_path, kind):
     assert 25 <= found["figures"]["prompt_tokens_mean"] <= 60
 
 
-def test_keys_are_sent_and_their_lack_is_told(start_forklift, forklift):
-    server = start_forklift(api_keys="sesame")
-    assert "401" in forklift("complete", "x", "--url", server.url).stderr
-    assert "another API key" in forklift("doctor", "--url", server.url).output
-    assert "metrics are refused" in forklift("top", "--once", "--interval", "0.1", "--url", server.url).output
+def test_keys_are_sent_and_their_lack_is_told(start_stepping, forklift):
+    server = start_stepping(api_keys="sesame")
+    assert "401" in forklift("complete", "x", "--url", address(server)).stderr
+    assert "another API key" in forklift("doctor", "--url", address(server)).output
+    assert "metrics are refused" in forklift("top", "--once", "--interval", "0.1", "--url", address(server)).output
     key = ["--api-key", "sesame"]
-    assert forklift("complete", "x", "--url", server.url, "--max-new-tokens", "2", *key).exit_code == 0
-    assert "tokens/s" in forklift("top", "--once", "--interval", "0.1", "--url", server.url, *key).output
-    assert forklift("doctor", "--url", server.url, *key).exit_code == 0
+    assert forklift("complete", "x", "--url", address(server), "--max-new-tokens", "2", *key).exit_code == 0
+    assert "tokens/s" in forklift("top", "--once", "--interval", "0.1", "--url", address(server), *key).output
+    assert forklift("doctor", "--url", address(server), *key).exit_code == 0
     server.signal(signal.SIGTERM)
     wait_for(lambda: server.process.poll() is not None, "the server's end")
-    assert forklift("doctor", "--url", server.url, *key).exit_code == 1
+    assert forklift("doctor", "--url", address(server), *key).exit_code == 1

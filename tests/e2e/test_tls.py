@@ -1,4 +1,4 @@
-"""The whole product over HTTPS, its health check, and the development server."""
+"""The whole product over HTTPS, and the development server."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import requests
 from tests.e2e.conftest import Forklift
 from tests.e2e.test_processes import unused_port  # noqa: F401
 from tests.service.conftest import REPOSITORY, wait_for
+from tests.service.test_probe import probe
 from tests.service.test_tls import TlsServer, tls_starter
 from tests.tls import make_pair
 
@@ -43,46 +44,6 @@ def test_completions_over_https_streamed_and_not_and_a_clean_end(start_tls_forkl
     server.signal(signal.SIGTERM)
     assert long.text.endswith("data: [DONE]\n\n")
     assert server.wait_for_exit() == 0
-
-
-def probe(**settings):
-    """Exit code and output of the health check under these settings."""
-    environ = {f"FORKLIFT_{name.upper()}": str(value) for name, value in settings.items()}
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("FORKLIFT_")}
-    done = subprocess.run(
-        [sys.executable, "-m", "app.serve.probe"],
-        cwd=REPOSITORY,
-        env=clean | environ,
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
-    return done.returncode, done.stdout + done.stderr
-
-
-def test_the_health_check_passes_through_tls_and_needs_no_key(start_tls_forklift, model_folder):
-    server = start_tls_forklift(model=model_folder("gpt2"), api_keys="secret", num_ready=0)
-    server.wait_until_listening()
-    settings = server.pair.settings | {"bind": f"0.0.0.0:{server.port}", "api_keys": "secret"}
-    wait_for(lambda: probe(**settings) == (0, "ready\n"), "a health check that passes")
-
-
-def test_the_health_check_speaks_to_a_unix_socket(start_forklift, model_folder, tmp_path):
-    bind = f"unix:{tmp_path}/s"
-    start_forklift(model=model_folder("gpt2"), bind=bind, num_ready=0)
-    wait_for(lambda: probe(bind=bind) == (0, "ready\n"), "a health check that passes")
-
-
-def test_the_health_check_fails_where_nobody_listens(unused_port):  # noqa: F811
-    code, said = probe(bind=f"127.0.0.1:{unused_port}")
-    assert (code, said.count("\n")) == (1, 1)
-    assert "no answer from 127.0.0.1" in said
-
-
-def test_the_health_check_names_a_wrong_setting():
-    code, said = probe(max_queu=1)
-    assert code == 3
-    assert said.startswith("forklift: unknown setting")
 
 
 def test_the_development_server_speaks_https(tmp_path, model_folder, unused_port):  # noqa: F811

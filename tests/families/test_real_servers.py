@@ -41,6 +41,7 @@ def test_codegen_completes_code_before_and_after_its_worker_is_killed(start, fam
     assert server.post("/", json={"data": CODE}).json() == expected
 
 
+@pytest.mark.chaos
 def test_bert_fills_a_mask_before_and_after_its_worker_is_killed(start, family_folder):
     server = start(model=family_folder("bert"))
     expected = [one["token"] for one in pipeline("fill-mask", model=str(family_folder("bert")))("test [MASK]")]

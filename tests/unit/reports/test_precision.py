@@ -18,6 +18,7 @@ from app.models.quantization import quantize
 from app.reports import child
 from app.reports.child import ReportError, run_child
 from app.reports.precision import PRECISIONS, default_text
+from app.reports.variant import measure_variant
 
 NUMBER = {"type": "number"}
 SHARE = {"type": ["number", "null"], "minimum": 0, "maximum": 1}
@@ -177,18 +178,22 @@ def test_a_missing_model_is_one_line():
     assert (result.exit_code, result.output) == (1, "forklift: the model folder /nowhere/model does not exist\n")
 
 
+def measured(model, text):
+    """What the measuring process does, in this one; that its errors are one line is seen above."""
+    settings = load_settings({"FORKLIFT_MODEL": str(model)})
+    options = {"num_tokens": TOKENS, "window_tokens": WINDOW, "logits": "/nowhere", "keep": True}
+    with torch.no_grad():
+        return measure_variant(settings, lambda _: None, text=text, **options)
+
+
 def test_an_encoder_is_refused_by_name(model_folder):
-    result = report("--model", model_folder("bert"), "--candidates", "bfloat16")
-    assert result.exit_code == 1
-    assert result.output.count("\n") == 1
-    assert "is a fill-mask model" in result.output
+    with pytest.raises(ReportError, match=r"^[^\n]* is a fill-mask model[^\n]*$"):
+        measured(model_folder("bert"), "some text")
 
 
-def test_a_text_of_one_token_is_refused(model_folder, tmp_path):
-    file = tmp_path / "text"
-    file.write_text("a")
-    result = report("--model", model_folder("qwen2"), "--candidates", "bfloat16", "--text", file)
-    assert (result.exit_code, result.output) == (1, "forklift: the text has fewer than two tokens\n")
+def test_a_text_of_one_token_is_refused(model_folder):
+    with pytest.raises(ReportError, match=r"^the text has fewer than two tokens$"):
+        measured(model_folder("qwen2"), "a")
 
 
 @pytest.mark.parametrize(
