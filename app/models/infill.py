@@ -6,6 +6,7 @@ the tokenizer, which the caller locks.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
@@ -83,7 +84,7 @@ FAMILIES = (
 )
 
 
-class Infilling:
+class Infilling(ABC):
     """Builds the prompts of one tokenizer's format."""
 
     @classmethod
@@ -97,12 +98,12 @@ class Infilling:
                 return MiddleInfilling(tokenizer, vocabulary, family)
         return None
 
+    @abstractmethod
     def prompt(self, parts: Sequence[str], filled: Sequence[str], files: Sequence[File]) -> InfillPrompt:
         """The prompt for the hole between ``parts[len(filled)]`` and the next part.
 
         ``filled`` is what stands in the holes left of it.
         """
-        raise NotImplementedError
 
 
 class MiddleInfilling(Infilling):
