@@ -1,4 +1,4 @@
-"""A real server for each task: what its users send, from outside, several at once."""
+"""A real server with a model for each task: what their users send, from outside, several at once."""
 
 from __future__ import annotations
 
@@ -8,20 +8,17 @@ import pytest
 from openai import OpenAI
 from transformers import pipeline
 
-from tests.contract.running import RunningServer
-from tests.service.conftest import server_starter
+from tests.e2e.several import start_several
 
 
 @pytest.fixture(scope="module")
-def server_of(tmp_path_factory, model_folder):
-    starter = server_starter(tmp_path_factory.mktemp("tasks"), RunningServer)
-    start = next(starter)
-    yield lambda family: start(model=model_folder(family), model_name=family)
-    next(starter, None)
+def server(tmp_path_factory, model_folder):
+    folder = tmp_path_factory.mktemp("tasks")
+    tables = {family: {"path": model_folder(family)} for family in ("bert", "sentence", "incoder")}
+    yield from start_several(folder, tables)
 
 
-def test_a_bert_server_fills_masks_for_many_at_once(server_of, model_folder):
-    server = server_of("bert")
+def test_bert_fills_masks_for_many_at_once(server, model_folder):
     texts = [f"def {'a ' * i}[MASK](x):" for i in range(8)]
     found: dict[str, list] = {}
 
@@ -39,13 +36,12 @@ def test_a_bert_server_fills_masks_for_many_at_once(server_of, model_folder):
         expected = reference(text)
         assert [one["sequence"] for one in found[text]] == [one["sequence"] for one in expected]
         assert [one["score"] for one in found[text]] == pytest.approx([one["score"] for one in expected], abs=1e-5)
-    refused = server.post("/complete", json={"prompt": "a"})
+    refused = server.post("/complete", json={"prompt": "a", "model": "bert"})
     assert refused.status_code == 400 and "does not generate text" in refused.json()["error"]["message"]
     assert all((row["num_running"], row["num_waiting"]) == (0, 0) for row in server.rows())
 
 
-def test_openais_client_gets_embeddings(server_of):
-    server = server_of("sentence")
+def test_openais_client_gets_embeddings(server):
     with OpenAI(base_url=f"{server.url}/v1", api_key="none") as client:
         answer = client.embeddings.create(model="sentence", input=["def f", "a"])
         plain = client.embeddings.create(model="sentence", input="def f", encoding_format="float")
@@ -54,11 +50,10 @@ def test_openais_client_gets_embeddings(server_of):
     assert answer.usage.total_tokens > 0
 
 
-def test_an_incoder_server_fills_holes(server_of):
-    server = server_of("incoder")
+def test_incoder_fills_holes(server):
     body = {"parts": ["def f(x):\n    ", "\n    return ", "\n"], "max_new_tokens": 8}
     answer = server.post("/infill", json=body).json()
     assert len(answer["infills"]) == 2
     assert answer["text"].startswith("def f(x):\n    ") and answer["text"].endswith("\n")
-    chat = server.post("/v1/embeddings", json={"input": "a"})
+    chat = server.post("/v1/embeddings", json={"input": "a", "model": "incoder"})
     assert chat.status_code == 400 and "does not make embeddings" in chat.json()["error"]["message"]
