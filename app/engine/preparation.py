@@ -13,6 +13,7 @@ from app.core.encoding import EncoderJob
 from app.core.errors import ModelLoadError, RequestError
 from app.core.jobs import BaseJob, Failed, Job, SamplingParams
 from app.core.logging import get_logger
+from app.core.model_tables import Task
 from app.core.settings import Settings
 from app.engine.encoders import EncoderBatcher
 from app.engine.fallback import GenerateGenerator
@@ -26,7 +27,6 @@ from app.models.loader import Checkpoint, load_checkpoint
 from app.models.memory import free_bytes
 from app.models.packing import pack, should_pack
 from app.models.quantization import model_bytes, quantize
-from app.models.tasks import Task
 from app.models.text_model import TextModel
 
 Model: TypeAlias = TextModel | EncoderModel

@@ -25,12 +25,12 @@ from transformers.utils import logging as transformers_logging
 
 from app.core.errors import ModelLoadError
 from app.core.logging import get_logger
+from app.core.model_tables import Task
 from app.core.settings import Settings
 from app.models.devices import choose_device, choose_dtype, slow_dtype
 from app.models.placement import Placement, place
 from app.models.sentence import SentenceForm
 from app.models.source import Source, failing_to_load, find_source, first_line
-from app.models.tasks import Task
 
 Progress = Callable[[float], None]
 

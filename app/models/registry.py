@@ -17,12 +17,12 @@ import torch
 from transformers import PretrainedConfig
 
 from app.core.errors import ModelLoadError
+from app.core.model_tables import Task
 from app.core.settings import ModelPlan, Settings
 from app.models.devices import choose_device, choose_dtype
 from app.models.folder import weight_files
 from app.models.served_model import context_size
 from app.models.source import failing_to_load, find_source
-from app.models.tasks import Task
 
 # safetensors' names of number types; others (float8, integers) are counted in their own size and never converted.
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}

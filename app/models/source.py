@@ -15,12 +15,13 @@ from transformers import AutoConfig, PretrainedConfig
 from transformers.utils import cached_file
 
 from app.core.errors import ModelLoadError
+from app.core.model_tables import Task
 from app.core.settings import Settings
 from app.models.folder import check_folder
 from app.models.hub import where_to_look
 from app.models.remote_code import check_code
 from app.models.sentence import SentenceForm, parse, read_sentence_form
-from app.models.tasks import Task, detect_task
+from app.models.tasks import detect_task
 
 
 @dataclass(frozen=True)

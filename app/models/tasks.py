@@ -6,8 +6,6 @@ they do not know (remote code) is taken for a language model.
 
 from __future__ import annotations
 
-from typing import Literal
-
 from transformers import PretrainedConfig
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -16,8 +14,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from app.core.errors import ModelLoadError
-
-Task = Literal["generate", "fill-mask", "embeddings"]
+from app.core.model_tables import Task
 
 OTHER_TASKS = (
     "ForSequenceClassification",
