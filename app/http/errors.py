@@ -65,22 +65,24 @@ def error_response(failure: Exception) -> Response:
     """The answer to a request that failed; also notes the error for the request's log line."""
     if isinstance(failure, RequestRedirect):
         return Response(failure.get_response().get_data(), failure.code, {"Location": failure.new_url})
-    error = as_request_error(failure)
+    error, line = as_request_error(failure), record()
     if isinstance(error, InternalError) and not isinstance(failure, RequestError):
-        log_unexpected(failure, record().request_id)
-    line = record()
+        log_unexpected(failure, line.request_id)
     line.error = error
     if line.generation is not None:
         line.generation.fail(error)
-    status, headers = error.status, error.headers() | {"X-Request-Id": line.request_id}
-    if isinstance(failure, HTTPException):
-        status = failure.code or status
-        headers |= {name: value for name, value in failure.get_headers() if name == "Allow"}
-    if status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
+    status = (failure.code or error.status) if isinstance(failure, HTTPException) else error.status
+    headers = error.headers() | _own_headers(failure, status) | {"X-Request-Id": line.request_id}
     if g.get("is_prompt_form", False):
         return json_response(prompt_form_body(error.message, status), status, headers)
     return json_response(error_body(error, line.request_id), status, headers)
+
+
+def _own_headers(failure: Exception, status: int) -> dict[str, str]:
+    """What HTTP itself asks for with a status."""
+    if isinstance(failure, HTTPException):
+        return {name: value for name, value in failure.get_headers() if name == "Allow"}
+    return {"WWW-Authenticate": "Bearer"} if status == 401 else {}
 
 
 def prompt_form_body(response: str, status: int) -> dict[str, object]:

@@ -13,8 +13,9 @@ from pydantic import TypeAdapter
 
 from app import __version__
 from app.core.errors import RequestError
+from app.http.body import JSON_TYPE
 from app.http.limits import TIMEOUT_HEADER
-from app.http.operations import EVENTS, JSON, OPERATIONS, Form, Operation
+from app.http.operations import EVENTS, OPERATIONS, Form, Operation
 from app.http.request_log import PROBES
 from app.http.schemas.answers import Error, PromptAnswer, Readiness
 
@@ -137,7 +138,7 @@ def _responses(path: str, method: str, operation: Operation, schemas: dict[Key, 
         shown |= {str(status): _prompt_error(status) for status in (*operation.statuses, 500)}
     if path == "/readyz":
         schema = {"$ref": REF.format(model=Readiness.__name__)}
-        shown["503"] = {"description": "Not now.", "headers": _headers(200), "content": {JSON: {"schema": schema}}}
+        shown["503"] = {"description": "Not now.", "headers": _headers(200), "content": {JSON_TYPE: {"schema": schema}}}
     return shown
 
 
@@ -149,7 +150,7 @@ def _answer_content(schema: Schema | None, kind: str) -> Schema:
 def _page_for_a_key() -> Schema:
     """Browsers get the page, with a field for the key."""
     content = {
-        JSON: {"schema": {"$ref": REF.format(model=Error.__name__)}},
+        JSON_TYPE: {"schema": {"$ref": REF.format(model=Error.__name__)}},
         "text/html": {"schema": {"type": "string"}},
     }
     return {"description": describe_status(401), "headers": _headers(401), "content": content}
@@ -161,7 +162,7 @@ def _prompt_error(status: int) -> Schema:
     return {
         "description": describe_status(status),
         "headers": _headers(status),
-        "content": {JSON: {"schema": {"anyOf": forms}}},
+        "content": {JSON_TYPE: {"schema": {"anyOf": forms}}},
     }
 
 
@@ -169,7 +170,7 @@ def _error_responses() -> Iterator[tuple[str, Schema]]:
     schema = {"$ref": REF.format(model=Error.__name__)}
     for status in sorted({one.status for one in error_classes()}):
         headers, text = _headers(status), describe_status(status)
-        yield _name(status), {"description": text, "headers": headers, "content": {JSON: {"schema": schema}}}
+        yield _name(status), {"description": text, "headers": headers, "content": {JSON_TYPE: {"schema": schema}}}
 
 
 def _headers(status: int) -> Schema:

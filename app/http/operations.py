@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.http.body import FORM_TYPES, JSON_TYPE
 from app.http.schemas import answers, openai_answers
 from app.http.schemas.chat import ChatCompletionsBody
 from app.http.schemas.completions import CompletionsBody
@@ -13,12 +14,7 @@ from app.http.schemas.encoders import EmbeddingsBody, FillMaskBody
 from app.http.schemas.infill import InfillBody
 from app.http.schemas.native import ChatBody, CompleteBody
 from app.http.schemas.tokens import DetokenizeBody, TokenizeBody
-
-JSON = "application/json"
-EVENTS = "text/event-stream"
-# The bare text that native streams send to callers who ask for it.
-BARE_TEXT = ("text/plain", "application/octet-stream")
-FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+from app.http.sse import TEXT_TYPES, EventWriter
 
 READS_BODY = (400, 408, 413, 415)
 WORKS = (*READS_BODY, 404, 503, 504)
@@ -53,13 +49,23 @@ class Operation:
         return 504 in self.statuses
 
 
-def _posting(summary: str, tag: str, body: Any, answer: Any, example: dict[str, Any], **more: Any) -> Operation:
-    streams = more.pop("streams", ())
-    found = {JSON: answer, **dict.fromkeys(streams)}
-    return Operation(summary, tag, found, {JSON: body}, WORKS, {JSON: example}, **more)
+def _posting(
+    summary: str,
+    tag: str,
+    body: Any,
+    answer: Any,
+    example: dict[str, Any],
+    *,
+    streams: tuple[str, ...] = (),
+    text: str = "",
+) -> Operation:
+    """JSON in; JSON out, or one of ``streams``."""
+    found = {JSON_TYPE: answer, **dict.fromkeys(streams)}
+    return Operation(summary, tag, found, {JSON_TYPE: body}, WORKS, {JSON_TYPE: example}, text)
 
 
-NATIVE_STREAMS = (EVENTS, *BARE_TEXT)
+EVENTS = EventWriter.mimetype
+NATIVE_STREAMS = (EVENTS, *TEXT_TYPES)
 STREAM_TEXT = "With `stream`: events `data: {json}`, at the end `data: [DONE]`; a failure is an event with `error`."
 CONVERSATION = {"messages": [{"role": "user", "content": "What does os.getcwd do?"}], "max_tokens": 32}
 ROOT_TEXT = (
@@ -127,36 +133,36 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("/v1/embeddings", "post"): _posting(
         "Texts to vectors", "OpenAI", EmbeddingsBody, openai_answers.EmbeddingList, {"input": "some text"}
     ),
-    ("/v1/models", "get"): Operation("The served models", "OpenAI", {JSON: openai_answers.ModelList}),
+    ("/v1/models", "get"): Operation("The served models", "OpenAI", {JSON_TYPE: openai_answers.ModelList}),
     ("/v1/models/{name}", "get"): Operation(
-        "One model by name", "OpenAI", {JSON: openai_answers.ModelEntry}, statuses=(404,)
+        "One model by name", "OpenAI", {JSON_TYPE: openai_answers.ModelEntry}, statuses=(404,)
     ),
     ("/v1/capabilities", "get"): Operation(
-        "What the models can do, within which bounds", "server", {JSON: answers.CapabilitiesList}, statuses=(503,)
+        "What the models can do, within which bounds", "server", {JSON_TYPE: answers.CapabilitiesList}, statuses=(503,)
     ),
-    ("/livez", "get"): Operation("200 while the process answers", "server", {JSON: answers.Alive}),
-    ("/readyz", "get"): Operation("200 when this server can take work", "server", {JSON: answers.Readiness}),
+    ("/livez", "get"): Operation("200 while the process answers", "server", {JSON_TYPE: answers.Alive}),
+    ("/readyz", "get"): Operation("200 when this server can take work", "server", {JSON_TYPE: answers.Readiness}),
     ("/metrics", "get"): Operation("Prometheus' text format", "server", {"text/plain": None}),
     ("/", "post"): Operation(
         "Continue, chat or fill masks",
         "older forms",
-        {JSON: str | answers.PromptAnswer | answers.Proposals, **dict.fromkeys(NATIVE_STREAMS)},
-        {JSON: CompleteBody | ChatBody, "text/plain": None},
+        {JSON_TYPE: str | answers.PromptAnswer | answers.Proposals, **dict.fromkeys(NATIVE_STREAMS)},
+        {JSON_TYPE: CompleteBody | ChatBody, "text/plain": None},
         WORKS,
-        {JSON: {"data": "#print hello world function"}, "text/plain": "The capital of France is [MASK]."},
+        {JSON_TYPE: {"data": "#print hello world function"}, "text/plain": "The capital of France is [MASK]."},
         ROOT_TEXT,
     ),
     ("/", "put"): Operation(
         "Continue a form field",
         "older forms",
-        {JSON: str},
-        dict.fromkeys(FORMS, Form("data")),
+        {JSON_TYPE: str},
+        dict.fromkeys(FORM_TYPES, Form("data")),
         WORKS,
-        {FORMS[0]: {"data": "#print hello world function"}},
+        {FORM_TYPES[0]: {"data": "#print hello world function"}},
     ),
     ("/", "get"): Operation(
-        "Playground for browsers, a pointer for others", "pages", {JSON: answers.Pointer, "text/html": None}
+        "Playground for browsers, a pointer for others", "pages", {JSON_TYPE: answers.Pointer, "text/html": None}
     ),
-    ("/openapi.json", "get"): Operation("This description", "pages", {JSON: dict[str, Any]}),
+    ("/openapi.json", "get"): Operation("This description", "pages", {JSON_TYPE: dict[str, Any]}),
     ("/docs", "get"): Operation("This description for people", "pages", {"text/html": None}),
 }

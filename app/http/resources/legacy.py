@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Response, request
+from flask import Response, current_app, request
 
 from app import __version__
 from app.core.errors import BadRequestError, InvalidParameterError
@@ -19,24 +19,6 @@ from app.http.schemas.native import ChatBody, CompleteBody
 
 # `curl -d text` without a header names the form's type, whatever the text is.
 TEXT_TYPES = ("text/plain", FORM_TYPES[0])
-ROUTES = [
-    "/complete",
-    "/chat",
-    "/infill",
-    "/fill-mask",
-    "/tokenize",
-    "/detokenize",
-    "/v1/completions",
-    "/v1/chat/completions",
-    "/v1/embeddings",
-    "/v1/capabilities",
-    "/v1/models",
-    "/livez",
-    "/readyz",
-    "/metrics",
-    "/openapi.json",
-    "/docs",
-]
 
 
 class Root(GeneratingRoute):
@@ -45,7 +27,7 @@ class Root(GeneratingRoute):
     def get(self) -> Response:
         if prefers_page():
             return page_response("/")
-        pointer = {"name": "forklift", "version": __version__, "routes": ROUTES}
+        pointer = {"name": "forklift", "version": __version__, "routes": routes()}
         return json_response(pointer, headers={"Vary": "Accept"})
 
     def put(self) -> Response:
@@ -70,6 +52,11 @@ class Root(GeneratingRoute):
         """The answer starts with the prompt unless ``echo`` says no; nothing cuts it by default."""
         body = CompleteBody.model_validate({**fields, "echo": True} if fields.get("echo") is None else fields)
         return self.complete(body, TextShape(body))
+
+
+def routes() -> list[str]:
+    """The other routes of this server, but for those with a name in their path."""
+    return [rule.rule for rule in current_app.url_map.iter_rules() if not rule.arguments and rule.rule != "/"]
 
 
 def read_text() -> str:
