@@ -10,8 +10,9 @@ import pytest
 
 from app.http.factory import create_app
 from tests.contract.describing import RoomyModel
-from tests.contract.doubles import World, wait_until
+from tests.contract.doubles import World
 from tests.contract.loopback import serving
+from tests.waiting import wait_until
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = [

@@ -10,8 +10,9 @@ from flask.testing import FlaskClient
 
 from app.http.factory import create_app
 from tests.conftest import ModelFolder
-from tests.contract.doubles import World, wait_until
+from tests.contract.doubles import World
 from tests.contract.running import Reference, RunningServer, forward_pass, start
+from tests.waiting import wait_until
 
 PING_INTERVAL_S = 0.05
 

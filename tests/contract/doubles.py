@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -199,11 +199,3 @@ class World:
 
     def use_defaults(self, **defaults: float) -> None:
         self.model.defaults = replace(self.model.defaults, **defaults)
-
-
-def wait_until(condition: Callable[[], bool], limit_s: float = 5.0) -> None:
-    """Poll until ``condition`` holds; fails the test where it never does."""
-    until_s = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < until_s, "waited too long"
-        time.sleep(POLL_S)

@@ -12,7 +12,7 @@ from app.http.factory import create_app
 from app.serve.admission import Admission
 from app.serve.board import SlotBoard
 from app.serve.context import WorkerContext
-from tests.contract.doubles import wait_until
+from tests.waiting import wait_until
 
 
 class RealWorld:

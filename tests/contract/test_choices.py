@@ -6,8 +6,9 @@ import pytest
 
 from app.core.errors import RequestTimeoutError, ShuttingDownError
 from tests.contract.conftest import client_of
-from tests.contract.doubles import Gate, wait_until
+from tests.contract.doubles import Gate
 from tests.contract.reading import DONE, assert_envelope, events_of
+from tests.waiting import wait_until
 
 ROUTES = [("/complete", "completion"), ("/chat", "response")]
 

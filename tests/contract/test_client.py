@@ -27,9 +27,9 @@ from app.core import errors
 from app.http.factory import create_app
 from app.http.openapi import error_classes
 from tests.contract.describing import RoomyModel
-from tests.contract.doubles import wait_until
 from tests.contract.loopback import serving
 from tests.contract.real import RealWorld
+from tests.waiting import wait_until
 
 TEXT = "Hello,\nworld"
 

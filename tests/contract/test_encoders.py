@@ -12,6 +12,7 @@ from transformers import pipeline
 
 from tests.contract.reading import assert_envelope
 from tests.contract.real import RealWorld
+from tests.proposals import assert_proposals
 
 TEXTS = ["def [MASK](x):", "a [MASK] b [MASK] c", "return [MASK]"]
 
@@ -45,33 +46,22 @@ def reference(model_folder):
     return pipeline("fill-mask", model=str(model_folder("bert")))
 
 
-def assert_same(found, expected):
-    assert len(found) == len(expected)
-    for one, other in zip(found, expected, strict=True):
-        if isinstance(one, list):
-            assert_same(one, other)
-        else:
-            assert list(one) == ["score", "token", "token_str", "sequence"]
-            assert abs(one["score"] - other["score"]) < 1e-5
-            assert {**one, "score": 0} == {**other, "score": 0}
-
-
 @pytest.mark.parametrize("text", TEXTS)
 def test_a_text_gets_what_the_pipeline_answers(bert, reference, text):
     response = bert.post("/fill-mask", json={"text": text, "top_k": 3})
     assert response.status_code == 200
-    assert_same(response.get_json(), reference(text, top_k=3))
+    assert_proposals(response.get_json(), reference(text, top_k=3))
 
 
 def test_several_texts_get_a_list_of_that(bert, reference):
     found = bert.post("/fill-mask", json={"text": TEXTS}).get_json()
-    assert_same(found, [reference(text) for text in TEXTS])
-    assert_same(bert.post("/fill-mask", json={"text": TEXTS[:1]}).get_json(), [reference(TEXTS[0])])
+    assert_proposals(found, [reference(text) for text in TEXTS])
+    assert_proposals(bert.post("/fill-mask", json={"text": TEXTS[:1]}).get_json(), [reference(TEXTS[0])])
 
 
 def test_plain_text_with_a_mask_gets_the_list(bert, reference):
     response = bert.post("/", data="test [MASK]", content_type="text/plain")
-    assert_same(response.get_json(), reference("test [MASK]"))
+    assert_proposals(response.get_json(), reference("test [MASK]"))
 
 
 def test_a_text_without_mask_is_told_the_mask_token(bert):

@@ -10,8 +10,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.contract.conftest import client_of
-from tests.contract.doubles import Gate, wait_until
+from tests.contract.doubles import Gate
 from tests.contract.reading import assert_envelope
+from tests.waiting import wait_until
 
 GOOD = {"prompt": "abc"}
 

@@ -9,10 +9,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from app.engine import pool as pool_module
-from tests.contract.doubles import wait_until
 from tests.contract.reading import assert_envelope
 from tests.contract.real import RealWorld
 from tests.several import write_models_file
+from tests.waiting import wait_until
 
 BODY = {"prompt": "def f(", "max_new_tokens": 3, "ignore_eos": True}
 LIMIT_S = 60

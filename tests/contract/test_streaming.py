@@ -7,8 +7,9 @@ import threading
 import pytest
 
 from app.core.errors import RequestTimeoutError
-from tests.contract.doubles import Gate, wait_until
+from tests.contract.doubles import Gate
 from tests.contract.reading import DONE, assert_envelope, events_of
+from tests.waiting import wait_until
 
 HARD_TEXT = ["a\nb", "\r\n\r\n", "data: x\n\n", "\u2028\u0085\x00", "\U0001f600 [DONE]", " "]
 

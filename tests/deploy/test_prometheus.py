@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import socket
 import subprocess
 import threading
 import time
@@ -18,7 +17,7 @@ import yaml
 
 from tests.deploy.reading import DEPLOY, alert_rules, dashboard_queries, program, run
 from tests.e2e.conftest import Forklift
-from tests.service.conftest import server_starter, wait_for
+from tests.service.conftest import server_starter, unused_port, wait_for
 
 FOLDER = DEPLOY / "prometheus"
 NUM_SCRAPES = 8
@@ -30,9 +29,7 @@ class Prometheus:
     """A server with the configuration that we ship, scraping every second."""
 
     def __init__(self, folder: Path, target: int):
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            self.port = sock.getsockname()[1]
+        self.port = unused_port()
         text = (FOLDER / "prometheus.yml").read_text()
         assert "127.0.0.1:5000" in text
         text = text.replace("127.0.0.1:5000", f"127.0.0.1:{target}").replace("15s", "1s").replace("10s", "1s")

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +22,7 @@ from pathlib import Path
 import psutil
 
 from tests.conftest import ModelFolder
+from tests.service.conftest import unused_port
 from tools.pages import REPOSITORY, Block, blocks
 
 PAGES = ("README.md", "docs/quick-start.md")
@@ -102,12 +102,6 @@ def start(text: str, log: Path) -> tuple[subprocess.Popen[bytes], int]:
             start_new_session=True,
         )
     return process, port
-
-
-def unused_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def master_of(process: subprocess.Popen[bytes]) -> psutil.Process:

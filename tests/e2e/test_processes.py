@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ import pytest
 import requests
 
 from tests.e2e.conftest import Forklift, Stream
-from tests.service.conftest import PATIENCE_S, REPOSITORY, server_starter, wait_for
+from tests.service.conftest import PATIENCE_S, REPOSITORY, server_starter, unused_port, wait_for
 
 COUNTER = Path(__file__).parent / "count_models"
 
@@ -48,16 +47,10 @@ def test_each_worker_makes_one_model(pair):
     assert {str(row["pid"]) for row in pair.rows()} <= set(made_by)
 
 
-@pytest.fixture
-def unused_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
-def test_the_development_server_makes_one_model_even_with_debug_on(model_folder, tmp_path, unused_port):
+def test_the_development_server_makes_one_model_even_with_debug_on(model_folder, tmp_path):
     environ, file = counting(tmp_path)
-    settings = {"FORKLIFT_MODEL": str(model_folder("qwen2")), "FORKLIFT_BIND": f"127.0.0.1:{unused_port}"}
+    port = unused_port()
+    settings = {"FORKLIFT_MODEL": str(model_folder("qwen2")), "FORKLIFT_BIND": f"127.0.0.1:{port}"}
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "wsgi.py"],
@@ -67,7 +60,7 @@ def test_the_development_server_makes_one_model_even_with_debug_on(model_folder,
             stderr=subprocess.STDOUT,
         )
     try:
-        url = f"http://127.0.0.1:{unused_port}"
+        url = f"http://127.0.0.1:{port}"
         wait_for(lambda: status_of(url + "/readyz") == 200, "the development server")
         answer = requests.post(url, json={"data": "x = "}, timeout=PATIENCE_S)
         assert answer.json().startswith("x = ")

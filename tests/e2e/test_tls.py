@@ -12,8 +12,7 @@ import pytest
 import requests
 
 from tests.e2e.conftest import Forklift
-from tests.e2e.test_processes import unused_port  # noqa: F401
-from tests.service.conftest import REPOSITORY, wait_for
+from tests.service.conftest import REPOSITORY, unused_port, wait_for
 from tests.service.test_probe import probe
 from tests.service.test_tls import TlsServer, tls_starter
 from tests.tls import make_pair
@@ -46,9 +45,10 @@ def test_completions_over_https_streamed_and_not_and_a_clean_end(start_tls_forkl
     assert server.wait_for_exit() == 0
 
 
-def test_the_development_server_speaks_https(tmp_path, model_folder, unused_port):  # noqa: F811
+def test_the_development_server_speaks_https(tmp_path, model_folder):
     pair = make_pair(tmp_path)
-    settings = pair.settings | {"model": model_folder("qwen2"), "bind": f"127.0.0.1:{unused_port}"}
+    port = unused_port()
+    settings = pair.settings | {"model": model_folder("qwen2"), "bind": f"127.0.0.1:{port}"}
     environ = {f"FORKLIFT_{name.upper()}": str(value) for name, value in settings.items()}
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(
@@ -56,7 +56,7 @@ def test_the_development_server_speaks_https(tmp_path, model_folder, unused_port
         )
     try:
         wait_for(lambda: probe(**settings)[0] == 0, "the development server")
-        url = f"https://127.0.0.1:{unused_port}/complete"
+        url = f"https://127.0.0.1:{port}/complete"
         answer = requests.post(url, json={"prompt": "x", "max_new_tokens": 3}, timeout=30, verify=str(pair.authority))
         assert answer.status_code == 200
         assert re.search(r"Running on https://", (tmp_path / "log").read_text())

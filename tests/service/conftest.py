@@ -36,6 +36,12 @@ def wait_for(look: Callable[[], Any], what: str, patience_s: float = PATIENCE_S)
     raise AssertionError(f"waited {patience_s:g} s in vain for {what}")
 
 
+def unused_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
 def num_sockets(pid: int) -> int:
     """How many the process has open."""
     found = 0

@@ -17,6 +17,7 @@ from app.engine.encoders import EncoderBatcher
 from app.engine.preparation import prepare
 from app.models.encoder_model import EncoderModel
 from app.models.loader import load_checkpoint
+from tests.proposals import assert_proposals
 from tests.tiny_models import write_sentence_files
 
 TEXTS = [
@@ -58,17 +59,6 @@ def fill(model, texts, top_k=5, **options):
 def embed(model, texts, **options):
     jobs = [EncoderJob("t", model.encode(text)) for text in texts]
     return torch.tensor([result.vector for result in work(EncoderBatcher(model, **options), jobs)])
-
-
-def assert_proposals(found, expected):
-    """Equal in all but rounding; a list per mask where there are several."""
-    assert len(found) == len(expected)
-    for one, other in zip(found, expected, strict=True):
-        if isinstance(one, list):
-            assert_proposals(one, other)
-        else:
-            assert abs(one["score"] - other["score"]) < 1e-5
-            assert {**one, "score": 0} == {**other, "score": 0}
 
 
 @pytest.mark.parametrize("top_k", [1, 5, 100])

@@ -19,15 +19,7 @@ from app.core.settings import load_settings
 from app.engine import first_load
 from app.engine import pool as pool_module
 from app.engine.inference import Inference, make_inference
-
-LIMIT_S = 60
-
-
-def wait_until(condition, limit_s: float = LIMIT_S) -> None:
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
+from tests.waiting import LIMIT_S, wait_until
 
 
 class Started:

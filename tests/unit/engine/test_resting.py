@@ -8,7 +8,8 @@ import time
 from app.core.jobs import Job, SamplingParams
 from app.engine import trimming
 from app.engine.inference import make_inference
-from tests.unit.engine.test_inference import LIMIT_S, end_of, load_settings, wait_until
+from tests.unit.engine.test_inference import end_of, load_settings
+from tests.waiting import LIMIT_S, wait_until
 
 
 def test_an_idle_thread_wakes_to_shrink_the_cache_and_then_waits_without_a_limit(model_folder, monkeypatch):
