@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import IO, Any
 
 from app.core.errors import ForkliftError
@@ -52,8 +53,9 @@ def _converse(
     child: subprocess.Popen[str], request: Mapping[str, Any], said: IO[str], on_progress: OnProgress
 ) -> dict[str, Any]:
     assert child.stdin is not None and child.stdout is not None
-    child.stdin.write(json.dumps(request))
-    child.stdin.close()
+    # A child that has ended already reads nothing; what it said tells why.
+    with suppress(BrokenPipeError), child.stdin:
+        child.stdin.write(json.dumps(request))
     child.stdin = None
     for line in child.stdout:
         message = json.loads(line)

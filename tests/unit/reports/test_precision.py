@@ -204,13 +204,14 @@ def test_a_text_of_one_token_is_refused(model_folder):
         ("exit 0", "ended with code 0: no message"),
     ],
 )
-def test_a_measurement_that_dies_is_one_line(monkeypatch, tmp_path, script, words):
+@pytest.mark.parametrize("has_read", [True, False])
+def test_a_measurement_that_dies_is_one_line(monkeypatch, tmp_path, script, words, has_read):
     program = tmp_path / "program"
-    program.write_text(f"#!/bin/sh\ncat > /dev/null\n{script}\n")
+    program.write_text(f"#!/bin/sh\n{'cat > /dev/null' if has_read else ''}\n{script}\n")
     program.chmod(0o755)
     monkeypatch.setattr(child.sys, "executable", str(program))
     with pytest.raises(ReportError, match=words):
-        run_child({}, {"PATH": "/bin:/usr/bin"}, lambda _: None)
+        run_child({"text": "longer than what a pipe holds " * 10_000}, {"PATH": "/bin:/usr/bin"}, lambda _: None)
 
 
 def test_the_default_text_is_long_enough_for_the_default_number_of_tokens():
