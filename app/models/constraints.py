@@ -12,6 +12,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import llguidance
+import numpy as np
 from llguidance.hf import from_tokenizer
 
 from app.core.errors import InvalidParameterError, UnsupportedParameterError
@@ -20,13 +21,12 @@ from app.core.jobs import Constraint
 if TYPE_CHECKING:
     import torch
     from llguidance._lib import JsonCompileOptions
+    from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
 
 # Written as json.dumps writes it: where white space is free, a model can fill its whole budget with it.
 JSON_FORM: JsonCompileOptions = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-
-
 MAX_ERROR_LENGTH = 300
 
 
@@ -63,7 +63,7 @@ class Constraints:
 
     def matcher(self, constraint: Constraint) -> Matcher:
         """A matcher at the start of the completion."""
-        return Matcher(llguidance.LLMatcher(self._prepared(), _grammar(constraint)), self._vocab_size, self._end_ids)
+        return Matcher(llguidance.LLMatcher(self._prepared(), _grammar(constraint)), self._end_ids)
 
     def _prepared(self) -> llguidance.LLTokenizer:
         with self._lock:
@@ -79,9 +79,8 @@ class Constraints:
 class Matcher:
     """Follows one sequence through its grammar."""
 
-    def __init__(self, matcher: llguidance.LLMatcher, vocab_size: int, end_ids: list[int]):
+    def __init__(self, matcher: llguidance.LLMatcher, end_ids: list[int]):
         self._matcher = matcher
-        self._vocab_size = vocab_size
         self._end_ids = end_ids
 
     @property
@@ -98,15 +97,18 @@ class Matcher:
         """Set what the grammar forbids next in ``logits`` ``(vocab,)`` to -inf, in place."""
         import torch
 
-        allowed = torch.zeros(logits.shape[0], dtype=torch.bool)
+        is_allowed = self._allowed(logits.shape[0])
+        logits.masked_fill_(torch.from_numpy(~is_allowed).to(logits.device), -math.inf)
+
+    def _allowed(self, vocab_size: int) -> NDArray[np.bool_]:
+        """Whether each token may come next ``(vocab,)``; once the grammar is at its end, the end tokens."""
         if self._matcher.is_stopped():
-            allowed[self._end_ids] = True
-        else:
-            bits = torch.frombuffer(bytearray(self._matcher.compute_bitmask()), dtype=torch.uint8)
-            flags = (bits[:, None] >> torch.arange(8, dtype=torch.uint8)) & 1
-            known = flags.flatten()[: logits.shape[0]].bool()
-            allowed[: known.shape[0]] = known
-        logits.masked_fill_(~allowed.to(logits.device), -math.inf)
+            is_allowed = np.zeros(vocab_size, dtype=np.bool_)
+            is_allowed[self._end_ids] = True
+            return is_allowed
+        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        # Tokens behind the mask's end, where there are any, come out as forbidden.
+        return np.unpackbits(bits, count=vocab_size, bitorder="little").view(np.bool_)
 
 
 def _grammar(constraint: Constraint) -> str:
