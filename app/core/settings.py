@@ -73,8 +73,8 @@ class Settings(BaseModel):
     )
     pack_weights: Literal["auto", "always", "never"] = Field(
         "auto",
-        description="bfloat16 weights on the CPU in the layout of its kernels: faster, but not shared between workers;"
-        " auto: with one worker.",
+        description="Weights on the CPU in the layout of its kernels, projections of one input merged: faster, but not"
+        " shared between workers; auto: with one worker.",
     )
     trust_remote_code: bool = Field(False, description="Run Python code that lies beside the weights.")
     revision: str | None = Field(None, description="Revision of a hub id.")

@@ -24,7 +24,7 @@ from app.engine.served import Served
 from app.models.devices import choose_device
 from app.models.folder import weight_files
 from app.models.memory import free_bytes
-from app.models.packing import should_pack
+from app.models.packing import wants_packing
 from app.models.registry import Footprint, inspect
 from app.models.unloading import give_back
 
@@ -244,7 +244,7 @@ def _share(progress: Callable[[float], None], index: int, count: int, share: flo
 def _as_loaded(predicted: Footprint, prepared: Prepared, settings: Settings) -> Footprint:
     """The footprint, with what only the loaded model tells."""
     kv_bytes = predicted.kv_bytes if prepared.kv_memory is None else prepared.kv_memory.max_bytes
-    is_mapped = predicted.is_mapped and not should_pack(prepared.model.checkpoint, settings)
+    is_mapped = predicted.is_mapped and not wants_packing(prepared.model.checkpoint, settings)
     return replace(predicted, kv_bytes=kv_bytes, is_mapped=is_mapped)
 
 

@@ -1,8 +1,10 @@
-"""bfloat16 linear layers on the CPU, their weights laid out once for the matrix kernels.
+"""Linear layers on the CPU, their weights laid out once for the matrix kernels.
 
-From a plain weight oneDNN makes that layout anew at every pass, which a step of a few rows pays for
-in full. A packed weight belongs to its process: workers share the pages of plain ones, so with
-several of them packing costs memory (docs/models.md). Same results, bit for bit. Inference thread only.
+bfloat16: from a plain weight oneDNN makes its own layout anew at every pass, which a step of a few
+rows pays for in full. float32: MKL multiplies a few rows up to twice as fast by a weight that lies
+transposed. A weight of its own layout belongs to its process: workers share the pages of plain
+ones, so with several of them packing costs memory (docs/models.md). Same results but for rounding.
+Inference thread only.
 """
 
 from __future__ import annotations
@@ -34,12 +36,11 @@ class PackedLinear(nn.Module):
         return output
 
 
-def should_pack(checkpoint: Checkpoint, settings: Settings) -> bool:
-    """Whether the settings, the device and the dtype ask for packed weights, and nothing else holds them."""
+def wants_packing(checkpoint: Checkpoint, settings: Settings) -> bool:
+    """Whether the settings and the device ask for weights in layouts of this process's own."""
     is_wanted = settings.pack_weights == "always" or (settings.pack_weights == "auto" and settings.workers <= 1)
     is_whole = getattr(checkpoint.model, "hf_device_map", None) is None
-    is_plain = settings.quantization == "none" and checkpoint.dtype == torch.bfloat16
-    return is_wanted and is_whole and is_plain and checkpoint.device.type == "cpu" and has_kernels()
+    return is_wanted and is_whole and checkpoint.device.type == "cpu"
 
 
 def has_kernels() -> bool:
@@ -49,9 +50,17 @@ def has_kernels() -> bool:
 
 
 def pack(checkpoint: Checkpoint) -> None:
-    """Replace the linear layers of ``checkpoint.model`` in place; whoever shares a weight keeps the plain one."""
-    output = checkpoint.model.get_output_embeddings()
-    hooks = dict(output._forward_pre_hooks) if output is not None else {}
-    replace(checkpoint.model, nn.Linear, PackedLinear)
-    if (packed := checkpoint.model.get_output_embeddings()) is not None:
-        packed._forward_pre_hooks.update(hooks)
+    """Lay out the linear layers of ``checkpoint.model`` in place; whoever shares a weight keeps the plain one.
+
+    bfloat16 where the processor has kernels for it, and float32; other dtypes have no better layout.
+    """
+    if checkpoint.dtype == torch.float32:
+        replace(checkpoint.model, nn.Linear, transposed)
+    elif checkpoint.dtype == torch.bfloat16 and has_kernels():
+        replace(checkpoint.model, nn.Linear, PackedLinear)
+
+
+def transposed(linear: nn.Linear) -> nn.Linear:
+    """The same layer, its weight ``(out, in)`` a view of one that lies ``(in, out)`` in memory."""
+    linear.weight = nn.Parameter(linear.weight.detach().t().contiguous().t(), requires_grad=False)
+    return linear

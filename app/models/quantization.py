@@ -1,10 +1,11 @@
 """8-bit and 4-bit linear layers on the CPU. Inference thread only.
 
-int8: torch's dynamic quantisation with its x86 engine; weights and activations are 8 bits wide, the
-rest computes in float32. It rounds each row of a pass by the range of all, so its output is close
-to, not equal to, that of the same request alone. int4: weights only, see ``int4_linear``; the rest
-computes in bfloat16, and the output layer is an int8 one: four bits there cost as much accuracy as
-in all other layers together. Figures in docs/models.md.
+int8: weights and activations are 8 bits wide, the rest computes in float32. CPUs with tiles take
+``int8_linear``, others torch's dynamic quantisation with its x86 engine, which rounds each row of a
+pass by the range of all: its output is close to, not equal to, that of the same request alone.
+int4: weights only, see ``int4_linear``; the rest computes in bfloat16, and the output layer is an
+int8 one: four bits there cost as much accuracy as in all other layers together. Figures in
+docs/models.md.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from transformers.pytorch_utils import Conv1D
 
 from app.core.errors import ModelLoadError
 from app.models.int4_linear import Int4Linear
+from app.models.int8_linear import Int8TileLinear, has_tiles
 from app.models.loader import Checkpoint
 
 ENGINE = "x86"
@@ -61,6 +63,14 @@ def quantize_int4(model: PreTrainedModel) -> None:
 
 def to_int8(model: nn.Module) -> None:
     """int8 for every ``nn.Linear``, which holds float32; hooks go on."""
+    if has_tiles():
+        replace(model, nn.Linear, Int8TileLinear)
+    else:
+        to_dynamic_int8(model)
+
+
+def to_dynamic_int8(model: nn.Module) -> None:
+    """torch's own dynamic quantisation, for every x86 CPU."""
     torch.backends.quantized.engine = ENGINE
     per_channel = torch.ao.quantization.per_channel_dynamic_qconfig
     with deprecation_silenced():
@@ -102,11 +112,13 @@ def deprecation_silenced() -> Iterator[None]:
 
 
 def replace(model: nn.Module, kind: type[Layer], make: Callable[[Layer], nn.Module]) -> None:
-    """Put ``make(layer)`` in the place of every layer that is a ``kind`` and no subclass of it."""
+    """Put ``make(layer)`` in the place of every layer that is a ``kind`` and no subclass of it; hooks go on."""
     found = [(parent, name, layer) for parent in model.modules() for name, layer in parent.named_children()]
     for parent, name, layer in found:
         if isinstance(layer, kind) and type(layer) is kind:
-            setattr(parent, name, make(layer))
+            made = make(layer)
+            made._forward_pre_hooks.update(layer._forward_pre_hooks)
+            setattr(parent, name, made)
 
 
 def as_linear(layer: Conv1D) -> nn.Linear:

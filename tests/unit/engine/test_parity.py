@@ -6,10 +6,21 @@ import random
 
 import pytest
 
+from app.models.fused_layers import fuse_layers
+from app.models.packing import pack
+from app.models.text_model import TextModel
 from tests.tiny_models import SLOT_FAMILIES
 from tests.unit.engine.driver import TokenLog, generator_of, greedy_job, greedy_reference, load, random_prompt, run
 
 NUM_NEW = 24
+
+
+def served(folder) -> TextModel:
+    """The model as the engine gets it by default: layers fused, weights laid out."""
+    model = load(folder)
+    fuse_layers(model.checkpoint)
+    pack(model.checkpoint)
+    return model
 
 
 @pytest.mark.parametrize("family", SLOT_FAMILIES)
@@ -31,7 +42,7 @@ def test_serial_greedy_output_equals_generate(model_folder, monkeypatch, family,
 def test_batched_greedy_output_with_random_joins_equals_generate(model_folder, monkeypatch, family, num_slots):
     model = load(model_folder(family))
     log = TokenLog(monkeypatch)
-    generator = generator_of(model, num_slots=num_slots, chunk=70)
+    generator = generator_of(served(model_folder(family)), num_slots=num_slots, chunk=70)
     rng = random.Random(num_slots)
     prompts = [random_prompt(rng, rng.choice((1, 3, 17, 64, 65, 200))) for _ in range(12)]
     prompts += [prompts[0], prompts[5] + [9], prompts[3][:40] + prompts[2], prompts[5]]

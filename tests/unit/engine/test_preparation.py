@@ -16,6 +16,7 @@ from app.engine.generation import SlotGenerator
 from app.engine.preparation import prepare
 from app.engine.ragged import MixingRunner
 from app.models.int4_linear import Int4Linear
+from app.models.int8_linear import Int8TileLinear
 from app.models.quantization import Int8Linear, quantize
 from tests.unit.engine.driver import TokenLog, greedy_job, logits_of, run
 
@@ -70,13 +71,13 @@ def test_int8_keeps_a_tied_embedding_of_its_own_in_bfloat16(model_folder):
     embedding = model.get_input_embeddings()
     assert embedding.weight.dtype == torch.bfloat16
     assert embedding(torch.tensor([[1, 2]])).dtype == torch.float32
-    assert isinstance(model.lm_head, Int8Linear)
+    assert isinstance(model.lm_head, Int8Linear | Int8TileLinear)
 
 
 def test_int4_keeps_the_output_layer_in_int8_and_a_tied_embedding_in_bfloat16(model_folder):
     model = prepared(model_folder("gpt2"), FORKLIFT_QUANTIZATION="int4").model.checkpoint.model
     assert model.get_input_embeddings().weight.dtype == torch.bfloat16
-    assert isinstance(model.lm_head, Int8Linear)
+    assert isinstance(model.lm_head, Int8Linear | Int8TileLinear)
     kinds = {type(module) for module in model.transformer.h.modules() if not list(module.children())}
     assert Int4Linear in kinds
     assert not kinds & {torch.nn.Linear, Conv1D}

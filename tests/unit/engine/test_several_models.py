@@ -28,7 +28,8 @@ from app.engine.inference import Inference, make_inference
 from app.engine.served import Served
 from tests.several import write_models_file
 from tests.unit.engine.driver import greedy_reference, load
-from tests.unit.engine.test_inference import LIMIT_S, end_of, wait_until
+from tests.unit.engine.test_inference import end_of
+from tests.waiting import LIMIT_S, wait_until
 
 ON_DEMAND = {"load": "on_demand"}
 PROMPT = [30, 31, 32]
@@ -303,7 +304,8 @@ def test_a_model_that_can_never_fit_is_refused_and_closes_nothing(tight, monkeyp
 
 
 def test_the_memory_that_loaded_models_will_still_take_is_not_free(start, folders, model_folder):
-    several = start(folders(a="qwen2") | folders(ON_DEMAND, b="gpt2")).wait_until_ready()
+    tables = folders(a="qwen2") | folders(ON_DEMAND, b="gpt2")
+    several = start(tables, FORKLIFT_PACK_WEIGHTS="never").wait_until_ready()
     prepared, weights = several["a"].prepared, several["a"].footprint
     assert weights.weight_bytes == sum(p.numel() * 4 for p in load(model_folder("qwen2")).checkpoint.model.parameters())
     assert weights.is_mapped, "the page cache that holds them counts as available"
