@@ -144,15 +144,20 @@ class SlotGenerator:
         if result is None:
             return False
         self._write_texts(running)
+        self._take_mixed(running, parts, *result)
+        return True
+
+    def _take_mixed(
+        self, running: list[Sequence], parts: list[Part], decoded: torch.Tensor, prefilled: list[torch.Tensor]
+    ) -> None:
         # What the cache holds of each prompt is noted before any row moves.
         scored = [
             self.guard.run([sequence.job], partial(sequence.take_prompt, tokens, logits))
-            for (sequence, tokens), logits in zip(parts, result[1], strict=True)
+            for (sequence, tokens), logits in zip(parts, prefilled, strict=True)
         ]
-        self._accept_drafted(running, [[] for _ in running], result[0])
+        self._accept_drafted(running, [[] for _ in running], decoded)
         for (sequence, _), logits in zip(parts, scored, strict=True):
             self._take_chunk(sequence, logits)
-        return True
 
     def _prefill(self, parts: list[Part]) -> None:
         for sequence, tokens in parts:

@@ -34,10 +34,6 @@ class Use:
         self._model: Model | None = None
         self._error: RequestError | None = None
 
-    @property
-    def is_granted(self) -> bool:
-        return self._model is not None
-
     def grant(self, model: Model) -> None:
         """The model is loaded and stays so until ``release``."""
         self._model = model
