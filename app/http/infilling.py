@@ -12,7 +12,7 @@ from app.core.jobs import Job
 from app.http.backend import Served, TextModel
 from app.http.completion import Completion
 from app.http.generation import Generation
-from app.http.placing import Seat, first_start, seated
+from app.http.placing import Seat, seated
 from app.http.planning import Plan, make_plans, with_seed_of
 from app.http.request_log import record
 from app.http.schemas.infill import InfillBody
@@ -57,7 +57,6 @@ class Infilling(Generation):
 
     def submit(self, plan: Plan) -> None:
         """Start on the next hole."""
-        jobs: list[Job] = []
         job = Job(
             self.request_id,
             plan.prompt_ids,
@@ -65,7 +64,7 @@ class Infilling(Generation):
             # A later hole goes on with a request that has started: it may wait for its turn.
             queue_deadline_s=float("inf") if self.completions else self._seat.deadlines.queue_s,
             deadline_s=self._seat.deadlines.total_s,
-            on_started=first_start(self._seat, jobs),
+            on_started=self._seat.start,
             on_event=self._news.set,
         )
         self._seat.submit(job)

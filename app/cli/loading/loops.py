@@ -12,7 +12,6 @@ from app.cli.loading.figures import Result, Summary
 from app.cli.loading.wire import Target, send
 
 Body = dict[str, Any]
-OnResult = Callable[[Result], None]
 
 
 class Load:
@@ -28,13 +27,11 @@ class Load:
         *,
         duration_s: float | None = None,
         timeout_s: float = 600.0,
-        on_result: OnResult | None = None,
     ):
         self.results: list[Result] = []
         self.num_running = 0
         self._target, self._bodies = target, iter(bodies)
         self._duration_s, self._timeout_s = duration_s, timeout_s
-        self._on_result = on_result
         self._started_s = time.perf_counter()
 
     @property
@@ -88,5 +85,3 @@ class Load:
         finally:
             self.num_running -= 1
         self.results.append(result)
-        if self._on_result is not None:
-            self._on_result(result)
