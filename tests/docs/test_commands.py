@@ -13,11 +13,10 @@ import requests
 
 from tests.docs import commands
 from tests.docs.commands import PAGES, blocks_of, name_of, of_kind
-from tests.service.conftest import wait_for
+from tests.service.conftest import LOAD_PATIENCE_S, wait_for
 from tools.pages import REPOSITORY, Block, blocks
 
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-LOAD_PATIENCE_S = 120.0
 
 
 @pytest.mark.parametrize("page", PAGES)

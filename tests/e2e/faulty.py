@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tests.e2e.conftest import Forklift
-from tests.service.conftest import wait_for
+from tests.service.conftest import LOAD_PATIENCE_S, wait_for
 
 
 class FaultyForklift(Forklift):
@@ -37,7 +37,7 @@ class FaultyForklift(Forklift):
         return pid
 
     def wait_until_replaced(self, old_pid: int | None, slot: int = 0) -> None:
-        wait_for(lambda: self.pid(slot) not in (None, old_pid) and self._is_ready(), "a new worker", 60)
+        wait_for(lambda: self.pid(slot) not in (None, old_pid) and self._is_ready(), "a new worker", LOAD_PATIENCE_S)
 
     def _is_ready(self) -> bool:
         try:

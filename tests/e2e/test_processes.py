@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from tests.e2e.conftest import Forklift, Stream
-from tests.service.conftest import PATIENCE_S, REPOSITORY, server_starter, unused_port, wait_for
+from tests.service.conftest import LOAD_PATIENCE_S, PATIENCE_S, REPOSITORY, server_starter, unused_port, wait_for
 
 COUNTER = Path(__file__).parent / "count_models"
 
@@ -61,7 +61,7 @@ def test_the_development_server_makes_one_model_even_with_debug_on(model_folder,
         )
     try:
         url = f"http://127.0.0.1:{port}"
-        wait_for(lambda: status_of(url + "/readyz") == 200, "the development server")
+        wait_for(lambda: status_of(url + "/readyz") == 200, "the development server", LOAD_PATIENCE_S)
         answer = requests.post(url, json={"data": "x = "}, timeout=PATIENCE_S)
         assert answer.json().startswith("x = ")
         assert file.read_text().split() == [str(process.pid)]

@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from tests.e2e.conftest import Forklift
-from tests.service.conftest import REPOSITORY, unused_port, wait_for
+from tests.service.conftest import LOAD_PATIENCE_S, REPOSITORY, unused_port, wait_for
 from tests.service.test_probe import probe
 from tests.service.test_tls import TlsServer, tls_starter
 from tests.tls import make_pair
@@ -55,7 +55,7 @@ def test_the_development_server_speaks_https(tmp_path, model_folder):
             [sys.executable, "wsgi.py"], cwd=REPOSITORY, env=os.environ | environ, stdout=log, stderr=log
         )
     try:
-        wait_for(lambda: probe(**settings)[0] == 0, "the development server")
+        wait_for(lambda: probe(**settings)[0] == 0, "the development server", LOAD_PATIENCE_S)
         url = f"https://127.0.0.1:{port}/complete"
         answer = requests.post(url, json={"prompt": "x", "max_new_tokens": 3}, timeout=30, verify=str(pair.authority))
         assert answer.status_code == 200

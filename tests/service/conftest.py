@@ -21,6 +21,8 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PATIENCE_S = 30.0
+# Several servers that start at once on two cores import torch for half a minute.
+LOAD_PATIENCE_S = 120.0
 # For SO_LINGER.
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -84,7 +86,7 @@ class Server:
             rows = self.rows()
             return rows if sum(row["state"] == "ready" for row in rows) >= num_slots else None
 
-        return wait_for(ready, f"{num_slots} ready slots")
+        return wait_for(ready, f"{num_slots} ready slots", LOAD_PATIENCE_S)
 
     def log(self) -> str:
         return self._log.read_text(errors="replace")
