@@ -12,7 +12,7 @@ from typing import Any
 
 from app.cli.checking.findings import Finding, Findings, Situation, counted, gib
 from app.core.errors import StartError
-from app.core.settings import ModelPlan
+from app.core.settings import ModelPlan, Settings
 from app.serve.gpus import gpu_memory_bytes, plan_slots
 
 # A worker's own memory beside weights and cache: 356 MB with the demo model of 25 MB (torch 2.13, CPU; USS).
@@ -77,7 +77,6 @@ def check_tokenizer(plan: ModelPlan, task: str) -> Findings:
     """Whether it loads and knows text; for a language model, whether it can chat and fill holes."""
     from transformers import AutoTokenizer
 
-    from app.models.infill import Infilling
     from app.models.loader import check_tokenizer as require_words
     from app.models.source import first_line
 
@@ -91,13 +90,27 @@ def check_tokenizer(plan: ModelPlan, task: str) -> Findings:
         advice = "copy the tokenizer's files beside the weights (tokenizer.json, or its family's)"
         yield Finding("tokenizer", "fault", first_line(error), advice)
         return
-    if task != "generate":
-        yield Finding("tokenizer", "ok", f"{len(tokenizer)} tokens")
-        return
-    has_chat = bool(tokenizer.chat_template or settings.chat_template)
-    chat = "has a chat template" if has_chat else "no chat template"
-    infill = "fills holes" if Infilling.of(tokenizer) else "no infilling format"
-    yield Finding("tokenizer", "ok", f"{len(tokenizer)} tokens, {chat}, {infill}")
+    abilities = [_chat(tokenizer, settings), _infill(tokenizer)] if task == "generate" else []
+    yield Finding("tokenizer", "ok", ", ".join([f"{len(tokenizer)} tokens", *abilities]))
+
+
+def _chat(tokenizer: Any, settings: Settings) -> str:
+    from transformers import AutoConfig
+
+    from app.models.chat import has_rounds
+
+    if tokenizer.chat_template or settings.chat_template:
+        return "has a chat template"
+    config = AutoConfig.from_pretrained(
+        settings.model, trust_remote_code=settings.trust_remote_code, local_files_only=True
+    )
+    return "chats in rounds" if has_rounds(config) else "no chat template"
+
+
+def _infill(tokenizer: Any) -> str:
+    from app.models.infill import Infilling
+
+    return "fills holes" if Infilling.of(tokenizer) else "no infilling format"
 
 
 def check_memory(situation: Situation, footprints: list[tuple[ModelPlan, Any]]) -> Findings:

@@ -128,6 +128,21 @@ def test_a_missing_tokenizer(faults, folder):
     assert check == "tokenizer"
 
 
+@pytest.mark.parametrize(
+    ("family", "words"),
+    [
+        ("qwen2", "has a chat template, fills holes"),
+        ("chatglm", "chats in rounds"),
+        ("plain", "has a chat template, no infilling format"),
+        ("bert", " tokens"),
+    ],
+)
+def test_what_a_model_can_do_is_told_with_its_tokenizer(forklift, model_folder, family, words):
+    result = forklift("doctor", "--model", str(model_folder(family)), "--json")
+    [told] = [one["text"] for one in json.loads(result.output)["findings"] if one["check"] == "tokenizer"]
+    assert words in told
+
+
 def test_a_port_that_is_taken(faults, folder):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         bind = f"127.0.0.1:{taken.getsockname()[1]}"
