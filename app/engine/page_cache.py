@@ -7,10 +7,12 @@ a disk or a network is fetched before it begins.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
+from app.core.errors import ModelLoadError
 from app.core.logging import get_logger
+from app.models.folder import weight_files
 
 CHUNK_BYTES = 8 * 2**20
 
@@ -18,19 +20,22 @@ log = get_logger("engine")
 
 
 class PageReader:
-    """Reads ``paths`` once and calls ``done``; what cannot be read is left to the load to complain about."""
+    """Reads the weights in ``folder`` once and calls ``done``.
 
-    def __init__(self, paths: Sequence[Path], done: Callable[[], None]):
-        self._paths = paths
+    What cannot be found or read is left to the load to complain about.
+    """
+
+    def __init__(self, folder: Path, done: Callable[[], None]):
+        self._folder = folder
         self._done = done
         self.has_ended = False
         threading.Thread(target=self._run, name="page-reader", daemon=True).start()
 
     def _run(self) -> None:
         try:
-            for path in self._paths:
+            for path in weight_files(self._folder):
                 _read(path)
-        except OSError as error:
+        except (OSError, ModelLoadError) as error:
             log.warning("cannot_read_ahead", error=str(error))
         finally:
             self.has_ended = True

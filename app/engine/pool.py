@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,21 +16,16 @@ import torch
 from app.core.errors import InsufficientMemoryError, LoadFailedError, StartError
 from app.core.logging import get_logger
 from app.core.metrics import Metrics
-from app.core.settings import Settings
 from app.engine.page_cache import PageReader
 from app.engine.preparation import Prepared, prepare
+from app.engine.room import as_loaded, missing_bytes, num_bytes, promised_bytes
 from app.engine.served import Served
 from app.models.devices import choose_device
-from app.models.folder import weight_files
-from app.models.memory import free_bytes
-from app.models.packing import wants_packing
-from app.models.registry import Footprint, inspect
+from app.models.registry import inspect
 from app.models.unloading import give_back
 
 LOAD_FAILED_RETRY_AFTER_S = 10
 NO_MEMORY_RETRY_AFTER_S = 60
-# Beside weights and cache: activations, tokenizer, bookkeeping.
-MARGIN = 1.05
 
 log = get_logger("engine")
 
@@ -127,14 +121,14 @@ class ModelPool:
         if self._reader is None or self._reader[0] is not wanted:
             if not any(one.has_work for one in self._served):
                 return True
-            self._reader = (wanted, PageReader(weight_files(Path(wanted.settings.model)), self._wake))
+            self._reader = (wanted, PageReader(Path(wanted.settings.model), self._wake))
         return self._reader[1].has_ended
 
     def _has_room(self, wanted: Served) -> bool:
         """Whether the model may be loaded now. Unloads others for it, or asks busy ones to come to an end."""
-        while (missing := self._missing_bytes(wanted)) > 0:
+        while (missing := missing_bytes(wanted, self._served, self._device)) > 0:
             loaded = self._loaded()
-            if missing > sum(_num_bytes(one) for one in loaded):
+            if missing > sum(num_bytes(one) for one in loaded):
                 self._refuse_too_large(wanted, missing)
                 return False
             idle = next((one for one in loaded if one.is_idle), None)
@@ -144,21 +138,6 @@ class ModelPool:
                 return False
             self._unload(idle, "room")
         return True
-
-    def _missing_bytes(self, wanted: Served) -> int:
-        """What is not free of the memory that the model needs."""
-        free = free_bytes(self._device) - self._promised_bytes()
-        return int(_num_bytes(wanted) * MARGIN) - free
-
-    def _promised_bytes(self) -> int:
-        """Memory that counts as free and belongs to loaded models: caches that will grow, mapped weights."""
-        promised = 0
-        for one in self._served:
-            if (prepared := one.prepared) is not None:
-                promised += prepared.kv_growth_bytes
-                if one.footprint is not None and one.footprint.is_mapped:
-                    promised += one.footprint.weight_bytes
-        return promised
 
     def _refuse_too_large(self, wanted: Served, missing: int) -> None:
         text = f"the model {wanted.name} does not fit into memory beside those that stay loaded"
@@ -172,28 +151,36 @@ class ModelPool:
         self._reader = None
         self._note_loading(True)
         wanted.is_loading = True
-        failure: str | None = None
         try:
-            self._load(wanted, lambda _: None)
-        except StartError as error:
-            failure = str(error)
-        except Exception as error:
-            log.exception("load_raised", slot=self._slot, model=wanted.name)
-            failure = f"{type(error).__name__}: {error}"
+            failure = self._failure_to_load(wanted)
         finally:
             wanted.is_loading = False
             self._note_loading(False)
         if failure is not None:
-            # Outside of the except block: inside, the traceback keeps what was loaded alive.
-            wanted.has_failed = True
-            give_back(self._device)
-            log.error("load_failed", slot=self._slot, model=wanted.name, error=failure)
-            text = f"the model {wanted.name} could not be loaded; the server's log has the cause"
-            wanted.refuse_waiting(LoadFailedError(text, retry_after_s=LOAD_FAILED_RETRY_AFTER_S))
+            self._refuse_unloadable(wanted, failure)
+
+    def _failure_to_load(self, wanted: Served) -> str | None:
+        """Load; what went wrong, or None."""
+        try:
+            self._load(wanted, lambda _: None)
+        except StartError as error:
+            return str(error)
+        except Exception as error:
+            log.exception("load_raised", slot=self._slot, model=wanted.name)
+            return f"{type(error).__name__}: {error}"
+        return None
+
+    def _refuse_unloadable(self, wanted: Served, failure: str) -> None:
+        """Not to be called while the error is handled: its traceback keeps what was loaded alive."""
+        give_back(self._device)
+        log.error("load_failed", slot=self._slot, model=wanted.name, error=failure)
+        wanted.has_failed = True
+        text = f"the model {wanted.name} could not be loaded; the server's log has the cause"
+        wanted.refuse_waiting(LoadFailedError(text, retry_after_s=LOAD_FAILED_RETRY_AFTER_S))
 
     def _load(self, served: Served, progress: Callable[[float], None]) -> None:
         started_s = time.monotonic()
-        promised_bytes = self._promised_bytes()
+        promised = promised_bytes(self._served)
         # A load may come in the middle of another model's step; weights made in inference mode could not be changed.
         with torch.inference_mode(False), self._metrics.load_of(served.name):
             prepared = prepare(
@@ -201,10 +188,10 @@ class ModelPool:
                 progress,
                 lambda: self._between_tokens(served),
                 task=served.task,
-                promised_bytes=promised_bytes,
+                promised_bytes=promised,
             )
         if served.footprint is not None:
-            served.footprint = _as_loaded(served.footprint, prepared, served.settings)
+            served.footprint = as_loaded(served.footprint, prepared, served.settings)
         served.open(prepared)
         self._tell(served, prepared, time.monotonic() - started_s)
 
@@ -239,15 +226,3 @@ class ModelPool:
 def _share(progress: Callable[[float], None], index: int, count: int, share: float) -> None:
     """Tell ``progress`` how far all loads are, of which the one of this index is as far as ``share``."""
     progress((index + share) / count)
-
-
-def _as_loaded(predicted: Footprint, prepared: Prepared, settings: Settings) -> Footprint:
-    """The footprint, with what only the loaded model tells."""
-    kv_bytes = predicted.kv_bytes if prepared.kv_memory is None else prepared.kv_memory.max_bytes
-    is_mapped = predicted.is_mapped and not wants_packing(prepared.model.checkpoint, settings)
-    return replace(predicted, kv_bytes=kv_bytes, is_mapped=is_mapped)
-
-
-def _num_bytes(served: Served) -> int:
-    """What the model takes; hub ids, which cannot be measured, are loaded at the start and stay."""
-    return 0 if served.footprint is None else served.footprint.num_bytes

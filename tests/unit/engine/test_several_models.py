@@ -24,6 +24,7 @@ from app.core.metrics import Metrics
 from app.core.settings import load_settings
 from app.engine import inference as inference_module
 from app.engine import pool as pool_module
+from app.engine import room as room_module
 from app.engine.inference import Inference, make_inference
 from app.engine.served import Served
 from tests.several import write_models_file
@@ -232,13 +233,25 @@ def test_loads_and_unloads_are_counted_by_model_and_ending(breakable):
     assert several.counted("model_unloads") == {}
 
 
+def test_a_model_whose_files_are_gone_costs_the_streams_of_others_nothing(breakable):
+    several, weights = breakable
+    use, job = running_job(several, "a")
+    hidden = weights.rename(weights.with_suffix(".away"))
+    with pytest.raises(LoadFailedError):
+        several["b"].use().wait(LIMIT_S)
+    assert several.inference.defect() is None and not job.has_ended
+    hidden.rename(weights)
+    several.run("b")
+    end(use, job)
+
+
 class Memory:
     """Pretends that the device has room for ``free`` bytes beyond what on-demand models take."""
 
     def __init__(self, several: Several, monkeypatch, room: int):
         self.largest = 0
-        monkeypatch.setattr(pool_module, "free_bytes", lambda _: room - self._taken(several))
-        monkeypatch.setattr(pool_module.ModelPool, "_promised_bytes", lambda _: 0)
+        monkeypatch.setattr(room_module, "free_bytes", lambda _: room - self._taken(several))
+        monkeypatch.setattr(room_module, "promised_bytes", lambda _: 0)
         self.room = room
 
     def _taken(self, several: Several) -> int:
@@ -296,7 +309,7 @@ def test_when_the_one_who_waits_for_room_gives_up_the_busy_model_goes_on(tight):
 
 def test_a_model_that_can_never_fit_is_refused_and_closes_nothing(tight, monkeypatch):
     tight.run("a")
-    monkeypatch.setattr(pool_module, "free_bytes", lambda _: -(10**12))
+    monkeypatch.setattr(room_module, "free_bytes", lambda _: -(10**12))
     with pytest.raises(InsufficientMemoryError, match="does not fit into memory"):
         tight["b"].use().wait(LIMIT_S)
     assert (tight["a"].state, tight["b"].state) == ("loaded", "failed")
@@ -310,7 +323,7 @@ def test_the_memory_that_loaded_models_will_still_take_is_not_free(start, folder
     assert weights.weight_bytes == sum(p.numel() * 4 for p in load(model_folder("qwen2")).checkpoint.model.parameters())
     assert weights.is_mapped, "the page cache that holds them counts as available"
     expected = prepared.kv_memory.max_bytes - prepared.generator.runner.cache.num_bytes + weights.weight_bytes
-    assert several.inference._pool._promised_bytes() == expected
+    assert room_module.promised_bytes(several.inference.served) == expected
 
 
 @pytest.mark.parametrize("family", ["qwen2", "codegen", "gpt2", "gpt_bigcode", "xglm", "llama", "glm"])
