@@ -72,6 +72,14 @@ BANS = {
     "bad_words": ((11,), (3, 7, 12), (4, 13)),
     "min_new_tokens": 3,
 }
+CHOICES = {
+    "temperature": st.floats(0.2, 2.0),
+    "top_k": st.sampled_from([0, 1, 5, 40, 10_000]),
+    "top_p": st.sampled_from([1.0, 0.95, 0.5, 0.05]),
+    "min_p": st.sampled_from([0.0, 0.02, 0.3]),
+    "typical_p": st.sampled_from([1.0, 0.9, 0.3]),
+    "repetition_penalty": st.sampled_from([1.0, 1.3]),
+}
 
 
 def is_equal_but_for_one_token(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -84,33 +92,12 @@ def is_equal_but_for_one_token(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 @pytest.mark.parametrize("vocab_size", [50, 3000])
 @pytest.mark.parametrize("spread", [0.3, 3.0])
-@given(
-    st.floats(0.2, 2.0),
-    st.sampled_from([0, 1, 5, 40, 10_000]),
-    st.sampled_from([1.0, 0.95, 0.5, 0.05]),
-    st.sampled_from([0.0, 0.02, 0.3]),
-    st.sampled_from([1.0, 0.9, 0.3]),
-    st.sampled_from([1.0, 1.3]),
-    st.booleans(),
-    st.integers(0, 2**20),
-)
-@settings(max_examples=80, deadline=None)
-def test_the_distribution_is_that_of_transformers(
-    vocab_size, spread, temperature, top_k, top_p, min_p, typical_p, repetition_penalty, has_bans, seed
-):
+@given(st.fixed_dictionaries(CHOICES), st.booleans(), st.integers(0, 2**20))
+@settings(max_examples=80)
+def test_the_distribution_is_that_of_transformers(vocab_size, spread, params, has_bans, seed):
     logits = torch.randn(1, vocab_size, generator=torch.Generator().manual_seed(seed)) * spread
     prompt = [1, 2, 3, 7]
-    sampler = row(
-        vocab_size,
-        prompt,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        typical_p=typical_p,
-        repetition_penalty=repetition_penalty,
-        **(BANS if has_bans else {}),
-    )
+    sampler = row(vocab_size, prompt, **params, **(BANS if has_bans else {}))
     distribution = ours(logits, sampler)
     expected = theirs(logits, sampler.params, prompt)
     # A token on the edge of top_p or typical_p may fall on either side of a rounding error of the cumulative sum.

@@ -7,7 +7,7 @@ import time
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.core.errors import InternalError, QueueTimeoutError, RequestTimeoutError, ShuttingDownError
@@ -31,7 +31,7 @@ def model(model_folder):
 
 
 @given(ACTIONS, st.integers(1, 4), st.sampled_from([7, 64]), st.sampled_from([0, 0, 4]))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 def test_every_job_ends_once_and_has_only_its_own_tokens(model, references, actions, num_slots, chunk, drafts):
     with pytest.MonkeyPatch.context() as patch:
         log = TokenLog(patch)
