@@ -12,7 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from app.core.errors import StartError
+from app.core.errors import SettingsError, StartError
 from app.core.logging import configure_logging
 from app.core.settings import load_settings
 from app.http.factory import create_app
@@ -51,14 +51,20 @@ def serve() -> None:
 
     settings = load_settings()
     configure_logging(settings.log_format)
-    host, _, port = settings.bind.rpartition(":")
+    host, port = address(settings)
     context = start_single(settings, make_inference)
     set_current(context)
     threading.Thread(target=exit_on_load_failure, args=(context,), daemon=True).start()
     # The reloader would start a second process with a second model.
-    create_app(context).run(
-        host.strip("[]"), int(port), threaded=True, use_reloader=False, ssl_context=key_pair(settings)
-    )
+    create_app(context).run(host, port, threaded=True, use_reloader=False, ssl_context=key_pair(settings))
+
+
+def address(settings: Settings) -> tuple[str, int]:
+    """Host and port. Raises ``SettingsError``: Gunicorn takes sockets and several addresses, Werkzeug does not."""
+    host, _, port = settings.bind.rpartition(":")
+    if not port.isdecimal() or "," in host:
+        raise SettingsError(f"FORKLIFT_BIND: the development server listens on one host:port, not on {settings.bind}")
+    return host.strip("[]"), int(port)
 
 
 def key_pair(settings: Settings) -> tuple[str, str] | None:

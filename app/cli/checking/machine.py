@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from app.cli.checking.findings import Finding, Findings, Situation, gib
+from app.serve.board import SHARED_MEMORY
 
-SHARED_MEMORY = Path("/dev/shm")
 # The board, a heartbeat file per worker, and counters: some 100 KB per worker.
 SHARED_MEMORY_BYTES = 16 * 2**20
 DISK_BYTES = 256 * 2**20
