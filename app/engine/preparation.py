@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from app.core.encoding import EncoderJob
 from app.core.errors import ModelLoadError, RequestError
@@ -121,7 +121,7 @@ def prepare_text(
     mixes = has_slots and can_mix(checkpoint)
     progress(0.9)
     if settings.quantization != "none":
-        quantize_and_tell(model, settings.quantization)
+        quantize_and_tell(model, settings)
     elif packs:
         pack(checkpoint)
     generator = make_slots(model, settings, mixes=mixes) if has_slots else GenerateGenerator(model, between_tokens)
@@ -135,7 +135,7 @@ def prepare_encoder(checkpoint: Checkpoint, settings: Settings) -> Prepared:
     """An encoder on the micro-batcher; there is no cache to check or to reckon with."""
     model = EncoderModel(settings.model_name, checkpoint, settings.max_context_tokens)
     if settings.quantization != "none":
-        quantize_and_tell(model, settings.quantization)
+        quantize_and_tell(model, settings)
     elif wants_packing(checkpoint, settings):
         pack(checkpoint)
     batcher = EncoderBatcher(model)
@@ -148,12 +148,12 @@ def make_slots(model: TextModel, settings: Settings, *, mixes: bool | None = Non
     return SlotGenerator(model, SlotOptions.of(settings), mixes=mixes)
 
 
-def quantize_and_tell(model: Model, kind: Literal["int8", "int4"]) -> None:
+def quantize_and_tell(model: Model, settings: Settings) -> None:
     """Quantise in place and say what it saved."""
     before = model_bytes(model.checkpoint.model)
-    quantize(model.checkpoint, kind)
+    quantize(model.checkpoint, settings.quantization, settings.max_batch_size)
     after = model_bytes(model.checkpoint.model)
-    log.info("quantized", model=model.name, to=kind, bytes_before=before, bytes_after=after)
+    log.info("quantized", model=model.name, to=settings.quantization, bytes_before=before, bytes_after=after)
 
 
 def warm_up(generator: Engine, model: Model, job: BaseJob) -> None:

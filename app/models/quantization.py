@@ -1,8 +1,9 @@
 """8-bit and 4-bit linear layers on the CPU. Inference thread only.
 
-int8: weights and activations are 8 bits wide, the rest computes in float32. CPUs with tiles take
-``int8_linear``, others torch's dynamic quantisation with its x86 engine, which rounds each row of a
-pass by the range of all: its output is close to, not equal to, that of the same request alone.
+int8: weights and activations are 8 bits wide, the rest computes in float32. Where several rows share
+a step and the CPU has tiles, ``int8_linear`` computes them; else torch's dynamic quantisation with its
+x86 engine, which reads the weights for one row faster, but rounds each row of a pass by the range of
+all: its output is close to, not equal to, that of the same request alone.
 int4: weights only, see ``int4_linear``; the rest computes in bfloat16, and the output layer is an
 int8 one: four bits there cost as much accuracy as in all other layers together. Figures in
 docs/models.md.
@@ -31,25 +32,27 @@ Int8Linear = torch.ao.nn.quantized.dynamic.Linear
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
-def quantize(checkpoint: Checkpoint, kind: str) -> None:
+def quantize(checkpoint: Checkpoint, kind: str, num_sequences: int) -> None:
     """Replace the linear layers of ``checkpoint.model`` by ``kind``, "int8" or "int4", in place.
 
-    The model is on the CPU, in the dtype that ``choose_dtype`` names. Raises ``ModelLoadError`` on
-    other devices. An input embedding that shares its weight with the output layer keeps a copy of
-    its own in bfloat16: it is only looked up.
+    ``num_sequences`` are decoded together; an encoder reads many rows in any case. The model is on the
+    CPU, in the dtype that ``choose_dtype`` names. Raises ``ModelLoadError`` on other devices. An input
+    embedding that shares its weight with the output layer keeps a copy of its own in bfloat16: it is
+    only looked up.
     """
     if checkpoint.device.type != "cpu":
         raise ModelLoadError(f"FORKLIFT_QUANTIZATION={kind} works on the CPU only so far")
     model = checkpoint.model
+    in_tiles = has_tiles() and (num_sequences > 1 or checkpoint.task != "generate")
     replace(model, Conv1D, as_linear)
     if kind == "int8":
         store_in_bfloat16(model.get_input_embeddings())
-        to_int8(model)
+        to_int8(model, in_tiles=in_tiles)
     else:
-        quantize_int4(model)
+        quantize_int4(model, in_tiles=in_tiles)
 
 
-def quantize_int4(model: PreTrainedModel) -> None:
+def quantize_int4(model: PreTrainedModel, *, in_tiles: bool) -> None:
     """int4 for every linear layer but the output layer of a language model, which becomes int8."""
     output = model.get_output_embeddings()
     replace(model, nn.Linear, lambda layer: layer if layer is output else Int4Linear(layer.weight, layer.bias))
@@ -58,19 +61,14 @@ def quantize_int4(model: PreTrainedModel) -> None:
         output.weight = nn.Parameter(output.weight.detach().float(), requires_grad=False)
         output.bias = None if output.bias is None else nn.Parameter(output.bias.detach().float(), requires_grad=False)
         output.register_forward_pre_hook(lambda _module, inputs: (inputs[0].float(),))
-        to_int8(model)
+        to_int8(model, in_tiles=in_tiles)
 
 
-def to_int8(model: nn.Module) -> None:
+def to_int8(model: nn.Module, *, in_tiles: bool) -> None:
     """int8 for every ``nn.Linear``, which holds float32; hooks go on."""
-    if has_tiles():
+    if in_tiles:
         replace(model, nn.Linear, Int8TileLinear)
-    else:
-        to_dynamic_int8(model)
-
-
-def to_dynamic_int8(model: nn.Module) -> None:
-    """torch's own dynamic quantisation, for every x86 CPU."""
+        return
     torch.backends.quantized.engine = ENGINE
     per_channel = torch.ao.quantization.per_channel_dynamic_qconfig
     with deprecation_silenced():

@@ -79,7 +79,7 @@ def load(settings: Settings, progress: Progress) -> Checkpoint:
             f"{settings.model} is a {checkpoint.task} model: report precision compares next tokens, which it has not"
         )
     if settings.quantization != "none":
-        quantize(checkpoint, settings.quantization)
+        quantize(checkpoint, settings.quantization, settings.max_batch_size)
     return checkpoint
 
 

@@ -16,7 +16,7 @@ from app.engine.generation import SlotGenerator
 from app.engine.preparation import prepare
 from app.engine.ragged import MixingRunner
 from app.models.int4_linear import Int4Linear
-from app.models.int8_linear import Int8TileLinear
+from app.models.int8_linear import Int8TileLinear, has_tiles
 from app.models.quantization import Int8Linear, quantize
 from tests.unit.engine.driver import TokenLog, greedy_job, logits_of, run
 
@@ -58,12 +58,20 @@ def test_a_tiny_context_can_be_served(model_folder, context):
 
 @pytest.mark.parametrize(("kind", "least"), [("int8", 0.98), ("int4", 0.9)])
 @pytest.mark.parametrize("family", ["qwen2", "codegen", "xglm", "llama", "gpt2", "gpt_bigcode"])
-def test_quantised_models_are_close_to_float32(model_folder, family, kind, least):
+@pytest.mark.parametrize("batch", ["1", "4"])
+def test_quantised_models_are_close_to_float32(model_folder, family, kind, least, batch):
     exact = logits_of(prepared(model_folder(family)).model, PROMPT)
-    ready = prepared(model_folder(family), FORKLIFT_QUANTIZATION=kind)
+    ready = prepared(model_folder(family), FORKLIFT_QUANTIZATION=kind, FORKLIFT_MAX_BATCH_SIZE=batch)
     rounded = logits_of(ready.model, PROMPT)
     assert torch.nn.functional.cosine_similarity(exact, rounded, dim=-1).min() > least
     assert isinstance(ready.generator, SlotGenerator)
+
+
+@pytest.mark.parametrize("batch", ["1", "4"])
+def test_int8_takes_tiles_where_several_sequences_share_a_step_and_the_cpu_has_them(model_folder, batch):
+    ready = prepared(model_folder("qwen2"), FORKLIFT_QUANTIZATION="int8", FORKLIFT_MAX_BATCH_SIZE=batch)
+    in_tiles = batch == "4" and has_tiles()
+    assert isinstance(ready.model.checkpoint.model.lm_head, Int8TileLinear) is in_tiles
 
 
 def test_int8_keeps_a_tied_embedding_of_its_own_in_bfloat16(model_folder):
@@ -112,7 +120,7 @@ def test_quantisation_with_another_dtype_is_refused(kind, dtype):
 def test_quantisation_on_another_device_is_refused(kind):
     checkpoint = SimpleNamespace(device=torch.device("cuda", 0))
     with pytest.raises(ModelLoadError, match=f"QUANTIZATION={kind} works on the CPU only"):
-        quantize(checkpoint, kind)
+        quantize(checkpoint, kind, 1)
 
 
 @pytest.mark.parametrize("quantization", ["none", "int8", "int4"])

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from app.models import quantization
-from app.models.quantization import FullRangeLinear, has_exact_sums, to_dynamic_int8
+from app.models.quantization import FullRangeLinear, has_exact_sums, to_int8
 
 
 def quantised(weight: torch.Tensor) -> torch.nn.Module:
     layer = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False)
     layer.weight = torch.nn.Parameter(weight)
     model = torch.nn.Sequential(layer)
-    to_dynamic_int8(model)
+    to_int8(model, in_tiles=False)
     return model[0]
 
 

@@ -104,7 +104,7 @@ def test_the_figures_are_those_of_full_logits_in_double_precision(made):
     def loaded(name):
         checkpoint = load_checkpoint(load_settings({"FORKLIFT_MODEL": str(folder), **PRECISIONS[name]}), lambda _: None)
         if checkpoint.dtype == torch.float32 and name != "float32":
-            quantize(checkpoint, name)
+            quantize(checkpoint, name, 1)
         return checkpoint
 
     def logits_of(checkpoint):
