@@ -21,9 +21,11 @@ from benchmarks.shapes import SHAPES, model_folder, prompts
 def contenders(folder: Path, batch: int) -> dict[str, Contender]:
     """Every server that can be compared, by the name that ``--only`` takes."""
     batched = {"max_batch_size": batch, "http_threads": 2 * batch + 8}
+    two_workers = {"workers": 2, "max_batch_size": batch // 2, "pack_weights": "always"}
     found = [
         forklift("forklift serial", folder),
         forklift("forklift batched", folder, **batched),
+        forklift("forklift batched, 2 workers", folder, **batched | two_workers),
         forklift("forklift int8", folder, quantization="int8"),
         forklift("forklift int8 batched", folder, quantization="int8", **batched),
         transformers_serve("transformers serve", folder),

@@ -60,7 +60,7 @@ def running(contender: Contender) -> Iterator[str]:
     environ |= {key: value.format(port=port) for key, value in contender.environ.items()}
     environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     command = [part.format(port=port) for part in contender.command]
-    log = ROOT / "build" / "benchmarks" / f"{contender.name.replace(' ', '-')}.log"
+    log = ROOT / "build" / "benchmarks" / f"{contender.name.replace(',', '').replace(' ', '-')}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=output, stderr=subprocess.STDOUT)
