@@ -276,7 +276,7 @@ def test_s3_server_sent_events_keep_line_breaks(server_of):
     assert done == "data: [DONE]"
     assert all(event.startswith("data: {") and "\n" not in event for event in events)
     pieces = [json.loads(event.removeprefix("data: "))["response"] for event in events]
-    assert len(pieces) > 3 and "".join(pieces) == LINES
+    assert len(pieces) > 1 and "".join(pieces) == LINES
 
 
 def test_s3_plain_chunked_text_keeps_line_breaks(server_of):

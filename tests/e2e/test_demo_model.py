@@ -51,7 +51,7 @@ def test_a_stream_comes_in_pieces_that_join_to_the_whole(demo):
     assert events[-1] == "[DONE]"
     pieces = [json.loads(event)["completion"] for event in events[:-1]]
     assert "".join(pieces) == whole
-    assert len(pieces) > 10
+    assert len(pieces) > 3
 
 
 def test_it_answers_a_question_about_the_standard_library(demo):

@@ -197,5 +197,5 @@ def test_text_arrives_while_the_job_runs(ready):
     batches = []
     while not batches or not isinstance(batches[-1][-1], Finished):
         batches.append(job.next_events(LIMIT_S))
-    assert len(batches) > 5
+    assert len(batches) > 1
     assert sum(isinstance(event, TextDelta) for batch in batches for event in batch) > 20
