@@ -119,7 +119,10 @@ def logprobs(logits: torch.Tensor, tokens: list[int], num_top: int) -> list[Toke
 
 
 def draw(logits: torch.Tensor, uniforms: list[float]) -> torch.Tensor:
-    """One index per row, by inverting the cumulative distribution at ``uniforms``; ``(num_rows,)``."""
-    cumulative = logits.double().softmax(dim=-1).cumsum(dim=-1)
+    """One index per row, by inverting the cumulative distribution at ``uniforms``; ``(num_rows,)``.
+
+    The sum is of float64: in float32 the many unlikely tokens of a large vocabulary would be lost in it.
+    """
+    cumulative = logits.softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)
     target = column(uniforms, cumulative) * cumulative[:, -1:]
     return torch.searchsorted(cumulative, target, right=True).clamp_(max=logits.shape[-1] - 1)[:, 0]

@@ -147,6 +147,16 @@ def test_the_likeliest_token_is_the_one_that_argmax_finds(dtype):
     assert likeliest(logits).tolist() == logits.argmax(dim=-1).tolist()
 
 
+@pytest.mark.parametrize("num", [1, 30, 700])
+def test_the_largest_entries_are_those_that_topk_finds(num):
+    logits = torch.randn(5, 700, generator=torch.Generator().manual_seed(6))
+    logits[1, ::2] = -math.inf
+    best, ids = filters.largest(logits, num)
+    assert torch.equal(best, logits.topk(num, dim=-1).values)
+    assert torch.equal(best, logits.gather(1, ids))
+    assert all(len(set(row)) == num for row in ids.tolist())
+
+
 def test_sampling_leaves_the_logits_as_they_are():
     logits = torch.randn(3, 50, generator=torch.Generator().manual_seed(4))
     before = logits.clone()
