@@ -147,8 +147,10 @@ def test_the_likeliest_token_is_the_one_that_argmax_finds(dtype):
     assert likeliest(logits).tolist() == logits.argmax(dim=-1).tolist()
 
 
+@pytest.mark.parametrize("num_threads", [1, filters.NUM_THREADS_FOR_TORCH])
 @pytest.mark.parametrize("num", [1, 30, 700])
-def test_the_largest_entries_are_those_that_topk_finds(num):
+def test_the_largest_entries_are_those_that_topk_finds(num, num_threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: num_threads)
     logits = torch.randn(5, 700, generator=torch.Generator().manual_seed(6))
     logits[1, ::2] = -math.inf
     best, ids = filters.largest(logits, num)
