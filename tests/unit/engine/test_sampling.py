@@ -147,16 +147,32 @@ def test_the_likeliest_token_is_the_one_that_argmax_finds(dtype):
     assert likeliest(logits).tolist() == logits.argmax(dim=-1).tolist()
 
 
-@pytest.mark.parametrize("num_threads", [1, filters.NUM_THREADS_FOR_TORCH])
 @pytest.mark.parametrize("num", [1, 30, 700])
-def test_the_largest_entries_are_those_that_topk_finds(num, num_threads, monkeypatch):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: num_threads)
+def test_the_largest_entries_are_those_that_topk_finds(num):
     logits = torch.randn(5, 700, generator=torch.Generator().manual_seed(6))
     logits[1, ::2] = -math.inf
     best, ids = filters.largest(logits, num)
     assert torch.equal(best, logits.topk(num, dim=-1).values)
     assert torch.equal(best, logits.gather(1, ids))
     assert all(len(set(row)) == num for row in ids.tolist())
+
+
+@pytest.mark.parametrize("num", [1, 30, 200])
+def test_equal_entries_go_by_id_however_many_are_sorted(num):
+    logits = torch.randn(4, 700, generator=torch.Generator().manual_seed(7)).mul(4).round().div(4)
+    logits[1, ::2] = -math.inf
+    _, expected = logits.sort(dim=-1, descending=True, stable=True)
+    assert torch.equal(filters.largest(logits, 700)[1], expected)
+    assert torch.equal(filters.largest(logits, num)[1], expected[:, :num])
+
+
+def test_a_seed_gives_the_same_token_where_another_row_forces_a_full_sort_of_equal_logits():
+    logits = torch.randn(2, 3000, generator=torch.Generator().manual_seed(8)).bfloat16()
+    logits[1] *= 0.01
+    alone, together = (row(3000, temperature=1.0, top_p=0.9, seed=3) for _ in range(2))
+    flat = row(3000, temperature=5.0, top_p=0.99, seed=4)
+    for _ in range(50):
+        assert sample(logits, [together, flat])[0] == sample(logits[:1], [alone])[0]
 
 
 def test_sampling_leaves_the_logits_as_they_are():
