@@ -26,7 +26,7 @@ from app.models.encoder_model import EncoderModel
 from app.models.fused_layers import fuse_layers
 from app.models.loader import Checkpoint, load_checkpoint
 from app.models.memory import free_bytes
-from app.models.packing import pack, wants_packing
+from app.models.packing import owns_weights, pack, wants_packing
 from app.models.quantization import model_bytes, quantize
 from app.models.text_model import TextModel
 
@@ -113,16 +113,15 @@ def prepare_text(
     """A language model on slots, or on ``generate`` where they do not fit it."""
     model = TextModel(settings.model_name, checkpoint, settings.max_context_tokens, settings.chat_template)
     has_slots = can_use_slots(model)
-    packs = wants_packing(checkpoint, settings)
-    # Merged weights belong to this process, as quantised ones do anyway.
-    if has_slots and (packs or settings.quantization != "none"):
+    # Merged weights belong to this process.
+    if has_slots and owns_weights(checkpoint, settings):
         fuse_layers(checkpoint)
     # Asked before quantisation, which rounds by the range of all that shares a pass.
     mixes = has_slots and can_mix(checkpoint)
     progress(0.9)
     if settings.quantization != "none":
         quantize_and_tell(model, settings)
-    elif packs:
+    elif wants_packing(checkpoint, settings):
         pack(checkpoint)
     generator = make_slots(model, settings, mixes=mixes) if has_slots else GenerateGenerator(model, between_tokens)
     num_prompt = max(min(8, model.context_tokens - 1), 1)

@@ -43,6 +43,12 @@ def wants_packing(checkpoint: Checkpoint, settings: Settings) -> bool:
     return is_wanted and is_whole and checkpoint.device.type == "cpu"
 
 
+def owns_weights(checkpoint: Checkpoint, settings: Settings) -> bool:
+    """Whether this process gets weights of its own on the CPU: packed ones, or quantised ones."""
+    is_quantised = settings.quantization != "none" and checkpoint.device.type == "cpu"
+    return is_quantised or wants_packing(checkpoint, settings)
+
+
 def has_kernels() -> bool:
     """Whether this processor and this build of torch have oneDNN's bfloat16 kernels."""
     kernels = torch.ops.mkldnn

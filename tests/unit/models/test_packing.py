@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from app.core.settings import load_settings
 from app.models.loader import Checkpoint, load_checkpoint
-from app.models.packing import PackedLinear, has_kernels, pack, wants_packing
+from app.models.packing import PackedLinear, has_kernels, owns_weights, pack, wants_packing
 from app.models.quantization import model_bytes
 from tests.tiny_models import save_tiny_model
 
@@ -78,3 +80,19 @@ def test_weights_are_packed_where_that_helps_and_no_other_worker_shares_them(tmp
     folder = save_tiny_model("qwen2", tmp_path / "m", dtype=getattr(torch, dtype))
     settings = load_settings({f"FORKLIFT_{name.upper()}": value for name, value in environ.items()})
     assert wants_packing(load(folder, **environ), settings) is expected
+
+
+@pytest.mark.parametrize(
+    ("device", "environ", "expected"),
+    [
+        ("cpu", {}, True),
+        ("cpu", {"pack_weights": "never"}, False),
+        ("cpu", {"pack_weights": "never", "quantization": "int8"}, True),
+        ("meta", {}, False),
+        ("meta", {"quantization": "int8"}, False),
+    ],
+)
+def test_only_weights_on_the_cpu_become_a_processs_own(tmp_path, device, environ, expected):
+    checkpoint = replace(load(save_tiny_model("qwen2", tmp_path / "m")), device=torch.device(device))
+    settings = load_settings({f"FORKLIFT_{name.upper()}": value for name, value in environ.items()})
+    assert owns_weights(checkpoint, settings) is expected
