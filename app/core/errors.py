@@ -189,6 +189,11 @@ class ShuttingDownError(UnavailableError):
     code = "shutting_down"
 
 
+def shutting_down() -> ShuttingDownError:
+    """What everybody is told who waits, runs or comes while the server stops."""
+    return ShuttingDownError("the server is shutting down", retry_after_s=1)
+
+
 class DeadlineError(RequestError):
     """OpenAI's client repeats every 5xx twice unless told not to: one 504 would cost three runs."""
 

@@ -64,9 +64,8 @@ def largest(logits: torch.Tensor, num: int) -> tuple[torch.Tensor, torch.Tensor]
 
 def _least(row: np.ndarray, num: int) -> np.ndarray:
     """Positions ``(num,)`` of the least entries of a float32 ``row``, least first, equal ones by position."""
-    at = np.arange(len(row))
-    if num < len(row):
-        at = np.flatnonzero(~(row > np.partition(row, num - 1)[num - 1]))
+    is_part = num < len(row)
+    at = np.flatnonzero(~(row > np.partition(row, num - 1)[num - 1])) if is_part else np.arange(num)
     bits = row[at].view(np.int32)
     # The bits of negative floats grow with their size; turned over, all bits are in the floats' order.
     keys = (bits ^ ((bits >> SIGN_BIT) & ALL_BUT_SIGN)).astype(np.int64) << 32 | at

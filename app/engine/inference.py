@@ -11,7 +11,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from app.core.errors import InternalError, LoadingError, RequestError, ShuttingDownError, StartError
+from app.core.errors import InternalError, LoadingError, RequestError, StartError, shutting_down
 from app.core.heap import use_one_heap
 from app.core.jobs import BaseJob
 from app.core.logging import get_logger
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from app.engine.preparation import KvMemory, Model
 
 LOADING_RETRY_AFTER_S = 2
-SHUTTING_DOWN_RETRY_AFTER_S = 1
 STOP_TIMEOUT_S = 5.0
 # While steps go on, between two looks for what is to be loaded, unloaded or given back; a wake-up is heeded at once.
 LOOK_PERIOD_S = 0.1
@@ -96,7 +95,7 @@ class Inference:
 
     def _require_open(self) -> None:
         if self._leaving.is_set():
-            raise _shutting_down()
+            raise shutting_down()
         if not self._is_ready or self._vitals.crash is not None:
             raise LoadingError("the model is loading", retry_after_s=LOADING_RETRY_AFTER_S)
 
@@ -125,7 +124,7 @@ class Inference:
     def _stop(self) -> None:
         """Let the thread leave torch before the interpreter ends: killed inside C++ it would abort the process."""
         self._is_stopped = True
-        self.cancel_all(_shutting_down())
+        self.cancel_all(shutting_down())
         self._thread.join(STOP_TIMEOUT_S)
 
     # inference thread
@@ -185,7 +184,7 @@ class Inference:
         if self._cancelled_by is not None:
             self._turns.fail_all(self._cancelled_by)
         else:
-            self._turns.fail_waiting(_shutting_down())
+            self._turns.fail_waiting(shutting_down())
 
     @property
     def _must_look(self) -> bool:
@@ -232,7 +231,3 @@ class Inference:
 def make_inference(settings: Settings, slot: int, on_state: OnState, metrics: Metrics | None = None) -> Inference:
     """The factory that ``post_fork`` is given; without ``metrics`` loads are counted for nobody."""
     return Inference(settings, slot, on_state, Metrics() if metrics is None else metrics)
-
-
-def _shutting_down() -> ShuttingDownError:
-    return ShuttingDownError("the server is shutting down", retry_after_s=SHUTTING_DOWN_RETRY_AFTER_S)

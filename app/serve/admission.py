@@ -13,14 +13,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from app.core.errors import LoadingError, OverloadedError, ShuttingDownError
+from app.core.errors import LoadingError, OverloadedError, shutting_down
 from app.core.settings import Settings
 from app.serve.board import STATES, Row, SlotBoard
 
 # Weight of the newest sample: the mean follows a change of load within about ten requests.
 SERVICE_TIME_WEIGHT = 0.2
 LOADING_RETRY_AFTER_S = 5
-SHUTTING_DOWN_RETRY_AFTER_S = 1
 
 
 class Hold:
@@ -153,11 +152,6 @@ class Admission:
         hold: Hold | None = getattr(self._carried, "hold", None)
         if hold is not None:
             hold.drop_locked()
-
-
-def shutting_down() -> ShuttingDownError:
-    """What everybody is told who waits, runs or comes while the server stops."""
-    return ShuttingDownError("the server is shutting down", retry_after_s=SHUTTING_DOWN_RETRY_AFTER_S)
 
 
 def num_places_taken(rows: Sequence[Row]) -> int:

@@ -18,10 +18,9 @@ from queue import Empty
 from types import FrameType
 from typing import Any
 
-from app.core.errors import StartError
+from app.core.errors import StartError, shutting_down
 from app.core.logging import configure_logging, get_logger
 from app.core.settings import Settings, load_settings
-from app.serve.admission import shutting_down
 from app.serve.board import SlotBoard
 from app.serve.context import current, set_current
 from app.serve.gpus import Labels, plan_slots

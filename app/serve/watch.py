@@ -14,9 +14,8 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from app.core.errors import InternalError
+from app.core.errors import InternalError, shutting_down
 from app.core.logging import get_logger
-from app.serve.admission import shutting_down
 from app.serve.context import WorkerContext
 
 # Shorter than the inference thread's first pause between two loads, so that no failure is missed.

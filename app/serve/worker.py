@@ -18,9 +18,10 @@ from typing import Any
 from gunicorn.http import get_parser
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from app.core.errors import shutting_down
 from app.core.logging import get_logger
 from app.serve import answers
-from app.serve.admission import Hold, shutting_down
+from app.serve.admission import Hold
 from app.serve.balance import Deferral, is_my_turn
 from app.serve.board import Row
 from app.serve.buffering import RequestBuffer
