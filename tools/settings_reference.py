@@ -6,6 +6,7 @@ Run as ``python -m tools.settings_reference``.
 from __future__ import annotations
 
 from pathlib import Path
+from types import NoneType
 from typing import Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
@@ -47,7 +48,8 @@ def _bounds(field: FieldInfo) -> list[tuple[str, object]]:
 
 def _type_name(field: FieldInfo) -> str:
     names = {bool: "true, false", int: "whole number", float: "number", tuple[str, ...]: "list"}
-    return names.get(field.annotation, "text")
+    kinds = [kind for kind in get_args(field.annotation) if kind is not NoneType] or [field.annotation]
+    return names.get(field.annotation) or names.get(kinds[0], "text")
 
 
 def default(field: FieldInfo) -> str:

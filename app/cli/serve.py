@@ -6,6 +6,7 @@ import os
 import sys
 import sysconfig
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 import click
@@ -56,7 +57,8 @@ def option(name: str, field: FieldInfo) -> click.Option:
 def _kind(field: FieldInfo) -> Any:
     if get_origin(field.annotation) is Literal:
         return click.Choice(get_args(field.annotation))
-    return field.annotation if field.annotation in (int, float) else str
+    kinds = [kind for kind in get_args(field.annotation) if kind is not NoneType] or [field.annotation]
+    return kinds[0] if kinds[0] in (int, float) else str
 
 
 command = click.Command(

@@ -232,6 +232,7 @@ class Job(BaseJob):
     """One sequence to generate: a prompt and how to choose its tokens.
 
     Where nobody reads along (``is_streamed`` false) the text may come as one event at the end.
+    ``is_open``: no caller bounded the completion, so that its deadline ends it with what there is.
     """
 
     def __init__(
@@ -241,11 +242,18 @@ class Job(BaseJob):
         params: SamplingParams,
         *,
         is_streamed: bool = True,
+        is_open: bool = False,
         **options: Unpack[JobOptions],
     ):
         super().__init__(request_id, prompt_ids, **options)
         self.params = params
         self.is_streamed = is_streamed
+        self._is_open = is_open
+
+    def is_ended_by(self, cause: RequestError) -> bool:
+        """Whether ``cause`` ends the job with what it has, by length: its time is up, and the time was its bound."""
+        is_over = isinstance(cause, RequestTimeoutError) and self._cancelled_by is None
+        return self._is_open and is_over and self.usage.completion_tokens > 0
 
     def count_token(self) -> None:
         """One more token was generated."""

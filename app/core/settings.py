@@ -80,7 +80,9 @@ class Settings(BaseModel):
     revision: str | None = Field(None, description="Revision of a hub id.")
     max_batch_size: int = Field(1, ge=1, le=1024, description="Sequences that one worker decodes together.")
     max_context_tokens: int = Field(4096, ge=2, description="Prompt plus completion; never above the model's own.")
-    max_new_tokens: int = Field(512, ge=1, description="Upper bound of new tokens per request.")
+    max_new_tokens: int | None = Field(
+        None, ge=1, description="Upper bound of new tokens per request; larger wishes are lowered to it."
+    )
     default_new_tokens: int = Field(128, ge=1, description="New tokens where a request does not say.")
     prefill_chunk_tokens: int = Field(256, ge=1, description="Prompt tokens per prefill step.")
     prompt_lookup: int = Field(0, ge=0, le=64, description="Draft tokens per step copied from the prompt; 0: off.")
@@ -128,7 +130,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Settings:
-        if self.default_new_tokens > self.max_new_tokens:
+        if self.max_new_tokens is not None and self.default_new_tokens > self.max_new_tokens:
             raise ValueError("DEFAULT_NEW_TOKENS is above MAX_NEW_TOKENS")
         if self.quantization != "none" and self.dtype not in ("auto", computes := COMPUTES_IN[self.quantization]):
             raise ValueError(f"QUANTIZATION={self.quantization} computes in {computes}; DTYPE cannot be {self.dtype}")

@@ -96,13 +96,14 @@ class GenerateGenerator:
             stopping_criteria=StoppingCriteriaList([_OurEnd(sequence, choice, self._check)]),
         )
 
-    def _check(self, job: Job) -> None:
+    def _check(self, sequence: Sequence) -> None:
         """Between two tokens: let the owner act, and end what must end."""
+        job = sequence.job
         self.between_tokens()
         now_s = time.monotonic()
         self._waiting.sweep(now_s)
         if not job.has_ended and (cause := job.stop_cause(now_s)) is not None:
-            job.fail(cause)
+            sequence.fail(cause)
 
 
 class _OurChoice(LogitsProcessor):
@@ -120,12 +121,12 @@ class _OurChoice(LogitsProcessor):
 class _OurEnd(StoppingCriteria):
     """Hands each token to the sequence and stops where its job has ended."""
 
-    def __init__(self, sequence: Sequence, choice: _OurChoice, check: Callable[[Job], None]):
+    def __init__(self, sequence: Sequence, choice: _OurChoice, check: Callable[[Sequence], None]):
         self._sequence = sequence
         self._choice = choice
         self._check = check
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_kwargs: object) -> torch.Tensor:
         self._sequence.accept(int(input_ids[0, -1]), self._choice.logprob)
-        self._check(self._sequence.job)
+        self._check(self._sequence)
         return torch.tensor([self._sequence.job.has_ended], device=input_ids.device)

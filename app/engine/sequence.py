@@ -115,8 +115,13 @@ class Sequence:
             self.job.finish("length")
 
     def fail(self, error: RequestError) -> None:
-        """End the job with ``error``, after the text that it has."""
+        """End the job with ``error``, after the text that it has; by length where that is what its time is for."""
         self.write_text()
+        if self.job.has_ended:
+            return
+        if self.job.is_ended_by(error):
+            self._end("length")
+            return
         self._outbox.flush()
         self.job.fail(error)
 

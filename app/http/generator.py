@@ -65,6 +65,7 @@ def make_jobs(plans: list[Plan], seat: Seat, news: threading.Event, *, is_stream
             plan.prompt_ids,
             plan.params,
             is_streamed=is_streamed,
+            is_open=plan.is_open,
             queue_deadline_s=seat.deadlines.queue_s,
             deadline_s=seat.deadlines.total_s,
             on_started=start,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import cast
 
 from flask import request
@@ -53,7 +54,7 @@ class Infilling(Generation):
         at = len(self.completions)
         prompt = self._encoder.encode_infill(self._body.texts, self.infills, self._body.files)
         [plan] = make_plans(self._body, [prompt], self._encoder, self._seat.served.settings)
-        return Plan(plan.prompt_ids, with_seed_of(plan.params, at))
+        return replace(plan, params=with_seed_of(plan.params, at))
 
     def submit(self, plan: Plan) -> None:
         """Start on the next hole."""

@@ -43,17 +43,19 @@ def parse_seconds(header: str) -> float:
 def num_new_tokens(options: SamplingOptions, num_prompt: int, context_tokens: int, settings: Settings) -> int:
     """Tokens that this request may generate; 0 where it only wants its prompt scored.
 
-    Explicit sizes that do not fit are refused; a default shrinks to what fits. ``max_length`` bounds
-    the sum, so MAX_NEW_TOKENS may end such a completion first, with the finish reason ``length``.
+    Sizes are upper bounds, lowered to what fits the context and MAX_NEW_TOKENS; the completion then ends with the
+    finish reason ``length``. Refused is only a prompt that leaves no room for one token.
     """
     length = options.length(settings)
     _check_prompt(options.prompt_param, num_prompt, context_tokens)
-    room = context_tokens - num_prompt
+    bounds = [context_tokens - num_prompt, settings.max_new_tokens]
     if length.wanted is not None:
-        return _explicit(length.param, length.wanted, num_prompt, room, settings.max_new_tokens)
-    if length.total is not None:
-        return min(_of_total(length.total, num_prompt, context_tokens), settings.max_new_tokens)
-    return min(length.default, room, settings.max_new_tokens)
+        bounds.append(length.wanted)
+    elif length.total is not None:
+        bounds.append(_of_total(length.total, num_prompt))
+    else:
+        bounds.append(length.default)
+    return min(bound for bound in bounds if bound is not None)
 
 
 def _check_prompt(param: str, num_prompt: int, context_tokens: int) -> None:
@@ -64,24 +66,8 @@ def _check_prompt(param: str, num_prompt: int, context_tokens: int) -> None:
         raise ContextLengthError(text, param=param)
 
 
-def _explicit(param: str, wanted: int, num_prompt: int, room: int, bound: int) -> int:
-    if wanted > bound:
-        raise InvalidParameterError(f"{param}: {_shown(wanted)} is above this server's bound of {bound}", param=param)
-    if wanted > room:
-        text = f"{param}: {num_prompt} prompt tokens leave room for {room} tokens, not for {wanted}"
-        raise ContextLengthError(text, param=param)
-    return wanted
-
-
-def _of_total(total: int, num_prompt: int, context_tokens: int) -> int:
-    if total > context_tokens:
-        text = f"max_length: {_shown(total)} is above the context of {context_tokens} tokens"
-        raise ContextLengthError(text, param="max_length")
+def _of_total(total: int, num_prompt: int) -> int:
     if total <= num_prompt:
         text = f"max_length: {total} leaves no room after a prompt of {num_prompt} tokens"
         raise ContextLengthError(text, param="max_length")
     return total - num_prompt
-
-
-def _shown(number: int) -> str:
-    return str(number) if number < 10**12 else "this"

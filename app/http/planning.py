@@ -23,6 +23,7 @@ class Plan:
 
     prompt_ids: list[int]
     params: SamplingParams
+    is_open: bool = False
 
 
 def make_plans(
@@ -31,6 +32,7 @@ def make_plans(
     """``options.num_choices`` plans for each prompt, prompt by prompt. Raises a ``RequestError``."""
     check(options, model)
     bad_words = encode_bad_words(options.banned_words, model)
+    is_open = options.length(settings).is_open
     plans: list[Plan] = []
     for prompt in prompts:
         prompt_ids, stop_ids = (prompt, frozenset[int]()) if isinstance(prompt, list) else (prompt.ids, prompt.stop_ids)
@@ -39,7 +41,7 @@ def make_plans(
         params = replace(params, bad_words=bad_words, stop_token_ids=params.stop_token_ids | stop_ids)
         _check_least(options, num_new)
         for _ in range(options.num_choices):
-            plans.append(Plan(prompt_ids, with_seed_of(params, len(plans))))
+            plans.append(Plan(prompt_ids, with_seed_of(params, len(plans)), is_open))
     return plans
 
 

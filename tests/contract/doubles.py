@@ -167,7 +167,10 @@ class ScriptedInference:
         while True:
             cause = None if self.ignores_cancel else job.stop_cause(time.monotonic())
             if cause is not None:
-                job.fail(cause)
+                if job.is_ended_by(cause):
+                    job.finish("length")
+                else:
+                    job.fail(cause)
                 return False
             if gate is None or gate.wait(POLL_S):
                 return True

@@ -73,7 +73,6 @@ def test_surrogate_pairs_nul_and_duplicate_keys_are_legal(client, world):
         ("max_new_tokens", True),
         ("max_new_tokens", 1.5),
         ("max_new_tokens", "5"),
-        ("max_new_tokens", 10**200),
         ("temperature", True),
         ("temperature", "0.5"),
         ("temperature", -0.1),

@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from tests.contract.conftest import client_of
+from tests.contract.doubles import Gate, ScriptedModel
 from tests.contract.reading import DONE, assert_envelope, events_of
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
@@ -52,11 +54,37 @@ def test_lengths_have_openais_names_and_defaults(client, world):
     chat(client)
     chat(client, max_tokens=5, max_completion_tokens=5)
     chat(client, max_completion_tokens=6)
+    complete(client, max_tokens=600)
+    chat(client, max_completion_tokens=63)
     lengths = [job.params.max_new_tokens for job in world.inference.jobs]
-    assert lengths == [16, 9, 62, 5, 6]
+    assert lengths == [16, 9, 62, 5, 6, 61, 62]
     assert world.inference.jobs[1].params.min_new_tokens == 2
-    assert_envelope(complete(client, max_tokens=600), 400, "invalid_parameter", "max_tokens")
-    assert_envelope(chat(client, max_completion_tokens=63), 400, "context_length_exceeded", "max_completion_tokens")
+
+
+def test_a_chat_without_a_bound_may_use_the_rest_of_the_context(make_world):
+    world = make_world(model=ScriptedModel(context_tokens=4096))
+    assert chat(client_of(world)).status_code == 200
+    assert complete(client_of(world)).status_code == 200
+    assert [job.params.max_new_tokens for job in world.inference.jobs] == [4094, 16]
+
+
+def test_a_chat_without_a_bound_ends_with_its_time_and_what_there_is(client, world):
+    world.inference.script = ["so", " far", Gate()]
+    late = {"X-Request-Timeout-S": "0.3"}
+    whole = client.post(CHAT, json={"messages": MESSAGES}, headers=late)
+    [choice] = whole.get_json()["choices"]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("so far", "length")
+    *events, done = events_of(client.post(CHAT, json={"messages": MESSAGES, "stream": True}, headers=late))
+    assert done == DONE
+    assert events[-1]["choices"][0]["finish_reason"] == "length"
+
+
+@pytest.mark.parametrize(("script", "fields"), [([Gate()], {}), (["so far", Gate()], {"max_tokens": 9})])
+def test_a_chat_with_a_bound_or_without_a_token_is_late(client, world, script, fields):
+    world.inference.script = script
+    late = {"X-Request-Timeout-S": "0.2"}
+    response = client.post(CHAT, json={"messages": MESSAGES, **fields}, headers=late)
+    assert_envelope(response, 504, "request_timeout")
 
 
 def test_extras_of_other_servers_reach_the_engine(client, world):

@@ -93,7 +93,7 @@ class ChatCompletionsBody(OpenAIOptions):
     """A conversation to be answered, as OpenAI's API has it."""
 
     messages: Annotated[list[AnyMessage], Field(min_length=1)] = Field(description="The conversation.")
-    max_tokens: int | None = Field(None, ge=1, description="Tokens to generate. Default: DEFAULT_NEW_TOKENS.")
+    max_tokens: int | None = Field(None, ge=1, description="Most tokens to generate. Default: what fits the context.")
     max_completion_tokens: int | None = Field(None, ge=1, description="Another name for max_tokens.")
     logprobs: bool | None = Field(None, description="Tell the log-probability of each token.")
     top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS, description="Best tokens told with each.")
@@ -139,8 +139,8 @@ class ChatCompletionsBody(OpenAIOptions):
 
     def length(self, settings: Settings) -> Length:
         if self.max_completion_tokens is not None:
-            return Length("max_completion_tokens", self.max_completion_tokens, settings.default_new_tokens)
-        return Length("max_tokens", self.max_tokens, settings.default_new_tokens)
+            return Length("max_completion_tokens", self.max_completion_tokens, None)
+        return Length("max_tokens", self.max_tokens, None)
 
     def conversation(self, default_system: str | None) -> list[Message]:
         """Messages for the chat template, with the server's system message where there is none."""

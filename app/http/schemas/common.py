@@ -27,7 +27,7 @@ class GenerationOptions(SamplingOptions):
     max_new_tokens: int | None = Field(
         None,
         ge=1,
-        description="Tokens to generate at most; refused where prompt and completion would not fit the context. "
+        description="Tokens to generate at most; lowered to what fits the context and the server's MAX_NEW_TOKENS. "
         "Default: the server's DEFAULT_NEW_TOKENS, or what fits.",
     )
     min_new_tokens: int | None = Field(None, ge=0, description="Tokens before which no end token is generated.")

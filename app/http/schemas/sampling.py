@@ -34,13 +34,19 @@ BiasKey = Annotated[str, StringConstraints(pattern="^[0-9]{1,9}$")]
 class Length:
     """How many tokens a request asks for, and the field that says so.
 
-    ``total`` bounds prompt and completion together, and comes under ``max_length``.
+    ``total`` bounds prompt and completion together, and comes under ``max_length``. ``default`` None: the rest of
+    the context, of which the caller gets what the time allows.
     """
 
     param: str
     wanted: int | None
-    default: int
+    default: int | None
     total: int | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody said where the completion ends: then its time may end it."""
+        return self.wanted is None and self.total is None and self.default is None
 
 
 class SamplingOptions(StrictBody, ABC):

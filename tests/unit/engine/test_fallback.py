@@ -105,6 +105,20 @@ def test_deadlines_count_while_another_job_runs(model_folder):
     assert any(has_ended for has_ended, _ in ends)
 
 
+def test_a_job_that_nobody_bounded_ends_at_its_deadline_with_its_text(model_folder):
+    generator = GenerateGenerator(load(model_folder("mistral")))
+    job = Job("open", PROMPT, SamplingParams(900, ignore_eos=True), is_open=True)
+
+    def between_tokens() -> None:
+        if job.usage.completion_tokens == 5:
+            job.deadline_s = time.monotonic() - 1
+
+    generator.between_tokens = between_tokens
+    run(generator, job)
+    assert outcome(job)[1] == Finished("length")
+    assert job.usage.completion_tokens == 5
+
+
 def test_a_model_that_raises_fails_its_job_and_not_the_next(model_folder, monkeypatch):
     model = load(model_folder("mistral"))
     generator = GenerateGenerator(model)

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from app.core.errors import RequestTimeoutError
-from app.core.jobs import Failed, Job, SamplingParams, TextDelta
+from app.core.jobs import Failed, Finished, Job, SamplingParams, TextDelta
 from app.engine import outbox
 from app.engine.outbox import Outbox, Pace
 from tests.unit.engine.driver import generator_of, greedy_job, load, outcome, run
@@ -63,6 +63,22 @@ def test_text_that_waits_goes_out_before_a_failure(model, monkeypatch):
     assert isinstance(events[-1], Failed)
     assert isinstance(events[-1].error, RequestTimeoutError)
     assert len("".join(event.text for event in events[:-1])) > 20
+
+
+def test_a_job_that_nobody_bounded_ends_at_its_deadline_with_its_text(model):
+    generator = generator_of(model, num_slots=2)
+    jobs = [Job("open", [30 + i, 31], SamplingParams(200, ignore_eos=True), is_open=True) for i in range(2)]
+    for job in jobs:
+        generator.add(job)
+    for _ in range(30):
+        generator.step()
+    jobs[0].deadline_s = time.monotonic()
+    jobs[1].cancel(RequestTimeoutError("somebody else's"))
+    generator.step()
+    text, end = outcome(jobs[0])
+    assert end == Finished("length")
+    assert len(text) > 20
+    assert isinstance(outcome(jobs[1])[1], Failed)
 
 
 def test_a_gap_lets_text_wait_until_it_has_passed():
