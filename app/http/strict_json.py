@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from typing import Any, NoReturn
 
 from app.core.errors import InvalidJsonError
+
+MAX_SHOWN = 100
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:
     """The JSON object in ``raw``. Raises ``InvalidJsonError`` for anything else.
 
     Refused beyond the grammar: other encodings than UTF-8, NaN and infinities (also as 1e999),
-    lone surrogates (no UTF-8 answer could hold them), nesting deeper than the parser's stack.
+    lone surrogates (no UTF-8 answer could hold them), nesting deeper than the parser's stack, and a
+    key that comes twice in one object: readers on the way may have taken another of the two.
     """
     if not raw.strip():
         raise InvalidJsonError("the request has no body; send a JSON object")
@@ -42,10 +46,25 @@ def dump(value: object) -> str:
 
 
 def _parse(text: str) -> Any:
-    value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite_float, parse_int=_bounded_int)
+    value = json.loads(
+        text,
+        object_pairs_hook=_distinct,
+        parse_constant=_refuse_constant,
+        parse_float=_finite_float,
+        parse_int=_bounded_int,
+    )
     if "\\u" in text and not _is_encodable(value):
         raise ValueError("a string holds half of a surrogate pair")
     return value
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        [(repeated, _)] = counts.most_common(1)
+        raise ValueError(f"the key {repeated[:MAX_SHOWN]!r} comes twice in one object")
+    return fields
 
 
 def _is_encodable(value: Any) -> bool:

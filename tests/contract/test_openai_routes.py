@@ -241,10 +241,18 @@ def test_a_call_comes_back_as_a_tool_call(client, world):
 def test_a_streamed_call_comes_whole(client, world):
     world.inference.script = ["Hm <", "b> ", CALL[:20], CALL[20:]]
     chunks = [event["choices"][0] for event in events_of(chat(client, tools=TOOLS, stream=True))[:-1]]
-    assert "".join(chunk["delta"].get("content") or "" for chunk in chunks) == "Hm <b> "
+    assert "".join(chunk["delta"].get("content") or "" for chunk in chunks) == "Hm <b>"
     (call,) = [call for chunk in chunks for call in chunk["delta"].get("tool_calls", [])]
     assert call["index"] == 0 and call["function"]["name"] == "weather"
     assert chunks[-1]["finish_reason"] == "tool_calls"
+
+
+def test_a_call_with_half_a_surrogate_pair_is_answered_whole_and_streamed(client, world):
+    world.inference.script = ['<tool_call>{"name": "weather", "arguments": {"city": "x\\ud83d"}}</tool_call>']
+    [whole] = chat(client, tools=TOOLS).get_json()["choices"][0]["message"]["tool_calls"]
+    deltas = [event["choices"][0]["delta"] for event in events_of(chat(client, tools=TOOLS, stream=True))[:-1]]
+    [streamed] = [call for delta in deltas for call in delta.get("tool_calls", [])]
+    assert whole["function"] == streamed["function"] == {"name": "weather", "arguments": '{"city": "x\\ud83d"}'}
 
 
 def test_without_tools_a_call_is_text(client, world):

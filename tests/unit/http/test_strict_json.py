@@ -51,3 +51,16 @@ def test_numbers_are_finite(text):
 
 def test_one_line_of_json_has_no_raw_line_break():
     assert "\n" not in dump({"a": "x\ny\r\n"}) and "\r" not in dump({"a": "x\r"})
+
+
+@pytest.mark.parametrize(
+    "raw",
+    ['{"a": 1, "a": 2}', '{"m": [{"x": {"b": 1, "\\u0062": 1}}]}', '{"a": 1, "b": 2, "a": null}', '{"": 1, "": 1}'],
+)
+def test_a_key_that_comes_twice_is_refused_by_name_at_every_depth(raw):
+    with pytest.raises(InvalidJsonError, match=r"the key '[ab]?' comes twice"):
+        parse_object(raw.encode())
+
+
+def test_the_same_key_in_two_objects_is_fine():
+    assert parse_object(b'{"a": {"a": 1}, "b": {"a": 1}}') == {"a": {"a": 1}, "b": {"a": 1}}
