@@ -181,10 +181,9 @@ class MixingRunner(SlotRunner):
         output = self._model(
             input_ids=torch.tensor([ids], device=self._device),
             position_ids=torch.tensor([positions], device=self._device),
-            past_key_values=self.cache,
-            use_cache=True,
             logits_to_keep=torch.tensor(wanted, device=self._device),
             ragged_window=self._window,
+            **self._caching,
         )
         logits: torch.Tensor = output.logits[0]
         return logits

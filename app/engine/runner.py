@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 
 from app.engine.kv_slots import SlotCache, Window
+from app.models.cache_argument import cache_argument_of
 from app.models.loader import Checkpoint
 
 # Of the range of the logits: rounding differs with the shapes of a pass, a wrong cache by far more.
@@ -23,6 +24,7 @@ class SlotRunner:
         self._device = checkpoint.device
         self._dtype = checkpoint.dtype
         self.cache = SlotCache(self._model.config.get_text_config().num_hidden_layers, num_slots, max_tokens, window)
+        self._caching = {cache_argument_of(self._model): self.cache, "use_cache": True}
 
     def prefill(self, row: int, tokens: list[int], start: int, *, all_logits: bool = False) -> torch.Tensor:
         """Feed ``tokens`` at positions ``start``.. of ``row``.
@@ -50,9 +52,8 @@ class SlotRunner:
             input_ids=torch.tensor(tokens, device=self._device),
             position_ids=positions,
             attention_mask=mask,
-            past_key_values=self.cache,
-            use_cache=True,
             logits_to_keep=num_logits,
+            **self._caching,
         )
         logits: torch.Tensor = output.logits
         return logits

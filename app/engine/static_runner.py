@@ -14,6 +14,7 @@ import torch
 
 from app.engine.kv_slots import INITIAL_CAPACITY_TOKENS, SlotCache
 from app.engine.runner import SlotRunner
+from app.models.cache_argument import cache_argument_of
 from app.models.loader import Checkpoint
 
 
@@ -63,6 +64,7 @@ class BucketedRunner:
         self._model = checkpoint.model
         self._dtype = checkpoint.dtype
         self._eager = SlotRunner(checkpoint, num_slots + 1, max_tokens)
+        self._caching = {cache_argument_of(checkpoint.model): self._eager.cache, "use_cache": True}
         self._inputs = Inputs(num_slots, num_slots, checkpoint.device)
         self._buckets: dict[tuple[int, int], Bucket] = {}
         self.batch_sizes = powers_of_two(1, num_slots)
@@ -96,9 +98,8 @@ class BucketedRunner:
             input_ids=bucket.input_ids,
             position_ids=bucket.positions,
             attention_mask=bucket.mask,
-            past_key_values=self.cache,
-            use_cache=True,
             logits_to_keep=1,
+            **self._caching,
         ).logits
         return logits
 

@@ -8,6 +8,7 @@ its results were compared, so a family that computes something else keeps its ow
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any, cast
@@ -15,9 +16,11 @@ from typing import Any, cast
 import torch
 from torch import nn
 from torch.nn.functional import rms_norm
+from transformers import DynamicCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from app.core.logging import get_logger
+from app.models.cache_argument import NAMES, cache_argument
 from app.models.loader import Checkpoint
 
 PARTS = {
@@ -25,6 +28,8 @@ PARTS = {
     "self_attn": {"q_proj", "k_proj", "v_proj", "o_proj"},
     "mlp": {"gate_proj", "up_proj", "down_proj", "act_fn"},
 }
+# What a layer of this kind is called with by name; further options are its attention's.
+ARGUMENTS = {"hidden_states", "attention_mask", "position_ids", "use_cache", "position_embeddings", *NAMES}
 # Of the range of what a layer adds, computed in float32.
 TOLERANCE = 1e-4
 NUM_CHECKED_TOKENS = 5
@@ -62,6 +67,7 @@ class FusedLayer(nn.Module):
         self.config, self.layer_idx, self.is_causal = attention.config, attention.layer_idx, True
         self.num_key_value_groups = attention.num_key_value_groups
         self._scaling, self._head_dim, self._rotation = attention.scaling, attention.head_dim, rotation
+        self._cache_argument = str(cache_argument(layer.forward))
         self._num_queries = attention.q_proj.out_features // attention.head_dim
         self._num_rotated = self._num_queries + attention.k_proj.out_features // attention.head_dim
         self.qkv_proj = merged((attention.q_proj, attention.k_proj, attention.v_proj))
@@ -75,15 +81,15 @@ class FusedLayer(nn.Module):
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
-        past_key_values: Any = None,
         use_cache: bool = False,
         position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
         **options: Any,
     ) -> torch.Tensor:
-        """``(rows, num_new, hidden)`` to the same; the signature is that of transformers' layers."""
+        """``(rows, num_new, hidden)`` to the same; the cache comes under the name that ``layer`` had for it."""
         assert position_embeddings is not None
+        cache = options.pop(self._cache_argument, None)
         normed = normalized(hidden_states, self.input_layernorm)
-        attended = self._attend(normed, attention_mask, past_key_values, position_embeddings, options)
+        attended = self._attend(normed, attention_mask, cache, position_embeddings, options)
         hidden_states = hidden_states + self.o_proj(attended)
         normed = normalized(hidden_states, self.post_attention_layernorm)
         gate, up = self.gate_up_proj(normed).chunk(2, dim=-1)
@@ -133,24 +139,49 @@ def is_of_this_kind(layer: nn.Module) -> bool:
     for path, names in PARTS.items():
         if {name for name, _ in layer.get_submodule(path).named_children()} != names:
             return False
+    if not takes_the_same(layer):
+        return False
     linear = [getattr(layer.self_attn, name) for name in PARTS["self_attn"]]
     norms = (layer.input_layernorm, layer.post_attention_layernorm)
     are_known = all(type(part) is nn.Linear for part in linear) and all(hasattr(n, "variance_epsilon") for n in norms)
     return are_known and len({weight.dtype for weight in layer.parameters()}) == 1
 
 
+def takes_the_same(layer: nn.Module) -> bool:
+    """Whether ``layer`` names no argument that a fused one would not understand, and takes a cache.
+
+    Named ones only: a fused layer hands what it does not know to the attention function, where a cache under a
+    new name would be lost without a word.
+    """
+    parameters = inspect.signature(layer.forward).parameters.values()
+    named = {one.name for one in parameters if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)}
+    return named <= ARGUMENTS and cache_argument(layer.forward) is not None
+
+
 @torch.inference_mode()
 def computes_the_same(layer: nn.Module, rotary: nn.Module, device: torch.device) -> bool:
-    """Whether a fused ``layer`` gives in float32 what ``layer`` gives, for a few random states."""
+    """Whether a fused ``layer`` gives in float32 what ``layer`` gives, for a few random states and then one more."""
     own = cast(Any, deepcopy(layer).float())
     width = int(own.input_layernorm.weight.shape[0])
     generator = torch.Generator().manual_seed(0)
     states = torch.randn((1, NUM_CHECKED_TOKENS, width), generator=generator).to(device)
-    positions = torch.arange(3, 3 + NUM_CHECKED_TOKENS, device=device)[None]
-    embeddings = rotary(states, positions)
-    expected = own(states, position_embeddings=embeddings, position_ids=positions) - states
-    found = FusedLayer(own, Rotation())(states, position_embeddings=embeddings) - states
+    expected = added_by(own, own, rotary, states)
+    found = added_by(FusedLayer(own, Rotation()), own, rotary, states)
     return bool((found - expected).abs().max() <= TOLERANCE * (expected.max() - expected.min()))
+
+
+def added_by(layer: nn.Module, own: nn.Module, rotary: nn.Module, states: torch.Tensor) -> torch.Tensor:
+    """What ``layer`` adds to ``states``: to all but the last in one pass, then to the last one from the cache.
+
+    It is called as the model calls its ``own`` layer.
+    """
+    cache, num_first, added = DynamicCache(), states.shape[1] - 1, []
+    for first, last in ((0, num_first), (num_first, num_first + 1)):
+        positions = torch.arange(first, last, device=states.device)[None]
+        some = states[:, first:last]
+        options = {str(cache_argument(own.forward)): cache, "use_cache": True, "position_ids": positions}
+        added.append(layer(some, position_embeddings=rotary(some, positions), **options) - some)
+    return torch.cat(added, dim=1)
 
 
 def merged(layers: Sequence[nn.Linear]) -> nn.Linear:
