@@ -50,7 +50,7 @@ def serve() -> None:
     from app.serve.startup import start_single
 
     settings = load_settings()
-    configure_logging(settings.log_format)
+    configure_logging(settings.log_format, log_prompts=settings.log_prompts)
     host, port = address(settings)
     context = start_single(settings, make_inference)
     set_current(context)

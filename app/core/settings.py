@@ -108,8 +108,12 @@ class Settings(BaseModel):
     http_threads: int = Field(0, ge=0, le=4096, description="0: MAX_BATCH_SIZE + MAX_QUEUE + 8.")
     tls_cert: str | None = Field(None, description="Certificate chain in PEM; with TLS_KEY the server speaks HTTPS.")
     tls_key: str | None = Field(None, description="Private key in PEM, without a password.")
-    log_format: Literal["json", "console"] = Field("json", description="json: one object per line.")
-    log_prompts: bool = Field(False, description="Write prompts and completions to the log.")
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="json: one object per line; console: for reading; auto: console on a terminal, else json."
+    )
+    log_prompts: bool = Field(
+        False, description="Write prompts and completions to the log, and exceptions that may quote them."
+    )
 
     _plans: tuple[ModelPlan, ...] = PrivateAttr(())
 

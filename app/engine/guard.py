@@ -12,6 +12,7 @@ import torch
 
 from app.core.jobs import BaseJob
 from app.core.logging import get_logger
+from app.core.tracebacks import OF_TENSORS, for_callers
 
 log = get_logger("engine")
 T = TypeVar("T")
@@ -34,7 +35,8 @@ class Guard:
         try:
             return work()
         except Exception as error:
-            log.exception("inference_failed", request_ids=[job.request_id for job in jobs])
+            with for_callers(OF_TENSORS):
+                log.exception("inference_failed", request_ids=[job.request_id for job in jobs])
             is_out_of_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
             if isinstance(error, torch.AcceleratorError) and not is_out_of_memory:
                 self.poison = str(error).splitlines()[0]

@@ -17,6 +17,7 @@ from app.core.jobs import BaseJob
 from app.core.logging import get_logger
 from app.core.metrics import Metrics
 from app.core.settings import Settings
+from app.core.tracebacks import OF_TENSORS, for_callers
 from app.engine.first_load import FirstLoad, OnState
 from app.engine.inbox import Inbox
 from app.engine.served import Served
@@ -135,7 +136,8 @@ class Inference:
             if self._pool is not None:
                 self._serve(self._pool)
         except BaseException as error:
-            log.exception("inference_thread_died", slot=self._slot)
+            with for_callers(OF_TENSORS):
+                log.exception("inference_thread_died", slot=self._slot)
             self._vitals.crash = f"the inference thread died: {type(error).__name__}"
             self._on_state("failed", 0.0)
             self._fail_everything()

@@ -18,6 +18,7 @@ from flask import Flask, Response, g, request
 
 from app.core.errors import RequestError
 from app.core.logging import get_logger
+from app.core.tracebacks import handle_requests
 from app.serve.context import WorkerContext
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def init_app(app: Flask, context: WorkerContext) -> None:
 
     @app.before_request
     def open_record() -> None:
+        handle_requests()
         route = request.url_rule.rule if request.url_rule else request.path[:200]
         request_id = choose_request_id(request.headers.get("X-Request-Id"))
         g.record = RequestRecord(request_id, route, context.slot, context.settings.log_prompts)

@@ -58,7 +58,7 @@ def prepare(environ: Mapping[str, str] | None = None) -> Plan:
         except StartError as error:
             print(f"forklift: {error}", file=sys.stderr)
             sys.exit(STOP_THE_SERVER)
-        configure_logging(settings.log_format)
+        configure_logging(settings.log_format, log_prompts=settings.log_prompts)
     return _plan
 
 

@@ -20,6 +20,7 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from app.core.errors import shutting_down
 from app.core.logging import get_logger
+from app.core.tracebacks import for_callers
 from app.serve import answers
 from app.serve.admission import Hold
 from app.serve.balance import Deferral, is_my_turn
@@ -175,7 +176,8 @@ class ForkliftWorker(ThreadWorker):
         if answers.is_client_fault(exc):
             _log_refusal(answer, addr)
         else:
-            log.error("request_failed", request_id=answer.request_id, exc_info=exc)
+            with for_callers():
+                log.error("request_failed", request_id=answer.request_id, exc_info=exc)
         with suppress(OSError):
             client.settimeout(LAST_WORDS_S)
             client.sendall(answer.data)
@@ -183,7 +185,8 @@ class ForkliftWorker(ThreadWorker):
     def finish_request(self, conn: Any, fs: Future[Any]) -> None:
         """The HTTP thread is done with a connection; closing happens here, without blocking."""
         if not fs.cancelled() and fs.exception() is not None:
-            log.error("http_thread_failed", exc_info=fs.exception())
+            with for_callers():
+                log.error("http_thread_failed", exc_info=fs.exception())
         self._closer.close(conn.sock)
 
     def _count_closed(self) -> None:

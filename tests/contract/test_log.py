@@ -6,6 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from app.core.errors import RequestTimeoutError
+from app.core.logging import configure_logging
 from tests.contract.conftest import client_of
 from tests.contract.doubles import Gate
 
@@ -92,6 +93,26 @@ def test_prompts_are_logged_only_when_asked_for(make_world, stream):
     assert (line["prompt"], line["completion"]) == ("a secret", "Hello,\nworld")
     _, line = line_of(client_of(make_world(log_prompts=True)), "/chat", json=body)
     assert line["prompt"] == [{"role": "user", "content": "a secret"}]
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+@pytest.mark.parametrize("place", ["encode", "encode_chat", "vocabulary"])
+def test_a_failure_on_the_way_does_not_quote_the_prompt(make_world, capsys, monkeypatch, log_format, place):
+    """In the threads that handle requests, wherever a library raises."""
+
+    private = "".join(("PRI", "VATE"))
+
+    def fail(*_arguments, **_options):
+        raise ValueError(private)
+
+    world = make_world(log_format=log_format)
+    monkeypatch.setattr(world.model, place, fail)
+    configure_logging(log_format)
+    path = "/chat" if place == "encode_chat" else "/complete"
+    response = client_of(world).post(path, json={"prompt": private, "logprobs": 1})
+    shown = capsys.readouterr().err
+    assert response.status_code == 500 and private not in response.text
+    assert "request_failed" in shown and private not in shown
 
 
 def test_probes_do_not_drown_the_log(client):
