@@ -102,6 +102,9 @@ class Settings(BaseModel):
     body_timeout_s: float = Field(20.0, gt=0, le=3600, description="408 when head and body take longer.")
     write_timeout_s: float = Field(30.0, gt=0, le=3600, description="A client that reads nothing this long is dropped.")
     max_body_bytes: int = Field(2_000_000, ge=1, description="Larger bodies are refused with 413.")
+    unknown_fields: Literal["error", "warn"] = Field(
+        "error", description="error: 400 for an unknown field; warn: left out, named in X-Ignored-Fields and the log."
+    )
     api_keys: tuple[str, ...] = Field((), repr=False, description="Comma-separated bearer keys.")
     system_prompt: str | None = Field(None, description="Default system message of chat.")
     chat_template: str | None = Field(None, description="Path of a Jinja chat template instead of the model's own.")

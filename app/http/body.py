@@ -14,8 +14,10 @@ from app.core.errors import (
     UnsupportedMediaTypeError,
     UnsupportedParameterError,
 )
+from app.http.request_log import record
 from app.http.schemas.strict import StrictBody
 from app.http.strict_json import parse_object
+from app.http.validation import validate
 
 JSON_TYPE = "application/json"
 FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
@@ -24,8 +26,16 @@ Body = TypeVar("Body", bound=StrictBody)
 
 
 def read_body(schema: type[Body]) -> Body:
-    """The validated JSON body. Raises a ``RequestError`` or pydantic's ``ValidationError``."""
-    return schema.model_validate(read_object())
+    """The validated JSON body. Raises a ``RequestError``."""
+    return read_fields(schema, read_object())
+
+
+def read_fields(schema: type[Body], fields: dict[str, Any]) -> Body:
+    """The validated body; with UNKNOWN_FIELDS=warn unknown fields are noted for the log and the answer's header.
+
+    Raises a ``RequestError``.
+    """
+    return validate(schema, fields, record().ignored_fields if current_app.config["IGNORES_UNKNOWN_FIELDS"] else None)
 
 
 def read_object() -> dict[str, Any]:
@@ -39,7 +49,7 @@ def read_raw() -> bytes:
     raw = request.get_data()
     limit: int = current_app.config["MAX_BODY_BYTES"]
     if len(raw) > limit:
-        raise BodyTooLargeError(f"the body is larger than {limit} bytes")
+        raise BodyTooLargeError(f"the body is larger than {limit} bytes (FORKLIFT_MAX_BODY_BYTES)")
     if len(raw) < (request.content_length or 0):
         raise BadRequestError("the body ended early")
     return raw

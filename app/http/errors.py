@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 
 from flask import Response, current_app, g
-from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 
@@ -18,19 +17,16 @@ from app.core.errors import (
     BodyTimeoutError,
     BodyTooLargeError,
     InternalError,
-    InvalidParameterError,
     MethodNotAllowedError,
     NotFoundError,
     RequestError,
     UnsupportedMediaTypeError,
-    UnsupportedParameterError,
 )
 from app.core.logging import get_logger
 from app.http.request_log import record
 from app.http.strict_json import dump
 
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
-MAX_NAME_LENGTH = 100
 
 log = get_logger("http")
 
@@ -99,21 +95,9 @@ def as_request_error(failure: Exception) -> RequestError:
     """The error of our own tree that describes ``failure`` to the caller."""
     if isinstance(failure, RequestError):
         return failure
-    if isinstance(failure, ValidationError):
-        return _invalid_field(failure)
     if isinstance(failure, HTTPException):
         return _from_werkzeug(failure)
     return InternalError()
-
-
-def _invalid_field(failure: ValidationError) -> RequestError:
-    first = failure.errors(include_url=False, include_input=False, include_context=False)[0]
-    param = str(first["loc"][0])[:MAX_NAME_LENGTH] if first["loc"] else None
-    path = ".".join(map(str, first["loc"]))[:MAX_NAME_LENGTH]
-    if first["type"] == "extra_forbidden":
-        return UnsupportedParameterError(f"unknown parameter {path!r}", param=param)
-    text = str(first["msg"]).removeprefix("Value error, ")
-    return InvalidParameterError(f"{path}: {text}" if param else text, param=param)
 
 
 def _from_werkzeug(failure: HTTPException) -> RequestError:
@@ -126,7 +110,7 @@ def _from_werkzeug(failure: HTTPException) -> RequestError:
             return BodyTimeoutError("the body was not received in time")
         case 413:
             limit = current_app.config["MAX_BODY_BYTES"]
-            return BodyTooLargeError(f"the body is larger than {limit} bytes")
+            return BodyTooLargeError(f"the body is larger than {limit} bytes (FORKLIFT_MAX_BODY_BYTES)")
         case 415:
             return UnsupportedMediaTypeError("the content type is not supported")
         case code if code is not None and 400 <= code < 500:

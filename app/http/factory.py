@@ -51,6 +51,7 @@ def create_app(context: WorkerContext | None = None, *, ping_interval_s: float =
     settings = context.settings
     app = Flask("app", static_folder=None)
     set_body_limit(app, settings.max_body_bytes)
+    app.config["IGNORES_UNKNOWN_FIELDS"] = settings.unknown_fields == "warn"
     # `//complete` is no route: a redirect would lose the body.
     app.url_map.merge_slashes = False
     request_log.init_app(app, context)

@@ -63,6 +63,7 @@ def _check_prompt(param: str, num_prompt: int, context_tokens: int) -> None:
         raise InvalidParameterError(f"{param}: must hold at least one token", param=param)
     if num_prompt >= context_tokens:
         text = f"{param}: {num_prompt} tokens leave no room in the context of {context_tokens} tokens"
+        text += " (the model's own, or FORKLIFT_MAX_CONTEXT_TOKENS where that is less)"
         raise ContextLengthError(text, param=param)
 
 

@@ -41,6 +41,8 @@ class OpenAIShape:
 
     def _chunk(self, generation: Generation, choice: dict[str, Any]) -> dict[str, Any]:
         chunk = {**self._envelope(generation, self.chunk_object), "choices": [choice]}
+        if self._options.has_usage_throughout:
+            return {**chunk, "usage": generation.usage()}
         return {**chunk, "usage": None} if self._options.has_usage_chunk else chunk
 
     def _envelope(self, generation: Generation, kind: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from flask import Flask, Response, g, request
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from app.http.generation import Generation
 
 PROBES = frozenset({"/livez", "/readyz"})
+MAX_IGNORED_NAMES = 32
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 log = get_logger("http")
@@ -45,6 +47,7 @@ class RequestRecord:
     prompt: object = None
     generation: Generation | None = None
     error: RequestError | None = None
+    ignored_fields: list[str] = field(default_factory=list)
 
     @property
     def error_code(self) -> str | None:
@@ -79,10 +82,17 @@ class RequestRecord:
         if self.generation is not None:
             line |= generation_fields(self.generation)
         line["error"] = self.error_code
+        if self.ignored_fields:
+            line["ignored_fields"] = shown_names(self.ignored_fields)
         if self.log_prompts and self.prompt is not None:
             line["prompt"] = self.prompt
             line["completion"] = self.generation.text if self.generation else None
         return line
+
+
+def shown_names(names: list[str]) -> list[str]:
+    """Names that a caller made up, each once, few and short, as a header can hold them."""
+    return [quote(name[:64], safe="") for name in list(dict.fromkeys(names))[:MAX_IGNORED_NAMES]]
 
 
 def generation_fields(generation: Generation) -> dict[str, Any]:
@@ -118,6 +128,8 @@ def init_app(app: Flask, context: WorkerContext) -> None:
     @app.after_request
     def close_record(response: Response) -> Response:
         response.headers["X-Request-Id"] = record().request_id
+        if record().ignored_fields:
+            response.headers["X-Ignored-Fields"] = ", ".join(shown_names(record().ignored_fields))
         if record().worker is not None:
             response.headers["X-Worker"] = str(record().worker)
         rule = request.url_rule.rule if request.url_rule else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,9 @@ from app.http.backend import Served, served_by
 from app.http.generator import Generator
 from app.http.request_log import record
 from app.serve.context import WorkerContext
+
+MAX_LISTED = 10
+MAX_SHOWN = 100
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,14 @@ class Service:
         for served in self.served:
             if served.name == name:
                 return served
-        raise ModelNotFoundError("there is no model of this name; GET /v1/models lists them", param="model")
+        raise ModelNotFoundError(self._unknown(name), param="model")
+
+    def _unknown(self, name: str) -> str:
+        names = [served.name for served in self.served]
+        nearest = difflib.get_close_matches(name[:MAX_SHOWN], names, n=1, cutoff=0.6) if len(names) > 1 else []
+        hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+        listed = ", ".join(map(repr, names[:MAX_LISTED])) + (", ..." if len(names) > MAX_LISTED else "")
+        return f"there is no model {name[:MAX_SHOWN]!r}; {hint}this server has {listed} (GET /v1/models)"
 
     def choose(self, name: str | None, task: Task | None) -> Served:
         """The model that a request means, which its log line will name. Raises ``ModelNotFoundError``.

@@ -81,7 +81,6 @@ def test_a_text_without_mask_is_told_the_mask_token(bert):
         ({"text": ["a", 1]}, "text"),
         ({"text": "[MASK]", "top_k": 0}, "top_k"),
         ({"text": "[MASK]", "top_k": 101}, "top_k"),
-        ({"text": "[MASK]", "top_k": None}, "top_k"),
     ],
 )
 def test_bad_fields_are_refused_by_name(bert, body, param):

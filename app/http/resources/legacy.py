@@ -9,7 +9,7 @@ from flask import Response, current_app, request
 from app import __version__
 from app.core.errors import BadRequestError, InvalidParameterError
 from app.http.answers import PromptShape, TextShape
-from app.http.body import FORM_TYPES, JSON_TYPE, read_form_field, read_object, read_raw, require_type
+from app.http.body import FORM_TYPES, JSON_TYPE, read_fields, read_form_field, read_object, read_raw, require_type
 from app.http.errors import json_response, use_prompt_form
 from app.http.pages import page_response, prefers_page
 from app.http.resources.encoders import fill_mask
@@ -35,22 +35,23 @@ class Root(GeneratingRoute):
 
     def post(self) -> Response:
         if request.mimetype in TEXT_TYPES:
-            return fill_mask(self, FillMaskBody.model_validate({"text": read_text()}))
+            return fill_mask(self, read_fields(FillMaskBody, {"text": read_text()}))
         require_type(JSON_TYPE)
         return self._post_object(read_object())
 
     def _post_object(self, fields: dict[str, Any]) -> Response:
-        if "prompt" in fields and "data" not in fields:
+        given = {name for name in ("prompt", "data") if fields.get(name) is not None}
+        if given == {"prompt"}:
             use_prompt_form()
-            body = ChatBody.model_validate(fields)
+            body = read_fields(ChatBody, fields)
             return self.chat(body, PromptShape(body))
-        if "data" in fields and "prompt" not in fields:
+        if given == {"data"}:
             return self._continue(fields)
         raise InvalidParameterError("send either data (text to continue) or prompt (a question)", param="data")
 
     def _continue(self, fields: dict[str, Any]) -> Response:
         """The answer starts with the prompt unless ``echo`` says no; nothing cuts it by default."""
-        body = CompleteBody.model_validate({**fields, "echo": True} if fields.get("echo") is None else fields)
+        body = read_fields(CompleteBody, {**fields, "echo": True} if fields.get("echo") is None else fields)
         return self.complete(body, TextShape(body))
 
 

@@ -67,7 +67,7 @@ class Model(Route):
 
 def encode_prompts(body: CompletionsBody, model: TextModel) -> Sequence[list[int] | EndedPrompt]:
     """The ids of each prompt. Raises a ``RequestError`` for ids that the model has not."""
-    if body.suffix is not None and isinstance(body.prompt, str):
+    if body.suffix and isinstance(body.prompt, str):
         return [encode_suffix(body.prompt, body.suffix, model)]
     for prompt in body.prompts:
         if not isinstance(prompt, str):

@@ -230,7 +230,7 @@ class ModelCapabilities(TypedDict):
     quantization: str
     engine: Literal["slots", "generate", "encoder"] | None
     supports: dict[str, bool] | None
-    limits: dict[str, float]
+    limits: dict[str, float | None]
     kv_cache: KvCache | None
     memory: Memory
     routes: dict[str, dict[str, Parameter]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
@@ -11,13 +12,15 @@ from app.core.errors import InvalidParameterError, UnsupportedParameterError
 from app.core.settings import Settings
 from app.http.backend import Message
 from app.http.schemas.formats import BoundedObject, require_shallow
-from app.http.schemas.openai import OpenAIOptions
+from app.http.schemas.openai import NO_EFFECT, NoteText, OpenAIOptions
 from app.http.schemas.sampling import Length
 from app.http.schemas.strict import StrictBody
 
 MAX_TOOLS = 64
+MAX_CALLS = 128
 MAX_TOP_LOGPROBS = 20
 
+SpeakerName = Annotated[str, StringConstraints(max_length=256)]
 FunctionName = Annotated[str, StringConstraints(pattern="^[a-zA-Z0-9_.-]{1,64}$")]
 
 
@@ -27,8 +30,17 @@ class TextPart(StrictBody):
     type: Literal["text"]
     text: str
 
+    @model_validator(mode="before")
+    @classmethod
+    def _only_text(cls, fields: Any) -> Any:
+        kind = fields.get("type") if isinstance(fields, dict) else "text"
+        if isinstance(kind, str) and kind != "text":
+            text = f"messages: parts of the type {kind[:64]!r} are not understood, only text"
+            raise UnsupportedParameterError(text, param="messages")
+        return fields
 
-Content = str | Annotated[list[TextPart], Field(min_length=1)]
+
+Content = str | Annotated[list[TextPart], Field(min_length=1, fail_fast=True)]
 
 
 class CalledFunction(StrictBody):
@@ -41,8 +53,8 @@ class CalledFunction(StrictBody):
 class ToolCall(StrictBody):
     """One call in an assistant's message."""
 
-    id: str
-    type: Literal["function"]
+    id: Annotated[str, StringConstraints(max_length=256)]
+    type: Literal["function"] = "function"
     function: CalledFunction
 
 
@@ -51,6 +63,7 @@ class PlainMessage(StrictBody):
 
     role: Literal["system", "developer", "user"]
     content: Content
+    name: SpeakerName | None = Field(None, description="Who speaks, for templates that show it.")
 
 
 class AssistantMessage(StrictBody):
@@ -58,8 +71,10 @@ class AssistantMessage(StrictBody):
 
     role: Literal["assistant"]
     content: Content | None = None
-    refusal: None = Field(None, description="Has no effect.")
-    tool_calls: Annotated[list[ToolCall], Field(min_length=1)] | None = None
+    name: SpeakerName | None = Field(None, description="Who speaks, for templates that show it.")
+    refusal: str | None = Field(None, description="Stands for the content where there is none.")
+    annotations: Annotated[list[Any], Field(max_length=MAX_CALLS)] | None = Field(None, description=NO_EFFECT)
+    tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_CALLS, fail_fast=True)] | None = None
 
 
 class ToolMessage(StrictBody):
@@ -67,7 +82,8 @@ class ToolMessage(StrictBody):
 
     role: Literal["tool"]
     content: Content
-    tool_call_id: str
+    tool_call_id: Annotated[str, StringConstraints(max_length=256)]
+    name: SpeakerName | None = Field(None, description="The function's name. Default: that of the call it answers.")
 
 
 AnyMessage = Annotated[PlainMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
@@ -92,7 +108,7 @@ class Tool(StrictBody):
 class ChatCompletionsBody(OpenAIOptions):
     """A conversation to be answered, as OpenAI's API has it."""
 
-    messages: Annotated[list[AnyMessage], Field(min_length=1)] = Field(description="The conversation.")
+    messages: Annotated[list[AnyMessage], Field(min_length=1, fail_fast=True)] = Field(description="The conversation.")
     max_tokens: int | None = Field(None, ge=1, description="Most tokens to generate. Default: what fits the context.")
     max_completion_tokens: int | None = Field(None, ge=1, description="Another name for max_tokens.")
     logprobs: bool | None = Field(None, description="Tell the log-probability of each token.")
@@ -101,6 +117,12 @@ class ChatCompletionsBody(OpenAIOptions):
         None, description="Functions that the model may call, where its chat template renders them."
     )
     tool_choice: Literal["auto", "none"] | None = Field(None, description="none: the tools are not shown to the model.")
+    modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = Field(
+        None, description="Text is what there is."
+    )
+    reasoning_effort: NoteText | None = Field(None, description=NO_EFFECT)
+    verbosity: NoteText | None = Field(None, description=NO_EFFECT)
+    prediction: BoundedObject | None = Field(None, description=NO_EFFECT)
     parallel_tool_calls: Literal[True] | None = Field(None, description="The model decides how many it makes.")
 
     @model_validator(mode="after")
@@ -142,9 +164,14 @@ class ChatCompletionsBody(OpenAIOptions):
             return Length("max_completion_tokens", self.max_completion_tokens, None)
         return Length("max_tokens", self.max_tokens, None)
 
+    def _calls(self) -> Iterator[ToolCall]:
+        for message in self.messages:
+            yield from getattr(message, "tool_calls", None) or []
+
     def conversation(self, default_system: str | None) -> list[Message]:
         """Messages for the chat template, with the server's system message where there is none."""
-        messages = [_for_template(message) for message in self.messages]
+        names = {call.id: call.function.name for call in self._calls()}
+        messages = [_for_template(message, names) for message in self.messages]
         has_own = any(message["role"] == "system" for message in messages)
         return messages if has_own or not default_system else [_system(default_system), *messages]
 
@@ -153,14 +180,25 @@ def _system(content: str) -> Message:
     return {"role": "system", "content": content}
 
 
-def _for_template(message: PlainMessage | AssistantMessage | ToolMessage) -> Message:
+def _for_template(message: PlainMessage | AssistantMessage | ToolMessage, called: dict[str, str]) -> Message:
+    """A message with the names and ids that templates show. ``called`` holds the functions' names by call id."""
     role = "system" if message.role == "developer" else message.role
-    content = message.content
-    text = content if isinstance(content, str) else "".join(part.text for part in content or [])
-    shown: Message = {"role": role, "content": text}
-    if isinstance(message, AssistantMessage) and message.tool_calls:
-        shown["tool_calls"] = [_call(call) for call in message.tool_calls]
-    return shown
+    shown: Message = {"role": role, "content": _text(message.content)}
+    name = message.name
+    if isinstance(message, AssistantMessage):
+        if message.tool_calls:
+            shown["tool_calls"] = [_call(call) for call in message.tool_calls]
+        # A template tells by `none` that there is nothing but calls.
+        elif shown["content"] is None:
+            shown["content"] = message.refusal or ""
+    if isinstance(message, ToolMessage):
+        shown["tool_call_id"] = message.tool_call_id
+        name = name or called.get(message.tool_call_id)
+    return shown if name is None else {**shown, "name": name}
+
+
+def _text(content: str | list[TextPart] | None) -> str | None:
+    return content if content is None or isinstance(content, str) else "".join(part.text for part in content)
 
 
 def _call(call: ToolCall) -> dict[str, Any]:
@@ -173,4 +211,5 @@ def _call(call: ToolCall) -> dict[str, Any]:
     except (ValueError, RecursionError):
         text = "messages: the arguments of a tool call must be a JSON object, not nested too deeply"
         raise InvalidParameterError(text, param="messages") from None
-    return {"type": "function", "function": {"name": call.function.name, "arguments": arguments}}
+    function = {"name": call.function.name, "arguments": arguments}
+    return {"id": call.id, "type": "function", "function": function}

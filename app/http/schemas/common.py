@@ -11,8 +11,9 @@ from app.core.errors import InvalidParameterError
 from app.core.settings import Settings
 from app.engine.text import compile_pattern
 from app.http.schemas.sampling import Length, SamplingOptions
-from app.http.schemas.strict import MAX_STOPS, RecordId, StopString
+from app.http.schemas.strict import RecordId, StopString
 
+MAX_PATTERNS = 16
 MAX_BAD_WORDS = 64
 MAX_LOGPROBS = 20
 
@@ -31,10 +32,10 @@ class GenerationOptions(SamplingOptions):
         "Default: the server's DEFAULT_NEW_TOKENS, or what fits.",
     )
     min_new_tokens: int | None = Field(None, ge=0, description="Tokens before which no end token is generated.")
-    truncate_before_pattern: Annotated[list[StopString], Field(max_length=MAX_STOPS)] | None = Field(
+    truncate_before_pattern: Annotated[list[StopString], Field(max_length=MAX_PATTERNS, fail_fast=True)] | None = Field(
         None, description="RE2 regular expressions, multi-line; the completion ends before the first match."
     )
-    bad_words: Annotated[list[StopString], Field(max_length=MAX_BAD_WORDS)] | None = Field(
+    bad_words: Annotated[list[StopString], Field(max_length=MAX_BAD_WORDS, fail_fast=True)] | None = Field(
         None, description="Words that are not generated, with and without a space before them."
     )
     logprobs: bool | int | None = Field(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
 from app.core.errors import InvalidParameterError, UnsupportedParameterError
 from app.core.settings import Settings
@@ -17,12 +17,12 @@ MAX_PROMPTS = 64
 MAX_JOBS = 128
 MAX_LOGPROBS = 5
 
-TokenIds = Annotated[list[TokenId], Field(min_length=1)]
+TokenIds = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
 Prompt = (
     str
-    | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)]
+    | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True)]
     | TokenIds
-    | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_PROMPTS)]
+    | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True)]
 )
 
 
@@ -30,8 +30,10 @@ class CompletionsBody(OpenAIOptions):
     """Text or token ids to be continued, as OpenAI's API has it."""
 
     prompt: Prompt = Field(description="A text, several texts, token ids, or several lists of token ids.")
-    suffix: Annotated[str, StringConstraints(min_length=1)] | None = Field(
-        None, description="Text behind the completion, for models that fill in; with one prompt that is a text."
+    suffix: str | None = Field(
+        None,
+        description="Text behind the completion, for models that fill in; with one prompt that is a text. "
+        "An empty one is the same as none.",
     )
     max_tokens: int | None = Field(
         None, ge=0, description=f"Tokens to generate; 0, with echo, scores the prompt. Default: {DEFAULT_TOKENS}."
@@ -52,7 +54,7 @@ class CompletionsBody(OpenAIOptions):
         if len(self.prompts) * self.num_choices > MAX_JOBS:
             text = f"prompt: prompts times completions must not be above {MAX_JOBS}"
             raise InvalidParameterError(text, param="prompt")
-        if self.suffix is not None:
+        if self.suffix:
             self._check_suffix()
         return self
 

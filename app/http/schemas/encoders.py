@@ -16,13 +16,13 @@ MAX_PROPOSALS = 10_000
 MAX_INPUTS = 2048
 
 Text = Annotated[str, StringConstraints(min_length=1)]
-TokenIds = Annotated[list[TokenId], Field(min_length=1)]
+TokenIds = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
 
 
 class FillMaskBody(StrictBody):
     """Texts with masks."""
 
-    text: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)] = Field(
+    text: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS, fail_fast=True)] = Field(
         description="A text with the model's mask token, once or several times; or a list of such texts."
     )
     top_k: int = Field(5, ge=1, le=100, description="Proposals for each mask.")
@@ -39,9 +39,9 @@ class EmbeddingsBody(StrictBody):
 
     input: (
         Text
-        | Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS)]
+        | Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True)]
         | TokenIds
-        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_INPUTS)]
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True)]
     ) = Field(description="A text, a list of texts, the token ids of one text, or a list of such.")
     model: str | None = Field(None, description="Name of the model. Default: the one that is served.")
     encoding_format: Literal["float", "base64"] | None = Field(

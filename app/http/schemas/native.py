@@ -49,11 +49,13 @@ class ChatBody(GenerationOptions):
     """A conversation to be answered: a prompt with its history, or a list of messages."""
 
     prompt: str | None = Field(None, description="The question. Either prompt or messages is needed.")
-    history: list[Round] | None = Field(None, description="Earlier rounds, each [question, answer]; with prompt only.")
+    history: Annotated[list[Round], Field(fail_fast=True)] | None = Field(
+        None, description="Earlier rounds, each [question, answer]; with prompt only."
+    )
     system: str | None = Field(
         None, description="System message; with prompt only. An empty one overrides the server's default."
     )
-    messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = Field(
+    messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)] | None = Field(
         None, description="The conversation; a system message may come first, the last message is the user's."
     )
     max_length: int | None = Field(

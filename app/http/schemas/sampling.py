@@ -17,7 +17,7 @@ from app.core.jobs import Constraint, SamplingParams
 from app.core.settings import Settings
 from app.http.backend import SamplingDefaults, TextModel
 from app.http.schemas.formats import ResponseFormat
-from app.http.schemas.strict import StopString, StopStrings, StrictBody, refuse_together
+from app.http.schemas.strict import StopString, StopStrings, StrictBody, bounded_size, refuse_together
 
 # Below this, dividing float32 logits by the temperature overflows; 0 is the way to ask for greedy.
 MIN_TEMPERATURE = 0.001
@@ -56,7 +56,7 @@ class SamplingOptions(StrictBody, ABC):
         None, ge=0, le=100, description=f"0 is greedy; otherwise at least {MIN_TEMPERATURE}. Default: see the route."
     )
     top_p: float | None = Field(None, ge=0, le=1, description="Nucleus sampling; 1 is off.")
-    top_k: int | None = Field(None, ge=0, le=1_000_000, description="Best tokens kept; 0 is off.")
+    top_k: int | None = Field(None, ge=-1, le=1_000_000, description="Best tokens kept; 0 and -1 are off.")
     min_p: float | None = Field(None, ge=0, le=1, description="Least share of the best token's probability; 0 is off.")
     typical_p: float | None = Field(None, gt=0, le=1, description="Mass of locally typical tokens kept; 1 is off.")
     repetition_penalty: float | None = Field(
@@ -64,11 +64,11 @@ class SamplingOptions(StrictBody, ABC):
     )
     presence_penalty: float | None = Field(None, ge=-2, le=2, description="Taken off tokens that were generated.")
     frequency_penalty: float | None = Field(None, ge=-2, le=2, description="The same for each time they were.")
-    logit_bias: Annotated[dict[BiasKey, Bias], Field(max_length=MAX_BIASES)] | None = Field(
+    logit_bias: Annotated[dict[BiasKey, Bias], Field(max_length=MAX_BIASES), bounded_size(MAX_BIASES)] | None = Field(
         None, description="Token id (as a string) to what is added to its logit."
     )
     stop: StopStrings | None = Field(None, description="Strings that end the completion; they are not part of it.")
-    stop_token_ids: Annotated[list[TokenId], Field(max_length=64)] | None = Field(
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=64, fail_fast=True)] | None = Field(
         None, description="Tokens that end the completion beside the model's end token."
     )
     ignore_eos: bool | None = Field(None, description="Go on after the model's end token. Default: false.")
@@ -166,7 +166,7 @@ class SamplingOptions(StrictBody, ABC):
         return SamplingParams(
             max_new_tokens=max_new_tokens,
             temperature=float(_or(self.temperature, defaults.temperature)),
-            top_k=int(_or(self.top_k, defaults.top_k)),
+            top_k=max(int(_or(self.top_k, defaults.top_k)), 0),
             top_p=float(_or(self.top_p, defaults.top_p)),
             min_p=float(_or(self.min_p, 0.0)),
             typical_p=float(_or(self.typical_p, 1.0)),
@@ -175,7 +175,7 @@ class SamplingOptions(StrictBody, ABC):
             frequency_penalty=float(_or(self.frequency_penalty, 0.0)),
             logit_bias=tuple((int(token), float(bias)) for token, bias in (self.logit_bias or {}).items()),
             min_new_tokens=self.least_tokens,
-            seed=self.seed,
+            seed=None if self.seed is None else self.seed % 2**63,
             stop=tuple(self.stop or ()),
             stop_token_ids=frozenset(self.stop_token_ids or ()),
             truncate_before_pattern=tuple(self.patterns),

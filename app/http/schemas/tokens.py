@@ -19,5 +19,5 @@ class TokenizeBody(StrictBody):
 class DetokenizeBody(StrictBody):
     """Tokens to be turned into text."""
 
-    tokens: list[TokenId] = Field(description="Token ids of this model.")
+    tokens: list[TokenId] = Field(fail_fast=True, description="Token ids of this model.")
     model: str | None = Field(None, description="Name of the model. Default: the one that is served.")
