@@ -10,7 +10,7 @@ def test_one_process_tells_its_own_numbers_and_its_board():
     world = World()
     client = create_app(world.context).test_client()
     assert client.post("/complete", json={"prompt": "p"}).status_code == 200
-    assert client.post("/complete", json={"prompt": "p", "top_k": -1}).status_code == 400
+    assert client.post("/complete", json={"prompt": "p", "top_k": -2}).status_code == 400
     answer = client.get("/metrics")
     assert (answer.status_code, answer.mimetype) == (200, "text/plain")
     assert 'forklift_requests_total{route="/complete",status="200"} 1.0' in answer.text
