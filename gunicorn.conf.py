@@ -3,8 +3,6 @@
 Executed by the master at the start and again at HUP. Imports neither torch nor the application.
 """
 
-from pathlib import Path
-
 from app.serve import hooks
 
 _plan = hooks.prepare()
@@ -26,7 +24,7 @@ max_requests = 0
 preload_app = False
 reload = False
 # Heartbeat files on a disk stall with it.
-worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None
+worker_tmp_dir = hooks.heartbeat_folder()
 http_parser = "python"
 control_socket_disable = True
 logger_class = "app.serve.gunicorn_logger.PropagatingLogger"
@@ -34,11 +32,13 @@ logger_class = "app.serve.gunicorn_logger.PropagatingLogger"
 accesslog = None
 
 on_starting = hooks.on_starting
+when_ready = hooks.when_ready
 pre_fork = hooks.pre_fork
 child_exit = hooks.child_exit
 post_worker_init = hooks.post_worker_init
 worker_int = hooks.worker_int
 worker_exit = hooks.worker_exit
+on_exit = hooks.on_exit
 
 
 def post_fork(server, worker):

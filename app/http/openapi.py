@@ -16,8 +16,8 @@ from app.core.errors import RequestError
 from app.http.body import JSON_TYPE
 from app.http.limits import TIMEOUT_HEADER
 from app.http.operations import EVENTS, OPERATIONS, Form, Operation
-from app.http.request_log import PROBES
 from app.http.schemas.answers import Error, PromptAnswer, Readiness
+from app.serve.gate import PROBES
 
 Schema = dict[str, Any]
 Key = tuple[str, str, str, str]

@@ -21,12 +21,12 @@ from app.core.errors import RequestError
 from app.core.logging import get_logger
 from app.core.tracebacks import handle_requests
 from app.serve.context import WorkerContext
+from app.serve.gate import PROBES
 
 if TYPE_CHECKING:
     from app.core.metrics import Metrics
     from app.http.generation import Generation
 
-PROBES = frozenset({"/livez", "/readyz"})
 MAX_IGNORED_NAMES = 32
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 

@@ -128,7 +128,8 @@ class Admission:
         return num_places_taken(rows) >= self._num_lanes(rows) + self._max_queue
 
     def _num_lanes(self, rows: Sequence[Row]) -> int:
-        return self._num_lanes_each * sum(row.is_ready for row in rows)
+        now_s = time.monotonic()
+        return self._num_lanes_each * sum(row.is_ready and not row.is_silent(now_s) for row in rows)
 
     @contextmanager
     def carrying(self, hold: Hold) -> Iterator[None]:

@@ -15,7 +15,7 @@ from http import HTTPStatus
 
 from gunicorn.http import errors as http_errors
 
-from app.core.errors import BodyTimeoutError, InternalError, OverloadedError, RequestError
+from app.core.errors import BodyTimeoutError, InternalError, OverloadedError, RequestError, shutting_down
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,24 @@ def head_too_large() -> Answer:
 
 def invalid_request() -> Answer:
     return _answer(400, "invalid_request_error", "bad_request", "the request is not valid HTTP")
+
+
+def unsupported_coding() -> Answer:
+    return _answer(501, "invalid_request_error", "unsupported_transfer_coding", "this coding is not supported")
+
+
+def no_threads() -> Answer:
+    """Where the machine lets the worker start no thread that could serve a request."""
+    return _of_error(OverloadedError("the server cannot start a thread", retry_after_s=1))
+
+
+def no_descriptors() -> Answer:
+    return _of_error(OverloadedError("too many connections at once", retry_after_s=1))
+
+
+def stopping() -> Answer:
+    """For whoever comes while the server shuts down."""
+    return _of_error(shutting_down())
 
 
 def not_tls() -> Answer:

@@ -17,13 +17,13 @@ STEP_S = 0.005
 LIMIT_S = 0.5
 
 
-def is_my_turn(rows: Sequence[Row], slot: int | None) -> bool:
+def is_my_turn(rows: Sequence[Row], slot: int | None, now_s: float) -> bool:
     """Whether no other worker is better placed; the caller is inside ``SlotBoard.locked``.
 
     Ready workers come before those that load or failed, then the smaller load decides. A worker
-    without a slot comes last; draining ones do not accept at all.
+    without a slot comes last; draining ones, and those that seem to have stopped, do not count.
     """
-    others = [_rank(row) for at, row in enumerate(rows) if at != slot and _can_accept(row)]
+    others = [_rank(row) for at, row in enumerate(rows) if at != slot and _can_accept(row, now_s)]
     if not others:
         return True
     return slot is not None and _rank(rows[slot]) <= min(others)
@@ -58,8 +58,13 @@ class Deferral:
         self.since_s = None
 
 
-def _can_accept(row: Row) -> bool:
-    return row.pid != 0 and STATES[row.state] != "draining"
+def has_other_server(rows: Sequence[Row], slot: int | None, now_s: float) -> bool:
+    """Whether a connection that this worker leaves alone is served by another."""
+    return any(_can_accept(row, now_s) for at, row in enumerate(rows) if at != slot)
+
+
+def _can_accept(row: Row, now_s: float) -> bool:
+    return row.pid != 0 and STATES[row.state] != "draining" and not row.is_silent(now_s)
 
 
 def _rank(row: Row) -> tuple[bool, int]:

@@ -6,6 +6,10 @@ every worker. Knows neither GPUs nor requests: it holds leases, states and count
 The lock has two parts, because ``lockf`` belongs to a process and not to a thread: a thread lock
 inside the process, and the file lock between processes, which the kernel releases when its holder
 dies. It must never be taken in a signal handler: the thread below may hold it.
+
+A holder can also be stopped (SIGSTOP, a debugger). Nobody waits for that one longer than ``LOCK_LIMIT_S``: the lock
+moves on to the next byte of the file, for all. That is safe because a worker writes to its own row only; what may go
+wrong while it goes on is a count that is one too high. Readers do without the lock where they do not get it at once.
 """
 
 from __future__ import annotations
@@ -14,18 +18,26 @@ import ctypes
 import fcntl
 import mmap
 import os
-import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import get_args
 
+from app.core.logging import get_logger
+from app.serve import memory
 from app.serve.context import State
 
-SHARED_MEMORY = Path("/dev/shm")
+# A block under the lock takes microseconds; only a holder that does not run takes this long.
+LOCK_LIMIT_S = 0.25
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.00005, 0.002
+# How long a reader tries for the lock before it reads without.
+GLANCE_S = 0.01
+# Workers tell at least once a second that they run.
+SILENT_AFTER_S = 3.0
+log = get_logger("serve")
 STATES: tuple[State, ...] = get_args(State)
 
 
@@ -48,6 +60,7 @@ class Row(ctypes.Structure):
     num_fast_deaths: int
     num_restarts: int
     kv_cache_max_bytes: int
+    seen_s: float
 
     _fields_ = [
         ("lease", ctypes.c_uint64),
@@ -61,7 +74,12 @@ class Row(ctypes.Structure):
         ("num_fast_deaths", ctypes.c_int32),
         ("num_restarts", ctypes.c_int32),
         ("kv_cache_max_bytes", ctypes.c_uint64),
+        ("seen_s", ctypes.c_double),
     ]
+
+    def is_silent(self, now_s: float) -> bool:
+        """Whether a worker that used to say that it runs has not for a while: it is stopped, or about to be killed."""
+        return 0.0 < self.seen_s < now_s - SILENT_AFTER_S
 
     @property
     def is_ready(self) -> bool:
@@ -76,7 +94,7 @@ class Row(ctypes.Structure):
         """No lease, no work; the counts of deaths stay."""
         self.lease = self.pid = self.state = 0
         self.num_running = self.num_waiting = self.num_connections = 0
-        self.progress = self.service_s = 0.0
+        self.progress = self.service_s = self.seen_s = 0.0
         self.kv_cache_max_bytes = 0
 
 
@@ -84,11 +102,13 @@ class _Header(ctypes.Structure):
     num_leases: int
     was_ever_ready: int
     is_halting: int
+    num_broken_locks: int
 
     _fields_ = [
         ("num_leases", ctypes.c_uint64),
         ("was_ever_ready", ctypes.c_uint8),
         ("is_halting", ctypes.c_uint8),
+        ("num_broken_locks", ctypes.c_uint32),
     ]
 
 
@@ -118,11 +138,11 @@ class SlotBoard:
         self.gpus = tuple(gpus)
         header_bytes = ctypes.sizeof(_Header)
         size_bytes = header_bytes + len(self.gpus) * ctypes.sizeof(Row)
-        self._fd = _anonymous_file(size_bytes)
+        self._fd = memory.make_in_first(lambda folder: memory.anonymous_file(folder, size_bytes), "the slot board")
         weakref.finalize(self, os.close, self._fd)
-        memory = mmap.mmap(self._fd, size_bytes)
-        self._header = _Header.from_buffer(memory)
-        self._rows = list((Row * len(self.gpus)).from_buffer(memory, header_bytes))
+        shared = mmap.mmap(self._fd, size_bytes)
+        self._header = _Header.from_buffer(shared)
+        self._rows = list((Row * len(self.gpus)).from_buffer(shared, header_bytes))
         self._thread_lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -132,11 +152,34 @@ class SlotBoard:
     def locked(self) -> Iterator[list[Row]]:
         """The rows, with every other thread and process kept out. Keep the block short."""
         with self._thread_lock:
-            fcntl.lockf(self._fd, fcntl.LOCK_EX)
+            at = self._lock()
             try:
                 yield self._rows
             finally:
-                fcntl.lockf(self._fd, fcntl.LOCK_UN)
+                fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, at)
+
+    def _lock(self) -> int:
+        """Take the file lock; returns which byte it is. After ``LOCK_LIMIT_S`` the holder is passed over."""
+        pause_s, until_s = FIRST_PAUSE_S, time.monotonic() + LOCK_LIMIT_S
+        while True:
+            at = int(self._header.num_broken_locks)
+            if self._has_locked(at):
+                return at
+            if time.monotonic() >= until_s:
+                log.warning("board_lock_broken", reason="its holder does not run")
+                self._header.num_broken_locks = at + 1
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    def _has_locked(self, at: int) -> bool:
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, at)
+        except (BlockingIOError, PermissionError):
+            return False
+        if at == self._header.num_broken_locks:
+            return True
+        fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, at)
+        return False
 
     # leases: the master, or a worker that was born without a slot
 
@@ -156,8 +199,7 @@ class SlotBoard:
 
     def slot_of(self, pid: int) -> int | None:
         """The slot that the process ``pid`` holds."""
-        with self.locked() as rows:
-            return next((slot for slot, row in enumerate(rows) if row.lease and row.pid == pid), None)
+        return next((slot for slot, row in enumerate(self._rows) if row.lease and row.pid == pid), None)
 
     def free(self, slot: int) -> None:
         """Give the slot back and forget what its worker had in hand."""
@@ -172,8 +214,7 @@ class SlotBoard:
             return rows[slot].num_fast_deaths
 
     def num_fast_deaths(self, slot: int) -> int:
-        with self.locked() as rows:
-            return rows[slot].num_fast_deaths
+        return int(self._rows[slot].num_fast_deaths)
 
     # states
 
@@ -184,6 +225,10 @@ class SlotBoard:
                 rows[slot].state, rows[slot].progress = STATES.index(state), progress
             if state == "ready":
                 self._header.was_ever_ready = 1
+
+    def note_alive(self, slot: int, now_s: float) -> None:
+        """This slot's worker runs; ``now_s`` is ``time.monotonic()``, which is one clock for all processes."""
+        self._rows[slot].seen_s = now_s
 
     def set_kv_cache_max_bytes(self, slot: int, num_bytes: int) -> None:
         with self.locked() as rows:
@@ -202,9 +247,29 @@ class SlotBoard:
             return is_first
 
     def rows(self) -> list[SlotRow]:
-        """All slots as of now, lowest first."""
-        with self.locked() as rows:
-            return [self._snapshot(slot, row) for slot, row in enumerate(rows)]
+        """All slots as of now, lowest first: of one moment, unless the lock's holder does not run."""
+        with self._glance():
+            return [self._snapshot(slot, row) for slot, row in enumerate(self._rows)]
+
+    @contextmanager
+    def _glance(self) -> Iterator[None]:
+        """Keep others out if that takes no time; else go on without."""
+        has_thread_lock = self._thread_lock.acquire(timeout=GLANCE_S)
+        at = int(self._header.num_broken_locks)
+        has_file_lock = has_thread_lock and self._has_soon(at)
+        try:
+            yield
+        finally:
+            if has_file_lock:
+                fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, at)
+            if has_thread_lock:
+                self._thread_lock.release()
+
+    def _has_soon(self, at: int) -> bool:
+        until_s = time.monotonic() + GLANCE_S
+        while not (found := self._has_locked(at)) and time.monotonic() < until_s:
+            time.sleep(FIRST_PAUSE_S)
+        return found
 
     def _snapshot(self, slot: int, row: Row) -> SlotRow:
         return SlotRow(
@@ -219,16 +284,3 @@ class SlotBoard:
             row.num_restarts,
             row.kv_cache_max_bytes,
         )
-
-
-def memory_folder() -> Path | None:
-    """Where files lie in memory; None where the machine has no such folder."""
-    return SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else None
-
-
-def _anonymous_file(size_bytes: int) -> int:
-    """A file without a name, in memory where that is possible; returns its descriptor."""
-    fd, name = tempfile.mkstemp(prefix="forklift-board-", dir=memory_folder())
-    Path(name).unlink()
-    os.truncate(fd, size_bytes)
-    return fd

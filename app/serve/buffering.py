@@ -8,6 +8,7 @@ framing looks unusual, the request is complete as it stands and the parser refus
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from enum import Enum, auto
 
 from app.serve.chunks import ChunkDecoder, ChunkError
@@ -22,6 +23,8 @@ _BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
 # More digits than any size that is allowed, and few enough for int().
 _CONTENT_LENGTH = re.compile(rb"[0-9]{1,18}")
 _DROPPED_WHEN_DECODED = (b"transfer-encoding", b"content-length")
+# Registered transfer codings that the parser would let through undecoded before `chunked`.
+_OTHER_CODINGS = {b"gzip", b"x-gzip", b"deflate", b"compress", b"x-compress", b"identity"}
 
 
 class Verdict(Enum):
@@ -32,6 +35,7 @@ class Verdict(Enum):
     BODY_TOO_LARGE = auto()
     HEAD_TOO_LARGE = auto()
     BODY_INVALID = auto()
+    CODING_UNSUPPORTED = auto()
 
 
 class RequestBuffer:
@@ -40,7 +44,8 @@ class RequestBuffer:
     With ``COMPLETE`` and ``BODY_TOO_LARGE``, ``pieces`` are the bytes for the parser: a chunked
     body is given decoded, with its length in the head; one that is too large is cut, and its head
     says that it is larger than ``max_body_bytes``. ``wants_continue`` is True when the client
-    waits for ``100 Continue`` before it sends its body.
+    waits for ``100 Continue`` before it sends its body. ``has_new_head`` is True after the feed that brought
+    the end of the head; ``cut`` may then be called, for a request that will be refused whatever its body.
     """
 
     def __init__(self, max_body_bytes: int):
@@ -52,14 +57,44 @@ class RequestBuffer:
         self._num_body_bytes: int | None = None
         self._decoder: ChunkDecoder | None = None
         self._has_head = False
+        self._is_cut = False
+        self.has_new_head = False
+        self.verdict = Verdict.MORE
 
     @property
     def is_empty(self) -> bool:
         """Whether not one byte has come."""
         return not self._head
 
+    @property
+    def path(self) -> str:
+        """The path of the request line, as it was sent; empty where there is none."""
+        return self._request_line.partition(b" ")[2].partition(b" ")[0].partition(b"?")[0].decode("latin-1")
+
+    @property
+    def method(self) -> str:
+        return self._request_line.partition(b" ")[0].decode("latin-1")
+
+    def header(self, name: bytes) -> bytes:
+        """The one field of this lower-case name; empty where there is none, or more than one."""
+        found = [value for other, value in self._headers if other == name]
+        return found[0] if len(found) == 1 else b""
+
+    def cut(self) -> None:
+        """Give the request on without its body, which will not be kept."""
+        self._is_cut = True
+        self._body.clear()
+        self._decoder = None
+        self.verdict = Verdict.COMPLETE
+
     def feed(self, data: bytes) -> Verdict:
         """Take the next bytes of the connection."""
+        had_head = self._has_head
+        self.verdict = self._feed(data)
+        self.has_new_head = self._has_head and not had_head
+        return self.verdict
+
+    def _feed(self, data: bytes) -> Verdict:
         if self._has_head:
             return self._feed_body(data)
         searched = max(0, len(self._head) - len(_HEAD_END))
@@ -74,16 +109,17 @@ class RequestBuffer:
         del self._head[end + len(_HEAD_END) :]
         return self._end_head(rest)
 
-    def pieces(self) -> list[bytes]:
+    def pieces(self) -> Iterator[bytes]:
         """Head and body for the parser, which must find the end of the input after them."""
         head = bytes(self._head)
-        body = bytes(self._body)
-        if self._decoder is not None:
-            body = bytes(self._decoder.body)
+        body = self._body if self._decoder is None else self._decoder.body
+        if self._decoder is not None or self._is_cut:
             head = _with_length(_without(head, _DROPPED_WHEN_DECODED), len(body))
         if self._expects_continue:
             head = _without(head, (b"expect",))
-        return [head, *(body[at : at + PIECE_BYTES] for at in range(0, len(body), PIECE_BYTES))]
+        yield head
+        for at in range(0, len(body), PIECE_BYTES):
+            yield bytes(body[at : at + PIECE_BYTES])
 
     def _judge_incomplete_head(self, searched: int) -> Verdict:
         line_end = self._head.find(b"\r\n", 2, MAX_REQUEST_LINE_BYTES + 4)
@@ -99,6 +135,8 @@ class RequestBuffer:
     def _end_head(self, rest: bytes) -> Verdict:
         self._has_head = True
         self._headers = _headers(bytes(self._head))
+        if self._has_other_coding:
+            return Verdict.CODING_UNSUPPORTED
         self._choose_framing()
         if self._num_body_bytes is not None and self._num_body_bytes > self._max_body_bytes:
             return Verdict.BODY_TOO_LARGE
@@ -132,8 +170,19 @@ class RequestBuffer:
         return Verdict.COMPLETE if decoder.is_complete else Verdict.MORE
 
     @property
+    def _has_other_coding(self) -> bool:
+        """Whether the body is chunked and something else besides."""
+        codings = [value.lower() for name, value in self._headers if name == b"transfer-encoding"]
+        *others, last = (coding.strip(b" \t") for coding in b",".join(codings).split(b","))
+        return last == b"chunked" and bool(others) and set(others) <= _OTHER_CODINGS
+
+    @property
+    def _request_line(self) -> bytes:
+        return bytes(self._head[: MAX_REQUEST_LINE_BYTES + 4].lstrip(b"\r\n").partition(b"\r\n")[0])
+
+    @property
     def _is_version_1_1(self) -> bool:
-        return self._head.lstrip(b"\r\n").partition(b"\r\n")[0].endswith(b" HTTP/1.1")
+        return self._request_line.endswith(b" HTTP/1.1")
 
     @property
     def _expects_continue(self) -> bool:

@@ -9,8 +9,9 @@ import re
 
 MAX_SIZE_LINE_BYTES = 1024
 MAX_TRAILER_BYTES = 8192
-# A body of one-byte chunks would cost the main thread microseconds per byte.
-MAX_CHUNKS = 65_536
+# Each chunk costs the main thread microseconds, whatever its size: beyond the first ones they must hold this much.
+NUM_FREE_CHUNKS = 1024
+LEAST_CHUNK_BYTES = 128
 # Sixteen digits are 64 bits; the spaces before an extension are "bad whitespace" of the grammar.
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?")
 
@@ -48,8 +49,8 @@ class ChunkDecoder:
             raise ChunkError("invalid chunk size")
         self._missing = int(match[1], 16)
         self._num_chunks += 1
-        if self._num_chunks > MAX_CHUNKS:
-            raise ChunkError("too many chunks")
+        if self._num_chunks > NUM_FREE_CHUNKS + len(self.body) // LEAST_CHUNK_BYTES:
+            raise ChunkError("too many small chunks")
         self._step = self._read_data if self._missing else self._read_trailer
         return True
 

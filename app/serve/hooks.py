@@ -1,6 +1,7 @@
 """Bodies of Gunicorn's hooks. The master owns the slot board and never imports the engine.
 
-Which process runs what: ``prepare``, ``on_starting``, ``pre_fork`` and ``child_exit`` the master;
+Which process runs what: ``prepare``, ``on_starting``, ``when_ready``, ``pre_fork``, ``child_exit`` and
+``on_exit`` the master;
 ``post_fork``, ``post_worker_init``, ``worker_int`` and ``worker_exit`` a worker. What must outlive
 a reload (HUP executes the configuration file anew) lies in this module.
 """
@@ -16,14 +17,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from queue import Empty
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from app.core.errors import StartError, shutting_down
 from app.core.logging import configure_logging, get_logger
 from app.core.settings import Settings, load_settings
 from app.serve.board import SlotBoard
 from app.serve.context import current, set_current
+from app.serve.farewell import Farewell
 from app.serve.gpus import Labels, plan_slots
+from app.serve.memory import heartbeat_folder as heartbeat_folder
 from app.serve.metrics_folder import make_metrics_folder, remove_orphaned
 from app.serve.startup import MakeInference, pause_before_load_s, start_worker
 from app.serve.watch import STOP_THE_SERVER, Watch, leave
@@ -45,6 +48,7 @@ class Plan:
 
 _plan: Plan | None = None
 _board: SlotBoard | None = None
+_farewell = Farewell()
 
 
 def prepare(environ: Mapping[str, str] | None = None) -> Plan:
@@ -56,10 +60,15 @@ def prepare(environ: Mapping[str, str] | None = None) -> Plan:
             settings = load_settings(environ)
             _plan = Plan(settings, tuple(plan_slots(settings, environ)))
         except StartError as error:
-            print(f"forklift: {error}", file=sys.stderr)
-            sys.exit(STOP_THE_SERVER)
+            refuse_start(error)
         configure_logging(settings.log_format, log_prompts=settings.log_prompts)
     return _plan
+
+
+def refuse_start(error: StartError) -> NoReturn:
+    """End the master with one line."""
+    print(f"forklift: {error}", file=sys.stderr)
+    sys.exit(STOP_THE_SERVER)
 
 
 # master
@@ -69,10 +78,23 @@ def on_starting(server: Any) -> None:
     """Make what all workers inherit: the board, and a folder for metrics."""
     global _board
     plan = prepare()
-    make_metrics_folder()
-    _board = SlotBoard(plan.gpus)
+    try:
+        make_metrics_folder(len(plan.gpus))
+        _board = SlotBoard(plan.gpus)
+    except StartError as error:
+        refuse_start(error)
     if server.cfg.workers > len(plan.gpus):
         log.warning("workers_without_slot", workers=server.cfg.workers, slots=len(plan.gpus))
+
+
+def when_ready(server: Any) -> None:
+    """The listeners are open: keep them to the very end."""
+    _farewell.hold(server.LISTENERS)
+
+
+def on_exit(server: Any) -> None:
+    """All workers have ended: answer those whom none has taken."""
+    _farewell.say(server.cfg, prepare().settings.max_body_bytes)
 
 
 def pre_fork(_server: Any, worker: Any) -> None:
@@ -110,6 +132,7 @@ def _is_fast_death(worker: Any, slot: int) -> bool:
 def post_fork(server: Any, worker: Any, make_inference: MakeInference) -> None:
     """Bind this worker to its slot and start its inference thread; returns at once."""
     _obey_stop_signals(server)
+    _farewell.forget()
     board = _the_board()
     if worker.forklift_slot is not None:
         board.set_pid(worker.forklift_slot, os.getpid())

@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from app.core.logging import get_logger
@@ -18,6 +19,7 @@ from app.serve.admission import Admission
 from app.serve.board import SlotBoard
 from app.serve.context import InferenceHandle, State, WorkerContext
 from app.serve.gpus import bind, plan_slots
+from app.serve.metrics_folder import FOLDER, reserve_files, slot_identity
 
 if TYPE_CHECKING:
     from app.core.metrics import Metrics
@@ -51,8 +53,10 @@ def start_worker(
             board.set_state(admission.slot, state, progress)
 
     def identity() -> str:
-        return f"pid{os.getpid()}" if admission.slot is None else f"slot{admission.slot}"
+        return f"pid{os.getpid()}" if admission.slot is None else slot_identity(admission.slot)
 
+    if slot is None and (folder := os.environ.get(FOLDER)):
+        reserve_files(Path(folder), identity())
     metrics = Metrics(identity)
     inference = make_inference(settings, -1 if slot is None else slot, on_state, metrics)
     context = WorkerContext(settings, slot, board, admission, inference, metrics)

@@ -1,13 +1,12 @@
 """The worker class: Gunicorn's thread worker, with request buffering and balanced accepting.
 
-Runs in a worker process; the main thread accepts, reads and closes without ever blocking, HTTP
-threads serve complete requests only. It watches over nothing: see ``watch``. With TLS the main
+Runs in a worker process; the main thread accepts, reads, sends what readers leave waiting and closes, without ever
+blocking; HTTP threads serve complete requests only. It watches over nothing: see ``watch``. With TLS the main
 thread also does the handshakes, as the bytes come.
 """
 
 from __future__ import annotations
 
-import errno
 import selectors
 import time
 from collections.abc import Callable
@@ -23,19 +22,23 @@ from app.core.logging import get_logger
 from app.core.tracebacks import for_callers
 from app.serve import answers
 from app.serve.admission import Hold
-from app.serve.balance import Deferral, is_my_turn
+from app.serve.balance import STEP_S, Deferral, has_other_server, is_my_turn
 from app.serve.board import Row
-from app.serve.buffering import RequestBuffer
+from app.serve.closing import LINGER_S, Closer
 from app.serve.context import current
-from app.serve.receiving import Closer, Incoming, Receiver
+from app.serve.descriptors import Descriptors, is_harmless, is_shortage
+from app.serve.gate import PROBES, SCRAPE, Gate
+from app.serve.link import Link
+from app.serve.receiving import Incoming, Receiver
+from app.serve.sending import Sender
+from app.serve.threads import HttpThreads, NoThreadError
 from app.serve.tls import Door
 
 HEARTBEAT_S = 1.0
 # What cancelled requests get to write their error event; a hurried master kills after 2 s.
 LAST_WORDS_S = 1.5
-NO_DESCRIPTORS_PAUSE_S = 0.2
-_NOBODY_THERE = (errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED, errno.EINTR)
-_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+HURRIED_LINGER_S = 0.3
+NUM_PROBE_THREADS = 2
 
 log = get_logger("serve")
 
@@ -45,6 +48,7 @@ class ForkliftWorker(ThreadWorker):
 
     alive: bool
     nr_conns: int
+    tpool: HttpThreads
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -54,38 +58,59 @@ class ForkliftWorker(ThreadWorker):
 
     # main loop
 
+    def get_thread_pool(self) -> HttpThreads:
+        """Threads for the application. Probes and the scrape have their own: they never wait for one of these."""
+        probes, scrape = HttpThreads("probe", NUM_PROBE_THREADS, NUM_PROBE_THREADS), HttpThreads("scrape", 1)
+        self._special_threads = {**dict.fromkeys(PROBES, probes), SCRAPE: scrape}
+        return HttpThreads("http", self.cfg.threads)
+
     def run(self) -> None:
         """Serve until told to stop, then finish what was begun."""
-        self._context = current()
-        self._settings = self._context.settings
-        self._closer = Closer(self.poller, self._count_closed)
-        self._door = Door(self.cfg) if self.cfg.is_ssl else None
-        self._receiver = Receiver(
-            self.poller, self._settings.body_timeout_s, self._hand_over, self._closer, self._note_refusal
-        )
+        self._set_up()
         self.poller.register(self.method_queue.fileno(), selectors.EVENT_READ, self.method_queue.run_callbacks)
         while self.alive and self.is_parent_alive():
             self._turn()
         self.alive = False
         self._stop()
 
+    def _set_up(self) -> None:
+        self._context = current()
+        settings = self._context.settings
+        self._gate = Gate(settings.api_keys)
+        self._descriptors = Descriptors()
+        self._max_connections = self._descriptors.max_connections(self.worker_connections)
+        self._closer = Closer(self.poller, self._count_closed)
+        self._sender = Sender(self.poller, settings.write_timeout_s, self._close)
+        self._door = Door(self.cfg) if self.cfg.is_ssl else None
+        self._receiver = Receiver(
+            self.poller,
+            settings.body_timeout_s,
+            settings.max_body_bytes,
+            self._closer,
+            self._judge_head,
+            self._hand_over,
+            self._note_refusal,
+        )
+
     def _turn(self) -> None:
         """One round: heartbeat, events, deadlines."""
         self.notify()
         now_s = time.monotonic()
-        has_room = self.nr_conns < self.worker_connections or self._receiver.evict_oldest()
-        self.set_accept_enabled(self.alive and has_room and not self._deferral.is_paused(now_s))
+        if self._context.slot is not None:
+            self._context.board.note_alive(self._context.slot, now_s)
+        has_room = self.nr_conns < self._max_connections or self._receiver.evict_oldest()
+        self.set_accept_enabled(has_room and not self._deferral.is_paused(now_s))
         self._saw_client = False
         self._deferral.polling_since_s = time.monotonic()
         self.wait_for_and_dispatch_events(self._timeout_s(now_s))
         if self._accepting and not self._saw_client:
             self._deferral.end()
         now_s = time.monotonic()
-        self._receiver.expire(now_s)
-        self._closer.expire(now_s)
+        for part in (self._receiver, self._sender, self._closer):
+            part.expire(now_s)
 
     def _timeout_s(self, now_s: float) -> float:
-        next_s = min(self._receiver.next_s(), self._closer.next_s(), now_s + HEARTBEAT_S)
+        next_s = min(self._receiver.next_s(), self._sender.next_s(), self._closer.next_s(), now_s + HEARTBEAT_S)
         if self._deferral.is_paused(now_s):
             next_s = min(next_s, self._deferral.paused_until_s)
         return max(0.0, next_s - now_s)
@@ -96,41 +121,48 @@ class ForkliftWorker(ThreadWorker):
         """Accept one connection if no other worker is better placed to serve it."""
         self._saw_client = True
         with self._context.board.locked() as rows:
-            if not self._should_accept(rows) and self._deferral.defer(time.monotonic()):
+            if not self._should_accept(rows):
                 return
-            incoming = self._accept_now(listener, rows)
-        if incoming is not None:
-            self._receiver.add(incoming)
+            hold = self._hold(rows)
+        if not self._accept_now(listener, hold) and hold is not None:
+            hold.drop()
 
     def _should_accept(self, rows: list[Row]) -> bool:
-        """Where every place is taken, whoever is first may refuse."""
-        is_refusing = self._context.slot is not None and rows[self._context.slot].is_ready
-        return is_my_turn(rows, self._context.slot) or (is_refusing and self._context.admission.is_full(rows))
+        """Where every place is taken, whoever is first may refuse; so may one that stops, where all do."""
+        now_s, slot = time.monotonic(), self._context.slot
+        if not self.alive:
+            if has_other_server(rows, slot, now_s):
+                self._deferral.paused_until_s = now_s + STEP_S
+                return False
+            return True
+        is_refusing = slot is not None and rows[slot].is_ready and self._context.admission.is_full(rows)
+        return is_my_turn(rows, slot, now_s) or is_refusing or not self._deferral.defer(now_s)
 
-    def _accept_now(self, listener: Any, rows: list[Row]) -> Incoming | None:
+    def _accept_now(self, listener: Any, hold: Hold | None) -> bool:
         try:
             sock, client = listener.accept()
         except OSError as error:
-            self._survive(error)
-            return None
+            self._survive(error, listener)
+            return False
         try:
             sock = sock if self._door is None else self._door.wrap(sock)
         except OSError:
-            return None
+            return False
         self.nr_conns += 1
-        buffer = RequestBuffer(self._settings.max_body_bytes)
-        return Incoming(sock, client, listener.getsockname(), buffer, self._hold(rows))
+        self._receiver.add(sock, client, listener.getsockname(), hold)
+        return True
 
     def _hold(self, rows: list[Row]) -> Hold | None:
         slot = self._context.slot
         return None if slot is None else Hold(self._context.board, rows[slot])
 
-    def _survive(self, error: OSError) -> None:
+    def _survive(self, error: OSError, listener: Any) -> None:
         """Go on where only this one ``accept`` failed. Raises what is not such a case."""
-        if error.errno in _NO_DESCRIPTORS:
-            log.error("cannot_accept", reason=error.strerror, num_connections=self.nr_conns)
-            self._deferral.paused_until_s = time.monotonic() + NO_DESCRIPTORS_PAUSE_S
-        elif error.errno not in _NOBODY_THERE:
+        if is_shortage(error):
+            if not self._receiver.evict_oldest(is_urgent=True):
+                self._descriptors.turn_away(listener, answers.no_descriptors().data)
+                self._deferral.paused_until_s = time.monotonic() + STEP_S
+        elif not is_harmless(error):
             raise error
 
     # requests
@@ -142,32 +174,48 @@ class ForkliftWorker(ThreadWorker):
     def _count(self, answer: answers.Answer) -> None:
         self._context.metrics.count_request(None, answer.status, answer.code)
 
+    def _judge_head(self, incoming: Incoming) -> answers.Answer | None:
+        if self._is_too_late(incoming):
+            return answers.stopping()
+        if not self._gate.keeps_body(incoming.buffer):
+            incoming.buffer.cut()
+        return None
+
+    def _is_too_late(self, incoming: Incoming) -> bool:
+        return not self.alive and incoming.buffer.path not in PROBES
+
     def _hand_over(self, incoming: Incoming) -> None:
         """A request is there: to the HTTP threads with it."""
-        conn = TConn(self.cfg, incoming.sock, incoming.client, incoming.server)
+        if self._is_too_late(incoming):
+            self._receiver.answer(incoming, answers.stopping())
+            return
+        conn = self._connection(incoming)
+        try:
+            future = self._special_threads.get(incoming.buffer.path, self.tpool).submit(self.handle, conn)
+        except NoThreadError:
+            self._receiver.answer(incoming, answers.no_threads())
+            return
+        future.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
+
+    def _connection(self, incoming: Incoming) -> Any:
+        link = Link(incoming.sock, lambda link: self.method_queue.defer(self._sender.take, link))
+        conn = TConn(self.cfg, link, incoming.client, incoming.server)
         # The parser reads the bytes that are there and then finds the end; it never waits.
-        conn.parser = get_parser(self.cfg, iter(incoming.buffer.pieces()), incoming.client)
+        conn.parser = get_parser(self.cfg, incoming.buffer.pieces(), incoming.client)
         conn.initialized = conn.data_ready = True
+        conn.num_bytes = incoming.num_bytes
         conn.hold = incoming.hold
         if conn.hold is None or not conn.hold.is_held:
             with self._context.board.locked() as rows:
-                conn.hold = self._hold(rows)
-        self.enqueue_req(conn)
+                conn.hold = incoming.hold = self._hold(rows)
+        return conn
 
     def handle(self, conn: Any) -> Any:
         """Serve one request (HTTP thread). Its connection counts as load until it has a place."""
+        conn.sock.begin()
         hold = getattr(conn, "hold", None)
         with nullcontext() if hold is None else self._context.admission.carrying(hold):
             return super().handle(conn)
-
-    def handle_request(self, req: Any, conn: Any) -> Any:
-        """Run the application (HTTP thread); each of its writes has a deadline."""
-        conn.sock.settimeout(self._settings.write_timeout_s)
-        try:
-            return super().handle_request(req, conn)
-        except TimeoutError:
-            log.info("client_does_not_read", timeout_s=self._settings.write_timeout_s)
-            return False
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
         """Answer what the parser or a broken application raised (HTTP thread)."""
@@ -179,15 +227,21 @@ class ForkliftWorker(ThreadWorker):
             with for_callers():
                 log.error("request_failed", request_id=answer.request_id, exc_info=exc)
         with suppress(OSError):
-            client.settimeout(LAST_WORDS_S)
             client.sendall(answer.data)
 
     def finish_request(self, conn: Any, fs: Future[Any]) -> None:
-        """The HTTP thread is done with a connection; closing happens here, without blocking."""
+        """The HTTP thread is done with a connection; it is closed once its answer is out."""
         if not fs.cancelled() and fs.exception() is not None:
             with for_callers():
                 log.error("http_thread_failed", exc_info=fs.exception())
-        self._closer.close(conn.sock)
+        self._receiver.give_back(conn.num_bytes)
+        self._sender.finish(conn.sock)
+
+    def _close(self, link: Link) -> None:
+        if link.is_broken:
+            self._closer.close_now(link.sock)
+        else:
+            self._closer.close(link.sock)
 
     def _count_closed(self) -> None:
         self.nr_conns -= 1
@@ -205,13 +259,14 @@ class ForkliftWorker(ThreadWorker):
         inference = self._context.inference
         if self._context.slot is not None:
             self._context.board.set_state(self._context.slot, "draining")
-        self._receiver.drop_silent()
         inference.drain()
-        self._turn_until(self._settings.drain_timeout_s, lambda: self._is_idle or self._is_hurried)
+        self._turn_until(self._context.settings.drain_timeout_s, lambda: self._is_idle or self._is_hurried)
         if not self._is_idle:
             inference.cancel_all(shutting_down())
             self._turn_until(LAST_WORDS_S, lambda: self._is_idle)
-        self.tpool.shutdown(wait=False)
+        self._receiver.refuse_all(answers.stopping)
+        # Closed with unread input a connection is reset, which may take the answer with it.
+        self._turn_until(HURRIED_LINGER_S if self._is_hurried else LINGER_S, lambda: not self.nr_conns)
 
     def _turn_until(self, limit_s: float, is_done: Callable[[], bool]) -> None:
         end_s = time.monotonic() + limit_s
@@ -220,8 +275,8 @@ class ForkliftWorker(ThreadWorker):
 
     @property
     def _is_idle(self) -> bool:
-        """Whether every client has its answer."""
-        return self.nr_conns <= len(self._closer)
+        """Whether every client that asked for something has its answer."""
+        return self.nr_conns <= len(self._closer) + self._receiver.num_silent
 
 
 def _log_refusal(answer: answers.Answer, client: Any) -> None:

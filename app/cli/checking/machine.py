@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from app.cli.checking.findings import Finding, Findings, Situation, gib
-from app.serve.board import SHARED_MEMORY
+from app.serve.memory import SHARED_MEMORY
 
 # The board, a heartbeat file per worker, and counters: some 100 KB per worker.
 SHARED_MEMORY_BYTES = 16 * 2**20

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from app.serve.balance import LIMIT_S, Deferral, is_my_turn
-from app.serve.board import SlotBoard
+from app.serve.balance import LIMIT_S, Deferral, has_other_server, is_my_turn
+from app.serve.board import SILENT_AFTER_S, SlotBoard
 from app.serve.deadlines import DeadlineQueue
 
 
@@ -20,7 +22,7 @@ def board_with(*workers: tuple[str, int]) -> SlotBoard:
 
 def accepting(board: SlotBoard) -> list[int]:
     with board.locked() as rows:
-        return [slot for slot in range(len(rows)) if is_my_turn(rows, slot)]
+        return [slot for slot in range(len(rows)) if is_my_turn(rows, slot, time.monotonic())]
 
 
 @pytest.mark.parametrize(
@@ -56,9 +58,20 @@ def test_a_slot_without_a_worker_accepts_nothing():
 
 def test_a_worker_without_a_slot_accepts_only_when_nobody_else_can():
     with board_with(("ready", 3)).locked() as rows:
-        assert not is_my_turn(rows, None)
+        assert not is_my_turn(rows, None, time.monotonic())
     with SlotBoard([()]).locked() as rows:
-        assert is_my_turn(rows, None)
+        assert is_my_turn(rows, None, time.monotonic())
+
+
+def test_a_worker_that_seems_to_have_stopped_is_waited_for_by_nobody():
+    board = board_with(("ready", 3), ("ready", 0))
+    now_s = time.monotonic()
+    board.note_alive(1, now_s)
+    with board.locked() as rows:
+        assert not is_my_turn(rows, 0, now_s)
+        assert has_other_server(rows, 0, now_s)
+        assert is_my_turn(rows, 0, now_s + SILENT_AFTER_S + 1)
+        assert not has_other_server(rows, 0, now_s + SILENT_AFTER_S + 1)
 
 
 def test_deferring_pauses_and_ends_after_its_limit():

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.serve.buffering import MAX_HEAD_BYTES, RequestBuffer, Verdict
-from app.serve.chunks import MAX_CHUNKS
+from app.serve.chunks import NUM_FREE_CHUNKS
 
 MAX_BODY_BYTES = 1000
 GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -164,10 +164,10 @@ def test_unusual_framing_goes_to_the_parser_at_once_and_it_refuses(raw):
         b"11111111111111111\r\n",
         b"1" * 2000,
         b"0\r\n" + b"X: 1\r\n" * 2000,
-        b"1\r\nx\r\n" * (MAX_CHUNKS + 1),
+        b"1\r\nx\r\n" * (2 * NUM_FREE_CHUNKS),
     ],
 )
 def test_chunks_that_are_not_chunks_are_invalid(body):
-    buffer = RequestBuffer(10 * MAX_CHUNKS)
+    buffer = RequestBuffer(10 * NUM_FREE_CHUNKS)
     buffer.feed(CHUNKED_HEAD)
     assert buffer.feed(body) is Verdict.BODY_INVALID

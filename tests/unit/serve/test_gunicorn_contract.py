@@ -50,7 +50,8 @@ READ_SOURCES = {
 }
 OVERRIDDEN = {
     ForkliftWorker: {
-        "__init__", "run", "accept", "handle", "handle_request", "handle_error", "finish_request", "handle_quit",
+        "__init__", "run", "accept", "handle", "handle_error", "finish_request", "handle_quit",
+        "get_thread_pool",
     },
     PropagatingLogger: {"setup"},
 }  # fmt: skip
@@ -109,7 +110,7 @@ def test_every_name_in_the_configuration_file_is_a_setting_of_gunicorn(monkeypat
     monkeypatch.setattr(hooks, "configure_logging", lambda _format: None)
     configuration = runpy.run_path(str(Path(__file__).parents[3] / "gunicorn.conf.py"))
     known = {setting.name for setting in KNOWN_SETTINGS}
-    values = {name for name in configuration if not name.startswith("_")} - {"Path", "hooks"}
+    values = {name for name in configuration if not name.startswith("_")} - {"hooks"}
     assert values <= known
     assert configuration["keepalive"] == 0
     assert configuration["preload_app"] is False
