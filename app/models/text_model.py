@@ -80,7 +80,9 @@ class TextModel(ServedModel):
         """Whether the tokenizer has the special tokens of an infilling format."""
         return self._infilling is not None
 
-    def encode_infill(self, parts: Sequence[str], filled: Sequence[str], files: Sequence[File] = ()) -> InfillPrompt:
+    def encode_infill(
+        self, parts: Sequence[str], filled: Sequence[str], files: Sequence[File] = (), start: str = ""
+    ) -> InfillPrompt:
         """The prompt for the hole behind ``parts[len(filled)]``; see ``Infilling.prompt``.
 
         Raises ``UnsupportedParameterError`` where the model cannot fill holes.
@@ -88,7 +90,7 @@ class TextModel(ServedModel):
         if self._infilling is None:
             raise UnsupportedParameterError(f"the model {self.name} does not fill holes: it has no infilling format")
         with self._lock:
-            prompt = self._infilling.prompt(parts, filled, files)
+            prompt = self._infilling.prompt(parts, filled, files, start)
         self.checked(prompt.ids)
         return prompt
 

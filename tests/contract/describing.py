@@ -14,7 +14,7 @@ class RoomyModel(ScriptedModel):
         super().__init__(context_tokens=context_tokens)
 
     def encode_infill(
-        self, parts: Sequence[str], filled: Sequence[str], files: Sequence[tuple[str, str]] = ()
+        self, parts: Sequence[str], filled: Sequence[str], files: Sequence[tuple[str, str]] = (), start: str = ""
     ) -> InfillPrompt:
         return super().encode_infill(parts, filled)
 

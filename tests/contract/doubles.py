@@ -87,7 +87,9 @@ class ScriptedModel:
             self.encoded.append(text)
         return [ord(character) for character in text]
 
-    def encode_infill(self, parts: Sequence[str], filled: Sequence[str]) -> InfillPrompt:
+    def encode_infill(
+        self, parts: Sequence[str], filled: Sequence[str], files: Sequence[tuple[str, str]] = (), start: str = ""
+    ) -> InfillPrompt:
         return InfillPrompt([ord(character) for character in "|".join(parts)], frozenset({9}))
 
     def encode_chat(self, messages: list[dict[str, Any]], tools: list[Any] | None = None) -> list[int]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from app.core.errors import InvalidParameterError, UnsupportedParameterError
 from app.core.settings import load_settings
+from app.models.infill import Infilling
+from app.models.infill_families import FAMILIES, MASK_FAMILIES
 from app.models.loader import load_checkpoint
 from app.models.text_model import TextModel
-from tests.tiny_models import INFILL_TOKENS
+from tests.tiny_models import INFILL_TOKENS, tiny_tokenizer
 
+TOKENS = list(INFILL_TOKENS.values())
 FILES = [("a.py", "x = 1"), ("b.py", "y = 2\n")]
 
 
@@ -35,6 +40,20 @@ def shown(model: TextModel, ids: list[int]) -> str:
         ("starcoder", "<fim_prefix>a<fim_suffix>b<fim_middle>"),
         ("deepseek-coder", "<\uff5cfim\u2581begin\uff5c>a<\uff5cfim\u2581hole\uff5c>b<\uff5cfim\u2581end\uff5c>"),
         ("code-llama", "\u2581<PRE>a\u2581<SUF>b\u2581<MID>"),
+        ("starcoder2", "<fim_prefix>a<fim_suffix>b<fim_middle>"),
+        ("granite-code", "<fim_prefix>a<fim_suffix>b<fim_middle>"),
+        ("granite4", "<|fim_prefix|>a<|fim_suffix|>b<|fim_middle|>"),
+        ("santacoder", "<fim-prefix>a<fim-suffix>b<fim-middle>"),
+        ("mellum", "<fim_suffix>b<fim_prefix>a<fim_middle>"),
+        ("seed-coder", "<[fim-suffix]>b<[fim-prefix]>a<[fim-middle]>"),
+        ("codestral", "[SUFFIX]b[PREFIX]a"),
+        ("glm", "<|code_prefix|>a<|code_suffix|>b<|code_middle|>"),
+        (
+            "codegeex4",
+            "<|user|>\n###MODE:BLOCK\n<|code_suffix|>b<|code_prefix|>a<|code_middle|><|assistant|>\n",
+        ),
+        ("aixcoder", "\u2581<AIX-SPAN-PRE>\u2581<AIX-SPAN-POST>b\u2581<AIX-SPAN-MIDDLE>a"),
+        ("codegen2", "a<mask_1>b<|endoftext|><sep><mask_1>"),
     ],
 )
 def test_each_family_has_its_own_form(model_of, family, expected):
@@ -42,8 +61,49 @@ def test_each_family_has_its_own_form(model_of, family, expected):
     prompt = model.encode_infill(["a", "b"], [])
     assert model.has_infill
     assert shown(model, prompt.ids) == expected
-    ends = {model.tokenizer.convert_tokens_to_ids(token) for token in INFILL_TOKENS[family]}
-    assert ends <= prompt.stop_ids
+    tokenizer = model.tokenizer
+    control = [token for token in INFILL_TOKENS[family] if token in expected and token != "<sep>"]
+    assert prompt.ids == token_ids(tokenizer, expected, {*control, "<sep>", "<|endoftext|>"})
+    assert {tokenizer.convert_tokens_to_ids(token) for token in control} <= prompt.stop_ids
+
+
+def token_ids(tokenizer, text: str, control: set[str]) -> list[int]:
+    """``text`` cut at the control tokens that stand in it, each piece encoded by itself."""
+    pieces = re.split("(" + "|".join(map(re.escape, control)) + ")", text)
+    ids: list[int] = []
+    for piece in filter(None, pieces):
+        whole = piece in control
+        ids += (
+            [tokenizer.convert_tokens_to_ids(piece)] if whole else tokenizer(piece, add_special_tokens=False).input_ids
+        )
+    return ids
+
+
+def test_every_family_of_the_table_names_its_source_and_is_told_from_the_others():
+    for family in [*FAMILIES, *MASK_FAMILIES]:
+        assert family.source.startswith("https://")
+    told = {Infilling.of(tiny_tokenizer(special=["<|endoftext|>", "<|pad|>", *tokens])).name for tokens in TOKENS}
+    assert told == {family.name for family in [*FAMILIES, *MASK_FAMILIES]}
+
+
+def test_a_tokenizer_whose_files_are_named_and_has_no_stars_is_mellums():
+    tokens = ["<|endoftext|>", "<|pad|>", "<fim_prefix>", "<fim_suffix>", "<fim_middle>", "<filename>"]
+    assert Infilling.of(tiny_tokenizer(special=tokens)).name == "Mellum"
+    assert Infilling.of(tiny_tokenizer(special=[*tokens, "<gh_stars>"])).name == "StarCoder"
+
+
+@pytest.mark.parametrize(
+    ("family", "expected"),
+    [
+        ("qwen-coder", "<|fim_prefix|>a<|fim_suffix|>b<|fim_middle|>st"),
+        ("seed-coder", "<[fim-suffix]>b<[fim-prefix]>a<[fim-middle]>st"),
+        ("codestral", "[SUFFIX]b[PREFIX]ast"),
+        ("incoder", "a<|mask:0|>b<|mask:1|><|mask:0|>st"),
+    ],
+)
+def test_what_fills_a_hole_may_have_a_start(model_of, family, expected):
+    model = model_of(family)
+    assert shown(model, model.encode_infill(["a", "b"], [], (), "st").ids) == expected
 
 
 @pytest.mark.parametrize("family", INFILL_TOKENS)
@@ -76,6 +136,7 @@ def test_ordinary_text_is_encoded_as_ever(model_of):
     [
         ("incoder", "a<|mask:0|>b<|mask:1|>c<|mask:2|><|mask:0|>X<|endofmask|><|mask:1|>"),
         ("qwen-coder", "<|fim_prefix|>aXb<|fim_suffix|>c<|fim_middle|>"),
+        ("codegen2", "a<mask_1>b<mask_2>c<|endoftext|><sep><mask_1>X<eom><mask_2>"),
     ],
 )
 def test_a_second_hole_sees_what_fills_the_first(model_of, family, second):
@@ -100,12 +161,20 @@ def test_incoder_has_as_many_holes_as_masks_less_one(model_of):
         ),
         ("codegemma", "a.py\nx = 1<|file_separator|>b.py\ny = 2\n<|file_separator|>"),
         ("starcoder", "x = 1\ny = 2\n"),
+        ("starcoder2", "<repo_name>repository<file_sep>a.py\nx = 1<file_sep>b.py\ny = 2\n<file_sep>"),
+        ("mellum", "<filename>a.py\nx = 1\n<filename>b.py\ny = 2\n"),
     ],
 )
 def test_other_files_stand_in_front(model_of, family, context):
     model = model_of(family)
     without = shown(model, model.encode_infill(["a", "b"], []).ids)
     assert shown(model, model.encode_infill(["a", "b"], [], FILES).ids) == context + without
+
+
+def test_codestrals_other_files_belong_to_the_prefix(model_of):
+    model = model_of("codestral")
+    ids = model.encode_infill(["a", "b"], [], FILES).ids
+    assert shown(model, ids) == "[SUFFIX]b[PREFIX]x = 1\ny = 2\na"
 
 
 def test_a_model_without_a_format_says_so(model_of):
