@@ -3,14 +3,16 @@
 Executed by the master at the start and again at HUP. Imports neither torch nor the application.
 """
 
-from app.serve import hooks
+from app.models.folder import check_models
+from app.serve import hooks, tls
 
-_plan = hooks.prepare()
+_plan = hooks.prepare(check_models=check_models)
 _settings = _plan.settings
 
-bind = _settings.bind
+bind = list(_settings.addresses)
 certfile = _settings.tls_cert
 keyfile = _settings.tls_key
+ssl_context = tls.make_context
 workers = len(_plan.gpus)
 worker_class = "app.serve.worker.ForkliftWorker"
 threads = _settings.num_http_threads
@@ -26,6 +28,8 @@ reload = False
 # Heartbeat files on a disk stall with it.
 worker_tmp_dir = hooks.heartbeat_folder()
 http_parser = "python"
+# A header SCRIPT_NAME or PATH_INFO would be taken for the path, from whoever is on this machine; see PATH_PREFIX.
+forwarder_headers = ""
 control_socket_disable = True
 logger_class = "app.serve.gunicorn_logger.PropagatingLogger"
 # The application logs one line per request.

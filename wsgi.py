@@ -12,6 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from app.core.addresses import is_tcp, split_host_port
 from app.core.errors import SettingsError, StartError
 from app.core.logging import configure_logging
 from app.core.settings import load_settings
@@ -46,12 +47,18 @@ def main() -> int:
 def serve() -> None:
     """Load and serve until interrupted. Raises ``StartError``."""
     from app.engine.inference import make_inference
+    from app.models.folder import check_models
     from app.serve.context import set_current
+    from app.serve.listening import check_addresses
     from app.serve.startup import start_single
+    from app.serve.terminal import leave_terminal
 
     settings = load_settings()
     configure_logging(settings.log_format, log_prompts=settings.log_prompts)
     host, port = address(settings)
+    check_models(settings)
+    check_addresses([(host, port)])
+    leave_terminal()
     context = start_single(settings, make_inference)
     set_current(context)
     threading.Thread(target=exit_on_load_failure, args=(context,), daemon=True).start()
@@ -61,10 +68,10 @@ def serve() -> None:
 
 def address(settings: Settings) -> tuple[str, int]:
     """Host and port. Raises ``SettingsError``: Gunicorn takes sockets and several addresses, Werkzeug does not."""
-    host, _, port = settings.bind.rpartition(":")
-    if not port.isdecimal() or "," in host:
+    addresses = settings.addresses
+    if len(addresses) > 1 or not is_tcp(addresses[0]):
         raise SettingsError(f"FORKLIFT_BIND: the development server listens on one host:port, not on {settings.bind}")
-    return host.strip("[]"), int(port)
+    return split_host_port(addresses[0])
 
 
 def key_pair(settings: Settings) -> tuple[str, str] | None:

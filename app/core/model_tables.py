@@ -7,13 +7,16 @@ Checks what the tables say of themselves; what they say for settings (``dtype``,
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from app.core.errors import SettingsError
+from app.core.small_files import read_small_file, why_unreadable
 
 Task = Literal["generate", "fill-mask", "embeddings"]
 # Settings of the server that one model may have for itself.
@@ -34,6 +37,9 @@ OWN_SETTINGS = (
 )
 IDLE_UNLOAD_S = 300.0
 MAX_NAME_LENGTH = 200
+MAX_FILE_BYTES = 1_000_000
+# A table's head whose name TOML does not take bare.
+_BARE_HEAD = re.compile(r"^\s*\[([^\[\]\"']+)\]\s*(?:#.*)?$")
 
 
 class ModelTable(BaseModel):
@@ -62,18 +68,38 @@ def read_tables(file: str) -> dict[str, ModelTable]:
     tables = _parse(file)
     if not tables:
         raise SettingsError(f"{file}: has no tables; each model is one, [name] with path = ...")
+    _require_unlike(file, tables)
     return {name: _table(file, name, values) for name, values in tables.items()}
+
+
+def _require_unlike(file: str, names: Iterable[str]) -> None:
+    """Two names that differ by case alone are one to people, and to some file systems."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if (other := seen.setdefault(name.casefold(), name)) != name:
+            raise SettingsError(f"{file}: [{other}] and [{name}] differ by case only; give one of them another name")
 
 
 def _parse(file: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(Path(file).read_text(encoding="utf-8"))
+        text = read_small_file(file, MAX_FILE_BYTES).decode("utf-8-sig")
+        return tomllib.loads(text)
     except OSError as error:
-        raise SettingsError(f"FORKLIFT_MODELS: cannot read {file}: {error.strerror}") from None
+        raise SettingsError(f"FORKLIFT_MODELS: cannot read {file}: {why_unreadable(file, error)}") from None
     except UnicodeDecodeError:
         raise SettingsError(f"FORKLIFT_MODELS: {file} is not UTF-8") from None
     except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"FORKLIFT_MODELS: {file} is not valid TOML: {error}") from None
+        hint = _quoting_hint(text, str(error))
+        raise SettingsError(f"FORKLIFT_MODELS: {file} is not valid TOML: {error}{hint}") from None
+    except RecursionError:
+        raise SettingsError(f"FORKLIFT_MODELS: {file} is nested too deeply") from None
+
+
+def _quoting_hint(text: str, reason: str) -> str:
+    """What to write where the fault is a name such as ``org/model`` that stands bare."""
+    line = re.search(r"at line (\d+)", reason)
+    head = _BARE_HEAD.match(text.splitlines()[int(line[1]) - 1]) if line else None
+    return f'; quote the name: ["{head[1].strip()}"]' if head else ""
 
 
 def _table(file: str, name: str, values: object) -> ModelTable:
@@ -82,8 +108,8 @@ def _table(file: str, name: str, values: object) -> ModelTable:
         raise SettingsError(f"{file}: {name} stands outside of a table; each model is one, [name] with path = ...")
     if not name.strip() or not name.isprintable() or len(name) > MAX_NAME_LENGTH:
         raise SettingsError(f"{file}: {name!r} cannot be the name of a model")
-    for key in values:
-        _require_known(place, key)
+    for key, value in values.items():
+        _require_known(place, name, key, value)
     own = {key: value for key, value in values.items() if key in OWN_SETTINGS}
     rest = {key: value for key, value in values.items() if key not in OWN_SETTINGS}
     if isinstance(path := rest.get("path"), str) and path.startswith("."):
@@ -94,11 +120,15 @@ def _table(file: str, name: str, values: object) -> ModelTable:
         raise SettingsError(f"{place} {one_line(error)}") from None
 
 
-def _require_known(place: str, key: str) -> None:
-    known = [name for name in (*ModelTable.model_fields, *OWN_SETTINGS) if name != "own_settings"]
-    if key not in known:
-        nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-        raise SettingsError(f"{place} unknown key {key}; did you mean {nearest}?")
+def _require_known(place: str, name: str, key: str, value: object) -> None:
+    known = [one for one in (*ModelTable.model_fields, *OWN_SETTINGS) if one != "own_settings"]
+    if key in known:
+        return
+    if isinstance(value, dict):
+        whole = f"{name}.{key}"
+        raise SettingsError(f'{place} unknown key {key}, a table; for a model called {whole} quote it: ["{whole}"]')
+    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+    raise SettingsError(f"{place} unknown key {key}; did you mean {nearest}?")
 
 
 def one_line(error: ValidationError) -> str:

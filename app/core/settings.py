@@ -6,8 +6,8 @@ the CLI derive from the field descriptions. Unknown names stop the start.
 
 from __future__ import annotations
 
-import difflib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +15,30 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
+from app.core.addresses import parse_addresses
+from app.core.environment import PREFIX, describe, read_environment
 from app.core.errors import SettingsError
-from app.core.model_tables import IDLE_UNLOAD_S, ModelTable, Task, one_line, read_tables
+from app.core.model_tables import (
+    IDLE_UNLOAD_S,
+    MAX_NAME_LENGTH,
+    ModelTable,
+    Task,
+    one_line,
+    read_tables,
+)
 from app.core.sizes import parse_memory_limits
+from app.core.small_files import read_small_file, why_unreadable
 from app.core.tls import check_pair
 
-PREFIX = "FORKLIFT_"
+__all__ = ["PREFIX", "ModelPlan", "Settings", "load_settings"]
+
 # What the layers that are not quantised compute in.
 COMPUTES_IN = {"int8": "float32", "int4": "bfloat16"}
 DEMO_MODEL = Path(__file__).resolve().parents[1] / "models" / "demo"
 # Threads beyond running and waiting requests: health checks and error answers must find one.
 THREAD_HEADROOM = 8
+MAX_TEMPLATE_BYTES = 1_000_000
+_PATH_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 # What MODELS says of each model by itself.
 OF_ONE_MODEL = ("model", "model_name", "revision", "trust_remote_code", "chat_template")
 
@@ -55,7 +68,13 @@ class Settings(BaseModel):
     models: str | None = Field(
         None, description="Path of a TOML file with several models, instead of MODEL; see docs/models-several.md."
     )
-    bind: str = Field("0.0.0.0:5000", description="Address to listen on, host:port.")
+    bind: str = Field(
+        "0.0.0.0:5000",
+        description="Addresses to listen on, with commas between: host:port, host (port 5000), [::]:port, unix:path.",
+    )
+    path_prefix: str = Field(
+        "", description="Path that everything lies under, as /llm; the probes answer without it, too."
+    )
     workers: int = Field(0, ge=0, le=256, description="Worker processes; 0: one per GPU group, or 1 on CPU.")
     gpus_per_worker: int = Field(1, ge=1, le=64, description="GPUs that one worker sees.")
     workers_per_gpu: int = Field(1, ge=1, le=64, description="Workers that share one GPU.")
@@ -123,20 +142,47 @@ class Settings(BaseModel):
     @field_validator("api_keys", mode="before")
     @classmethod
     def _split_keys(cls, value: object) -> object:
-        return tuple(key.strip() for key in value.split(",") if key.strip()) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        keys = tuple(key.strip() for key in value.split(",") if key.strip())
+        if not keys:
+            raise ValueError("is set and holds no key; unset it to serve everybody")
+        return keys
+
+    @field_validator("bind")
+    @classmethod
+    def _check_bind(cls, value: str) -> str:
+        parse_addresses(value)
+        return value
+
+    @field_validator("path_prefix")
+    @classmethod
+    def _check_prefix(cls, value: str) -> str:
+        path = value.rstrip("/")
+        if path and not _PATH_PREFIX.fullmatch(path):
+            raise ValueError("is no path such as /llm")
+        return path
+
+    @field_validator("model_name")
+    @classmethod
+    def _check_name(cls, value: str) -> str:
+        if not value.strip() or not value.isprintable() or len(value) > MAX_NAME_LENGTH:
+            raise ValueError(f"{value[:MAX_NAME_LENGTH]!r} cannot be the name of a model")
+        return value
 
     @model_validator(mode="before")
     @classmethod
     def _derive(cls, values: dict[str, object]) -> dict[str, object]:
-        values = {name: value for name, value in values.items() if value != ""}
+        values = {name: value for name, value in values.items() if value != "" or name == "api_keys"}
         if values.get("models") and (given := [name for name in OF_ONE_MODEL if name in values]):
             raise ValueError(f"{given[0].upper()} is for one model; with MODELS say it in the file")
         model = str(values.get("model") or DEMO_MODEL)
-        values.setdefault("model_name", "forklift-demo" if model == str(DEMO_MODEL) else Path(model.rstrip("/")).name)
+        values.setdefault("model_name", "forklift-demo" if model == str(DEMO_MODEL) else name_of(model))
         return values
 
     @model_validator(mode="after")
     def _check(self) -> Settings:
+        self._follow()
         if self.max_new_tokens is not None and self.default_new_tokens > self.max_new_tokens:
             raise ValueError("DEFAULT_NEW_TOKENS is above MAX_NEW_TOKENS")
         if self.quantization != "none" and self.dtype not in ("auto", computes := COMPUTES_IN[self.quantization]):
@@ -148,6 +194,11 @@ class Settings(BaseModel):
         if self.gpus_per_worker > 1 and self.workers_per_gpu > 1:
             raise ValueError("GPUS_PER_WORKER and WORKERS_PER_GPU cannot both be above 1")
         return self
+
+    def _follow(self) -> None:
+        """A default that nobody set gives way to a bound that somebody set."""
+        if self.max_new_tokens is not None and "default_new_tokens" not in self.model_fields_set:
+            self.__dict__["default_new_tokens"] = min(self.default_new_tokens, self.max_new_tokens)
 
     @model_validator(mode="after")
     def _check_tls(self) -> Settings:
@@ -166,8 +217,13 @@ class Settings(BaseModel):
     @field_validator("chat_template")
     @classmethod
     def _require_file(cls, value: str | None) -> str | None:
-        if value is not None and not Path(value).is_file():
-            raise ValueError(f"the file {value} does not exist")
+        if value is not None:
+            try:
+                read_small_file(value, MAX_TEMPLATE_BYTES)
+            except FileNotFoundError:
+                raise ValueError(f"the file {value} does not exist") from None
+            except OSError as error:
+                raise ValueError(f"the file {value} cannot be read: {why_unreadable(value, error)}") from None
         return value
 
     @property
@@ -182,7 +238,8 @@ class Settings(BaseModel):
         return self
 
     def _plan(self, name: str, table: ModelTable) -> ModelPlan:
-        common = self.model_dump(exclude={"models", *OF_ONE_MODEL})
+        # What nobody set stays unset, so that it can follow what the table says.
+        common = self.model_dump(exclude={"models", "bind", *OF_ONE_MODEL}, exclude_unset=True)
         try:
             own = Settings.model_validate(
                 {**common, **table.own_settings, "model": table.path, "model_name": name}, strict=True
@@ -195,6 +252,11 @@ class Settings(BaseModel):
     def plans(self) -> tuple[ModelPlan, ...]:
         """The models to be served, in the order of the file; the one of MODEL where there is no file."""
         return self._plans or (ModelPlan(self.model_name, self),)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where to listen, in the form that Gunicorn takes."""
+        return parse_addresses(self.bind)
 
     @property
     def num_lanes(self) -> int:
@@ -212,26 +274,16 @@ class Settings(BaseModel):
         return self.http_threads or self.num_lanes + self.max_queue + THREAD_HEADROOM
 
 
+def name_of(model: str) -> str:
+    """Last part of a path or hub id; for ``.`` and the like the name of the folder that is meant."""
+    name = Path(model).name
+    return Path(model).resolve().name if name in ("", ".", "..") else name
+
+
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     """Settings from ``environ`` (default: the process's). Raises ``SettingsError`` with one line."""
-    environ = os.environ if environ is None else environ
-    given = {name[len(PREFIX) :].lower(): value for name, value in environ.items() if name.startswith(PREFIX)}
-    for name in given:
-        _require_known(name)
+    given = read_environment(os.environ if environ is None else environ, Settings.model_fields)
     try:
         return Settings.model_validate(given)
     except ValidationError as error:
-        raise SettingsError(_one_line(error)) from None
-
-
-def _require_known(name: str) -> None:
-    if name in Settings.model_fields:
-        return
-    nearest = difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.0)[0]
-    raise SettingsError(f"unknown setting {PREFIX}{name.upper()}; did you mean {PREFIX}{nearest.upper()}?")
-
-
-def _one_line(error: ValidationError) -> str:
-    line = one_line(error)
-    place, has_place, text = line.partition(": ")
-    return f"{PREFIX}{place.upper()}: {text}" if has_place and place.split(".")[0] in Settings.model_fields else line
+        raise SettingsError(describe(error, Settings.model_fields)) from None

@@ -6,7 +6,10 @@ Opens the two files, and knows neither Gunicorn nor sockets.
 from __future__ import annotations
 
 import ssl
-from pathlib import Path
+
+from app.core.small_files import read_small_file, why_unreadable
+
+MAX_PEM_BYTES = 1_000_000
 
 
 def check_pair(cert: str, key: str) -> None:
@@ -15,18 +18,22 @@ def check_pair(cert: str, key: str) -> None:
     _check_file("TLS_KEY", key, "PRIVATE KEY-----", "private key in PEM")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        # Without a password OpenSSL would ask for one on the terminal.
-        context.load_cert_chain(cert, key, password=lambda: "")
+        context.load_cert_chain(cert, key, password=no_password)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             raise ValueError(f"the private key {key} does not belong to the certificate {cert}") from None
         raise ValueError(f"{cert} and {key} cannot be used: damaged, or a key with a password") from None
 
 
+def no_password() -> str:
+    """For every call that reads a key: without a password OpenSSL asks for one on the terminal, and waits."""
+    return ""
+
+
 def _check_file(name: str, path: str, mark: str, what: str) -> None:
     try:
-        text = Path(path).read_text(encoding="utf-8", errors="replace")
+        text = read_small_file(path, MAX_PEM_BYTES).decode("utf-8", errors="replace")
     except OSError as error:
-        raise ValueError(f"{name}: the file {path} cannot be read: {error.strerror}") from None
+        raise ValueError(f"{name}: the file {path} cannot be read: {why_unreadable(path, error)}") from None
     if mark not in text:
         raise ValueError(f"{name}: the file {path} holds no {what}")

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Literal, TypeVar
 
-from app.core.errors import StartError
+from app.core.errors import ModelLoadError, StartError
 from app.core.logging import get_logger
 
 State = Literal["loading", "ready", "draining", "failed"]
@@ -21,6 +21,13 @@ LONGEST_RETRY_S = 60.0
 
 log = get_logger("engine")
 T = TypeVar("T")
+MAX_REASON_CHARS = 300
+
+
+def unexpected(error: Exception) -> ModelLoadError:
+    """The one line for a failure whose traceback stands in the log."""
+    reason = " ".join(str(error).split())[:MAX_REASON_CHARS]
+    return ModelLoadError(f"the load failed unexpectedly: {type(error).__name__}: {reason}; see the log above")
 
 
 class FirstLoad:
@@ -41,6 +48,10 @@ class FirstLoad:
                 return load()
             except StartError as error:
                 self.failure = error
+            except Exception as error:
+                # Not one of the failures that are known: told all the same, or the worker would be replaced for ever.
+                log.exception("load_raised", slot=self._slot)
+                self.failure = unexpected(error)
             self._on_state("failed", 0.0)
             log.error("load_failed", slot=self._slot, error=str(self.failure), retry_in_s=pause_s)
             leaving.wait(pause_s)

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import torch
 
-from app.core.errors import InsufficientMemoryError, LoadFailedError, StartError
+from app.core.errors import InsufficientMemoryError, LoadFailedError, ModelLoadError, StartError
 from app.core.logging import get_logger
 from app.core.metrics import Metrics
+from app.engine.first_load import unexpected
 from app.engine.page_cache import PageReader
 from app.engine.preparation import Prepared, prepare
 from app.engine.room import as_loaded, missing_bytes, num_bytes, promised_bytes
@@ -72,8 +73,21 @@ class ModelPool:
 
     def _inspect(self) -> None:
         for served in self._served:
-            inspected = inspect(served.plan)
-            served.task, served.footprint = inspected.task, inspected.footprint
+            try:
+                self._inspect_one(served)
+            except ModelLoadError as error:
+                if not served.is_on_demand or not Path(served.settings.model).exists():
+                    raise
+                log.warning("model_unavailable", slot=self._slot, model=served.name, error=str(error))
+                served.has_failed = True
+
+    def _inspect_one(self, served: Served) -> None:
+        """Learn what the model is and takes. Raises ``ModelLoadError`` for another kind than it was before."""
+        inspected = inspect(served.plan)
+        if served.task not in (None, inspected.task):
+            kinds = f"{served.task} at the start, {inspected.task} now"
+            raise ModelLoadError(f"the folder of the model {served.name} has changed its kind: {kinds}")
+        served.task, served.footprint = inspected.task, inspected.footprint
 
     def tend(self, now_s: float) -> bool:
         """Unload what was idle long enough, load what is waited for; whether any of that happened.
@@ -89,6 +103,9 @@ class ModelPool:
             for served in self._on_demand:
                 served.resume()
             return has_changed
+        if wanted.footprint is None and (failure := self._failure(lambda: self._inspect_one(wanted), wanted)):
+            self._refuse_unloadable(wanted, failure)
+            return True
         if not self._has_read(wanted) or not self._has_room(wanted):
             return has_changed
         self._load_on_demand(wanted)
@@ -152,22 +169,27 @@ class ModelPool:
         self._note_loading(True)
         wanted.is_loading = True
         try:
-            failure = self._failure_to_load(wanted)
+            failure = self._failure(lambda: self._load_again(wanted), wanted)
         finally:
             wanted.is_loading = False
             self._note_loading(False)
         if failure is not None:
             self._refuse_unloadable(wanted, failure)
 
-    def _failure_to_load(self, wanted: Served) -> str | None:
-        """Load; what went wrong, or None."""
+    def _load_again(self, wanted: Served) -> None:
+        """Look at the folder once more, which may have changed since the start, and load. Raises what goes wrong."""
+        self._inspect_one(wanted)
+        self._load(wanted, lambda _: None)
+
+    def _failure(self, act: Callable[[], None], wanted: Served) -> str | None:
+        """What went wrong with ``act`` for the model, or None."""
         try:
-            self._load(wanted, lambda _: None)
+            act()
         except StartError as error:
             return str(error)
         except Exception as error:
             log.exception("load_raised", slot=self._slot, model=wanted.name)
-            return f"{type(error).__name__}: {error}"
+            return str(unexpected(error))
         return None
 
     def _refuse_unloadable(self, wanted: Served, failure: str) -> None:

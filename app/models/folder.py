@@ -1,41 +1,130 @@
 """What can be told of a model folder from its files alone: what is missing, cut short or of the wrong kind.
 
-Reads names, sizes and headers, never the weights. Raises ``ModelLoadError`` with one line that names
-the file. No torch; any thread.
+Reads names, sizes, small files and headers, never the weights. Raises ``ModelLoadError`` with one line
+that names the file. No torch: the master looks before it forks, a worker looks again before each load.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import json
+import os
 from pathlib import Path
 
 from app.core.errors import ModelLoadError
+from app.core.settings import Settings
+from app.models.config_values import check_config
+from app.models.headers import check_weight_file
+from app.models.json_files import MAX_TOKENIZER_BYTES, parse_json, read_bytes, read_object, require_shallow, unreadable
 
 INDEX = "model.safetensors.index.json"
-# safetensors' own bound on its header (safetensors 0.8, MAX_HEADER_SIZE).
-MAX_HEADER_BYTES = 100_000_000
-LFS_POINTER = b"version https://git-lfs"
 SENTENCEPIECE_NAMES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model")
+# Small files that a library walks as an object.
+CONFIGS = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+    "sentence_bert_config.json",
+    "1_Pooling/config.json",
+)
+# Other files that the tokenizer's classes open.
+TOKENIZER_FILES = ("vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja", "modules.json", *SENTENCEPIECE_NAMES)
+# Hints look at so many entries of a folder.
+MAX_LISTED = 200
+
+
+def check_models(settings: Settings) -> None:
+    """Look at the folder of every model that is loaded at the start. Raises ``ModelLoadError``.
+
+    Models on demand are left to those who ask for them; only a folder that is not there is a mistake at once.
+    """
+    for plan in settings.plans:
+        if plan.load == "resident":
+            check_folder(plan.settings.model)
 
 
 def check_folder(source: str) -> None:
     """Name what is missing or broken when ``source`` is a path; hub ids are left to transformers."""
     folder = Path(source)
-    if not folder.exists():
+    if not _exists(folder):
         if source.startswith(("/", ".", "~")) or source.count("/") != 1:
-            raise ModelLoadError(f"the model folder {source} does not exist")
+            raise ModelLoadError(f"the model folder {source} does not exist{_link_hint(folder)}{_home_hint(source)}")
         return
-    if not (folder / "config.json").is_file():
-        raise ModelLoadError(f"the model folder {source} has no config.json")
+    if not folder.is_dir():
+        raise ModelLoadError(f"the model {source} is {_kind_hint(folder)}")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise ModelLoadError(f"the model folder {source} cannot be read: permission denied for user {os.geteuid()}")
+    if not os.path.lexists(folder / "config.json"):
+        raise ModelLoadError(f"the model folder {source} has no config.json{_content_hint(folder)}")
+    _check_small_files(folder)
     for path in weight_files(folder):
         check_weight_file(path)
     check_sentencepiece(folder)
 
 
+def _exists(folder: Path) -> bool:
+    try:
+        return folder.exists()
+    except OSError as error:
+        raise unreadable(folder, error) from None
+
+
+def _link_hint(folder: Path) -> str:
+    return f"; it is a link to {folder.readlink()}" if folder.is_symlink() else ""
+
+
+def _home_hint(source: str) -> str:
+    return "; only a shell knows ~: write the whole path" if source.startswith("~") else ""
+
+
+def _kind_hint(path: Path) -> str:
+    if path.suffix == ".safetensors":
+        return f"a file of weights: MODEL is the folder that holds it with its config.json, {path.absolute().parent}"
+    if path.suffix == ".gguf":
+        return f"a GGUF file: {GGUF}"
+    return "no folder: MODEL is a folder as transformers saves it"
+
+
+GGUF = "Forklift reads folders as transformers saves them; from_pretrained(folder, gguf_file=...) there can convert it"
+
+
+def _content_hint(folder: Path) -> str:
+    """What the folder holds instead, as far as that helps."""
+    names = sorted(entry.name for entry, _ in zip(os.scandir(folder), range(MAX_LISTED), strict=False))
+    if gguf := [name for name in names if name.endswith(".gguf")]:
+        return f"; {gguf[0]} is a GGUF file: {GGUF}"
+    if "adapter_config.json" in names:
+        return "; it is an adapter: merge it into its model (PEFT's merge_and_unload) and save that"
+    inner = [name for name in names if (folder / name / "config.json").is_file()]
+    inner += [str(path.parent.relative_to(folder)) for path in folder.glob("snapshots/*/config.json")]
+    return f"; {folder / inner[0]} has one" if inner else ""
+
+
+def _check_small_files(folder: Path) -> None:
+    """Every one that is there can be read, is what its name says, and holds values that can be meant."""
+    for name in CONFIGS:
+        if os.path.lexists(folder / name):
+            config = read_object(folder / name)
+            require_shallow(folder / name, config)
+            check_config(folder / name, config)
+    if os.path.lexists(path := folder / "tokenizer.json"):
+        read_object(path, MAX_TOKENIZER_BYTES)
+    for name in TOKENIZER_FILES:
+        if os.path.lexists(path := folder / name):
+            content = read_bytes(path, MAX_TOKENIZER_BYTES)
+            if path.suffix == ".json":
+                parse_json(path, content)
+    if os.path.lexists(folder / "adapter_config.json") and is_installed("peft"):
+        raise ModelLoadError(f"the model folder {folder} has an adapter_config.json, which leads to another model")
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files that ``from_pretrained`` will read: one, or the shards that the index names."""
-    if (index := folder / INDEX).is_file() and not (folder / "model.safetensors").is_file():
+    if os.path.lexists(index := folder / INDEX) and not os.path.lexists(folder / "model.safetensors"):
         return _shards(index)
     found = sorted(folder.glob("*.safetensors"))
     if not found:
@@ -46,41 +135,25 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _shards(index: Path) -> list[Path]:
+    content = read_bytes(index, MAX_TOKENIZER_BYTES)
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        map_of_weights = parse_json(index, content)["weight_map"]
+    except (ModelLoadError, KeyError, TypeError) as error:
         raise ModelLoadError(f"{index} is not an index of weights") from error
-    missing = [name for name in names if not (index.parent / name).is_file()]
+    if not isinstance(map_of_weights, dict) or not all(map(_is_file_name, map_of_weights.values())):
+        raise ModelLoadError(f"{index} is not an index of weights")
+    names = sorted(set(map_of_weights.values()))
+    missing = [name for name in names if not os.path.lexists(index.parent / name)]
     if missing:
         count = f"{len(missing)} of {len(names)} weight files"
-        raise ModelLoadError(f"the model folder {index.parent} lacks {count}: {', '.join(missing)}")
+        shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise ModelLoadError(f"the model folder {index.parent} lacks {count}: {shown}")
     return [index.parent / name for name in names]
 
 
-def check_weight_file(path: Path) -> None:
-    """Compare a safetensors file with its own header (format: 8 bytes of length, JSON, then the data)."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(len(LFS_POINTER))
-        if start == LFS_POINTER:
-            raise ModelLoadError(f"the weights {path} are a Git LFS pointer: fetch the file itself (git lfs pull)")
-        length = int.from_bytes(start[:8], "little")
-        if not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
-            raise ModelLoadError(f"the weights {path} are not a safetensors file, or only the start of one")
-        file.seek(8)
-        expected = 8 + length + _data_bytes(path, file.read(length))
-    if size != expected:
-        what = "cut short" if size < expected else "too long"
-        raise ModelLoadError(f"the weights {path} are {what}: {size} bytes, the header speaks of {expected}")
-
-
-def _data_bytes(path: Path, header: bytes) -> int:
-    """Bytes of data that the header speaks of."""
-    try:
-        entries = {name: entry for name, entry in json.loads(header).items() if name != "__metadata__"}
-        return max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ModelLoadError(f"the weights {path} have a broken header") from error
+def _is_file_name(name: object) -> bool:
+    """A shard lies in the folder itself: an index cannot lead elsewhere."""
+    return isinstance(name, str) and bool(name) and not name.startswith(("/", "..")) and "\0" not in name
 
 
 def check_sentencepiece(folder: Path) -> None:

@@ -1,17 +1,15 @@
 """What can be told of a model without its weights: its task, and the memory that it will take.
 
-Reads the config and the headers of the safetensors files (format: 8 bytes of length, JSON, data).
+Reads the config and the headers of the safetensors files.
 Inference thread only: transformers is imported here, and remote code may run to read a config.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import PretrainedConfig
@@ -21,6 +19,7 @@ from app.core.model_tables import Task
 from app.core.settings import ModelPlan, Settings
 from app.models.devices import choose_device, choose_dtype
 from app.models.folder import weight_files
+from app.models.headers import Entry, read_entries
 from app.models.served_model import context_size
 from app.models.source import failing_to_load, find_source
 
@@ -68,7 +67,7 @@ def predict(config: PretrainedConfig, task: Task, settings: Settings) -> Footpri
     """What the model in the folder ``settings.model`` will take."""
     wanted = choose_dtype(settings)
     dtype = config.dtype if wanted == "auto" else wanted
-    sizes = [loaded_bytes(entry, dtype) for path in weight_files(Path(settings.model)) for entry in entries(path)]
+    sizes = [loaded_bytes(entry, dtype) for entry in _all_entries(Path(settings.model))]
     is_same = all(loaded == stored for loaded, stored in sizes)
     is_mapped = is_same and settings.quantization == "none" and choose_device(settings.device).type == "cpu"
     kv_dtype = dtype or torch.float32
@@ -76,20 +75,18 @@ def predict(config: PretrainedConfig, task: Task, settings: Settings) -> Footpri
     return Footprint(sum(loaded for loaded, _ in sizes), kv, is_mapped)
 
 
-def loaded_bytes(entry: dict[str, Any], dtype: torch.dtype | None) -> tuple[int, int]:
+def _all_entries(folder: Path) -> Iterator[Entry]:
+    for path in weight_files(folder):
+        yield from read_entries(path).values()
+
+
+def loaded_bytes(entry: Entry, dtype: torch.dtype | None) -> tuple[int, int]:
     """Bytes of one tensor once it is loaded as ``dtype`` (None: as it is stored), and in its file."""
     first, last = entry["data_offsets"]
     stored = int(last) - int(first)
     if dtype is None or entry["dtype"] not in FLOATS:
         return stored, stored
     return math.prod(entry["shape"]) * dtype.itemsize, stored
-
-
-def entries(path: Path) -> Iterator[dict[str, Any]]:
-    """What the header of a checked safetensors file says of each tensor."""
-    with path.open("rb") as file:
-        header: dict[str, dict[str, Any]] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return (entry for name, entry in header.items() if name != "__metadata__")
 
 
 def kv_bytes(config: PretrainedConfig, settings: Settings, item_bytes: int) -> int:

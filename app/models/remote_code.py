@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from app.core.errors import ModelLoadError
+from app.models.json_files import read_object
 
 
 def check_code(source: str, *, is_trusted: bool) -> None:
@@ -19,9 +19,9 @@ def check_code(source: str, *, is_trusted: bool) -> None:
     if is_trusted or not path.is_file():
         return
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        classes = dict(config.get("auto_map", {}))
-    except (ValueError, TypeError, AttributeError) as error:
+        config = read_object(path)
+        classes = dict(config.get("auto_map") or {})
+    except (ModelLoadError, ValueError, TypeError) as error:
         raise ModelLoadError(f"{path} is not a model's configuration") from error
     if classes and config.get("model_type") not in CONFIG_MAPPING_NAMES:
         files = sorted({str(name).split("--")[-1].split(".")[0] + ".py" for name in classes.values()})

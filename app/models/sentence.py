@@ -6,13 +6,13 @@ Normalize. Steps that we do not have stop the load: leaving one out would give o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from app.core.errors import ModelLoadError
+from app.models.json_files import MAX_CONFIG_BYTES, parse_json, read_bytes
 
 Pooling = Literal["mean", "cls", "lasttoken"]
 POOLINGS: tuple[Pooling, ...] = ("mean", "cls", "lasttoken")
@@ -76,7 +76,4 @@ def parse(path: str | None) -> Any:
     """The JSON in the file at ``path``; None without one. Raises ``ModelLoadError``."""
     if path is None:
         return None
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelLoadError(f"{Path(path).name} is not valid JSON") from error
+    return parse_json(Path(path), read_bytes(Path(path), MAX_CONFIG_BYTES))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,8 +18,10 @@ from transformers.utils import cached_file
 from app.core.errors import ModelLoadError
 from app.core.model_tables import Task
 from app.core.settings import Settings
+from app.models.config_values import check_config
 from app.models.folder import check_folder
 from app.models.hub import where_to_look
+from app.models.json_files import read_object
 from app.models.remote_code import check_code
 from app.models.sentence import SentenceForm, parse, read_sentence_form
 from app.models.tasks import detect_task
@@ -45,6 +48,9 @@ def find_source(settings: Settings, task: Task | None = None) -> Source:
     check_code(path, is_trusted=settings.trust_remote_code)
     where = where_to_look(settings)
     with failing_to_load(path):
+        if (config_file := _find_file(path, "config.json", where)) is not None:
+            # Of a hub's model, whose files are not in a folder that was looked at.
+            check_config(Path(config_file), read_object(Path(config_file)))
         config = AutoConfig.from_pretrained(path, **where)
         form = read_sentence_form(lambda name: parse(_find_file(path, name, where)))
         return Source(path, where, config, form, task or detect_task(config, is_sentence_model=form is not None))

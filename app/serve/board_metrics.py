@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from app.core.cgroups import memory_limit_bytes
 from app.serve.board import STATES, SlotBoard, SlotRow
 from app.serve.gpus import gpu_memory_bytes
 
@@ -77,7 +78,7 @@ def _resident(rows: list[SlotRow]) -> Iterator[tuple[SlotRow, float]]:
 
 def memory_total_bytes() -> int:
     """What the workers share before something is killed for it."""
-    total = psutil.virtual_memory().total
+    total = min(psutil.virtual_memory().total, memory_limit_bytes())
     for file in MEMORY_LIMITS:
         # `max`, where there is no limit, is no number.
         with suppress(OSError, ValueError):

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from app.core.cgroups import num_cores
 from app.core.errors import DeviceError, SettingsError
 from app.core.openmp import SPIN_ENVIRONMENT
 from app.core.settings import Settings
@@ -61,7 +62,7 @@ def slot_environment(settings: Settings, labels: Labels, num_slots: int, environ
             # The indices came from NVML, which counts in this order; CUDA's default is fastest first.
             changes["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     if "OMP_NUM_THREADS" not in environ:
-        changes["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // num_slots))
+        changes["OMP_NUM_THREADS"] = str(max(1, num_cores() // num_slots))
     if "OMP_WAIT_POLICY" not in environ and "GOMP_SPINCOUNT" not in environ:
         changes |= SPIN_ENVIRONMENT
     if all(Path(plan.settings.model).is_dir() for plan in settings.plans):

@@ -1,4 +1,8 @@
-"""Gunicorn's logger without handlers of its own: its records go where ours go. Every process."""
+"""Gunicorn's logger without handlers of its own: its records go where ours go. Every process.
+
+The first thing of ours that Gunicorn makes with its final configuration, before it listens or loads
+anything; so this is where the master looks at that configuration.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,14 @@ from typing import Any
 
 from gunicorn.glogging import Logger
 
+from app.serve import hooks
+
 
 class PropagatingLogger(Logger):  # type: ignore[misc]  # gunicorn has no type information
     """Leaves format and destination to ``app.core.logging``."""
 
     def setup(self, cfg: Any) -> None:
+        hooks.check_server(cfg)
         super().setup(cfg)
         for log in (self.error_log, self.access_log):
             log.handlers.clear()

@@ -13,22 +13,28 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty
 from types import FrameType
 from typing import Any, NoReturn
 
+from app.core.environment import PREFIX, SCRIPT_NAME, names_without_prefix
 from app.core.errors import StartError, shutting_down
 from app.core.logging import configure_logging, get_logger
 from app.core.settings import Settings, load_settings
+from app.serve import tls
 from app.serve.board import SlotBoard
 from app.serve.context import current, set_current
 from app.serve.farewell import Farewell
 from app.serve.gpus import Labels, plan_slots
+from app.serve.listening import check_addresses
 from app.serve.memory import heartbeat_folder as heartbeat_folder
 from app.serve.metrics_folder import make_metrics_folder, remove_orphaned
+from app.serve.options import check_options
 from app.serve.startup import MakeInference, pause_before_load_s, start_worker
+from app.serve.terminal import leave_terminal
 from app.serve.watch import STOP_THE_SERVER, Watch, leave
 
 # A worker that lives shorter than this died of its start.
@@ -49,20 +55,52 @@ class Plan:
 _plan: Plan | None = None
 _board: SlotBoard | None = None
 _farewell = Farewell()
+_is_checked = False
 
 
-def prepare(environ: Mapping[str, str] | None = None) -> Plan:
-    """Settings and slots, made once; what is wrong with them ends the start with one line."""
+def prepare(
+    environ: MutableMapping[str, str] | None = None, check_models: Callable[[Settings], None] | None = None
+) -> Plan:
+    """Settings and slots, made once; what is wrong with them ends the start with one line.
+
+    ``check_models`` looks at the models' folders and raises ``StartError``. Takes SCRIPT_NAME out of
+    ``environ``: Gunicorn would cut it off each path, and fail where it is not there.
+    """
     global _plan
     if _plan is None:
         environ = os.environ if environ is None else environ
-        try:
+        with _ending_the_start():
             settings = load_settings(environ)
             _plan = Plan(settings, tuple(plan_slots(settings, environ)))
-        except StartError as error:
-            refuse_start(error)
+            if check_models is not None:
+                check_models(settings)
+        environ.pop(SCRIPT_NAME, None)
         configure_logging(settings.log_format, log_prompts=settings.log_prompts)
+        for name in names_without_prefix(environ, Settings.model_fields):
+            log.warning("setting_without_prefix", name=name, advice=f"{PREFIX}{name} is what is read")
     return _plan
+
+
+def check_server(cfg: Any) -> None:
+    """Look at Gunicorn's configuration, once: options that break the server, addresses that are taken."""
+    global _is_checked
+    if _plan is None or _is_checked:
+        return
+    _is_checked = True
+    with _ending_the_start():
+        check_options(cfg, _plan.settings)
+        check_addresses(cfg.address)
+    if cfg.is_ssl:
+        tls.make_context(cfg)
+
+
+@contextmanager
+def _ending_the_start() -> Iterator[None]:
+    """Turns a ``StartError`` into its line and the exit code that says so."""
+    try:
+        yield
+    except StartError as error:
+        refuse_start(error)
 
 
 def refuse_start(error: StartError) -> NoReturn:
@@ -133,6 +171,7 @@ def post_fork(server: Any, worker: Any, make_inference: MakeInference) -> None:
     """Bind this worker to its slot and start its inference thread; returns at once."""
     _obey_stop_signals(server)
     _farewell.forget()
+    leave_terminal()
     board = _the_board()
     if worker.forklift_slot is not None:
         board.set_pid(worker.forklift_slot, os.getpid())

@@ -52,7 +52,7 @@ def ask(settings: Settings) -> tuple[int, str]:
 
 def connect(settings: Settings) -> socket.socket:
     """A connection to the server's first address, with TLS where it has it."""
-    address = parse_address(settings.bind.split(",")[0])
+    address = parse_address(settings.addresses[0])
     if isinstance(address, str):
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(TIMEOUT_S)

@@ -16,41 +16,77 @@ from typing import Any
 from gunicorn.sock import ssl_context
 
 from app.core.logging import get_logger
+from app.core.tls import check_pair, no_password
 
 log = get_logger("serve")
 
 
-class Door:
-    """Wraps accepted connections, and takes up a renewed certificate without a restart."""
+class Pair:
+    """Certificate and key in use, taken up anew when their files change.
+
+    Made by the master, so that a worker which is born while the files do not fit has the pair of the start.
+    """
 
     def __init__(self, cfg: Any):
         self._cfg = cfg
-        self._files = [Path(path) for path in (cfg.certfile, cfg.keyfile) if path]
         self._stamps = self._look()
-        self._context: ssl.SSLContext = ssl_context(cfg)
+        self._context = self._load()
 
-    def wrap(self, sock: socket.socket) -> ssl.SSLSocket:
-        """The same connection with TLS, not blocking, its handshake still to be done. Raises OSError
-        where the client has gone already; the connection is closed then."""
-        self._renew()
-        sock.setblocking(False)
-        return self._context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+    def context(self) -> ssl.SSLContext:
+        """What connections are wrapped with now."""
+        stamps = self._look()
+        if stamps != self._stamps:
+            self._stamps = stamps
+            self._renew()
+        return self._context
 
     def _renew(self) -> None:
         """Certificate and key are rarely replaced in one moment: the old pair serves until the new one fits."""
-        stamps = self._look()
-        if stamps == self._stamps:
-            return
-        self._stamps = stamps
         try:
-            self._context = ssl_context(self._cfg)
-        except OSError as error:
+            self._context = self._load()
+        except (OSError, ValueError) as error:
             log.warning("certificate_not_renewed", reason=str(error))
         else:
             log.info("certificate_renewed")
 
+    def _load(self) -> ssl.SSLContext:
+        """Read the files, which may hang nobody: no pipe is opened, and no pass phrase is asked for."""
+        cfg = self._cfg
+        check_pair(cfg.certfile, cfg.keyfile)
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=cfg.ca_certs)
+        context.load_cert_chain(cfg.certfile, cfg.keyfile, password=no_password)
+        context.verify_mode = cfg.cert_reqs
+        if cfg.ciphers:
+            context.set_ciphers(cfg.ciphers)
+        return context
+
     def _look(self) -> list[tuple[int, int] | None]:
-        return [_stamp(file) for file in self._files]
+        return [_stamp(Path(path)) for path in (self._cfg.certfile, self._cfg.keyfile)]
+
+
+_pair: Pair | None = None
+
+
+def make_context(cfg: Any, _make_default: object = None) -> ssl.SSLContext:
+    """Gunicorn's hook ``ssl_context``: the context of this server's pair, which the master makes first."""
+    global _pair
+    if _pair is None:
+        _pair = Pair(cfg)
+    return _pair.context()
+
+
+class Door:
+    """Wraps accepted connections."""
+
+    def __init__(self, cfg: Any):
+        self._cfg = cfg
+
+    def wrap(self, sock: socket.socket) -> ssl.SSLSocket:
+        """The same connection with TLS, not blocking, its handshake still to be done. Raises OSError
+        where the client has gone already; the connection is closed then."""
+        context: ssl.SSLContext = ssl_context(self._cfg)
+        sock.setblocking(False)
+        return context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
 
 
 def _stamp(file: Path) -> tuple[int, int] | None:

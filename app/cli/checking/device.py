@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 
 from app.cli.checking.findings import Finding, Findings, Situation, counted
+from app.core import cgroups
 from app.core.errors import StartError
 from app.serve.gpus import gpu_labels, plan_slots
 
@@ -32,7 +32,7 @@ def check(situation: Situation) -> Findings:
 
 
 def _check_cpu(situation: Situation, num_workers: int) -> Findings:
-    num_cores = len(os.sched_getaffinity(0))
+    num_cores = cgroups.num_cores()
     if any(plan.settings.dtype == "float16" for plan in situation.settings.plans):
         yield Finding("device", "warning", "float16 is slow on a CPU", "set FORKLIFT_DTYPE=bfloat16 or float32")
     text = f"the CPU, {counted(num_cores, 'core')} for {counted(num_workers, 'worker')}"

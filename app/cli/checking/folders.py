@@ -13,8 +13,8 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 from app.core.errors import StartError
 from app.models.chat import has_rounds
 from app.models.folder import check_folder, weight_files
+from app.models.headers import read_entries
 from app.models.infill import Infilling
-from app.models.registry import entries
 from app.models.sentence import parse, read_sentence_form
 from app.models.served_model import context_size
 from app.models.source import first_line
@@ -43,7 +43,7 @@ def of_weights(files: list[Path]) -> dict[str, Any]:
     parameters: Counter[str] = Counter()
     num_bytes = 0
     for file in files:
-        for entry in entries(file):
+        for entry in read_entries(file).values():
             parameters[str(entry["dtype"])] += math.prod(entry["shape"])
             num_bytes += int(entry["data_offsets"][1]) - int(entry["data_offsets"][0])
     dtype = parameters.most_common(1)[0][0] if parameters else "none"

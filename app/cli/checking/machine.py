@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from app.cli.checking.findings import Finding, Findings, Situation, gib
+from app.core.addresses import is_tcp, split_host_port
 from app.serve.memory import SHARED_MEMORY
 
 # The board, a heartbeat file per worker, and counters: some 100 KB per worker.
@@ -26,10 +27,10 @@ LOOPBACK = ("127.0.0.1", "localhost")
 
 def check_address(situation: Situation) -> Findings:
     """Whether each address can be listened on, by trying; Gunicorn takes several between commas."""
-    for bind in map(str.strip, situation.settings.bind.split(",")):
+    for bind in situation.settings.addresses:
         if bind.startswith("unix:"):
             yield _check_unix(Path(bind.removeprefix("unix:")))
-        else:
+        elif is_tcp(bind):
             yield _check_port(bind)
 
 
@@ -40,18 +41,15 @@ def _check_unix(path: Path) -> Finding:
 
 
 def _check_port(bind: str) -> Finding:
-    host, _, port = bind.rpartition(":")
-    if not port.isdecimal() or int(port) > 65535:
-        return Finding("address", "fault", f"FORKLIFT_BIND={bind} is not host:port", "such as 0.0.0.0:5000")
     try:
-        _listen(host.strip("[]") or None, int(port))
+        _listen(*split_host_port(bind))
     except OSError as error:
         what = f"cannot listen on {bind}: {error.strerror}"
         return Finding("address", "fault", what, "stop what listens there, or set FORKLIFT_BIND to another address")
     return Finding("address", "ok", f"{bind} is free")
 
 
-def _listen(host: str | None, port: int) -> None:
+def _listen(host: str, port: int) -> None:
     """For a moment. Raises OSError."""
     family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     with socket.socket(family, kind) as sock:

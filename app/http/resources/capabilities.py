@@ -47,11 +47,12 @@ class Capabilities(Route):
 def describe(served: Served) -> dict[str, Any]:
     """One model: what it is, what it supports, what it holds in memory.
 
-    What only its weights and tokenizer tell is null while a model on demand is not loaded. Raises
+    What only its weights and tokenizer tell is null while a model on demand is not loaded, and its task
+    where its folder could not be read. Raises
     ``LoadingError`` for one that is about to be loaded for good.
     """
     model, task = served.model, served.task
-    if task is None or (model is None and not served.is_on_demand):
+    if model is None and not served.is_on_demand:
         raise LoadingError("the model is still loading", retry_after_s=LOADING_RETRY_AFTER_S)
     return {
         "id": served.name,
@@ -68,7 +69,7 @@ def describe(served: Served) -> dict[str, Any]:
         "limits": limits(served.settings),
         "kv_cache": kv_cache(served),
         "memory": {"process_rss_bytes": psutil.Process().memory_info().rss},
-        "routes": {path: parameters(body) for path, body in BODIES[task].items()},
+        "routes": {path: parameters(body) for path, body in (BODIES[task] if task else {}).items()},
     }
 
 

@@ -155,7 +155,7 @@ def test_of_several_addresses_each_is_tried(faults, folder):
         assert "cannot listen on 127.0.0.1:" in single(faults("--model", str(folder), FORKLIFT_BIND=bind))
 
 
-@pytest.mark.parametrize("bind", ["127.0.0.1", "192.0.2.1:5000", "127.0.0.1:99999"])
+@pytest.mark.parametrize("bind", ["192.0.2.1:5000", "127.0.0.1:99999"])
 def test_an_address_that_cannot_be_listened_on(faults, folder, bind):
     assert bind in single(faults("--model", str(folder), FORKLIFT_BIND=bind))
 

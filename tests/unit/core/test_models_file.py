@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from app.core.errors import SettingsError
@@ -105,7 +107,10 @@ def test_what_is_said_of_one_model_contradicts_a_file_of_several(line_of, name):
         ("[a]\npath = '/m'\nchat_template = '/nowhere'", "[a] chat_template: the file /nowhere does not exist"),
         ("['']\npath = '/m'", "'' cannot be the name of a model"),
         ('["a\\nb"]\npath = "/m"', "cannot be the name of a model"),
-        ("[a]\npath = '/m'\nmax_new_tokens = 5", "[a] DEFAULT_NEW_TOKENS is above MAX_NEW_TOKENS"),
+        (
+            "[a]\npath = '/m'\nmax_new_tokens = 5\ndefault_new_tokens = 6",
+            "[a] DEFAULT_NEW_TOKENS is above MAX_NEW_TOKENS",
+        ),
     ],
 )
 def test_a_wrong_file_is_one_clear_line(line_of, text, line):
@@ -119,3 +124,35 @@ def test_a_file_that_cannot_be_read_is_one_clear_line(tmp_path):
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(SettingsError, match="is not UTF-8"):
         load_settings({"FORKLIFT_MODELS": str(tmp_path / "bytes.toml")})
+
+
+def test_a_name_that_toml_takes_apart_is_to_be_quoted(line_of):
+    assert line_of("[qwen2.5]\npath = '/m'").endswith(
+        'unknown key 5, a table; for a model called qwen2.5 quote it: ["qwen2.5"]'
+    )
+    assert line_of("[b]\npath = '/m'\n[org/m]\npath = '/m'").endswith('quote the name: ["org/m"]')
+    assert line_of("[größe]\npath = '/m'").endswith('quote the name: ["größe"]')
+
+
+def test_a_byte_order_mark_and_carriage_returns_are_no_part_of_the_file(read):
+    [plan] = read("\ufeff[a]\r\npath = '/m'\r\n").plans
+    assert (plan.name, plan.settings.model) == ("a", "/m")
+
+
+def test_names_that_differ_by_case_only_are_refused(line_of):
+    assert "[a] and [A] differ by case only" in line_of("[a]\npath = '/m'\n[A]\npath = '/n'")
+
+
+def test_a_default_follows_the_bound_of_its_own_table(read):
+    small, large = read("[a]\npath = '/m'\nmax_new_tokens = 64\n[b]\npath = '/n'").plans
+    assert (small.settings.default_new_tokens, large.settings.default_new_tokens) == (64, 128)
+
+
+def test_a_pipe_in_place_of_the_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "models.toml")
+    with pytest.raises(SettingsError, match="it is a named pipe"):
+        load_settings({"FORKLIFT_MODELS": str(tmp_path / "models.toml")})
+
+
+def test_a_file_that_is_nested_too_deeply_is_one_line(line_of):
+    assert "nested too deeply" in line_of("a = " + "[" * 100_000)
