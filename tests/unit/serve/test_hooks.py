@@ -48,7 +48,7 @@ def master(monkeypatch):
     for name in ("_plan", "_board"):
         monkeypatch.setattr(hooks, name, None)
     monkeypatch.setattr(context, "_current", None)
-    monkeypatch.setattr(hooks, "configure_logging", lambda _format: None)
+    monkeypatch.setattr(hooks, "configure_logging", lambda _format, **_options: None)
     for name in (*SET_BY_WORKERS, FOLDER):
         monkeypatch.setenv(name, "")
     handlers = {number: signal.getsignal(number) for number in hooks._STOP_SIGNALS}

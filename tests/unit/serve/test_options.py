@@ -64,7 +64,7 @@ def test_the_configuration_file_itself_is_taken_by_gunicorn(monkeypatch):
     from tests.docs.source import REPOSITORY
 
     monkeypatch.setattr(hooks, "_plan", None)
-    monkeypatch.setattr(hooks, "configure_logging", lambda _format: None)
+    monkeypatch.setattr(hooks, "configure_logging", lambda _format, **_options: None)
     values = {"__name__": "config"}
     exec(compile((REPOSITORY / "gunicorn.conf.py").read_text(), "gunicorn.conf.py", "exec"), values)
     cfg = Config()
