@@ -35,8 +35,10 @@ class SamplingParams:
     ``frequency_penalty`` count generated tokens (OpenAI). ``max_new_tokens`` 0 only scores the
     prompt. ``stop`` strings and the RE2 ``truncate_before_pattern``s are not part of the text that
     is returned; ``stop_token_ids`` end a sequence as the model's end token does. ``bad_words`` are
-    sequences of token ids. ``num_logprobs`` asks for the log-probability of each generated token
-    and of that many best ones; ``num_prompt_logprobs`` the same of the prompt's tokens.
+    sequences of token ids. ``text_before`` is the text in front of the completion, as far as patterns
+    see it, where the prompt does not end with it (a hole's prefix). ``num_logprobs`` asks for the
+    log-probability of each generated token and of that many best ones; ``num_prompt_logprobs`` the
+    same of the prompt's tokens.
     """
 
     max_new_tokens: int
@@ -55,6 +57,7 @@ class SamplingParams:
     stop: tuple[str, ...] = ()
     stop_token_ids: frozenset[int] = frozenset()
     truncate_before_pattern: tuple[str, ...] = ()
+    text_before: str | None = None
     ignore_eos: bool = False
     num_logprobs: int | None = None
     num_prompt_logprobs: int | None = None

@@ -32,22 +32,25 @@ class Outbox:
     def __init__(self, job: Job, pace: Pace):
         self._job = job
         self._pace = pace
-        self._text = ""
-        self._logprobs: tuple[TokenLogprob, ...] = ()
+        # Lists, not sums: what a token costs must not grow with the answer.
+        self._texts: list[str] = []
+        self._logprobs: list[TokenLogprob] = []
         self._last_s = 0.0
 
     def add(self, text: str, logprobs: tuple[TokenLogprob, ...]) -> None:
         """Send ``text`` now, or with what follows."""
-        self._text += text
+        if text:
+            self._texts.append(text)
         self._logprobs += logprobs
-        if not self._job.is_streamed or not (self._text or self._logprobs):
+        if not self._job.is_streamed or not (self._texts or self._logprobs):
             return
         if time.monotonic() - self._last_s >= self._pace.gap_s:
             self.flush()
 
     def flush(self) -> None:
         """Send what waits; before the job's last event."""
-        if self._text or self._logprobs:
-            self._job.emit(TextDelta(self._text, self._logprobs))
-            self._text, self._logprobs = "", ()
+        if self._texts or self._logprobs:
+            self._job.emit(TextDelta("".join(self._texts), tuple(self._logprobs)))
+            self._texts.clear()
+            self._logprobs.clear()
             self._last_s = time.monotonic()

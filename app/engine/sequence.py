@@ -35,9 +35,20 @@ class Sequence:
         self.lookup: PromptLookup | None = None
         self._outbox = Outbox(job, pace)
         self._detokenizer = Detokenizer(model.decode, job.prompt_ids)
-        self._filter = TextFilter(params.stop, params.truncate_before_pattern)
+        self._vocabulary = model.vocabulary
+        self._filter = self._make_filter(model)
         self._defers_text = defers_text and not params.stop and not params.truncate_before_pattern
         self._unwritten: list[tuple[int, tuple[TokenLogprob, ...]]] = []
+
+    def _make_filter(self, model: TextModel) -> TextFilter:
+        """Patterns see whether the completion begins in the middle of a line; behind a control token it does not."""
+        params, prompt = self.job.params, self.job.prompt_ids
+        patterns = params.truncate_before_pattern
+        before = self._detokenizer.before if params.text_before is None else params.text_before[-1:]
+        if params.text_before is None and prompt and self._vocabulary.is_special(prompt[-1]):
+            before = ""
+        second = model.second_cuts if patterns else ()
+        return TextFilter(params.stop, (*patterns, *second), before=before, num_second=len(second))
 
     @property
     def num_uncached(self) -> int:
@@ -103,9 +114,15 @@ class Sequence:
 
     def _write(self, token: int, scores: tuple[TokenLogprob, ...]) -> None:
         text, is_stopped = self._filter.push(self._detokenizer.push(token))
+        if not is_stopped and self.job.params.stop and self._vocabulary.is_special(token):
+            rest, is_stopped = self._filter.push_special(self._vocabulary.token_bytes(token).decode())
+            text += rest
         self._outbox.add(text, scores)
         if is_stopped:
             self._finish("stop")
+        elif self._filter.is_too_slow:
+            text = "truncate_before_pattern: these patterns take too long"
+            self.fail(InvalidParameterError(text, param="truncate_before_pattern"))
 
     def finish_prompt(self) -> None:
         """The whole prompt is in the cache: hand out its scores; end where nothing is to be generated."""

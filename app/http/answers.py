@@ -50,7 +50,12 @@ class Tracks:
         """The tokens whose text is out with ``piece``; ``start`` is the length of the text in front of its first."""
         track = self._tracks.get(piece.index)
         if track is None:
-            track = self._tracks[piece.index] = TokenTrack(generation.vocabulary, can_cut=self._can_cut, start=start)
+            track = self._tracks[piece.index] = TokenTrack(
+                generation.vocabulary,
+                can_cut=self._can_cut,
+                start=start,
+                prompt_ids=generation.completions[piece.index].job.prompt_ids,
+            )
         return track.push(piece)
 
 

@@ -54,7 +54,8 @@ class Infilling(Generation):
         at = len(self.completions)
         prompt = self._encoder.encode_infill(self._body.texts, self.infills, self._body.files)
         [plan] = make_plans(self._body, [prompt], self._encoder, self._seat.served.settings)
-        return replace(plan, params=with_seed_of(plan.params, at))
+        before = (self._body.texts[at] or "".join(self.infills[-1:]))[-1:]
+        return replace(plan, params=replace(with_seed_of(plan.params, at), text_before=before))
 
     def submit(self, plan: Plan) -> None:
         """Start on the next hole."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import codecs
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,17 +30,23 @@ class PlacedToken:
 
 
 class TextOffsets:
-    """Counts characters over tokens that may be parts of characters."""
+    """Counts characters over tokens that may be parts of characters.
 
-    def __init__(self, vocabulary: Vocabulary, start: int = 0):
+    ``drops_space``: the text lacks the space that its first token begins with, as sentencepiece's do.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, start: int = 0, *, drops_space: bool = False):
         self._vocabulary = vocabulary
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._drops_space = drops_space
         self.end = start
 
     def push(self, token: int) -> int:
         """The offset at which ``token`` begins."""
-        start = self.end
-        self.end += len(self._decoder.decode(self._vocabulary.text_bytes(token)))
+        start, raw = self.end, self._vocabulary.text_bytes(token)
+        if raw and self._drops_space:
+            raw, self._drops_space = raw.removeprefix(b" "), False
+        self.end += len(self._decoder.decode(raw))
         return start
 
 
@@ -48,11 +54,12 @@ class TokenTrack:
     """Follows one completion: a token comes out with its text, and not at all if a stop cut its text.
 
     ``can_cut`` says whether the request has anything that cuts; ``start`` is the length of the text
-    in front of the completion.
+    in front of the completion, ``prompt_ids`` its tokens: where they are no text the completion is the first.
     """
 
-    def __init__(self, vocabulary: Vocabulary, *, can_cut: bool, start: int = 0):
-        self._offsets = TextOffsets(vocabulary, start)
+    def __init__(self, vocabulary: Vocabulary, *, can_cut: bool, start: int = 0, prompt_ids: Sequence[int] = ()):
+        is_first = vocabulary.drops_space and not any(map(vocabulary.text_bytes, prompt_ids))
+        self._offsets = TextOffsets(vocabulary, start, drops_space=is_first)
         self._can_cut = can_cut
         self._num_out = start
         self._held: deque[tuple[PlacedToken, int]] = deque()
@@ -70,12 +77,38 @@ class TokenTrack:
         return out
 
 
-def place_prompt(vocabulary: Vocabulary, prompt_ids: list[int], scored: Iterable[TokenLogprob]) -> list[PlacedToken]:
-    """The prompt's tokens; the first has no log-probability, since nothing stands before it."""
-    offsets = TextOffsets(vocabulary)
-    return [
-        PlacedToken(token, offsets.push(token), score) for token, score in zip(prompt_ids, [None, *scored], strict=True)
-    ]
+def place_prompt(
+    vocabulary: Vocabulary, prompt_ids: list[int], scored: Iterable[TokenLogprob], text: str
+) -> list[PlacedToken]:
+    """The prompt's tokens in its ``text``; the first has no log-probability, since nothing stands before it."""
+    places = zip(prompt_ids, prompt_offsets(vocabulary, prompt_ids, text), [None, *scored], strict=True)
+    return [PlacedToken(token, offset, score) for token, offset, score in places]
+
+
+def prompt_offsets(vocabulary: Vocabulary, prompt_ids: Iterable[int], text: str) -> list[int]:
+    """The character of ``text`` at which each token begins.
+
+    A special token takes room where the text holds its name, and none where the tokenizer added it.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    raw, at, num_characters, offsets = text.encode(), 0, 0, []
+    for token in prompt_ids:
+        offsets.append(num_characters)
+        end = min(at + _length_in(vocabulary, token, raw, at), len(raw))
+        num_characters += len(decoder.decode(raw[at:end]))
+        at = end
+    return offsets
+
+
+def _length_in(vocabulary: Vocabulary, token: int, raw: bytes, at: int) -> int:
+    """Bytes of ``raw`` that ``token`` stands for, from ``at`` on."""
+    name = vocabulary.token_bytes(token)
+    if raw.startswith(name, at):
+        return len(name)
+    if vocabulary.is_special(token):
+        return 0
+    # Sentencepiece thinks a space in front of a text.
+    return len(name) - 1 if name.startswith(b" ") and raw.startswith(name[1:], at) else len(name)
 
 
 def chat_entry(vocabulary: Vocabulary, scored: TokenLogprob) -> dict[str, Any]:

@@ -68,7 +68,7 @@ class CompletionsShape(OpenAIShape):
 
     def whole(self, generation: Generation) -> object:
         kept = [generation.completions[index].as_piece(index) for index in self._kept(generation)]
-        choices = [self._choice(piece, generation) for piece in kept]
+        choices = [self._choice(piece, generation, is_whole=True) for piece in kept]
         return self._answer(generation, [{**choice, "index": index} for index, choice in enumerate(choices)])
 
     def piece(self, piece: Piece, generation: Generation) -> Iterable[object]:
@@ -76,12 +76,12 @@ class CompletionsShape(OpenAIShape):
         has_news = choice["text"] or choice["logprobs"] or choice["finish_reason"]
         return [self._chunk(generation, choice)] if has_news else []
 
-    def _choice(self, piece: Piece, generation: Generation) -> dict[str, Any]:
+    def _choice(self, piece: Piece, generation: Generation, *, is_whole: bool = False) -> dict[str, Any]:
         prefix = self._echo(piece.index, generation)
         return {
             "text": prefix + piece.text,
             "index": piece.index,
-            "logprobs": self._logprobs(piece, prefix, generation),
+            "logprobs": self._logprobs(piece, prefix, generation, is_whole),
             "finish_reason": piece.finish_reason,
         }
 
@@ -92,7 +92,8 @@ class CompletionsShape(OpenAIShape):
         prompt = self._body.prompts[index // self._body.num_choices]
         return prompt if isinstance(prompt, str) else generation.vocabulary.text(prompt)
 
-    def _logprobs(self, piece: Piece, prefix: str, generation: Generation) -> dict[str, Any] | None:
+    def _logprobs(self, piece: Piece, prefix: str, generation: Generation, is_whole: bool) -> dict[str, Any] | None:
+        """The lists of a choice, empty ones where a stop left no token; None in a chunk without text."""
         is_first = piece.index not in self._echoed
         self._echoed.add(piece.index)
         if self._body.logprobs is None:
@@ -101,8 +102,8 @@ class CompletionsShape(OpenAIShape):
         if self._body.echo and is_first:
             completion = generation.completions[piece.index]
             ids = completion.job.prompt_ids
-            placed = place_prompt(generation.vocabulary, ids, completion.prompt_logprobs) + placed
-        return legacy_block(generation.vocabulary, placed) if placed or piece.text else None
+            placed = place_prompt(generation.vocabulary, ids, completion.prompt_logprobs, prefix) + placed
+        return legacy_block(generation.vocabulary, placed) if placed or piece.text or is_whole else None
 
     def _kept(self, generation: Generation) -> list[int]:
         """Indices of the completions that are returned: the best n of each prompt."""

@@ -22,6 +22,8 @@ from app.models.loader import Checkpoint
 from app.models.served_model import ServedModel, context_size
 
 Message = dict[str, Any]
+# Before the second match of these CodeGen's tokenizer cuts wherever it cuts at all (CodeGenTokenizer.truncate).
+CODEGEN_CUTS = ("^print", "^def")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ class TextModel(ServedModel):
         self.constraints = Constraints(self.tokenizer, self.vocab_size, self.eos_ids)
         self._infilling = Infilling.of(self.tokenizer)
         self._decode = decoder_of(self.tokenizer)
+        self.second_cuts = CODEGEN_CUTS if checkpoint.model.config.model_type == "codegen" else ()
 
     @property
     def has_chat_template(self) -> bool:

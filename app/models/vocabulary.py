@@ -25,6 +25,7 @@ class Vocabulary:
             tokenizer.all_special_ids
         )
         self._is_byte_level = {"\u0120", "\u010a"} <= tokenizer.get_vocab().keys()
+        self.drops_space = self._find_drop(tokenizer)
 
     def is_special(self, token: int) -> bool:
         """Whether the token stands for no text: it is left out of a completion."""
@@ -46,7 +47,15 @@ class Vocabulary:
 
     def text(self, tokens: list[int]) -> str:
         """The text of ``tokens`` without special ones; bytes that are no text become U+FFFD."""
-        return b"".join(map(self.text_bytes, tokens)).decode("utf-8", "replace")
+        text = b"".join(map(self.text_bytes, tokens)).decode("utf-8", "replace")
+        return text.removeprefix(" ") if self.drops_space else text
+
+    def _find_drop(self, tokenizer: PreTrainedTokenizerBase) -> bool:
+        """Whether a text lacks the space that its first token begins with: sentencepiece thinks it there."""
+        spaced = next((token for token, piece in self._pieces.items() if piece[:1] == _SPACE_PIECE and piece[1:]), None)
+        if spaced is None or self._is_byte_level:
+            return False
+        return not str(tokenizer.decode([spaced], clean_up_tokenization_spaces=False)).startswith(" ")
 
 
 def _bytes_of(character: str) -> bytes:

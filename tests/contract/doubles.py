@@ -35,6 +35,8 @@ class Defaults:
 class Characters:
     """One token per character; 0 is the end token, 1 to 4 are the bytes of an emoji."""
 
+    drops_space = False
+
     def is_special(self, token: int) -> bool:
         return token == 0
 

@@ -55,10 +55,18 @@ def test_what_is_not_a_json_object_in_utf8_is_refused(client, path, raw):
     assert_envelope(client.post(path, data=raw, content_type=JSON), 400, "invalid_json")
 
 
-def test_surrogate_pairs_nul_and_duplicate_keys_are_legal(client, world):
-    raw = b'{"prompt": "x", "prompt": "\\ud83d\\ude00\\u0000\\u2028"}'
+def test_surrogate_pairs_and_nul_are_legal(client, world):
+    raw = b'{"prompt": "\\ud83d\\ude00\\u0000\\u2028"}'
     assert client.post("/complete", data=raw, content_type=JSON).status_code == 200
     assert world.model.encoded == ["\U0001f600\x00\u2028"]
+
+
+@pytest.mark.parametrize(
+    "route", ["/complete", "/chat", "/infill", "/v1/completions", "/v1/chat/completions", "/", "/tokenize"]
+)
+def test_a_key_that_comes_twice_is_refused_on_every_route(client, world, route):
+    for raw in (b'{"prompt": "x", "prompt": "y"}', b'{"messages": [{"role": "user", "content": "a", "content": "b"}]}'):
+        assert_envelope(client.post(route, data=raw, content_type=JSON), 400, "invalid_json")
 
 
 @pytest.mark.parametrize(

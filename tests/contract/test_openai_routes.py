@@ -227,6 +227,12 @@ def test_messages_reach_the_template_in_its_own_form(client, world):
     assert world.model.tools == [[tool]]
 
 
+def test_a_stop_in_the_first_token_leaves_empty_lists(client, world):
+    world.inference.script = []
+    choice = complete(client, logprobs=1, stop="Z").get_json()["choices"][0]
+    assert choice["logprobs"] == {"text_offset": [], "tokens": [], "token_logprobs": [], "top_logprobs": []}
+
+
 def test_a_call_comes_back_as_a_tool_call(client, world):
     world.inference.script = ["I look.\n", CALL]
     choice = chat(client, tools=TOOLS).get_json()["choices"][0]

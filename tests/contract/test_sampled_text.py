@@ -71,9 +71,11 @@ def token_texts(world):
 
 
 def cut(text, stop=(), truncate_before_pattern=(), **_):
-    """The text before the first of all stop strings and pattern matches."""
+    """The text before the first of all stop strings and pattern matches; a pattern sees that no line begins it."""
     ends = [text.find(one) for one in stop if one in text]
-    ends += [match.start() for one in truncate_before_pattern if (match := re.search(one, text, re.MULTILINE))]
+    for pattern in truncate_before_pattern:
+        match = re.compile(pattern, re.MULTILINE).search(PROMPT[-1] + text, 1)
+        ends += [match.start() - 1] if match else []
     return text[: min(ends, default=len(text))]
 
 

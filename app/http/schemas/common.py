@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from app.core.errors import InvalidParameterError
 from app.core.settings import Settings
-from app.engine.text import compile_pattern
+from app.engine.patterns import MAX_TOTAL_SIZE, growing
 from app.http.schemas.sampling import Length, SamplingOptions
 from app.http.schemas.strict import RecordId, StopString
 
@@ -55,8 +55,7 @@ class GenerationOptions(SamplingOptions):
     @field_validator("truncate_before_pattern")
     @classmethod
     def _valid_patterns(cls, value: list[str] | None) -> list[str] | None:
-        for pattern in value or []:
-            _require_valid_pattern(pattern)
+        _require_valid_patterns(value or [])
         return value
 
     @property
@@ -88,10 +87,12 @@ class GenerationOptions(SamplingOptions):
         return None if self.logprobs is None or self.logprobs is False else int(self.logprobs)
 
 
-def _require_valid_pattern(pattern: str) -> None:
+def _require_valid_patterns(patterns: list[str]) -> None:
+    param = "truncate_before_pattern"
     try:
-        compile_pattern(pattern)
+        num_instructions = sum(growing(pattern).size for pattern in patterns)
     except re2.error:
-        raise InvalidParameterError(
-            "truncate_before_pattern: not a valid RE2 regular expression", param="truncate_before_pattern"
-        ) from None
+        text = f"{param}: not a valid RE2 regular expression, or too large a one"
+        raise InvalidParameterError(text, param=param) from None
+    if num_instructions > MAX_TOTAL_SIZE:
+        raise InvalidParameterError(f"{param}: these patterns are too large together", param=param)

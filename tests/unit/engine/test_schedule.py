@@ -152,6 +152,18 @@ def test_stop_strings_end_a_job_and_stay_out_of_its_text(model):
     assert stopped.usage.completion_tokens < free.usage.completion_tokens
 
 
+def test_a_stop_string_that_names_a_special_token_ends_a_job_there(model):
+    special = model.tokenizer.convert_tokens_to_ids("<|im_start|>")
+    free = greedy_job([30, 40, 50], 4)
+    forced = Job("stop", [30, 40, 50], SamplingParams(9, ignore_eos=True, logit_bias=((special, 100.0),)))
+    options = {"ignore_eos": True, "logit_bias": ((special, 100.0),)}
+    stopped = Job("stop", [30, 40, 50], SamplingParams(9, stop=("<|im_start|>",), **options))
+    run(generator_of(model), free, forced, stopped)
+    assert outcome(forced) == ("", Finished("length"))
+    assert outcome(stopped) == ("", Finished("stop"))
+    assert stopped.usage.completion_tokens == 1
+
+
 def test_an_end_token_finishes_a_job_unless_it_is_ignored(model, monkeypatch):
     tokens = greedy_reference(model, [30, 40, 50], 8, eos_token_id=None)
     monkeypatch.setattr(model, "eos_ids", frozenset({tokens[4]}))

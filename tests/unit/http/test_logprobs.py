@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app.core.jobs import TokenLogprob
 from app.http.completion import Piece
-from app.http.logprobs import LEAST_LOGPROB, TokenTrack, legacy_block, place_prompt, token_text
+from app.http.logprobs import LEAST_LOGPROB, TokenTrack, legacy_block, place_prompt, prompt_offsets, token_text
 from tests.contract.doubles import Characters, scored
 
 VOCABULARY = Characters()
@@ -44,9 +44,40 @@ def test_the_end_token_has_no_text_and_is_listed():
 
 
 def test_offsets_count_characters_over_split_ones():
-    placed = place_prompt(VOCABULARY, [ord("é"), 1, 2, 3, 4, ord("b")], [scored(1)] * 5)
+    placed = place_prompt(VOCABULARY, [ord("é"), 1, 2, 3, 4, ord("b")], [scored(1)] * 5, "é\U0001f600b")
     assert [one.offset for one in placed] == [0, 1, 1, 1, 1, 2]
     assert placed[0].scored is None
+
+
+class Pieces(Characters):
+    """Sentencepiece's way: 200 begins a text with a space that is not there, 201 and 202 are special."""
+
+    drops_space = True
+
+    def is_special(self, token):
+        return token in (0, 201, 202)
+
+    def token_bytes(self, token):
+        names = {200: b" Hi", 201: b"<|im_start|>", 202: b"<|im_end|>"}
+        return names.get(token) or super().token_bytes(token)
+
+
+def test_special_tokens_of_a_prompt_take_the_room_of_their_names():
+    ids = [201, *map(ord, "user"), ord("\n"), 202, ord("b")]
+    text = "<|im_start|>user\n<|im_end|>b"
+    assert prompt_offsets(Pieces(), ids, text) == [0, 12, 13, 14, 15, 16, 17, 27]
+
+
+def test_tokens_that_the_tokenizer_adds_take_no_room_in_the_prompt():
+    assert prompt_offsets(Pieces(), [201, 200, ord("!"), 202], "Hi!") == [0, 0, 2, 3]
+    assert prompt_offsets(Pieces(), [ord("a"), 200], "a Hi") == [0, 1]
+
+
+def test_the_first_text_lacks_the_space_that_sentencepiece_thinks_before_it():
+    follower = TokenTrack(Pieces(), can_cut=True, prompt_ids=[201])
+    assert [one.offset for one in follower.push(Piece(0, "Hi!", (scored(200), scored(ord("!")))))] == [0, 2]
+    follower = TokenTrack(Pieces(), can_cut=True, start=1, prompt_ids=[201, ord("a")])
+    assert [one.offset for one in follower.push(Piece(0, " Hi!", (scored(200), scored(ord("!")))))] == [1, 4]
 
 
 def test_offsets_of_a_completion_begin_after_what_is_echoed():

@@ -39,3 +39,15 @@ def test_a_special_token_has_a_name_but_no_text():
 
 def test_ids_beyond_the_tokenizer_have_no_bytes():
     assert Vocabulary(BYTE_LEVEL).token_bytes(10**6) == b""
+
+
+def test_token_ids_echo_without_the_space_that_sentencepiece_thinks_before_a_text():
+    pieces = [("<unk>", 0.0), ("\u2581Hi", -1.0), ("\u2581you", -1.0), ("\u2581", -3.0)]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
+    vocabulary = Vocabulary(fast)
+    assert vocabulary.drops_space
+    assert vocabulary.text(fast("Hi you", add_special_tokens=False)["input_ids"]) == "Hi you"
+    assert not Vocabulary(sentencepiece()).drops_space
