@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.live import Live
 
 from app.cli.connection import CommandError, Server, key_option, listed, make_server
+from app.cli.interrupts import interruptible
 from app.cli.loading.bodies import PATHS, Kind, Plan, ProbeError, words_for
 from app.cli.loading.figures import Summary
 from app.cli.loading.loops import Load
 from app.cli.loading.plot import draw
 from app.cli.loading.view import LiveView, table
 from app.cli.loading.wire import Target
+from app.cli.streams import make_console
 from app.cli.writing import json_option, plot_option
 
 MOST_CLIENTS = 4096
@@ -85,7 +86,7 @@ def command(
     times, whether the server keeps up or not (open loop). It ends after --requests or --duration, whichever is
     first; ctrl-C ends it earlier and shows what was measured.
 
-    Exit codes: 0, 1 when no request was answered well, 2 for wrong usage.
+    Exit codes: 0, 1 when no request was answered well, 2 for wrong usage, 130 after ctrl-C.
     """
     server = make_server(url, api_key)
     fields: dict[str, Any] = {"temperature": temperature}
@@ -94,15 +95,25 @@ def command(
     fields |= {"model": named} if named else {}
     plan = Plan(kind, new_tokens, stream, fields)
     shape = Shape(clients, rate, _bound(num_requests, duration_s), duration_s, seed)
-    summary = run(Target(server.url, PATHS[kind], api_key), plan, shape, prompt_tokens, timeout_s)
-    title = f"{server.url}{PATHS[kind]}, {shape.text}, {prompt_tokens} + {new_tokens} tokens"
+    target = Target(server.url, PATHS[kind], server.api_key)
+    summary, is_interrupted = run(target, plan, shape, prompt_tokens, timeout_s)
+    title = f"{server.shown_url}{PATHS[kind]}, {shape.text}, {prompt_tokens} + {new_tokens} tokens"
     click.echo(title)
-    Console().print(table(summary))
+    make_console().print(table(summary))
     if json_file:
-        facts = {"url": server.url, "kind": kind, "model": named, "stream": stream, "clients": clients, "rate": rate}
+        facts = {
+            "url": server.shown_url,
+            "kind": kind,
+            "model": named,
+            "stream": stream,
+            "clients": clients,
+            "rate": rate,
+        }
         save(json_file, summary, prompt_tokens=prompt_tokens, new_tokens=new_tokens, seed=seed, **facts)
     if plot_file:
         draw(summary, title, plot_file)
+    if is_interrupted:
+        raise KeyboardInterrupt
     if not summary.ok:
         raise CommandError("no request was answered well")
 
@@ -114,23 +125,23 @@ def _bound(num_requests: int | None, duration_s: float | None) -> int | None:
 def first_model(server: Server) -> str | None:
     """What the server lists first; None where it has no such list. Raises ``CommandError`` where it is not there."""
     response = server.get("/v1/models")
-    return None if response.status_code == 404 else next(iter(listed(response)), None)
+    return None if response.status == 404 else next(iter(listed(response)), None)
 
 
-def run(target: Target, plan: Plan, shape: Shape, prompt_tokens: int, timeout_s: float) -> Summary:
-    """The load with its live picture. Raises ``CommandError`` where a first request already fails."""
+def run(target: Target, plan: Plan, shape: Shape, prompt_tokens: int, timeout_s: float) -> tuple[Summary, bool]:
+    """The load with its live picture, and whether ctrl-C ended it. Raises ``CommandError``: a first request failed."""
     try:
         num_words = words_for(target, plan, prompt_tokens, timeout_s)
     except ProbeError as error:
-        raise CommandError(f"a first request to {target.url}{target.path} failed: {error}") from None
+        raise CommandError(f"a first request to {target.shown_url}{target.path} failed: {error}") from None
     bodies = plan.bodies(num_words, shape.num_requests, shape.seed)
     load = Load(target, bodies, duration_s=shape.duration_s, timeout_s=timeout_s)
     view = LiveView(load, shape.num_requests, shape.duration_s)
-    with Live(view, console=Console(stderr=True), refresh_per_second=4, transient=True):
+    with interruptible(), Live(view, console=make_console(stderr=True), refresh_per_second=4, transient=True):
         try:
-            return load.open(shape.rate, shape.seed) if shape.rate else load.closed(shape.clients)
+            return (load.open(shape.rate, shape.seed) if shape.rate else load.closed(shape.clients)), False
         except KeyboardInterrupt:
-            return load.summary()
+            return load.summary(), True
 
 
 def save(file: Path, summary: Summary, **facts: Any) -> None:

@@ -10,19 +10,22 @@ import click
 
 from app.cli.complete import stats_line
 from app.cli.connection import CommandError, failure, key_option, make_server, url_option
+from app.cli.interrupts import interruptible
 from app.cli.sampling import fields, sampling_options
+from app.cli.streams import answer_text
 from app.client import Client, ClientError, Completion
+from app.core.printable import printable
 
 HELP = "/reset forgets the conversation, /quit (or ctrl-D) ends, ctrl-C stops an answer"
 Say = Callable[..., None]
 
 
 class Conversation:
-    """The rounds so far, and the next one. ``say`` gets each piece of text."""
+    """The rounds so far, and the next one. ``say`` gets each piece of text; ``is_typed``: ctrl-C stops the answer."""
 
-    def __init__(self, client: Client, system: str | None, options: dict[str, Any], say: Say):
+    def __init__(self, client: Client, system: str | None, options: dict[str, Any], say: Say, is_typed: bool):
         self.rounds: list[tuple[str, str]] = []
-        self._client, self._options, self._say = client, options, say
+        self._client, self._options, self._say, self._is_typed = client, options, say, is_typed
         self._system = {} if system is None else {"system": system}
 
     def ask(self, prompt: str) -> Completion | None:
@@ -33,9 +36,11 @@ class Conversation:
         try:
             for piece in pieces:
                 texts.append(piece.text)
-                self._say(piece.text, nl=False)
+                self._say(answer_text(piece.text), nl=False)
                 answer = piece.answer or answer
         except KeyboardInterrupt:
+            if not self._is_typed:
+                raise
             self._say(" [stopped]", nl=False)
         finally:
             _close(pieces)
@@ -67,10 +72,17 @@ def command(url: str, api_key: str | None, system: str | None, stats: bool, **gi
     wrong usage.
     """
     server = make_server(url, api_key)
-    conversation = Conversation(Client(server.url, server.api_key, max_retries=1), system, fields(given), click.echo)
     is_terminal = sys.stdin.isatty()
+    client = Client(server.url, server.api_key, max_retries=1)
+    conversation = Conversation(client, system, fields(given), click.echo, is_terminal)
     if is_terminal:
-        click.echo(f"{server.url}: {HELP}")
+        click.echo(f"{server.shown_url}: {HELP}")
+    with interruptible():
+        _talk(conversation, server.url, stats, is_terminal)
+
+
+def _talk(conversation: Conversation, url: str, stats: bool, is_terminal: bool) -> None:
+    """Round after round, until the input ends."""
     for line in lines(is_terminal):
         match line.strip():
             case "":
@@ -83,7 +95,7 @@ def command(url: str, api_key: str | None, system: str | None, stats: bool, **gi
             case text if text.startswith("/"):
                 click.echo(f"[{HELP}]")
             case text:
-                _round(conversation, text, server.url, stats, is_terminal)
+                _round(conversation, text, url, stats, is_terminal)
 
 
 def _round(conversation: Conversation, text: str, url: str, stats: bool, is_terminal: bool) -> None:
@@ -93,20 +105,22 @@ def _round(conversation: Conversation, text: str, url: str, stats: bool, is_term
     except ClientError as error:
         if not is_terminal:
             raise failure(error, url) from None
-        click.echo(f"[{failure(error, url).message}]", err=True)
+        click.echo(f"[{printable(failure(error, url).message)}]", err=True)
         return
     if stats and answer is not None:
         click.echo(stats_line(answer), err=True)
 
 
 def lines(is_terminal: bool) -> Iterator[str]:
-    """What is typed, line by line, until the input ends. A ctrl-C at the prompt drops the line."""
+    """What is typed, line by line, until the input ends. At the prompt of a terminal ctrl-C drops the line."""
     if is_terminal:
         import readline  # noqa: F401  gives input() its history and editing
     while True:
         try:
             yield input("> " if is_terminal else "")
         except KeyboardInterrupt:
+            if not is_terminal:
+                raise
             click.echo()
         except EOFError:
             if is_terminal:

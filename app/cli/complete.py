@@ -7,9 +7,11 @@ from typing import Any
 
 import click
 
-from app.cli.connection import failure, key_option, make_server, url_option
+from app.cli.connection import CommandError, failure, key_option, make_server, url_option
 from app.cli.sampling import fields, sampling_options
+from app.cli.streams import answer_text
 from app.client import Client, ClientError, Completion
+from app.core.printable import printable
 
 
 @click.command("complete")
@@ -28,20 +30,28 @@ def command(prompt: str | None, url: str, api_key: str | None, echo: bool, stats
     if prompt is None:
         if sys.stdin.isatty():
             raise click.UsageError("no PROMPT, and nothing on standard input")
-        prompt = sys.stdin.read()
+        prompt = read_prompt()
     answer: Completion | None = None
     client = Client(server.url, server.api_key)
     try:
         if echo:
-            click.echo(prompt, nl=False)
+            click.echo(answer_text(prompt), nl=False)
         for piece in client.complete(prompt, stream=True, **fields(given)):
-            click.echo(piece.text, nl=False)
+            click.echo(answer_text(piece.text), nl=False)
             answer = piece.answer
     except ClientError as error:
         raise failure(error, server.url) from None
     click.echo()
     if stats and answer is not None:
         click.echo(stats_line(answer), err=True)
+
+
+def read_prompt() -> str:
+    """All of standard input. Raises ``CommandError``."""
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise CommandError(f"the input is not UTF-8: {error}") from None
 
 
 def stats_line(answer: Completion) -> str:
@@ -51,5 +61,5 @@ def stats_line(answer: Completion) -> str:
     rate = f", {(usage.completion_tokens - 1) / rest_s:.1f} tokens/s" if usage.completion_tokens > 1 and rest_s else ""
     return (
         f"[{usage.prompt_tokens} + {usage.completion_tokens} tokens, first after {timings.ttft_ms:.0f} ms{rate}, "
-        f"{answer.finish_reason}]"
+        f"{printable(answer.finish_reason)}]"
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import click
-import requests
 
-from app.client import ClientError, RequestError
+from app.client import Answer, ClientError, Endpoint, ForeignAnswerError, RequestError, make_error, shown_url
+from app.core.printable import printable
 
 DEFAULT_URL = "http://127.0.0.1:5000"
 # Not under FORKLIFT_: those are the server's settings, and one that it does not know stops its start.
@@ -26,72 +26,58 @@ class CommandError(click.ClickException):
     exit_code = 1
 
     def show(self, file: Any = None) -> None:
-        click.echo(f"forklift: {self.format_message()}", err=True, file=file)
+        click.echo(f"forklift: {printable(self.format_message())}", err=True, file=file)
 
 
 @dataclass(frozen=True)
 class Server:
-    """Where a server answers, and the key that it wants."""
+    """Where a server answers, and the key that it wants, which nothing prints."""
 
     url: str
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
 
     @property
-    def headers(self) -> dict[str, str]:
-        """What every request carries."""
-        return {} if self.api_key is None else {"Authorization": f"Bearer {self.api_key}"}
+    def shown_url(self) -> str:
+        """Without a user and password."""
+        return shown_url(self.url)
 
-    def get(self, path: str, timeout_s: float = TIMEOUT_S) -> requests.Response:
-        """The answer, whatever its status. Raises ``CommandError`` where there is none."""
+    def get(self, path: str, timeout_s: float = TIMEOUT_S) -> Answer:
+        """The answer, whatever its status, within ``timeout_s``. Raises ``CommandError`` where there is none."""
         try:
-            return requests.get(self.url + path, headers=self.headers, timeout=timeout_s)
-        except requests.RequestException as error:
-            raise CommandError(f"cannot reach {self.url}: {reason(error)}") from None
+            with Endpoint(self.url, self.api_key).open("GET", path, timeout_s) as exchange:
+                answer = exchange.whole()
+        except ClientError as error:
+            raise CommandError(str(error)) from None
+        if 300 <= answer.status < 400:
+            raise CommandError(answer.oddity())
+        return answer
 
 
-def reason(error: BaseException) -> str:
-    """Why a connection failed, without the library's wrapping."""
-    while (cause := _cause(error)) is not None:
-        error = cause
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _cause(error: BaseException) -> BaseException | None:
-    """urllib3 keeps what it met in ``reason``, others in the chain."""
-    inner = getattr(error, "reason", None)
-    if isinstance(inner, BaseException):
-        return inner
-    if error.args and isinstance(error.args[0], BaseException):
-        return error.args[0]
-    return error.__cause__ or error.__context__
-
-
-def told(response: requests.Response) -> str:
+def told(answer: Answer) -> str:
     """What the server says of an error: its envelope's message, or the beginning of its text."""
     try:
-        return str(response.json()["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return (response.text.strip().splitlines() or ["no text"])[0][:200]
+        return make_error(answer.json()).message
+    except ForeignAnswerError:
+        return answer.beginning()
 
 
-def listed(response: requests.Response) -> dict[str, dict[str, Any]]:
+def listed(answer: Answer) -> dict[str, dict[str, Any]]:
     """The objects of an OpenAI-style list by their ids. Raises ``CommandError`` for any other answer."""
-    if not response.ok:
-        raise CommandError(f"{response.url} answered {response.status_code}: {told(response)}")
+    if answer.status != 200:
+        raise CommandError(f"{answer.url} answered {answer.status}: {told(answer)}")
     try:
-        return {str(one["id"]): one for one in response.json()["data"]}
-    except (ValueError, KeyError, TypeError):
-        raise CommandError(f"{response.url} did not answer a list of models") from None
+        found = answer.json()["data"]
+        return {one["id"]: dict(one) for one in found if isinstance(one["id"], str)}
+    except (ForeignAnswerError, ValueError, KeyError, TypeError):
+        raise CommandError(f"{answer.url} did not answer a list of models") from None
 
 
 def failure(error: ClientError, url: str) -> CommandError:
     """The line for an error of the Python client."""
     if isinstance(error, RequestError):
         code = f" {error.code}" if error.code else ""
-        return CommandError(f"{url} answered {error.status}{code}: {error.message}")
-    return CommandError(f"{url}: {reason(error)}")
+        return CommandError(f"{shown_url(url)} answered {error.status}{code}: {error.message}")
+    return CommandError(str(error).removeprefix("cannot reach "))
 
 
 def url_option(function: Function) -> Function:
@@ -109,7 +95,13 @@ def key_option(function: Function) -> Function:
 
 
 def make_server(url: str, api_key: str | None) -> Server:
-    """Checks the URL. Raises ``click.BadParameter``."""
+    """Checks URL and key. Raises ``click.BadParameter``, ``CommandError``."""
+    url = url.strip()
     if not url.startswith(("http://", "https://")):
-        raise click.BadParameter(f"{url} is not a URL that begins with http:// or https://")
-    return Server(url.rstrip("/").removesuffix("/v1"), api_key)
+        raise click.BadParameter(f"{shown_url(url)} is not a URL that begins with http:// or https://")
+    try:
+        endpoint = Endpoint(url.rstrip("/").removesuffix("/v1"), api_key)
+    except ClientError as error:
+        raise CommandError(str(error)) from None
+    key = api_key.strip() if api_key else None
+    return Server(endpoint.url, key or None)

@@ -8,16 +8,17 @@ import sys
 from collections.abc import Iterable
 
 import click
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from app.cli.checking import server as server_checks
 from app.cli.checking.everything import examine
 from app.cli.checking.findings import Finding, counted
 from app.cli.connection import key_option, make_server
+from app.cli.streams import cell, make_console
+from app.core.printable import printable
 
-SIGNS = {"ok": "[green]ok[/green]", "warning": "[yellow]warning[/yellow]", "fault": "[red]FAULT[/red]"}
+SIGNS = {"ok": ("ok", "green"), "warning": ("warning", "yellow"), "fault": ("FAULT", "red")}
 
 
 @click.command("doctor")
@@ -31,7 +32,7 @@ def command(model: str | None, url: str | None, api_key: str | None, as_json: bo
     Looks at libraries, address, shared memory, open files, disk, proxies, GPUs, model folders, tokenizer and memory.
     Weights are not loaded.
 
-    Exit codes: 0 no fault, 1 at least one, 2 for wrong usage.
+    Exit codes: 0 no fault, 1 at least one, 2 for wrong usage, 130 after ctrl-C.
     """
     if url is not None and model is not None:
         raise click.UsageError("--model and --url cannot be given together")
@@ -61,6 +62,8 @@ def show(findings: Iterable[Finding]) -> None:
     for name in ("check", "level", "text"):
         table.add_column(name, overflow="fold")
     for one in findings:
-        advice = f"\n[dim]{escape(one.advice)}[/dim]" if one.advice else ""
-        table.add_row(one.check, SIGNS[one.level], escape(one.text) + advice)
-    Console().print(table)
+        text = Text(printable(one.text))
+        if one.advice:
+            text.append(f"\n{printable(one.advice)}", "dim")
+        table.add_row(cell(one.check), Text(*SIGNS[one.level]), text)
+    make_console().print(table)

@@ -1,15 +1,20 @@
-"""The ``forklift`` program: mounts the commands."""
+"""The ``forklift`` program: mounts the commands, and sees to it that each ends with a code and at most one line."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import click
 
 from app import __version__
 from app.cli import bench, chat, complete, completion, doctor, models, pack, report, serve, top
+from app.cli.ending import run_to_end
+from app.cli.interrupts import leave_at_once
+from app.cli.streams import prepare_streams
 
-INTERRUPTED = 130
 EPILOG = (
     "Exit codes of every command: 0 done, 1 it could not be done or faults were found, 2 wrong usage, 3 the server "
     "cannot start (serve), 130 ended by ctrl-C."
@@ -17,14 +22,25 @@ EPILOG = (
 
 
 class Program(click.Group):
-    """Ends with 130 after ctrl-C, as shells expect it; click's own way is 1."""
+    """Ends with 130 after ctrl-C, as shells expect it, and with one line for what click would let through."""
 
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            click.echo("", err=True)
-            ctx.exit(INTERRUPTED)
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """As click's; ``args`` None: this process is the program, and its streams and signals are its own."""
+        run = partial(super().main, args, prog_name, complete_var, False, windows_expand_args, **extra)
+        if not standalone_mode:
+            return run()
+        if args is None:
+            leave_at_once()
+            prepare_streams()
+        sys.exit(run_to_end(run))
 
 
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]}, epilog=EPILOG)

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from app.cli.checking.findings import gib
 from app.cli.connection import DEFAULT_URL, URL_VARIABLE, CommandError, Server, key_option, listed, make_server
+from app.cli.streams import cell, make_console
+from app.client import shown_url
 
 DEEPEST = 4
 COLUMNS = ("name", "task", "architecture", "parameters", "bytes", "dtype", "context_tokens", "chat", "infill", "fault")
@@ -31,10 +33,10 @@ def command(place: str, api_key: str | None, as_json: bool) -> None:
 
     Exit codes: 0, 1 where the server does not answer or the directory has no model folder, 2 for wrong usage.
     """
-    is_url = place.startswith(("http://", "https://"))
+    is_url = place.strip().startswith(("http://", "https://"))
     rows = of_server(make_server(place, api_key)) if is_url else of_directory(Path(place))
     if not rows:
-        raise CommandError(f"no model in {place}")
+        raise CommandError(f"no model in {shown_url(place)}")
     if as_json:
         click.echo(json.dumps(rows, indent=1))
     else:
@@ -44,14 +46,14 @@ def command(place: str, api_key: str | None, as_json: bool) -> None:
 def of_server(server: Server) -> list[dict[str, Any]]:
     """From ``/v1/capabilities``; of other OpenAI-style servers the names are all there is."""
     response = server.get("/v1/capabilities")
-    if response.status_code == 404:
+    if response.status == 404:
         return [{"name": name} for name in listed(server.get("/v1/models"))]
     return [_served(name, one) for name, one in listed(response).items()]
 
 
 def _served(name: str, told: dict[str, Any]) -> dict[str, Any]:
     """A row of what a server tells of one model; only what is known."""
-    supports = told.get("supports") or {}
+    supports = found if isinstance(found := told.get("supports"), dict) else {}
     row = {"name": name, **{key: told.get(key) for key in ("task", "dtype", "context_tokens", "state")}}
     row |= {"chat": supports.get("chat"), "infill": supports.get("infill")}
     row |= {"quantization": told["quantization"]} if told.get("quantization", "none") != "none" else {}
@@ -89,18 +91,18 @@ def show(rows: list[dict[str, Any]]) -> None:
     for name in names:
         table.add_column(HEADS.get(name, name), overflow="fold", no_wrap=name not in LONG)
     for row in rows:
-        table.add_row(*(cell(name, row.get(name)) for name in names))
-    Console().print(table)
+        table.add_row(*(shown(name, row.get(name)) for name in names))
+    make_console().print(table)
 
 
-def cell(name: str, value: Any) -> str:
+def shown(name: str, value: Any) -> Text:
     """A value for people."""
     if value is None:
-        return ""
+        return cell("")
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return cell("yes" if value else "no")
     if name == "bytes":
-        return gib(value)
+        return cell(gib(value))
     if name == "parameters":
-        return f"{value / 1e9:.2f}B" if value >= 1e9 else f"{value / 1e6:.1f}M"
-    return str(value)
+        return cell(f"{value / 1e9:.2f}B" if value >= 1e9 else f"{value / 1e6:.1f}M")
+    return cell(value)

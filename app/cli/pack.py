@@ -15,10 +15,13 @@ from rich.progress import BarColumn, DownloadColumn, Progress
 
 from app.cli.checking.findings import Finding, counted
 from app.cli.connection import CommandError
+from app.cli.interrupts import interruptible
 from app.cli.packing import PackError
 from app.cli.packing.kit import Contents, make_kit
 from app.cli.packing.sums import verify
+from app.cli.streams import make_console
 from app.core.errors import SettingsError
+from app.core.printable import printable
 from app.core.settings import load_settings
 
 TAR = ".tar"
@@ -49,7 +52,8 @@ def command(
     Without --model only the embedded demo model is in the kit. The machine must have the same Python and processor.
     A tokenizer whose code lies beside the weights is checked only with FORKLIFT_TRUST_REMOTE_CODE=true.
 
-    Exit codes: 0, 1 where a model has a fault, the kit cannot be made or is not what it was, 2 for wrong usage.
+    Exit codes: 0, 1 where a model has a fault, the kit cannot be made or is not what it was, 2 for wrong usage, 130
+    after ctrl-C.
     """
     if kit is not None:
         check_kit(kit)
@@ -60,12 +64,13 @@ def command(
         raise click.UsageError("--no-wheels without --model leaves nothing to pack")
     for model in models:
         require_sound(model)
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     contents = Contents(list(models), has_wheels=not no_wheels, use_index=not no_index, extra=list(extra))
-    facts = make(output, contents, console)
+    with interruptible():
+        facts = make(output, contents, console)
     if as_json:
         click.echo(json.dumps(facts, indent=1))
-    console.print(f"packed: {output}", highlight=False)
+    console.print(printable(f"packed: {output}"))
 
 
 def require_sound(model: Path) -> None:
@@ -95,7 +100,7 @@ def make(output: Path, contents: Contents, console: Console) -> dict[str, object
         with tempfile.TemporaryDirectory(dir=output.resolve().parent, prefix=".forklift-pack-") as work:
             folder = Path(work) / output.name.removesuffix(TAR)
             folder.mkdir()
-            facts = make_kit(folder, contents, lambda line: console.print(line, highlight=False))
+            facts = make_kit(folder, contents, lambda line: console.print(printable(line)))
             _deliver(folder, output)
     except PackError as error:
         raise CommandError(str(error)) from None
@@ -120,13 +125,15 @@ def check_kit(kit: Path) -> None:
     """Exits with 1 where anything is not as it was packed."""
     columns = ("{task.description}", BarColumn(), DownloadColumn())
     try:
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        with Progress(*columns, console=make_console(stderr=True), transient=True) as progress:
             size = sum(path.stat().st_size for path in kit.rglob("*")) if kit.is_dir() else kit.stat().st_size
             task = progress.add_task("verifying", total=size)
             faults = verify(kit, lambda count: progress.advance(task, count))
     except (PackError, OSError) as error:
         raise CommandError(str(error)) from None
     for fault in faults:
-        click.echo(fault)
-    click.echo(f"{kit}: {'every file is as it was packed' if not faults else counted(len(faults), 'fault')}")
+        click.echo(printable(fault))
+    click.echo(
+        f"{printable(str(kit))}: {'every file is as it was packed' if not faults else counted(len(faults), 'fault')}"
+    )
     sys.exit(1 if faults else 0)

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.progress import Progress
 
 import app
 from app.cli.connection import CommandError
+from app.cli.interrupts import interruptible
+from app.cli.streams import make_console
 from app.cli.writing import json_option, plot_option
 from app.core.errors import ForkliftError
 from app.core.settings import load_settings
@@ -97,7 +98,7 @@ def precision(
     environ = environment(model, device)
     with progress_of((baseline, *candidates)) as advance:
         report = precision_report(environ, baseline, candidates, text, num_tokens, window_tokens, advance)
-    Console().print(precision_table(report))
+    make_console().print(precision_table(report))
     save(report, json_file)
     if plot_file:
         draw(report, plot_file)
@@ -119,7 +120,7 @@ def resources(model: str | None, name: str | None, device: str | None, json_file
         figures = run_child({"measure": "resources"}, environ, lambda share: advance("load", share))
     report = {"report": "resources", "version": app.__version__, "model": settings.model, **figures}
     for table in resources_tables(report):
-        Console().print(table)
+        make_console().print(table)
     save(report, json_file)
 
 
@@ -134,8 +135,8 @@ def environment(model: str | None, device: str | None) -> dict[str, str]:
 @contextmanager
 def progress_of(names: tuple[str, ...]) -> Iterator[Advance]:
     """A bar on standard error that runs through ``names``; what goes wrong inside ends the command with a line."""
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    console = make_console(stderr=True)
+    with interruptible(), Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(names[0], total=len(names))
         try:
             yield lambda name, share: bar.update(task, description=name, completed=names.index(name) + share)

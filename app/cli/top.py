@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.live import Live
 
 from app.cli.connection import CommandError, Server, key_option, make_server, url_option
+from app.cli.interrupts import interruptible
+from app.cli.streams import make_console
 from app.cli.watching.history import History
 from app.cli.watching.snapshot import look
 from app.cli.watching.view import frame
@@ -32,17 +34,18 @@ def command(url: str, api_key: str | None, interval_s: float, once: bool) -> Non
         history.add(look(server))
         time.sleep(interval_s)
         history.add(look(server))
-        Console().print(frame(server.url, history))
+        make_console().print(frame(server.shown_url, history))
         return
-    watch(server, history, interval_s, Console())
+    watch(server, history, interval_s, make_console())
 
 
 def watch(server: Server, history: History, interval_s: float, console: Console) -> None:
     """Until ctrl-C."""
     refresh(server, history)
-    with Live(frame(server.url, history), console=console, auto_refresh=False, screen=console.is_terminal) as live:
+    picture = Live(frame(server.shown_url, history), console=console, auto_refresh=False, screen=console.is_terminal)
+    with interruptible(), picture as live:
         while True:
-            live.update(frame(server.url, history), refresh=True)
+            live.update(frame(server.shown_url, history), refresh=True)
             time.sleep(interval_s)
             refresh(server, history)
 

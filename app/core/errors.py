@@ -183,6 +183,7 @@ class InsufficientMemoryError(UnavailableError):
     """A model that is loaded on demand does not fit beside those that stay loaded."""
 
     code = "insufficient_memory"
+    should_retry = False
 
 
 class ShuttingDownError(UnavailableError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from app.cli.checking.findings import Finding, Findings
 from app.cli.connection import CommandError, Server, listed
+from app.client import ForeignAnswerError
 
 
 def check(server: Server) -> Findings:
@@ -13,11 +14,11 @@ def check(server: Server) -> Findings:
     except CommandError as error:
         yield Finding("server", "fault", error.message, "start it, or check the address, firewall and proxies")
         return
-    if live.status_code != 200:
-        text = f"{server.url}/livez answered {live.status_code}"
+    if live.status != 200:
+        text = f"{server.shown_url}/livez answered {live.status}"
         yield Finding("server", "fault", text, "is this a Forklift server, and no proxy before it?")
         return
-    yield Finding("server", "ok", f"{server.url} answers")
+    yield Finding("server", "ok", f"{server.shown_url} answers")
     yield from _check_ready(server)
     yield from _check_key(server)
 
@@ -27,11 +28,11 @@ def _check_ready(server: Server) -> Findings:
     try:
         body = response.json()
         state, slots = str(body["state"]), [(row["slot"], row["state"]) for row in body["slots"]]
-    except (ValueError, KeyError, TypeError):
-        yield Finding("ready", "fault", f"{server.url}/readyz answered {response.status_code}, no JSON of slots")
+    except (ForeignAnswerError, ValueError, KeyError, TypeError):
+        yield Finding("ready", "fault", f"{server.shown_url}/readyz answered {response.status}, no JSON of slots")
         return
     text = f"the server is {state}"
-    if response.status_code == 200:
+    if response.status == 200:
         yield Finding("ready", "ok", text)
     else:
         yield Finding("ready", "fault", text, "wait until it has loaded; its log says more")
@@ -42,7 +43,7 @@ def _check_ready(server: Server) -> Findings:
 
 def _check_key(server: Server) -> Findings:
     response = server.get("/v1/models")
-    if response.status_code == 401:
+    if response.status == 401:
         yield Finding("key", "fault", "the server wants another API key", "give --api-key or FORKLIFTCLIENT_API_KEY")
         return
     try:

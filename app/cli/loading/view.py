@@ -5,9 +5,11 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from app.cli.loading.figures import SHARES, Summary
 from app.cli.loading.loops import Load
+from app.core.printable import printable
 
 NAMES = {
     "ttft": "time to first token",
@@ -49,5 +51,5 @@ def table(summary: Summary) -> Table:
     found.add_row("tokens/s", f"{figures['tokens_per_s']:,.1f}")
     found.add_row("answered", f"{figures['ok']:,.0f}")
     for error, count in summary.errors().items():
-        found.add_row(f"[red]failed, {error}[/red]", str(count))
+        found.add_row(Text(printable(f"failed, {error}"), "red"), str(count))
     return found

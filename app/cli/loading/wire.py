@@ -17,8 +17,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from app.cli.loading.figures import Result
+from app.client import shown_url
 
 LONGEST_HEAD_BYTES = 64 * 1024
+# Of one answer.
+MOST_BYTES = 256 * 2**20
+MOST_EVENT_BYTES = 16 * 2**20
 
 
 class WireError(Exception):
@@ -31,20 +35,25 @@ class Target:
 
     url: str
     path: str = "/v1/completions"
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+
+    @property
+    def shown_url(self) -> str:
+        """Without a user and password."""
+        return shown_url(self.url)
 
     def head(self, num_bytes: int) -> bytes:
         """Request line and headers of a body of this length."""
         parts = urlsplit(self.url)
         lines = [
             f"POST {parts.path.rstrip('/')}{self.path} HTTP/1.1",
-            f"Host: {parts.netloc}",
+            f"Host: {parts.netloc.rpartition('@')[2]}",
             "Content-Type: application/json",
             f"Content-Length: {num_bytes}",
             "Connection: close",
         ]
         if self.api_key is not None:
-            lines.append(f"Authorization: Bearer {self.api_key}")
+            lines.append(f"Authorization: Bearer {self.api_key.strip()}")
         return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -65,7 +74,7 @@ async def send(target: Target, body: dict[str, Any], timeout_s: float = 600.0, o
         result = await asyncio.wait_for(_exchange(target, body, started), timeout_s)
     except TimeoutError:
         result = Result(0, time.perf_counter() - started, error="no answer in time")
-    except (OSError, EOFError, WireError, ValueError, asyncio.LimitOverrunError) as error:
+    except (OSError, EOFError, WireError, ValueError, RecursionError, asyncio.LimitOverrunError) as error:
         result = Result(0, time.perf_counter() - started, error=_line(error))
     return replace(result, started_s=0.0 if origin_s is None else started - origin_s)
 
@@ -80,7 +89,7 @@ async def _exchange(target: Target, body: dict[str, Any], started: float) -> Res
         payload = _payload(reader, headers)
         if status == 200 and body.get("stream"):
             return await _read_stream(payload, started)
-        return _whole(status, b"".join([piece async for piece in payload]), started)
+        return _whole(status, await _all(payload), started)
     finally:
         writer.close()
 
@@ -98,6 +107,8 @@ async def _payload(reader: asyncio.StreamReader, headers: dict[str, str]) -> Asy
     """The body as it comes."""
     if headers.get("transfer-encoding", "").lower() == "chunked":
         while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
+            if not 0 < size <= MOST_BYTES:
+                raise WireError("a chunk of the answer has no possible size")
             yield await reader.readexactly(size)
             await reader.readexactly(2)
         return
@@ -107,12 +118,24 @@ async def _payload(reader: asyncio.StreamReader, headers: dict[str, str]) -> Asy
         yield piece
 
 
+async def _all(payload: AsyncIterator[bytes]) -> bytes:
+    pieces, num_bytes = [], 0
+    async for piece in payload:
+        pieces.append(piece)
+        num_bytes += len(piece)
+        if num_bytes > MOST_BYTES:
+            raise WireError(f"the answer is longer than {MOST_BYTES} bytes")
+    return b"".join(pieces)
+
+
 def _whole(status: int, data: bytes, started: float) -> Result:
     total_s = time.perf_counter() - started
     if status != 200:
         return Result(status, total_s, error=_told(data))
-    usage = _json(data).get("usage") or {}
-    return Result(status, total_s, int(usage.get("completion_tokens") or 0), prompt_tokens=usage.get("prompt_tokens"))
+    usage = _object(_json(data).get("usage"))
+    return Result(
+        status, total_s, _count(usage, "completion_tokens") or 0, prompt_tokens=_count(usage, "prompt_tokens")
+    )
 
 
 @dataclass
@@ -125,9 +148,9 @@ class _Stream:
     error: str | None = None
 
     def take(self, event: dict[str, Any]) -> None:
-        self.usage = event.get("usage") or self.usage
+        self.usage = _object(event.get("usage")) or self.usage
         # `transformers serve` (5.23) sends no [DONE]: its last piece names a finish_reason.
-        self.is_done = self.is_done or any(choice.get("finish_reason") for choice in event.get("choices") or ())
+        self.is_done = self.is_done or any(one.get("finish_reason") for one in _choices(event))
         if "error" in event:
             self.error = _message(event)
         elif _has_text(event):
@@ -138,10 +161,10 @@ class _Stream:
         return Result(
             200,
             time.perf_counter() - started,
-            int(self.usage.get("completion_tokens") or len(self.times)),
+            _count(self.usage, "completion_tokens") or len(self.times),
             ttft_s=self.times[0] - started if self.times else None,
             gaps_s=tuple(b - a for a, b in pairwise(self.times)),
-            prompt_tokens=self.usage.get("prompt_tokens"),
+            prompt_tokens=_count(self.usage, "prompt_tokens"),
             error=self.error or (None if self.is_done else "the stream ended early"),
         )
 
@@ -161,17 +184,34 @@ async def _events(payload: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     rest = b""
     async for piece in payload:
         *lines, rest = (rest + piece).split(b"\n")
+        if len(rest) > MOST_EVENT_BYTES:
+            raise WireError(f"an event is longer than {MOST_EVENT_BYTES} bytes")
         for line in lines:
             if line.startswith(b"data:"):
                 yield line[5:].strip()
 
 
 def _has_text(event: dict[str, Any]) -> bool:
-    for choice in event.get("choices") or ():
-        delta = choice.get("delta") or {}
+    for choice in _choices(event):
+        delta = _object(choice.get("delta"))
         if choice.get("text") or delta.get("content") or delta.get("reasoning_content"):
             return True
     return False
+
+
+def _choices(event: dict[str, Any]) -> list[dict[str, Any]]:
+    found = event.get("choices")
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """Empty for anything else, as where a server does not say."""
+    return value if isinstance(value, dict) else {}
+
+
+def _count(usage: dict[str, Any], name: str) -> int | None:
+    value = usage.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _json(data: bytes) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.cli.connection import CommandError, Server, told
+from app.client import ForeignAnswerError
 
 PREFIX = "forklift_"
 WATCHED = ("/livez", "/readyz", "/metrics")
@@ -47,7 +48,8 @@ class Snapshot:
 
     def buckets(self, name: str) -> dict[float, float]:
         """Cumulative counts of a histogram by upper bound."""
-        return {float(bound): count for bound, count in self.by(f"{name}_bucket", "le").items()}
+        found = self.by(f"{name}_bucket", "le").items()
+        return {float(bound): count for bound, count in found if _is_number(bound)}
 
 
 def look(server: Server) -> Snapshot:
@@ -55,17 +57,38 @@ def look(server: Server) -> Snapshot:
     ready = server.get("/readyz", TIMEOUT_S)
     try:
         body = ready.json()
-        state, progress, slots = str(body["state"]), float(body["progress"]), list(body["slots"])
-    except (ValueError, KeyError, TypeError):
-        raise CommandError(f"{server.url}/readyz answered {ready.status_code}, and no JSON of slots") from None
+        state, progress, slots = str(body["state"]), float(body["progress"]), [_slot(row) for row in body["slots"]]
+    except (ForeignAnswerError, ValueError, KeyError, TypeError, OverflowError):
+        raise CommandError(f"{ready.url} answered {ready.status}, and no JSON of slots") from None
     metrics = server.get("/metrics", TIMEOUT_S)
-    if not metrics.ok:
-        return Snapshot(time.monotonic(), state, progress, slots, refused=f"{metrics.status_code}: {told(metrics)}")
-    return Snapshot(time.monotonic(), state, progress, slots, parse(metrics.text))
+    if metrics.status != 200:
+        return Snapshot(time.monotonic(), state, progress, slots, refused=f"{metrics.status}: {told(metrics)}")
+    try:
+        return Snapshot(time.monotonic(), state, progress, slots, parse(metrics.data.decode("utf-8", "replace")))
+    except ValueError:
+        return Snapshot(time.monotonic(), state, progress, slots, refused=f"they are none: {metrics.beginning()}")
+
+
+def _slot(row: Any) -> dict[str, Any]:
+    """A row with values of the kinds that are shown. Raises KeyError, TypeError, ValueError."""
+    numbers = {name: int(row[name]) for name in ("slot", "num_running", "num_waiting")}
+    gpus = [str(label) for label in row.get("gpus") or ()]
+    return {**numbers, "state": str(row["state"]), "pid": row.get("pid"), "gpus": gpus}
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def parse(text: str) -> dict[tuple[str, Labels], float]:
-    """Forklift's own samples of Prometheus' text format, without requests of those who watch: they are no work."""
+    """Forklift's own samples of Prometheus' text format, without requests of those who watch: they are no work.
+
+    Raises ValueError.
+    """
     return {
         (sample.name.removeprefix(PREFIX), frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)

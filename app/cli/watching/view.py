@@ -12,8 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from app.cli.checking.findings import gib
+from app.cli.streams import cell
 from app.cli.watching.history import History
 from app.cli.watching.snapshot import Snapshot
+from app.core.printable import printable
 
 STYLES = {"ready": "green", "loading": "yellow", "draining": "yellow", "failed": "bold red"}
 BARS = "▁▂▃▄▅▆▇█"
@@ -33,7 +35,7 @@ def frame(url: str, history: History) -> RenderableType:
     parts: list[RenderableType] = [heading(url, history)]
     if last is not None:
         parts.append(slot_table(last))
-        parts.append(Text(f"metrics are refused, {last.refused}", "red") if last.refused else numbers(last, history))
+        parts.append(cell(f"metrics are refused, {last.refused}", "red") if last.refused else numbers(last, history))
     return Group(*parts)
 
 
@@ -41,10 +43,10 @@ def heading(url: str, history: History) -> Text:
     """Where, what state, since when nothing came."""
     line = Text.assemble((" forklift ", "bold reverse"), f" {url}  {time.strftime('%H:%M:%S')}  ")
     if history.failure is not None:
-        return line.append(f"no answer: {history.failure}", "bold red")
+        return line.append(printable(f"no answer: {history.failure}"), "bold red")
     assert history.last is not None
     state = history.last.state
-    line.append(state, STYLES.get(state, ""))
+    line.append(printable(state), STYLES.get(state, ""))
     if state == "loading":
         line.append(f" {history.last.progress:.0%}")
     return line
@@ -67,7 +69,7 @@ def slot_table(last: Snapshot) -> Table:
 
 def _cells(last: Snapshot, row: dict[str, Any]) -> list[RenderableType]:
     slot, state = int(row["slot"]), str(row["state"])
-    text = Text(state, STYLES.get(state, ""))
+    text = cell(state, STYLES.get(state, ""))
     progress = last.of_slot("load_progress_ratio", slot)
     if state == "loading" and progress is not None:
         text.append(f" {progress:.0%}")
@@ -75,8 +77,8 @@ def _cells(last: Snapshot, row: dict[str, Any]) -> list[RenderableType]:
     restarts = last.of_slot("worker_restarts_total", slot)
     return [
         str(slot),
-        str(row.get("pid") or NOTHING),
-        ",".join(row.get("gpus") or ()) or "CPU",
+        cell(row.get("pid") or NOTHING),
+        cell(",".join(row.get("gpus") or ()) or "CPU"),
         text,
         str(row["num_running"]),
         str(row["num_waiting"]),
@@ -92,9 +94,9 @@ def numbers(last: Snapshot, history: History) -> RenderableType:
     parts: list[RenderableType] = [both, curve(history)]
     if errors := last.by("request_errors_total", "reason"):
         told = ", ".join(f"{reason} {count:.0f}" for reason, count in sorted(errors.items()))
-        parts.append(Text(f"errors since the start: {told}", "red"))
+        parts.append(cell(f"errors since the start: {told}", "red"))
     used, total = last.by("gpu_memory_used_bytes", "gpu"), last.by("gpu_memory_total_bytes", "gpu")
-    parts += [Text(f"GPU {gpu}: {gib(used[gpu])} of {gib(total[gpu])} in use") for gpu in sorted(used)]
+    parts += [cell(f"GPU {gpu}: {gib(used[gpu])} of {gib(total.get(gpu, 0))} in use") for gpu in sorted(used)]
     return Group(*parts)
 
 

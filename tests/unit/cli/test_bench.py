@@ -213,5 +213,5 @@ def test_ctrl_c_ends_the_load_and_shows_what_was_measured(double):
     finally:
         process.kill()
         process.wait()
-    assert process.returncode == 0
+    assert process.returncode == 130
     assert "whole request" in output

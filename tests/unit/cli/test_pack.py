@@ -120,7 +120,7 @@ def test_the_projects_own_wheel_has_the_code_the_server_files_and_the_requiremen
         names = archive.namelist()
         info = f"forklift_serve-{__version__}.dist-info"
         metadata = archive.read(f"{info}/METADATA").decode()
-        assert b"forklift = app.cli.main:main" in archive.read(f"{info}/entry_points.txt")
+        assert b"forklift = app.cli.entry:run" in archive.read(f"{info}/entry_points.txt")
     assert f"forklift_serve-{__version__}.data/data/share/forklift/gunicorn.conf.py" in names
     assert "app/models/demo/model.safetensors" in names
     assert "app/http/playground/playground.html" in names
