@@ -121,6 +121,10 @@ class ContextLengthError(BadRequestError):
     code = "context_length_exceeded"
 
 
+class ConstraintTooCostlyError(BadRequestError):
+    code = "constraint_too_costly"
+
+
 class UnauthorizedError(RequestError):
     status = 401
     code = "invalid_api_key"

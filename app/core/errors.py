@@ -12,7 +12,8 @@ Knows nothing of Flask: the HTTP room turns a ``RequestError`` into the JSON env
         │   ├── InvalidJsonError
         │   ├── InvalidParameterError
         │   ├── UnsupportedParameterError
-        │   └── ContextLengthError
+        │   ├── ContextLengthError
+        │   └── ConstraintTooCostlyError
         ├── UnauthorizedError          401
         ├── NotFoundError              404
         │   └── ModelNotFoundError
@@ -110,6 +111,12 @@ class UnsupportedParameterError(BadRequestError):
 
 class ContextLengthError(BadRequestError):
     code = "context_length_exceeded"
+
+
+class ConstraintTooCostlyError(BadRequestError):
+    """A schema or regular expression asks for more time or memory than one request gets."""
+
+    code = "constraint_too_costly"
 
 
 class UnauthorizedError(RequestError):

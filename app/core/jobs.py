@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Literal, TypedDict, Unpack
+from typing import Any, Literal, Protocol, TypedDict, Unpack
 
-from app.core.errors import QueueTimeoutError, RequestError, RequestTimeoutError
+from app.core.errors import ConstraintTooCostlyError, QueueTimeoutError, RequestError, RequestTimeoutError
 
 FinishReason = Literal["stop", "length"]
 
@@ -25,12 +25,33 @@ class Constraint:
     source: str
 
 
+class Matcher(Protocol):
+    """Follows one sequence through its grammar. Inference thread."""
+
+    @property
+    def failure(self) -> ConstraintTooCostlyError | None:
+        """Why the grammar cannot be followed any more."""
+
+    def accept(self, token: int) -> None:
+        """``token`` was chosen."""
+
+    def mask(self, logits: Any) -> None:
+        """Set what the grammar forbids next in ``logits`` ``(vocab,)`` to -inf, in place."""
+
+
+class Grammar(Protocol):
+    """A constraint that was compiled (``app/models/grammars``)."""
+
+    def matcher(self, end_ids: Iterable[int]) -> Matcher:
+        """A matcher at the start of a completion that any of ``end_ids`` ends."""
+
+
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How to choose tokens. Names, order and meaning as in transformers' ``GenerationConfig``.
 
     ``temperature`` 0 is greedy: ``top_k``, ``top_p``, ``min_p`` and ``typical_p`` then change
-    nothing, while penalties, biases, bans and constraints still do, as in ``generate``. ``top_k``
+    nothing, while penalties, biases, bans and grammars still do, as in ``generate``. ``top_k``
     0, ``top_p`` 1, ``min_p`` 0 and ``typical_p`` 1 are off. ``presence_penalty`` and
     ``frequency_penalty`` count generated tokens (OpenAI). ``max_new_tokens`` 0 only scores the
     prompt. ``stop`` strings and the RE2 ``truncate_before_pattern``s are not part of the text that
@@ -61,7 +82,7 @@ class SamplingParams:
     ignore_eos: bool = False
     num_logprobs: int | None = None
     num_prompt_logprobs: int | None = None
-    constraint: Constraint | None = None
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True, slots=True)

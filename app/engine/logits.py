@@ -10,8 +10,7 @@ import math
 
 import torch
 
-from app.core.jobs import SamplingParams
-from app.models.constraints import Matcher
+from app.core.jobs import Matcher, SamplingParams
 
 
 class RowLogits:

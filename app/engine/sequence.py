@@ -27,7 +27,7 @@ class Sequence:
         self.num_cached = 0
         self.prompt_logprobs: list[TokenLogprob] = []
         self.end_ids = params.stop_token_ids | (frozenset() if params.ignore_eos else model.eos_ids)
-        matcher = model.constraints.matcher(params.constraint) if params.constraint else None
+        matcher = params.grammar.matcher(self.end_ids) if params.grammar else None
         self._matcher = matcher
         device = model.checkpoint.device
         logits = RowLogits(params, job.prompt_ids, model.vocab_size, device, self.end_ids, matcher)
@@ -85,8 +85,8 @@ class Sequence:
 
     def accept(self, token: int, logprob: TokenLogprob | None = None) -> None:
         """Take the sampled ``token``: emit the text it completes (now or later), end the job where it must end."""
-        if self._matcher is not None and self._matcher.has_failed:
-            self.fail(InvalidParameterError("the schema or regex is too complex to be followed"))
+        if self._matcher is not None and (failure := self._matcher.failure) is not None:
+            self.fail(failure)
             return
         self.job.count_token()
         scores = () if logprob is None else (logprob,)

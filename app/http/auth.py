@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from flask import Flask, request
 
 from app.core import keys
 from app.core.errors import UnauthorizedError
 from app.serve.gate import PROBES
+
+IS_CHECKED = "forklift.key_is_checked"
 
 
 def init_app(app: Flask, api_keys: tuple[str, ...]) -> None:
@@ -15,6 +19,7 @@ def init_app(app: Flask, api_keys: tuple[str, ...]) -> None:
 
     @app.before_request
     def require_key() -> None:
+        request.environ[IS_CHECKED] = bool(known)
         if known and request.path not in PROBES and not keys.is_known(bearer_token(request.environ), known):
             raise UnauthorizedError("a valid API key is needed: Authorization: Bearer <key>")
 
@@ -22,3 +27,8 @@ def init_app(app: Flask, api_keys: tuple[str, ...]) -> None:
 def bearer_token(environ: dict[str, str]) -> bytes:
     """The token as it was sent, empty where there is none. WSGI hands bytes over as Latin-1."""
     return keys.bearer_token(environ.get("HTTP_AUTHORIZATION", "").encode("latin-1"))
+
+
+def caller_scope(environ: dict[str, str]) -> str:
+    """What tells callers apart who share nothing: a hash of the key; keys that are not checked are none."""
+    return hashlib.sha256(bearer_token(environ)).hexdigest() if environ.get(IS_CHECKED) else ""

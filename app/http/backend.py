@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol, cast
 
 from app.core.encoding import Encoded
-from app.core.jobs import BaseJob, Constraint
+from app.core.jobs import BaseJob, Constraint, Grammar
 from app.core.model_tables import Task
 from app.core.settings import Settings
 from app.serve.context import WorkerContext
@@ -43,7 +43,7 @@ class Vocabulary(Protocol):
 class Constraints(Protocol):
     """Structured output (``app/models/constraints.py``)."""
 
-    def check(self, constraint: Constraint) -> None: ...
+    def compiled(self, constraint: Constraint, scope: str, patience: Callable[[], None]) -> Grammar: ...
 
 
 class EndedPrompt(Protocol):

@@ -34,7 +34,7 @@ class Generator:
         """
         with seated(self._context, served, "generate") as seat:
             model = cast(TextModel, seat.model)
-            plans = make_plans(options, encode(model), model, served.settings)
+            plans = make_plans(options, encode(model), model, served.settings, seat.compiled)
         news = threading.Event()
         generation = Generation(
             record().request_id, seat, model.name, request.environ, news, model.vocabulary, options.num_choices

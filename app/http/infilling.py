@@ -53,7 +53,8 @@ class Infilling(Generation):
         """What the next hole's job is to do. Raises ``ContextLengthError`` where its prompt does not fit."""
         at = len(self.completions)
         prompt = self._encoder.encode_infill(self._body.texts, self.infills, self._body.files)
-        [plan] = make_plans(self._body, [prompt], self._encoder, self._seat.served.settings)
+        seat = self._seat
+        [plan] = make_plans(self._body, [prompt], self._encoder, seat.served.settings, seat.compiled)
         before = (self._body.texts[at] or "".join(self.infills[-1:]))[-1:]
         return replace(plan, params=replace(with_seed_of(plan.params, at), text_before=before))
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 from flask import request
 
 from app.core.errors import InternalError, QueueTimeoutError, RequestTimeoutError, UnsupportedParameterError
-from app.core.jobs import BaseJob
+from app.core.jobs import BaseJob, Constraint, Grammar
 from app.core.model_tables import Task
-from app.http.backend import WORK, Served, ServedModel, Use
+from app.http.auth import caller_scope
+from app.http.backend import WORK, Served, ServedModel, TextModel, Use
 from app.http.connection import CLIENT_CHECK_S, is_client_gone
 from app.http.errors import ClientGoneError
 from app.http.limits import TIMEOUT_HEADER, Deadlines
@@ -50,6 +52,12 @@ class Seat:
             self._require_patience()
         self._model = model
 
+    def compiled(self, constraint: Constraint) -> Grammar:
+        """What a completion is to match, ready to be followed. Raises a ``RequestError``, also when the caller leaves
+        or it takes too long."""
+        constraints = cast(TextModel, self.model).constraints
+        return constraints.compiled(constraint, caller_scope(request.environ), self._require_patience)
+
     def submit(self, job: BaseJob) -> None:
         """Queue ``job`` for the model."""
         assert self._use is not None, "a seat is handed out with its model"
@@ -76,7 +84,7 @@ class Seat:
         if now_s >= self.deadlines.total_s:
             raise RequestTimeoutError("the request took longer than its time limit")
         if now_s >= self.deadlines.queue_s:
-            raise QueueTimeoutError("the request waited for its model longer than its time limit")
+            raise QueueTimeoutError("the request waited to be started longer than its time limit")
 
 
 @contextmanager

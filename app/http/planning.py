@@ -6,15 +6,17 @@ outside the vocabulary would poison a CUDA context.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from app.core.errors import InvalidParameterError, UnsupportedParameterError
-from app.core.jobs import SamplingParams
+from app.core.errors import InvalidParameterError
+from app.core.jobs import Constraint, Grammar, SamplingParams
 from app.core.settings import Settings
 from app.http.backend import EndedPrompt, TextModel
 from app.http.limits import num_new_tokens
 from app.http.schemas.sampling import SamplingOptions
+
+Compile = Callable[[Constraint], Grammar]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +29,15 @@ class Plan:
 
 
 def make_plans(
-    options: SamplingOptions, prompts: Sequence[list[int] | EndedPrompt], model: TextModel, settings: Settings
+    options: SamplingOptions,
+    prompts: Sequence[list[int] | EndedPrompt],
+    model: TextModel,
+    settings: Settings,
+    compiled: Compile,
 ) -> list[Plan]:
-    """``options.num_choices`` plans for each prompt, prompt by prompt. Raises a ``RequestError``."""
+    """``options.num_choices`` plans for each prompt, prompt by prompt, under one grammar. Raises a ``RequestError``."""
     check(options, model)
+    grammar = None if options.constraint is None else compiled(options.constraint)
     bad_words = encode_bad_words(options.banned_words, model)
     is_open = options.length(settings).is_open
     plans: list[Plan] = []
@@ -38,7 +45,8 @@ def make_plans(
         prompt_ids, stop_ids = (prompt, frozenset[int]()) if isinstance(prompt, list) else (prompt.ids, prompt.stop_ids)
         num_new = num_new_tokens(options, len(prompt_ids), model.context_tokens, settings)
         params = options.sampling(options.defaults(model), num_new)
-        params = replace(params, bad_words=bad_words, stop_token_ids=params.stop_token_ids | stop_ids)
+        ends = params.stop_token_ids | stop_ids
+        params = replace(params, bad_words=bad_words, stop_token_ids=ends, grammar=grammar)
         _check_least(options, num_new)
         for _ in range(options.num_choices):
             plans.append(Plan(prompt_ids, with_seed_of(params, len(plans)), is_open))
@@ -54,14 +62,6 @@ def check(options: SamplingOptions, model: TextModel) -> None:
     """Raise a ``RequestError`` that names the field which this model cannot follow."""
     require_known(options.stop_token_ids or [], model, "stop_token_ids")
     require_known(map(int, options.logit_bias or {}), model, "logit_bias")
-    constraint = options.constraint
-    if constraint is None:
-        return
-    param = "regex" if constraint.kind == "regex" else "response_format"
-    try:
-        model.constraints.check(constraint)
-    except (InvalidParameterError, UnsupportedParameterError) as error:
-        raise type(error)(error.message, param=param) from None
 
 
 def require_known(tokens: Iterable[int], model: TextModel, param: str) -> None:

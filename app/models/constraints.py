@@ -1,117 +1,128 @@
-"""Structured output: masks the logits so that the completion matches a JSON schema or a regex.
+"""Structured output: grammars that a completion follows, made from a JSON schema or a regex.
 
-The grammar work is llguidance's (MIT, no dependencies, 3 MB; it compiles lazily, where xgrammar
-brings triton along and outlines-core builds the whole automaton first). Grammars are checked by
-HTTP threads before a place is taken; matchers run on the inference thread.
+A schema is read first (``schemas``): what cannot be followed exactly, or would cost too much, is
+refused with its place. Then it is compiled once, in a process of its own (``grammars``), and kept for
+the same caller. The grammar work is llguidance's (MIT, no dependencies, 3 MB; it compiles lazily, where
+xgrammar brings triton along and outlines-core builds the whole automaton first). HTTP threads; the
+inference thread gets grammars that are compiled, and asks them for masks.
 """
 
 from __future__ import annotations
 
-import math
+import hashlib
+import json
 import threading
-from typing import TYPE_CHECKING
+from copy import copy
 
-import llguidance
-import numpy as np
-from llguidance.hf import from_tokenizer
+from transformers import PreTrainedTokenizerBase
 
-from app.core.errors import InvalidParameterError, UnsupportedParameterError
+from app.core.errors import BadRequestError, UnsupportedParameterError
 from app.core.jobs import Constraint
+from app.core.native import guarded
+from app.models.grammars.nursery import Nursery, Patience
+from app.models.grammars.running import Grammar
+from app.models.grammars.shelf import Place, Shelf
+from app.models.grammars.turns import LOOK_S, Turns
+from app.models.grammars.wire import Source
+from app.models.schemas.emission import plain_schema
+from app.models.schemas.patterns import check_cost
 
-if TYPE_CHECKING:
-    import torch
-    from llguidance._lib import JsonCompileOptions
-    from numpy.typing import NDArray
-    from transformers import PreTrainedTokenizerBase
+MAX_COMPILING = 2
+MAX_SOURCE_BYTES = 1_000_000
 
 
-# Written as json.dumps writes it: where white space is free, a model can fill its whole budget with it.
-JSON_FORM: JsonCompileOptions = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-MAX_ERROR_LENGTH = 300
+def _forever() -> None:
+    """The patience of one who waits until it is done."""
 
 
 class Constraints:
-    """Makes matchers for one tokenizer; what is costly about it is made at the first use."""
+    """Compiles for one tokenizer; what is costly about it is made at the first use."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, vocab_size: int, end_ids: frozenset[int]):
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
         self._end_ids = sorted(end_ids)
         self._lock = threading.Lock()
-        self._guidance: llguidance.LLTokenizer | None = None
+        self._nursery: Nursery | None = None
+        self._shelf = Shelf()
+        self._turns = Turns(MAX_COMPILING)
+        self._compiling: dict[Place, threading.Event] = {}
 
-    def check(self, constraint: Constraint) -> None:
-        """Raise ``InvalidParameterError`` where the schema or regex cannot be followed. Any thread."""
-        error = self._error(constraint)
-        if error:
-            text = f"{constraint.kind}: {error.splitlines()[0][:MAX_ERROR_LENGTH]}"
-            raise InvalidParameterError(text, param="response_format")
+    def compiled(self, constraint: Constraint, scope: str = "", patience: Patience = _forever) -> Grammar:
+        """The grammar of ``constraint``; one that was compiled for the same ``scope`` is used again.
 
-    def _error(self, constraint: Constraint) -> str:
-        """Grammars are compiled lazily: some turn out to be too large only at their first mask."""
-        tokenizer = self._prepared()
+        Raises a ``BadRequestError`` where it cannot be followed, ``UnavailableError`` where no process
+        can be had, and what ``patience`` raises, which is asked four times a second while this waits.
+        """
         try:
-            grammar = _grammar(constraint)
-        except ValueError as error:
-            return str(error)
-        invalid = llguidance.LLMatcher.validate_grammar(grammar, tokenizer)
-        if invalid:
-            return invalid
-        matcher = llguidance.LLMatcher(tokenizer, grammar, log_level=0)
-        matcher.compute_bitmask()
-        return matcher.get_error() if matcher.is_error() else ""
+            source = _source(constraint)
+            place = scope, hashlib.sha256(source.packed()).digest()
+            return self._shelf.get(place) or self._made(place, source, patience)
+        except BadRequestError as error:
+            param = "regex" if constraint.kind == "regex" else "response_format"
+            message = error.message.removeprefix("#: ") if constraint.kind == "regex" else error.message
+            raise type(error)(f"{param}: {message}", param=param) from None
 
-    def matcher(self, constraint: Constraint) -> Matcher:
-        """A matcher at the start of the completion."""
-        return Matcher(llguidance.LLMatcher(self._prepared(), _grammar(constraint)), self._end_ids)
-
-    def _prepared(self) -> llguidance.LLTokenizer:
+    def close(self) -> None:
+        """End every process."""
+        self._shelf.clear()
         with self._lock:
-            if self._guidance is None:
+            nursery, self._nursery = self._nursery, None
+        if nursery is not None:
+            nursery.close()
+
+    def _made(self, place: Place, source: Source, patience: Patience) -> Grammar:
+        """Compile, or wait for the thread that compiles the same."""
+        while (grammar := self._shelf.get(place)) is None:
+            with self._lock:
+                other = self._compiling.get(place)
+                if other is None:
+                    own = self._compiling[place] = threading.Event()
+            if other is None:
+                return self._compile(place, source, patience, own)
+            while not other.wait(LOOK_S):
+                patience()
+        return grammar
+
+    def _compile(self, place: Place, source: Source, patience: Patience, done: threading.Event) -> Grammar:
+        try:
+            with self._turns.taken(place[0], patience):
+                grammar = self._prepared().compile(source, patience)
+            self._shelf.put(place, grammar)
+            return grammar
+        finally:
+            with self._lock:
+                del self._compiling[place]
+            done.set()
+
+    def _prepared(self) -> Nursery:
+        with self._lock:
+            if self._nursery is None:
                 if not self._tokenizer.is_fast or not self._end_ids:
-                    raise UnsupportedParameterError(
-                        "this model's tokenizer does not support structured output", param="response_format"
-                    )
-                self._guidance = from_tokenizer(self._tokenizer, n_vocab=self._vocab_size, eos_token=self._end_ids)
-            return self._guidance
+                    raise UnsupportedParameterError("this model's tokenizer does not support structured output")
+                head = {
+                    "vocab_size": self._vocab_size,
+                    "end_ids": self._end_ids,
+                    "special_ids": sorted(self._tokenizer.all_special_ids),
+                }
+                self._nursery = Nursery(head, _written(self._tokenizer))
+            return self._nursery
 
 
-class Matcher:
-    """Follows one sequence through its grammar."""
-
-    def __init__(self, matcher: llguidance.LLMatcher, end_ids: list[int]):
-        self._matcher = matcher
-        self._end_ids = end_ids
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether the grammar grew beyond llguidance's limits; no mask of it means anything any more."""
-        return self._matcher.is_error()
-
-    def accept(self, token: int) -> None:
-        """``token`` was chosen; it is one that the last mask allowed."""
-        if not self._matcher.is_stopped():
-            self._matcher.consume_token(token)
-
-    def mask(self, logits: torch.Tensor) -> None:
-        """Set what the grammar forbids next in ``logits`` ``(vocab,)`` to -inf, in place."""
-        import torch
-
-        is_allowed = self._allowed(logits.shape[0])
-        logits.masked_fill_(torch.from_numpy(~is_allowed).to(logits.device), -math.inf)
-
-    def _allowed(self, vocab_size: int) -> NDArray[np.bool_]:
-        """Whether each token may come next ``(vocab,)``; once the grammar is at its end, the end tokens."""
-        if self._matcher.is_stopped():
-            is_allowed = np.zeros(vocab_size, dtype=np.bool_)
-            is_allowed[self._end_ids] = True
-            return is_allowed
-        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
-        # Tokens behind the mask's end, where there are any, come out as forbidden.
-        return np.unpackbits(bits, count=vocab_size, bitorder="little").view(np.bool_)
+def _written(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The tokenizer as JSON, with the tokens that were added to it, without padding and truncation."""
+    backend = copy(tokenizer.backend_tokenizer)
+    backend.no_padding()
+    backend.no_truncation()
+    with guarded():
+        return str(backend.to_str())
 
 
-def _grammar(constraint: Constraint) -> str:
+def _source(constraint: Constraint) -> Source:
+    if len(constraint.source) > MAX_SOURCE_BYTES:
+        raise UnsupportedParameterError(f"is longer than {MAX_SOURCE_BYTES} characters")
     if constraint.kind == "regex":
-        return llguidance.LLMatcher.grammar_from_regex(constraint.source)
-    return llguidance.LLMatcher.grammar_from_json_schema(constraint.source, overrides=JSON_FORM)
+        check_cost(constraint.source, "")
+        return Source("regex", constraint.source)
+    plain = plain_schema(json.loads(constraint.source))
+    return Source("json_schema", plain.text, plain.has_free_names)

@@ -68,6 +68,11 @@ class TextModel(ServedModel):
         self._decode = decoder_of(self.tokenizer)
         self.second_cuts = CODEGEN_CUTS if checkpoint.model.config.model_type == "codegen" else ()
 
+    def forget_weights(self) -> None:
+        """Also ends the processes of its grammars."""
+        super().forget_weights()
+        self.constraints.close()
+
     @property
     def has_chat_template(self) -> bool:
         """Whether a conversation can be turned into a prompt: by a template, or in ChatGLM-6B's form."""

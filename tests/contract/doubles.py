@@ -9,12 +9,12 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from app.core.errors import InternalError, InvalidParameterError, RequestError, UnsupportedParameterError
-from app.core.jobs import Constraint, FinishReason, Job, PromptScored, TextDelta, TokenLogprob
+from app.core.jobs import Constraint, FinishReason, Grammar, Job, Matcher, PromptScored, TextDelta, TokenLogprob
 from app.core.settings import Settings
 from app.serve.admission import Admission
 from app.serve.board import SlotBoard
@@ -50,12 +50,24 @@ class Characters:
         return b"".join(map(self.text_bytes, tokens)).decode("utf-8", "replace")
 
 
+@dataclass(frozen=True)
+class Compiled:
+    """A grammar that only knows what it was made of; the scripted inference follows none."""
+
+    constraint: Constraint
+
+    def matcher(self, end_ids: Iterable[int]) -> Matcher:
+        raise NotImplementedError
+
+
 class Constraints:
     """Follows everything but what holds ``impossible``."""
 
-    def check(self, constraint: Constraint) -> None:
+    def compiled(self, constraint: Constraint, scope: str, patience: Callable[[], None]) -> Grammar:
+        param = "regex" if constraint.kind == "regex" else "response_format"
         if "impossible" in constraint.source:
-            raise InvalidParameterError("it cannot be followed", param="response_format")
+            raise InvalidParameterError("it cannot be followed", param=param)
+        return Compiled(constraint)
 
 
 @dataclass(frozen=True)

@@ -109,14 +109,14 @@ def test_every_new_field_reaches_the_engine(client, world):
 )
 def test_a_format_becomes_a_constraint(client, world, fields, kind, source):
     assert client.post("/complete", json={"prompt": "a", **fields}).status_code == 200
-    constraint = world.inference.jobs[0].params.constraint
+    constraint = world.inference.jobs[0].params.grammar.constraint
     assert (constraint.kind, constraint.source) == (kind, source)
 
 
 def test_the_text_format_is_no_constraint(client, world):
     body = {"prompt": "a", "response_format": {"type": "text"}, "ignore_eos": True}
     assert client.post("/complete", json=body).status_code == 200
-    assert world.inference.jobs[0].params.constraint is None
+    assert world.inference.jobs[0].params.grammar is None
 
 
 def test_a_stream_of_several_completions_that_is_left_stops_them_all(client, world):

@@ -182,7 +182,6 @@ class SamplingOptions(StrictBody, ABC):
             ignore_eos=bool(self.ignore_eos),
             num_logprobs=self.num_logprobs,
             num_prompt_logprobs=self.num_prompt_logprobs,
-            constraint=self.constraint,
         )
 
 

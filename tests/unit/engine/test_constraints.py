@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 
 import pytest
 
-from app.core.errors import InvalidParameterError, UnsupportedParameterError
+from app.core.errors import BadRequestError, ConstraintTooCostlyError, UnsupportedParameterError
 from app.core.jobs import Constraint, Failed, Finished, Job, SamplingParams
 from app.engine.fallback import GenerateGenerator
+from app.models.grammars import running
+from app.models.text_model import TextModel
 from tests.unit.engine.driver import generator_of, load, outcome, run
 
 SCHEMA = {
@@ -20,23 +24,27 @@ SCHEMA = {
 }
 JSON = Constraint("json_schema", json.dumps(SCHEMA))
 DATE = Constraint("regex", r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+HOLE_END = 4
 
 
 @pytest.fixture(scope="module")
 def model(model_folder):
-    return load(model_folder("qwen2"))
+    loaded = load(model_folder("qwen2"))
+    yield loaded
+    loaded.constraints.close()
 
 
-def job_of(constraint: Constraint | None, **params: object) -> Job:
-    return Job("constrained", [30, 31, 32], SamplingParams(80, constraint=constraint, **params))
+def job_of(model: TextModel, constraint: Constraint | None, num_new: int = 80, **params: object) -> Job:
+    grammar = None if constraint is None else model.constraints.compiled(constraint)
+    return Job("constrained", [30, 31, 32], SamplingParams(num_new, grammar=grammar, **params))
 
 
 @pytest.mark.parametrize("drafts", [0, 4])
 @pytest.mark.parametrize("temperature", [0.0, 1.5])
 def test_output_in_a_mixed_batch_matches(model, drafts, temperature):
-    jobs = [job_of(JSON, temperature=temperature, seed=seed) for seed in range(4)]
-    dates = [job_of(DATE, temperature=temperature, seed=seed) for seed in range(4)]
-    free = job_of(None, temperature=temperature)
+    jobs = [job_of(model, JSON, temperature=temperature, seed=seed) for seed in range(4)]
+    dates = [job_of(model, DATE, temperature=temperature, seed=seed) for seed in range(4)]
+    free = job_of(model, None, temperature=temperature)
     run(generator_of(model, num_slots=5, drafts=drafts), *jobs, free, *dates)
     for job in jobs:
         text, end = outcome(job)
@@ -48,9 +56,9 @@ def test_output_in_a_mixed_batch_matches(model, drafts, temperature):
         assert re.fullmatch(DATE.source, outcome(job)[0])
 
 
-def test_the_fallback_follows_the_constraint_too(model_folder):
-    job = job_of(DATE, temperature=1.0, seed=3)
-    run(GenerateGenerator(load(model_folder("qwen2"))), job)
+def test_the_fallback_follows_the_constraint_too(model):
+    job = job_of(model, DATE, temperature=1.0, seed=3)
+    run(GenerateGenerator(model), job)
     assert re.fullmatch(DATE.source, outcome(job)[0])
 
 
@@ -59,6 +67,7 @@ def test_the_fallback_follows_the_constraint_too(model_folder):
     [
         Constraint("regex", "(unclosed"),
         Constraint("regex", "(" * 2000 + ")" * 2000),
+        Constraint("regex", "((a{1000}){1000}){1000}"),
         Constraint("json_schema", '{"type": "no"}'),
         Constraint("json_schema", '{"$ref": "#"}'),
         Constraint("json_schema", '{"$ref": "file:///etc/passwd"}'),
@@ -67,28 +76,52 @@ def test_the_fallback_follows_the_constraint_too(model_folder):
     ids=lambda constraint: constraint.source[:20],
 )
 def test_what_cannot_be_followed_is_refused_before_it_starts(model, constraint):
-    with pytest.raises(InvalidParameterError):
-        model.constraints.check(constraint)
+    with pytest.raises(BadRequestError):
+        model.constraints.compiled(constraint)
 
 
 @pytest.mark.parametrize("generator", [generator_of, GenerateGenerator])
-def test_a_pattern_that_outgrows_its_limits_fails_its_own_job_only(model_folder, generator):
-    # Passes the check: how large its automaton is shows only while it is followed.
-    bomb = job_of(Constraint("regex", "((a{1000}){1000}){1000}"))
-    other = job_of(DATE)
-    run(generator(load(model_folder("qwen2"))), bomb, other)
-    end = outcome(bomb)[1]
-    assert isinstance(end, Failed) and isinstance(end.error, InvalidParameterError)
+def test_a_grammar_whose_process_ends_fails_its_own_jobs_only(model, generator):
+    pattern = Constraint("regex", "[a-z]{40}")
+    lost, other = job_of(model, pattern), job_of(model, DATE)
+    os.kill(lost.params.grammar.pid, signal.SIGKILL)
+    run(generator(model), lost, other)
+    end = outcome(lost)[1]
+    assert isinstance(end, Failed) and isinstance(end.error, ConstraintTooCostlyError)
     assert re.fullmatch(DATE.source, outcome(other)[0])
+    again = job_of(model, pattern)
+    run(generator(model), again)
+    assert re.fullmatch(pattern.source, outcome(again)[0])
 
 
-def test_what_can_be_followed_passes_the_check(model):
-    model.constraints.check(JSON)
-    model.constraints.check(DATE)
+def test_a_grammar_that_uses_up_its_processor_time_fails(model, monkeypatch):
+    monkeypatch.setattr(running, "MAX_SAVED_S", -1.0)
+    job = job_of(model, Constraint("regex", "[a-y]{40}"))
+    run(generator_of(model), job)
+    end = outcome(job)[1]
+    assert isinstance(end, Failed) and isinstance(end.error, ConstraintTooCostlyError)
+
+
+@pytest.mark.parametrize("generator", [generator_of, GenerateGenerator])
+def test_where_a_constraint_allows_the_end_every_token_that_ends_the_sequence_is_allowed(model, generator):
+    likes_the_end = {"logit_bias": ((HOLE_END, 1000.0),), "stop_token_ids": frozenset({HOLE_END})}
+    job = job_of(model, Constraint("regex", r"(.|\n)*"), 40, **likes_the_end)
+    run(generator(model), job)
+    assert outcome(job) == ("", Finished("stop"))
+    assert job.usage.completion_tokens == 1
+
+
+def test_where_a_constraint_does_not_allow_the_end_no_token_that_ends_the_sequence_is_chosen(model):
+    likes_the_end = {"logit_bias": ((HOLE_END, 1000.0),), "stop_token_ids": frozenset({HOLE_END})}
+    job = job_of(model, DATE, 40, **likes_the_end)
+    run(generator_of(model), job)
+    text, end = outcome(job)
+    assert re.fullmatch(DATE.source, text)
+    assert end == Finished("stop")
 
 
 def test_a_tokenizer_that_cannot_be_constrained_says_so(model_folder, monkeypatch):
     slow = load(model_folder("qwen2"))
     monkeypatch.setattr(slow.constraints, "_end_ids", [])
     with pytest.raises(UnsupportedParameterError):
-        slow.constraints.check(DATE)
+        slow.constraints.compiled(DATE)

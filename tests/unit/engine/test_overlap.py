@@ -10,6 +10,7 @@ from app.core.errors import RequestTimeoutError
 from app.core.jobs import Constraint, Event, Job, SamplingParams, TextDelta
 from app.engine import generation
 from app.engine.prefill_budget import PrefillBudget
+from app.models.text_model import TextModel
 from tests.unit.engine.driver import generator_of, load, outcome, random_prompt, run
 
 LATE = RequestTimeoutError("late")
@@ -20,14 +21,24 @@ CHANGES: list[dict[str, object]] = [
     {"truncate_before_pattern": ("[a-f]{2}",)},
     {"ignore_eos": False},
     {"num_logprobs": 2},
-    {"temperature": 1.0, "seed": 1, "constraint": Constraint("regex", "[a-z]{3,6}"), "ignore_eos": False},
+    {"temperature": 1.0, "seed": 1, "regex": "[a-z]{3,6}", "ignore_eos": False},
     {"stop_token_ids": frozenset(range(100, 250))},
     {"repetition_penalty": 1.2, "temperature": 0.7, "top_p": 0.9, "seed": 9},
 ]
 
 
-def jobs_of(rng: random.Random) -> list[Job]:
+@pytest.fixture(scope="module")
+def qwen2(model_folder):
+    model = load(model_folder("qwen2"))
+    yield model
+    model.constraints.close()
+
+
+def jobs_of(model: TextModel, rng: random.Random) -> list[Job]:
     fields = [{"ignore_eos": True, **change} for change in CHANGES]
+    for one in fields:
+        if (regex := one.pop("regex", None)) is not None:
+            one["grammar"] = model.constraints.compiled(Constraint("regex", str(regex)))
     return [
         Job("overlap", random_prompt(rng, rng.randrange(2, 60)), SamplingParams(rng.randrange(1, 25), **one))
         for one in fields * 2
@@ -49,14 +60,13 @@ def whole(job: Job) -> tuple[tuple[object, ...], list[float]]:
 @pytest.mark.parametrize("num_slots", [1, 4])
 @pytest.mark.parametrize("drafts", [0, 4])
 @pytest.mark.parametrize("runner", ["eager", "bucketed"])
-def test_every_kind_of_request_gives_the_same_answer(model_folder, monkeypatch, num_slots, drafts, runner):
+def test_every_kind_of_request_gives_the_same_answer(qwen2, monkeypatch, num_slots, drafts, runner):
     # How a prompt is cut follows from measured times, and log-probabilities differ by rounding with it.
     monkeypatch.setattr(PrefillBudget, "observe", lambda *_: None)
-    model = load(model_folder("qwen2"))
-    plain, overlapped = jobs_of(random.Random(4)), jobs_of(random.Random(4))
-    run(generator_of(model, num_slots=num_slots, chunk=20, drafts=drafts, runner=runner), *plain)
+    plain, overlapped = jobs_of(qwen2, random.Random(4)), jobs_of(qwen2, random.Random(4))
+    run(generator_of(qwen2, num_slots=num_slots, chunk=20, drafts=drafts, runner=runner), *plain)
     options = {"num_slots": num_slots, "chunk": 20, "drafts": drafts, "runner": runner, "overlap_text": True}
-    run(generator_of(model, **options), *overlapped)
+    run(generator_of(qwen2, **options), *overlapped)
     for ours, theirs in zip(map(whole, overlapped), map(whole, plain), strict=True):
         assert ours[0] == theirs[0]
         assert ours[1] == pytest.approx(theirs[1], abs=1e-4)

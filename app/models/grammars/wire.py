@@ -1,0 +1,101 @@
+"""Messages between a worker and the processes of its grammars, over sockets that keep their bounds. Pure.
+
+To a grammar's process: its source in pieces, then orders. From it: its process id, whether the grammar
+compiled, then one mask for each order that asks for one, in the order of asking.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Literal
+
+PIECE_BYTES = 60_000
+# The kernel's default is 208 KiB; a mask of 500,000 tokens takes 61 KiB, and 16 rows ask at once.
+BUFFER_BYTES = 1 << 20
+START, ACCEPT, DROP = range(3)
+FOLLOWS, ENDS, FAILED = range(3)
+_ORDER = struct.Struct("<BIi")
+_MASK = struct.Struct("<BBII")
+Outcome = Literal["compiled", "invalid", "costly"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What is to be compiled. ``keeps_names_apart``: objects of the schema have names that the model chooses."""
+
+    kind: Literal["json_schema", "regex"]
+    text: str
+    keeps_names_apart: bool = False
+
+    def packed(self) -> bytes:
+        return json.dumps([self.kind, self.text, self.keeps_names_apart]).encode()
+
+    @classmethod
+    def unpacked(cls, data: bytes) -> Source:
+        return cls(*json.loads(data))
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """What may come next for one matcher: ``bits`` per token (little-endian), and whether it may end.
+
+    ``state`` ENDS: nothing but the end may come. FAILED: it cannot be followed any more. ``cpu_us``:
+    processor time that it took.
+    """
+
+    matcher: int
+    state: int
+    may_end: bool
+    cpu_us: int
+    bits: bytes
+
+    def packed(self) -> bytes:
+        return _MASK.pack(self.state, self.may_end, self.matcher, self.cpu_us) + self.bits
+
+    @classmethod
+    def unpacked(cls, data: bytes) -> Mask:
+        state, may_end, matcher, cpu_us = _MASK.unpack_from(data)
+        return cls(matcher, state, bool(may_end), cpu_us, data[_MASK.size :])
+
+
+def pack_order(order: int, matcher: int, token: int = 0) -> bytes:
+    return _ORDER.pack(order, matcher, token)
+
+
+def unpack_order(data: bytes) -> tuple[int, int, int]:
+    order, matcher, token = _ORDER.unpack(data)
+    return order, matcher, token
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Two ends between which messages stay whole."""
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in ends:
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            end.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
+    return ends
+
+
+def send_pieces(end: socket.socket, data: bytes) -> None:
+    """``data`` as messages, an empty count first."""
+    end.send(struct.pack("<I", len(data)))
+    for at in range(0, len(data), PIECE_BYTES):
+        end.send(data[at : at + PIECE_BYTES])
+
+
+def receive_pieces(end: socket.socket) -> bytes:
+    """What ``send_pieces`` sent. Raises ``EOFError`` where the other side is gone."""
+    head = end.recv(4)
+    if len(head) < 4:
+        raise EOFError
+    [size] = struct.unpack("<I", head)
+    data = bytearray()
+    while len(data) < size:
+        piece = end.recv(PIECE_BYTES)
+        if not piece:
+            raise EOFError
+        data += piece
+    return bytes(data)
