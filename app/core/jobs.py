@@ -57,7 +57,9 @@ class SamplingParams:
     prompt. ``stop`` strings and the RE2 ``truncate_before_pattern``s are not part of the text that
     is returned; ``stop_token_ids`` end a sequence as the model's end token does. ``bad_words`` are
     sequences of token ids. ``text_before`` is the text in front of the completion, as far as patterns
-    see it, where the prompt does not end with it (a hole's prefix). ``num_logprobs`` asks for the
+    see it, where the prompt does not end with it (a hole's prefix). This long (``line_limit_s``) after
+    its first token a completion ends, by length, at the next line break (llama.cpp's
+    ``t_max_predict_ms``). ``num_logprobs`` asks for the
     log-probability of each generated token and of that many best ones; ``num_prompt_logprobs`` the
     same of the prompt's tokens.
     """
@@ -82,6 +84,7 @@ class SamplingParams:
     ignore_eos: bool = False
     num_logprobs: int | None = None
     num_prompt_logprobs: int | None = None
+    line_limit_s: float | None = None
     grammar: Grammar | None = None
 
 
@@ -115,9 +118,10 @@ class PromptScored:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The last event of a sequence that ended well."""
+    """The last event of a sequence that ended well. ``is_cut``: by a stop string or pattern, not by an end token."""
 
     finish_reason: FinishReason
+    is_cut: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,8 +238,8 @@ class BaseJob:
         if self._on_started is not None:
             self._on_started()
 
-    def finish(self, reason: FinishReason) -> None:
-        self._end(Finished(reason))
+    def finish(self, reason: FinishReason, *, is_cut: bool = False) -> None:
+        self._end(Finished(reason, is_cut))
 
     def fail(self, error: RequestError) -> None:
         self._end(Failed(error))

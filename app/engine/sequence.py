@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import torch
 
 from app.core.errors import InvalidParameterError, RequestError
@@ -119,10 +121,16 @@ class Sequence:
             text += rest
         self._outbox.add(text, scores)
         if is_stopped:
-            self._finish("stop")
+            self._finish("stop", is_cut=True)
         elif self._filter.is_too_slow:
             text = "truncate_before_pattern: these patterns take too long"
             self.fail(InvalidParameterError(text, param="truncate_before_pattern"))
+        elif "\n" in text and self._is_past_line_limit():
+            self._end("length")
+
+    def _is_past_line_limit(self) -> bool:
+        limit_s, first_s = self.job.params.line_limit_s, self.job.timings.first_token_s
+        return limit_s is not None and first_s is not None and time.monotonic() - first_s > limit_s
 
     def finish_prompt(self) -> None:
         """The whole prompt is in the cache: hand out its scores; end where nothing is to be generated."""
@@ -148,8 +156,8 @@ class Sequence:
             rest, is_stopped = self._filter.finish()
             text += rest
         self._outbox.add(text, scores)
-        self._finish("stop" if is_stopped else reason)
+        self._finish("stop" if is_stopped else reason, is_cut=is_stopped)
 
-    def _finish(self, reason: FinishReason) -> None:
+    def _finish(self, reason: FinishReason, *, is_cut: bool = False) -> None:
         self._outbox.flush()
-        self.job.finish(reason)
+        self.job.finish(reason, is_cut=is_cut)

@@ -36,6 +36,7 @@ class Completion:
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
     error: RequestError | None = None
+    is_cut: bool = False
     _texts: list[str] = field(default_factory=list)
 
     @property
@@ -62,7 +63,7 @@ class Completion:
                 case PromptScored():
                     self.prompt_logprobs = event.logprobs
                 case Finished():
-                    self.finish_reason = event.finish_reason
+                    self.finish_reason, self.is_cut = event.finish_reason, event.is_cut
                 case Failed():
                     self.error = event.error
         self._texts.append(text)

@@ -15,8 +15,8 @@ from app.http.resources.infill import Infill
 from app.http.resources.legacy import Root
 from app.http.resources.metrics import MetricsPage
 from app.http.resources.native import Chat, Complete
-from app.http.resources.openai import ChatCompletions, Completions, Model, Models
-from app.http.resources.system import Livez, Readyz
+from app.http.resources.openai import ChatCompletions, Completions, FimCompletions, Model, Models
+from app.http.resources.system import Health, Livez, Props, Readyz
 from app.http.resources.tokens import Detokenize, Tokenize
 from app.http.restful import JsonApi, Route
 from app.http.service import Service
@@ -34,11 +34,14 @@ ROUTES: dict[str, type[Route]] = {
     "/v1/embeddings": Embeddings,
     "/v1/completions": Completions,
     "/v1/chat/completions": ChatCompletions,
+    "/v1/fim/completions": FimCompletions,
     "/v1/capabilities": Capabilities,
     "/v1/models": Models,
     "/v1/models/<path:name>": Model,
     "/livez": Livez,
     "/readyz": Readyz,
+    "/health": Health,
+    "/props": Props,
     "/metrics": MetricsPage,
 }
 # What describes the routes above.

@@ -8,7 +8,7 @@ from typing import cast
 
 from flask import request
 
-from app.core.errors import UnsupportedParameterError
+from app.core.errors import ContextLengthError, UnsupportedParameterError
 from app.core.jobs import Job
 from app.http.backend import Served, TextModel
 from app.http.completion import Completion
@@ -29,33 +29,62 @@ class Infilling(Generation):
         self._body = body
         self._encoder = model
         self._num_holes = len(body.texts) - 1
+        self._num_unfilled = 0
 
     @property
     def has_ended_well(self) -> bool:
-        """The place is kept until the last hole is filled."""
+        """The place is kept until the last hole is filled, or those left have no room."""
         return len(self.completions) == self._num_holes and super().has_ended_well
 
     @property
+    def context_tokens(self) -> int:
+        return self._encoder.context_tokens
+
+    @property
     def infills(self) -> list[str]:
-        return [completion.text for completion in self.completions]
+        """What fills each hole; nothing where there was no room left for one."""
+        return [completion.text for completion in self.completions] + [""] * self._num_unfilled
 
     @property
     def whole(self) -> str:
         """The parts with their holes filled."""
         parts = self._body.texts
-        return parts[0] + "".join(fill + part for fill, part in zip(self.infills, parts[1:], strict=False))
+        fills = [self._body.start + fill for fill in self.infills]
+        return parts[0] + "".join(fill + part for fill, part in zip(fills, parts[1:], strict=False))
 
     @property
     def finish_reasons(self) -> list[str]:
-        return [completion.finish_reason or "" for completion in self.completions]
+        reasons = [completion.finish_reason or "" for completion in self.completions]
+        return [*reasons, *["length"] * self._num_unfilled]
 
-    def plan(self) -> Plan:
-        """What the next hole's job is to do. Raises ``ContextLengthError`` where its prompt does not fit."""
-        at = len(self.completions)
-        prompt = self._encoder.encode_infill(self._body.texts, self.infills, self._body.files)
-        seat = self._seat
+    def plan_first(self) -> Plan:
+        """What the first hole's job is to do. Raises a ``RequestError`` also where a later hole has no room at all."""
+        for at in range(1, self._num_holes):
+            self._plan([""] * at)
+        return self._plan([])
+
+    def _plan(self, filled: list[str]) -> Plan:
+        """What the next hole's job is to do. Raises ``ContextLengthError``, which names the field at fault."""
+        try:
+            return self._plan_with(filled, self._body.files)
+        except ContextLengthError as error:
+            if self._body.files and self._fits_without_files(filled):
+                text = f"input_extra: {error.message.partition(': ')[2]}"
+                raise ContextLengthError(text, param="input_extra") from None
+            raise
+
+    def _fits_without_files(self, filled: list[str]) -> bool:
+        try:
+            self._plan_with(filled, [])
+        except ContextLengthError:
+            return False
+        return True
+
+    def _plan_with(self, filled: list[str], files: list[tuple[str, str]]) -> Plan:
+        prompt = self._encoder.encode_infill(self._body.texts, filled, files, self._body.start)
+        seat, at = self._seat, len(filled)
         [plan] = make_plans(self._body, [prompt], self._encoder, seat.served.settings, seat.compiled)
-        before = (self._body.texts[at] or "".join(self.infills[-1:]))[-1:]
+        before = (self._body.start or self._body.texts[at] or "".join(filled[-1:]))[-1:]
         return replace(plan, params=replace(with_seed_of(plan.params, at), text_before=before))
 
     def submit(self, plan: Plan) -> None:
@@ -80,7 +109,18 @@ class Infilling(Generation):
                 self.require_batch()
             if self.has_ended_well:
                 return self.completions
-            self.submit(self.plan())
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Start on the next hole; where what fills the others leaves it no room, they are the answer."""
+        try:
+            plan = self._plan(self.infills)
+        except ContextLengthError:
+            self._num_unfilled = self._num_holes - len(self.completions)
+            self._num_holes = len(self.completions)
+            self._seat.release()
+        else:
+            self.submit(plan)
 
 
 def open_infilling(body: InfillBody, served: Served, context: WorkerContext) -> Infilling:
@@ -90,7 +130,7 @@ def open_infilling(body: InfillBody, served: Served, context: WorkerContext) -> 
         if not model.has_infill:
             raise UnsupportedParameterError(f"the model {model.name} does not fill holes: it has no infilling format")
         infilling = Infilling(body, seat, model)
-        plan = infilling.plan()
+        plan = infilling.plan_first()
     record().generation = infilling
     try:
         infilling.submit(plan)

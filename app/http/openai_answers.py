@@ -115,6 +115,26 @@ class CompletionsShape(OpenAIShape):
         return [index for group in groups for index in group[:num_kept]]
 
 
+class FimShape(OpenAIShape):
+    """Mistral's answer to a hole: chat's envelope round the text."""
+
+    id_prefix = "fim"
+    whole_object = "chat.completion"
+    chunk_object = "chat.completion.chunk"
+
+    def whole(self, generation: Generation) -> object:
+        choices = []
+        for index, one in enumerate(generation.completions):
+            message = {"role": "assistant", "content": one.text, "tool_calls": None, "prefix": False}
+            choices.append({"index": index, "message": message, "finish_reason": one.finish_reason})
+        return self._answer(generation, choices)
+
+    def piece(self, piece: Piece, generation: Generation) -> Iterable[object]:
+        delta = {"role": "assistant", "content": piece.text}
+        choice = {"index": piece.index, "delta": delta, "finish_reason": piece.finish_reason}
+        return [self._chunk(generation, choice)] if piece.text or piece.finish_reason else []
+
+
 def mean_logprob(completion: Completion) -> float:
     """Mean log-probability per token, by which ``best_of`` ranks."""
     scores = [one.logprob for one in completion.logprobs]

@@ -16,7 +16,7 @@ from app.core.errors import RequestError
 from app.http.body import JSON_TYPE
 from app.http.limits import TIMEOUT_HEADER
 from app.http.operations import EVENTS, OPERATIONS, Form, Operation
-from app.http.schemas.answers import Error, PromptAnswer, Readiness
+from app.http.schemas.answers import Error, Health, PromptAnswer, Readiness
 from app.serve.gate import PROBES
 
 Schema = dict[str, Any]
@@ -136,8 +136,8 @@ def _responses(path: str, method: str, operation: Operation, schemas: dict[Key, 
         shown["401"] = _page_for_a_key()
     if (path, method) == ("/", "post"):
         shown |= {str(status): _prompt_error(status) for status in (*operation.statuses, 500)}
-    if path == "/readyz":
-        schema = {"$ref": REF.format(model=Readiness.__name__)}
+    if path in ("/readyz", "/health"):
+        schema = {"$ref": REF.format(model=(Readiness if path == "/readyz" else Health).__name__)}
         shown["503"] = {"description": "Not now.", "headers": _headers(200), "content": {JSON_TYPE: {"schema": schema}}}
     return shown
 

@@ -11,6 +11,7 @@ from app.http.schemas import answers, openai_answers
 from app.http.schemas.chat import ChatCompletionsBody
 from app.http.schemas.completions import CompletionsBody
 from app.http.schemas.encoders import EmbeddingsBody, FillMaskBody
+from app.http.schemas.fim import FimBody
 from app.http.schemas.infill import InfillBody
 from app.http.schemas.native import ChatBody, CompleteBody
 from app.http.schemas.tokens import DetokenizeBody, TokenizeBody
@@ -95,7 +96,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "Fill holes in a text",
         "native",
         InfillBody,
-        answers.InfillAnswer,
+        answers.InfillAnswer | answers.SelectedFields,
         {"prefix": "def add(a, b):\n    ", "suffix": "\n\nprint(add(1, 2))\n"},
         streams=NATIVE_STREAMS,
         text="A single hole can be streamed.",
@@ -130,6 +131,15 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         CONVERSATION,
         streams=(EVENTS,),
     ),
+    ("/v1/fim/completions", "post"): _posting(
+        "Fill a hole",
+        "OpenAI",
+        FimBody,
+        openai_answers.FimCompletion,
+        {"prompt": "def add(a, b):", "suffix": "\n\nprint(add(1, 2))\n", "max_tokens": 16},
+        streams=(EVENTS,),
+        text="Mistral's API.",
+    ),
     ("/v1/embeddings", "post"): _posting(
         "Texts to vectors", "OpenAI", EmbeddingsBody, openai_answers.EmbeddingList, {"input": "some text"}
     ),
@@ -142,6 +152,10 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("/livez", "get"): Operation("200 while the process answers", "server", {JSON_TYPE: answers.Alive}),
     ("/readyz", "get"): Operation("200 when this server can take work", "server", {JSON_TYPE: answers.Readiness}),
+    ("/health", "get"): Operation("As /readyz, with a word for the state", "server", {JSON_TYPE: answers.Health}),
+    ("/props", "get"): Operation(
+        "A model as llama.cpp's plugins ask for it", "server", {JSON_TYPE: answers.Props}, statuses=(404, 503)
+    ),
     ("/metrics", "get"): Operation("Prometheus' text format", "server", {"text/plain": None}),
     ("/", "post"): Operation(
         "Continue, chat or fill masks",

@@ -113,8 +113,13 @@ def test_control_tokens_in_the_text_are_text(client):
         ({"prefix": "a", "logprobs": 1}, "unsupported_parameter", "logprobs"),
         ({"parts": ["a", "b", "c"], "stream": True}, "unsupported_parameter", "stream"),
         ({"prefix": "a", "temperature": -1}, "invalid_parameter", "temperature"),
-        ({"prefix": "a", "prompt": "b"}, "unsupported_parameter", "prompt"),
-        ({"prefix": "a", "input_extra": [{"text": "b"}]}, "invalid_parameter", "input_extra"),
+        ({"parts": ["a", "b"], "prompt": "b"}, "unsupported_parameter", "prompt"),
+        ({"prefix": "a", "input_extra": [{"filename": "b"}]}, "invalid_parameter", "input_extra"),
+        ({"prefix": "a", "n_predict": 5, "max_new_tokens": 6}, "invalid_parameter", "n_predict"),
+        ({"prefix": "a", "samplers": ["mirostat"]}, "invalid_parameter", "samplers"),
+        ({"prefix": "a", "lora": [{"id": 0, "scale": 0.5}]}, "unsupported_parameter", "lora"),
+        ({"prefix": "a", "suffix": "x " * 2000}, "context_length_exceeded", "suffix"),
+        ({"prefix": "a", "input_extra": [{"text": "x " * 2000}]}, "context_length_exceeded", "input_extra"),
         ({"prefix": "x " * 2000}, "context_length_exceeded", "prefix"),
         ({"parts": ["x " * 2000, ""]}, "context_length_exceeded", "parts"),
     ],
@@ -124,11 +129,118 @@ def test_bad_bodies_are_refused_by_name(client, world, body, code, param):
     assert world.num_places() == 0
 
 
-def test_a_later_hole_that_does_not_fit_fails_the_request(client, world, monkeypatch):
+def test_a_later_hole_that_never_fits_is_refused_before_the_first(client, world, monkeypatch):
     monkeypatch.setattr(world.inference.model, "context_tokens", 200)
+    monkeypatch.setattr(world.inference, "submit", None, raising=False)
     response = client.post("/infill", json={"parts": ["a", "b", "c " * 300], **FIELDS})
     assert_envelope(response, 400, "context_length_exceeded", "parts")
     assert world.num_places() == 0
+
+
+def favoured(world, text):
+    """A bias that makes ``text``'s first token the next one, whatever the model would rather say."""
+    return {str(world.inference.model.encode(text, add_special_tokens=False)[0]): 100}
+
+
+def test_a_hole_that_what_fills_the_others_leaves_no_room_for_is_empty_and_told(client, world, monkeypatch):
+    parts, model = ["a" * 10, "b" * 10, "c"], world.inference.model
+    longest = max(len(model.encode_infill(parts, filled).ids) for filled in ([], [""]))
+    monkeypatch.setattr(model, "context_tokens", longest + 1)
+    body = client.post("/infill", json={"parts": parts, "logit_bias": favoured(world, "x")}).get_json()
+    filled = body["infills"][0]
+    assert set(filled) == {"x"} and body["infills"] == [filled, ""]
+    assert (body["finish_reasons"], body["finish_reason"]) == (["length", "length"], "length")
+    assert body["text"] == parts[0] + filled + parts[1] + parts[2]
+    assert world.num_places() == 0
+
+
+LLAMA_VIM = {
+    "id_slot": 0,
+    "input_prefix": "def f(x):\n",
+    "input_suffix": "\n    return x\n",
+    "input_extra": [{"text": "import os\n", "time": [120, 5], "filename": "a.py"}, {"text": "y = 1"}],
+    "prompt": "    ",
+    "n_predict": 12,
+    "stop": [],
+    "n_indent": 4,
+    "top_k": 40,
+    "top_p": 0.9,
+    "samplers": ["top_k", "top_p", "infill"],
+    "stream": False,
+    "cache_prompt": True,
+    "t_max_prompt_ms": 500,
+    "t_max_predict_ms": 1000,
+    "response_fields": ["content", "timings/prompt_n", "timings/predicted_ms", "truncated", "tokens_cached", "no/such"],
+}
+
+
+def test_llama_vims_request_is_answered_with_the_fields_it_reads(client):
+    body = client.post("/infill", json=LLAMA_VIM).get_json()
+    assert set(body) == {"content", "timings/prompt_n", "timings/predicted_ms", "truncated", "tokens_cached"}
+    assert body["truncated"] is False
+
+
+def test_llama_vims_warm_up_reads_the_prompt_only(client):
+    body = {**LLAMA_VIM, "input_prefix": "", "input_suffix": "", "prompt": "", "n_predict": 0, "temperature": 0.0}
+    warm = {**body, "samplers": [], "t_max_prompt_ms": 1, "t_max_predict_ms": 1, "response_fields": [""]}
+    response = client.post("/infill", json=warm)
+    assert (response.status_code, response.get_json()) == (200, {})
+    told = client.post("/infill", json={**warm, "response_fields": None}).get_json()
+    assert (told["content"], told["stop_type"], told["usage"]["completion_tokens"]) == ("", "limit", 0)
+
+
+def test_llama_vscodes_request_is_answered_as_llama_cpp_answers(client, world):
+    sent = {**LLAMA_VIM, "n_cmpl": 3, "response_fields": None, "stream": False}
+    body = client.post("/infill", json=sent).get_json()
+    assert body["text"].startswith(LLAMA_VIM["input_prefix"] + "    " + body["content"])
+    assert body["generation_settings"]["n_ctx"] == world.inference.model.context_tokens
+    assert body["stop_type"] in ("eos", "word", "limit")
+    assert body["timings"]["predicted_n"] == body["tokens_predicted"] == body["usage"]["completion_tokens"]
+    assert {"prompt_n", "prompt_ms", "prompt_per_second", "predicted_ms", "predicted_per_second"} <= set(
+        body["timings"]
+    )
+    *events, last, _ = events_of(client.post("/infill", json={**sent, "stream": True}))
+    assert "".join(event["content"] for event in events) == body["content"]
+    assert (last["content"], last["stop"]) == ("", True)
+
+
+def test_the_start_of_the_middle_stands_before_what_is_generated(client, world):
+    body = {"input_prefix": "a = ", "input_suffix": "\n", "prompt": "b +", **FIELDS, "samplers": ["infill"]}
+    model = world.inference.model
+    prompt = model.encode_infill(["a = ", "\n"], [], (), "b +")
+    ids = torch.tensor([prompt.ids])
+    output = model.checkpoint.model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=12,
+        eos_token_id=sorted(prompt.stop_ids),
+    )[0, len(prompt.ids) :].tolist()
+    answer = client.post("/infill", json=body).get_json()
+    assert answer["content"] == model.decode(output)
+    assert answer["text"] == "a = b +" + answer["content"] + "\n"
+
+
+def test_below_zero_all_that_fits_is_generated(client, world):
+    body = {"prefix": "a", "suffix": "b", "n_predict": -1, "logit_bias": favoured(world, "x")}
+    answer = client.post("/infill", json=body).get_json()
+    assert answer["usage"]["total_tokens"] == world.inference.model.context_tokens
+
+
+def test_late_a_completion_ends_at_a_line_break(client, world):
+    body = {"prefix": "a", "suffix": "b", "t_max_predict_ms": 0.001, "logit_bias": favoured(world, "\n")}
+    answer = client.post("/infill", json={**body, "n_predict": 50}).get_json()
+    assert answer["content"] in ("\n", "\n\n")
+    assert (answer["finish_reason"], answer["stop_type"]) == ("length", "limit")
+    assert (
+        len(client.post("/infill", json={**body, "n_predict": 50, "t_max_predict_ms": 0}).get_json()["content"]) == 50
+    )
+
+
+def test_a_line_that_is_indented_by_less_ends_the_completion(client, world):
+    body = {"prefix": "a", "suffix": "b", "n_indent": 3, "n_predict": 9, "logit_bias": favoured(world, "\n")}
+    answer = client.post("/infill", json=body).get_json()
+    assert (answer["content"], answer["stop_type"]) == ("", "word")
 
 
 def test_a_model_without_infilling_says_so(model_folder):

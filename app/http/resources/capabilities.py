@@ -17,6 +17,7 @@ from app.http.restful import Route
 from app.http.schemas.chat import ChatCompletionsBody
 from app.http.schemas.completions import CompletionsBody
 from app.http.schemas.encoders import EmbeddingsBody, FillMaskBody
+from app.http.schemas.fim import FimBody
 from app.http.schemas.infill import InfillBody
 from app.http.schemas.native import ChatBody, CompleteBody
 from app.http.schemas.strict import StrictBody
@@ -29,6 +30,7 @@ BODIES: dict[Task, dict[str, type[StrictBody]]] = {
         "/infill": InfillBody,
         "/v1/completions": CompletionsBody,
         "/v1/chat/completions": ChatCompletionsBody,
+        "/v1/fim/completions": FimBody,
     },
     "fill-mask": {"/fill-mask": FillMaskBody},
     "embeddings": {"/v1/embeddings": EmbeddingsBody},

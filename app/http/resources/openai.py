@@ -13,12 +13,13 @@ from app.http.body import read_body
 from app.http.chat_answers import ChatCompletionsShape
 from app.http.errors import json_response
 from app.http.generation import Generation
-from app.http.openai_answers import CompletionsShape
+from app.http.openai_answers import CompletionsShape, FimShape
 from app.http.planning import require_known
 from app.http.resources.generating import GeneratingRoute
 from app.http.restful import Route
 from app.http.schemas.chat import ChatCompletionsBody
 from app.http.schemas.completions import CompletionsBody
+from app.http.schemas.fim import FimBody
 from app.http.service import Service
 from app.http.sse import EventWriter, Writer
 
@@ -50,6 +51,16 @@ class ChatCompletions(OpenAIRoute):
         return self.answer(served, body, shape, lambda model: [encode_messages(body, messages, model)], messages)
 
 
+class FimCompletions(OpenAIRoute):
+    """Fills a hole, as Mistral's API has it."""
+
+    def post(self) -> Response:
+        body = read_body(FimBody)
+        served = self.served(body)
+        texts = [body.prompt, body.suffix or ""]
+        return self.answer(served, body, FimShape(body), lambda model: encode_prompts(body, model), texts)
+
+
 class Models(Route):
     """The models that are served."""
 
@@ -65,7 +76,7 @@ class Model(Route):
         return json_response(describe(self.service.find(name), self.service))
 
 
-def encode_prompts(body: CompletionsBody, model: TextModel) -> Sequence[list[int] | EndedPrompt]:
+def encode_prompts(body: CompletionsBody | FimBody, model: TextModel) -> Sequence[list[int] | EndedPrompt]:
     """The ids of each prompt. Raises a ``RequestError`` for ids that the model has not."""
     if body.suffix and isinstance(body.prompt, str):
         return [encode_suffix(body.prompt, body.suffix, model)]

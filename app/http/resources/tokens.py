@@ -32,7 +32,7 @@ class Tokenize(TokenRoute):
     def post(self) -> Response:
         body = read_body(TokenizeBody)
         with self.model(body.model) as model:
-            ids = model.encode(body.text, add_special_tokens=body.add_special_tokens)
+            ids = model.encode(body.given, add_special_tokens=body.add_special_tokens)
             answer = {
                 "tokens": ids,
                 "token_strings": model.token_strings(ids),

@@ -123,12 +123,59 @@ class ChatAnswer(Details, PromptAnswer):
     choices: NotRequired[list[ChatChoice]]
 
 
-class InfillAnswer(Details):
-    """Filled holes."""
+class LlamaCppSettings(TypedDict):
+    """How it was generated, as far as llama.cpp's plugins read it."""
+
+    n_ctx: int
+
+
+class InfillTimings(Timings):
+    """With llama.cpp's counts and speeds for those who speak as its plugins do."""
+
+    prompt_n: NotRequired[int]
+    prompt_ms: NotRequired[float]
+    prompt_per_token_ms: NotRequired[float]
+    prompt_per_second: NotRequired[float]
+    predicted_n: NotRequired[int]
+    predicted_ms: NotRequired[float]
+    predicted_per_token_ms: NotRequired[float]
+    predicted_per_second: NotRequired[float]
+
+
+class InfillAnswer(TypedDict):
+    """Filled holes. From ``content`` on what llama.cpp tells; with ``response_fields`` those fields only."""
 
     infills: list[str]
     text: Annotated[str, Field(description="All parts with their holes filled.")]
     finish_reasons: list[FinishReason]
+    finish_reason: FinishReason
+    usage: Usage
+    timings: InfillTimings
+    model: str
+    request_id: str
+    recordid: NotRequired[Recorded]
+    content: NotRequired[str]
+    stop: NotRequired[Literal[True]]
+    stop_type: NotRequired[Literal["eos", "word", "limit"]]
+    truncated: NotRequired[Literal[False]]
+    tokens_cached: NotRequired[int]
+    tokens_evaluated: NotRequired[int]
+    tokens_predicted: NotRequired[int]
+    id_slot: NotRequired[int]
+    generation_settings: NotRequired[LlamaCppSettings]
+
+
+SelectedFields = dict[str, Any]
+
+
+class Props(TypedDict):
+    """A model as llama.cpp's plugins ask for it."""
+
+    default_generation_settings: LlamaCppSettings
+    total_slots: int
+    model_alias: str
+    model_path: str
+    build_info: str
 
 
 class Proposal(TypedDict):
@@ -192,6 +239,12 @@ class Readiness(TypedDict):
     progress: float
     kv_cache: KvCache | None
     slots: list[Slot]
+
+
+class Health(Readiness):
+    """Readiness, and a word for those who look for one."""
+
+    status: Literal["ok", "loading", "draining", "failed"]
 
 
 class Parameter(TypedDict):

@@ -12,12 +12,15 @@ from app.core.errors import InvalidParameterError, UnsupportedParameterError
 from app.core.settings import Settings
 from app.http.backend import Message
 from app.http.schemas.formats import BoundedObject, require_shallow
+from app.http.schemas.llama_cpp import is_unbounded, one_bound
 from app.http.schemas.openai import NO_EFFECT, NoteText, OpenAIOptions
 from app.http.schemas.sampling import Length
 from app.http.schemas.strict import StrictBody
 
 MAX_TOOLS = 64
 MAX_CALLS = 128
+# Names of the most tokens to generate.
+BOUNDS = ("max_tokens", "max_completion_tokens", "n_predict")
 MAX_TOP_LOGPROBS = 20
 
 SpeakerName = Annotated[str, StringConstraints(max_length=256)]
@@ -127,10 +130,7 @@ class ChatCompletionsBody(OpenAIOptions):
 
     @model_validator(mode="after")
     def _check(self) -> ChatCompletionsBody:
-        limits = {self.max_tokens, self.max_completion_tokens} - {None}
-        if len(limits) > 1:
-            text = "max_completion_tokens: differs from max_tokens"
-            raise InvalidParameterError(text, param="max_completion_tokens")
+        one_bound(self, *BOUNDS)
         if self.top_logprobs is not None and not self.logprobs:
             raise InvalidParameterError("top_logprobs: only with logprobs", param="top_logprobs")
         if self.tool_choice is not None and self.tools is None:
@@ -160,9 +160,8 @@ class ChatCompletionsBody(OpenAIOptions):
         return (self.top_logprobs or 0) if self.logprobs else None
 
     def length(self, settings: Settings) -> Length:
-        if self.max_completion_tokens is not None:
-            return Length("max_completion_tokens", self.max_completion_tokens, None)
-        return Length("max_tokens", self.max_tokens, None)
+        name, bound = one_bound(self, *BOUNDS)
+        return Length(name, None if is_unbounded(bound) else bound, None)
 
     def _calls(self) -> Iterator[ToolCall]:
         for message in self.messages:

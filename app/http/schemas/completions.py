@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from app.core.errors import InvalidParameterError, UnsupportedParameterError
 from app.core.settings import Settings
+from app.http.schemas.llama_cpp import is_unbounded, one_bound
 from app.http.schemas.openai import OpenAIOptions
 from app.http.schemas.sampling import MAX_CHOICES, Length, TokenId
 
@@ -50,6 +51,7 @@ class CompletionsBody(OpenAIOptions):
     def _check(self) -> CompletionsBody:
         if self.max_tokens == 0 and not self.echo:
             raise InvalidParameterError("max_tokens: 0 only scores a prompt, which needs echo", param="max_tokens")
+        one_bound(self, "max_tokens", "n_predict")
         self._check_best_of()
         if len(self.prompts) * self.num_choices > MAX_JOBS:
             text = f"prompt: prompts times completions must not be above {MAX_JOBS}"
@@ -91,7 +93,8 @@ class CompletionsBody(OpenAIOptions):
 
     @property
     def prompt_param(self) -> str:
-        return "prompt"
+        is_longer = isinstance(self.prompt, str) and len(self.suffix or "") > len(self.prompt)
+        return "suffix" if is_longer else "prompt"
 
     @property
     def num_logprobs(self) -> int | None:
@@ -102,4 +105,5 @@ class CompletionsBody(OpenAIOptions):
         return self.logprobs if self.echo else None
 
     def length(self, settings: Settings) -> Length:
-        return Length("max_tokens", self.max_tokens, DEFAULT_TOKENS)
+        name, bound = one_bound(self, "max_tokens", "n_predict")
+        return Length(name, None, None) if is_unbounded(bound) else Length(name, bound, DEFAULT_TOKENS)

@@ -14,6 +14,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from app.core.errors import InvalidParameterError
 from app.http.backend import SamplingDefaults, TextModel
+from app.http.schemas.llama_cpp import LlamaCppFields
 from app.http.schemas.sampling import SamplingOptions
 from app.http.schemas.strict import StrictBody, bounded_size
 
@@ -43,7 +44,7 @@ class StreamOptions(StrictBody):
     include_obfuscation: Literal[False] | None = Field(None, description="Chunks are not padded.")
 
 
-class OpenAIOptions(SamplingOptions):
+class OpenAIOptions(LlamaCppFields, SamplingOptions):
     """How to generate, on ``/v1``: temperature 1 where the request is silent."""
 
     least_tokens_param: ClassVar[str] = "min_tokens"

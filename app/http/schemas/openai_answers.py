@@ -105,6 +105,35 @@ class ChatCompletion(TypedDict):
     usage: Usage
 
 
+class FimMessage(TypedDict):
+    """What fills the hole."""
+
+    role: Literal["assistant"]
+    content: str
+    tool_calls: None
+    prefix: Literal[False]
+
+
+class FimChoice(TypedDict):
+    """One way to fill it."""
+
+    index: int
+    message: FimMessage
+    finish_reason: FinishReason
+
+
+class FimCompletion(TypedDict):
+    """A filled hole, in Mistral's form."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    system_fingerprint: None
+    choices: list[FimChoice]
+    usage: Usage
+
+
 class Embedding(TypedDict):
     """One vector: numbers, or base64 of little-endian float32."""
 

@@ -7,8 +7,8 @@ and the model's, OpenAI's or the server's default applies.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
@@ -117,6 +117,11 @@ class SamplingOptions(StrictBody, ABC):
         return None
 
     @property
+    def given_seed(self) -> int | None:
+        """The seed, under whichever name it came."""
+        return self.seed
+
+    @property
     def num_choices(self) -> int:
         """Jobs per prompt."""
         return self.n or 1
@@ -161,8 +166,15 @@ class SamplingOptions(StrictBody, ABC):
         """The same for the prompt's tokens."""
         return None
 
+    def overrides(self) -> dict[str, Any]:
+        """Parameters of the engine that other fields decide."""
+        return {}
+
     def sampling(self, defaults: SamplingDefaults, max_new_tokens: int) -> SamplingParams:
         """The engine's parameters; each silent field takes its default by itself."""
+        return replace(self._own_sampling(defaults, max_new_tokens), **self.overrides())
+
+    def _own_sampling(self, defaults: SamplingDefaults, max_new_tokens: int) -> SamplingParams:
         return SamplingParams(
             max_new_tokens=max_new_tokens,
             temperature=float(_or(self.temperature, defaults.temperature)),
@@ -175,7 +187,7 @@ class SamplingOptions(StrictBody, ABC):
             frequency_penalty=float(_or(self.frequency_penalty, 0.0)),
             logit_bias=tuple((int(token), float(bias)) for token, bias in (self.logit_bias or {}).items()),
             min_new_tokens=self.least_tokens,
-            seed=None if self.seed is None else self.seed % 2**63,
+            seed=None if self.given_seed is None else self.given_seed % 2**63,
             stop=tuple(self.stop or ()),
             stop_token_ids=frozenset(self.stop_token_ids or ()),
             truncate_before_pattern=tuple(self.patterns),
