@@ -9,7 +9,7 @@ from app.core.settings import Settings
 
 
 class OneServed:
-    """``inference`` has ``model``, which may change, ``kv_memory`` and ``submit``."""
+    """``inference`` has ``model``, which may change, ``kv_memory`` and ``submit``; it may name its ``engine_name``."""
 
     is_on_demand = False
 
@@ -25,6 +25,18 @@ class OneServed:
     @property
     def kv_memory(self) -> Any:
         return self._inference.kv_memory
+
+    @property
+    def engine_name(self) -> Any:
+        return self.model and getattr(self._inference, "engine_name", "mixed")
+
+    @property
+    def dropped(self) -> Any:
+        return self.model and list(getattr(self._inference, "dropped", ()))
+
+    @property
+    def quantization(self) -> str:
+        return self.settings.quantization
 
     @property
     def task(self) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Unpack
 
@@ -14,6 +15,11 @@ class Encoded:
 
     vector: tuple[float, ...] = ()
     masks: tuple[tuple[tuple[int, float], ...], ...] = ()
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it holds numbers: NaN anywhere makes the sum NaN, and all probabilities of a mask."""
+        return math.isfinite(sum(self.vector)) and all(math.isfinite(score) for best in self.masks for _, score in best)
 
 
 class EncoderJob(BaseJob):

@@ -57,6 +57,9 @@ class Metrics:
         self._cached_tokens = self._counter("cached_prompt_tokens", "Prompt tokens found in the prefix cache.")
         self._generated_tokens = self._counter("generation_tokens", "Tokens generated, of requests that ended.")
         self._loads = self._counter("model_loads", "Loads of models, by how they ended.", "model", "outcome")
+        self._engines = self._counter("engine_loads", "Loads that worked, by the engine.", "model", "engine")
+        self._dropped = self._counter("dropped_steps", "Steps that failed the check at a load.", "model", "step")
+        self._unsound = self._counter("unsound_logits", "Requests failed by NaN or infinity in their logits.", "model")
         self._unloads = self._counter("model_unloads", "Models taken out of memory, by why.", "model", "reason")
 
     def _make_histograms(self) -> None:
@@ -116,6 +119,16 @@ class Metrics:
     def count_refused_load(self, model: str) -> None:
         """A load was not tried, for lack of memory."""
         self._loads.labels(model, "refused").inc()
+
+    def count_engine(self, model: str, engine: str, dropped: Sequence[str]) -> None:
+        """A load ended with ``engine``, after the steps ``dropped`` had failed their check."""
+        self._engines.labels(model, engine).inc()
+        for step in dropped:
+            self._dropped.labels(model, step).inc()
+
+    def count_unsound_logits(self, model: str) -> None:
+        """A request was failed, since the model gave no numbers for it."""
+        self._unsound.labels(model).inc()
 
     def count_unload(self, model: str, reason: str) -> None:
         """``idle``: for long enough; ``room``: another model needs the memory."""

@@ -112,7 +112,11 @@ class EncoderBatcher:
         results = self.guard.run(jobs, partial(self._encode, jobs)) if jobs else []
         if results is not None:
             for job, encoded in zip(jobs, results, strict=True):
-                job.finish_with(encoded)
+                if encoded.is_sound:
+                    job.finish_with(encoded)
+                else:
+                    self.guard.note_unsound(job)
+                    job.fail(InternalError())
         elif len(jobs) > 1 and self.guard.poison is None:
             for job in jobs:
                 self._run([job])

@@ -17,9 +17,9 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 
 from app.core.errors import InternalError, RequestError
 from app.core.jobs import Job, TokenLogprob
-from app.engine.guard import Guard
+from app.engine.guard import Guard, UnsoundLogitsError
 from app.engine.outbox import Pace
-from app.engine.sampling import choose, logprobs
+from app.engine.sampling import UNSOUND, choose
 from app.engine.sequence import Sequence
 from app.engine.waiting import WaitingJobs
 from app.models.text_model import TextModel
@@ -82,7 +82,7 @@ class GenerateGenerator:
         ids = torch.tensor([sequence.tokens], device=self._device)
         if job.params.num_prompt_logprobs is not None:
             logits = self._model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0, :-1]
-            sequence.prompt_logprobs += logprobs(logits, sequence.tokens[1:], job.params.num_prompt_logprobs)
+            sequence.score(logits, sequence.tokens[1:])
         sequence.finish_prompt()
         if job.has_ended:
             return
@@ -115,6 +115,8 @@ class _OurChoice(LogitsProcessor):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         [(token, self.logprob)] = choose(scores, [self._sequence.sampler])
+        if token == UNSOUND:
+            raise UnsoundLogitsError
         return torch.full_like(scores, -math.inf).index_fill_(1, torch.tensor([token], device=scores.device), 0.0)
 
 

@@ -20,8 +20,8 @@ from app.engine.outbox import Pace
 from app.engine.prefill_budget import PrefillBudget
 from app.engine.ragged import Chunk, MixingRunner
 from app.engine.rows import RowTable
-from app.engine.runners import make_runner
-from app.engine.sampling import choose
+from app.engine.runners import DecodeRunner, make_runner
+from app.engine.sampling import UNSOUND, choose
 from app.engine.sequence import Sequence
 from app.engine.slot_options import SlotOptions
 from app.engine.trimming import Trimmer
@@ -35,15 +35,15 @@ Part: TypeAlias = tuple[Sequence, list[int]]
 class SlotGenerator:
     """Decodes up to ``options.num_slots`` sequences together on one model.
 
-    ``mixes`` is what ``can_mix`` said of the model, None: not asked yet.
+    ``runner`` makes its passes; default: the fastest that the model's architecture allows.
     """
 
-    def __init__(self, text_model: TextModel, options: SlotOptions, *, mixes: bool | None = None):
+    def __init__(self, text_model: TextModel, options: SlotOptions, runner: DecodeRunner | None = None):
         checkpoint, num_slots = text_model.checkpoint, options.num_slots
         self._text_model = text_model
         self._options = options
         self.guard = Guard(checkpoint.device)
-        self.runner = make_runner(options.runner, checkpoint, num_slots, text_model.context_tokens, mixes=mixes)
+        self.runner = runner or make_runner(options.runner, checkpoint, num_slots, text_model.context_tokens)
         self._rows = RowTable(self.runner.cache, num_slots, options.reuse_prefix)
         self._budget = PrefillBudget(options.prefill_chunk_tokens)
         self._trimmer = Trimmer(self.runner.cache, self._rows, self.guard.give_back)
@@ -239,6 +239,10 @@ class SlotGenerator:
                 self._fail(sequence, InternalError())
             return False
         for sequence, (token, logprob) in zip(sequences, chosen, strict=True):
+            if token == UNSOUND:
+                self.guard.note_unsound(sequence.job)
+                self._fail(sequence, InternalError())
+                continue
             sequence.accept(token, logprob)
             if sequence.job.has_ended:
                 self._rows.release(sequence)
@@ -246,4 +250,6 @@ class SlotGenerator:
 
     def _fail(self, sequence: Sequence, error: RequestError, *, is_valid: bool = False) -> None:
         sequence.fail(error)
+        if not is_valid and self.guard.poison is None:
+            self.guard.run([], partial(self.runner.cache.clear_row, self._rows.index(sequence)))
         self._rows.release(sequence, is_valid=is_valid)

@@ -18,12 +18,25 @@ log = get_logger("engine")
 T = TypeVar("T")
 
 
+class UnsoundLogitsError(Exception):
+    """The model gave NaN or infinity for a request."""
+
+
 class Guard:
-    """Catches what forward passes raise. ``poison`` is set once the device itself is unusable."""
+    """Catches what forward passes raise. ``poison`` is set once the device itself is unusable.
+
+    ``on_unsound`` is called for each request whose logits were no numbers.
+    """
 
     def __init__(self, device: torch.device):
         self._device = device
         self.poison: str | None = None
+        self.on_unsound: Callable[[], None] = lambda: None
+
+    def note_unsound(self, job: BaseJob) -> None:
+        """The model gave NaN or infinity for ``job``, which is to fail for that."""
+        log.error("unsound_logits", request_id=job.request_id)
+        self.on_unsound()
 
     def run(self, jobs: Sequence[BaseJob], work: Callable[[], T]) -> T | None:
         """The result of ``work`` for ``jobs``, or None where it raised (the cause is logged).
@@ -34,6 +47,9 @@ class Guard:
         is_out_of_memory = False
         try:
             return work()
+        except UnsoundLogitsError:
+            for job in jobs:
+                self.note_unsound(job)
         except Exception as error:
             with for_callers(OF_TENSORS):
                 log.exception("inference_failed", request_ids=[job.request_id for job in jobs])

@@ -25,8 +25,9 @@ from app.engine.turns import Turns
 from app.engine.vitals import Vitals
 
 if TYPE_CHECKING:
+    from app.engine.features import Model
     from app.engine.pool import ModelPool
-    from app.engine.preparation import KvMemory, Model
+    from app.engine.preparation import KvMemory
 
 LOADING_RETRY_AFTER_S = 2
 STOP_TIMEOUT_S = 5.0

@@ -112,6 +112,12 @@ class SlotLayer(CacheLayerMixin):
             if buffer is not None:
                 buffer[target, :, :num_tokens] = buffer[source, :, :num_tokens]
 
+    def clear_row(self, row: int) -> None:
+        """Make every entry of a row zero: NaN in it would reach whoever has the row next, through entries it masks."""
+        for buffer in (self.keys, self.values):
+            if buffer is not None:
+                buffer[row].zero_()
+
     def shrink(self, capacity: int) -> None:
         """Keep the first ``capacity`` entries of every row, in buffers of that size."""
         if self.keys is not None and self.values is not None and capacity < self.capacity:
@@ -172,6 +178,11 @@ class SlotCache(Cache):
         """Copy the first ``num_tokens`` entries of one row over another's in every layer."""
         for layer in self.slot_layers:
             layer.copy_row(source, target, num_tokens)
+
+    def clear_row(self, row: int) -> None:
+        """Make every entry of a row zero, in every layer."""
+        for layer in self.slot_layers:
+            layer.clear_row(row)
 
     def shrink(self, capacity: int) -> None:
         """Keep the first ``capacity`` entries of every row; gives memory back one layer after the other."""

@@ -213,7 +213,9 @@ class ModelPool:
                 promised_bytes=promised,
             )
         if served.footprint is not None:
-            served.footprint = as_loaded(served.footprint, prepared, served.settings)
+            served.footprint = as_loaded(served.footprint, prepared)
+        prepared.generator.guard.on_unsound = partial(self._metrics.count_unsound_logits, served.name)
+        self._metrics.count_engine(served.name, prepared.engine_name, prepared.dropped)
         served.open(prepared)
         self._tell(served, prepared, time.monotonic() - started_s)
 
@@ -226,10 +228,12 @@ class ModelPool:
             task=prepared.model.task,
             device=str(checkpoint.device),
             dtype=str(checkpoint.dtype).removeprefix("torch."),
-            quantization=served.settings.quantization,
+            quantization=prepared.settings.quantization,
             context_tokens=prepared.model.context_tokens,
-            engine=type(prepared.generator).__name__,
+            engine=prepared.engine_name,
+            dropped=list(prepared.dropped),
             load_s=round(load_s, 2),
+            check_s=round(prepared.check_s, 2),
         )
 
     def _unload(self, served: Served, reason: str) -> bool:

@@ -1,4 +1,4 @@
-"""From settings to an engine that is ready to serve: load, check, quantise, warm up.
+"""From settings to an engine that is ready to serve: load, check, reckon with memory.
 
 Inference thread only. Everything that can go wrong is a ``StartError`` with one line.
 """
@@ -7,48 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
 
-from app.core.encoding import EncoderJob
-from app.core.errors import ModelLoadError, RequestError
-from app.core.jobs import BaseJob, Failed, Job, SamplingParams
-from app.core.logging import get_logger
+from app.core.errors import ModelLoadError
 from app.core.model_tables import Task
 from app.core.settings import Settings
-from app.engine.encoders import EncoderBatcher
 from app.engine.fallback import GenerateGenerator
+from app.engine.features import Model
 from app.engine.generation import SlotGenerator
-from app.engine.guard import Guard
-from app.engine.ragged import can_mix
-from app.engine.self_check import can_use_slots
+from app.engine.ladder import Ladder
 from app.engine.slot_options import SlotOptions
-from app.models.encoder_model import EncoderModel
-from app.models.fused_layers import fuse_layers
+from app.engine.steps import Engine, EngineName
 from app.models.loader import Checkpoint, load_checkpoint
 from app.models.memory import free_bytes
-from app.models.packing import owns_weights, pack, wants_packing
-from app.models.quantization import model_bytes, quantize
 from app.models.text_model import TextModel
-
-Model: TypeAlias = TextModel | EncoderModel
-
-log = get_logger("engine")
-
-
-class Engine(Protocol):
-    """What the inference thread drives: jobs go in, ``step`` brings them forward.
-
-    ``add`` takes the jobs of the model's own task: the HTTP room makes no others.
-    """
-
-    guard: Guard
-
-    @property
-    def has_work(self) -> bool: ...
-    def add(self, job: Any) -> None: ...
-    def step(self) -> None: ...
-    def fail_waiting(self, error: RequestError) -> None: ...
-    def fail_all(self, error: RequestError) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -61,11 +32,19 @@ class KvMemory:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A warm model; ``kv_memory`` is None where there is no cache, or transformers manages it."""
+    """A warm model; ``kv_memory`` is None where there is no cache, or transformers manages it.
+
+    ``engine_name`` is the way it is run, ``dropped`` what failed the check at the load and was left out, ``settings``
+    the ones that hold without it; the check took ``check_s``.
+    """
 
     model: Model
     generator: Engine
     kv_memory: KvMemory | None
+    engine_name: EngineName
+    dropped: tuple[str, ...]
+    settings: Settings
+    check_s: float
 
     @property
     def serial(self) -> GenerateGenerator | None:
@@ -97,74 +76,29 @@ def prepare(
     ``between_tokens`` is for the fallback, whose steps are long; ``task`` is what to load the model for
     (default: what its config says); ``promised_bytes`` are free, but kept for others.
     """
-    checkpoint = load_checkpoint(settings, progress, task)
-    if checkpoint.task == "generate":
-        return prepare_text(checkpoint, settings, progress, between_tokens, promised_bytes)
-    return prepare_encoder(checkpoint, settings)
+
+    def load(settings: Settings) -> Checkpoint:
+        return load_checkpoint(settings, progress, task)
+
+    chosen = Ladder(settings, load, between_tokens, promised_bytes).climb()
+    memory = kv_memory(chosen.engine, chosen.model, promised_bytes)
+    return Prepared(
+        chosen.model,
+        chosen.engine,
+        memory,
+        chosen.engine_name,
+        chosen.dropped,
+        chosen.settings,
+        chosen.check_s,
+    )
 
 
-def prepare_text(
-    checkpoint: Checkpoint,
-    settings: Settings,
-    progress: Callable[[float], None],
-    between_tokens: Callable[[], None],
-    promised_bytes: int = 0,
-) -> Prepared:
-    """A language model on slots, or on ``generate`` where they do not fit it."""
-    model = TextModel(settings.model_name, checkpoint, settings.max_context_tokens, settings.chat_template)
-    has_slots = can_use_slots(model)
-    # Merged weights belong to this process.
-    if has_slots and owns_weights(checkpoint, settings):
-        fuse_layers(checkpoint)
-    # Asked before quantisation, which rounds by the range of all that shares a pass.
-    mixes = has_slots and can_mix(checkpoint)
-    progress(0.9)
-    if settings.quantization != "none":
-        quantize_and_tell(model, settings)
-    elif wants_packing(checkpoint, settings):
-        pack(checkpoint)
-    generator = make_slots(model, settings, mixes=mixes) if has_slots else GenerateGenerator(model, between_tokens)
-    num_prompt = max(min(8, model.context_tokens - 1), 1)
-    num_new = min(4, model.context_tokens - num_prompt)
-    warm_up(generator, model, Job("warm-up", [1] * num_prompt, SamplingParams(num_new, ignore_eos=True)))
-    return Prepared(model, generator, kv_memory(generator, model, promised_bytes))
+def make_slots(model: TextModel, settings: Settings) -> SlotGenerator:
+    """The slot engine as the settings want it, unchecked."""
+    return SlotGenerator(model, SlotOptions.of(settings))
 
 
-def prepare_encoder(checkpoint: Checkpoint, settings: Settings) -> Prepared:
-    """An encoder on the micro-batcher; there is no cache to check or to reckon with."""
-    model = EncoderModel(settings.model_name, checkpoint, settings.max_context_tokens)
-    if settings.quantization != "none":
-        quantize_and_tell(model, settings)
-    elif wants_packing(checkpoint, settings):
-        pack(checkpoint)
-    batcher = EncoderBatcher(model)
-    warm_up(batcher, model, EncoderJob("warm-up", [model.mask_id or 1], top_k=1))
-    return Prepared(model, batcher, None)
-
-
-def make_slots(model: TextModel, settings: Settings, *, mixes: bool | None = None) -> SlotGenerator:
-    """The slot engine as the settings want it; ``mixes`` is what ``can_mix`` said, None: not asked yet."""
-    return SlotGenerator(model, SlotOptions.of(settings), mixes=mixes)
-
-
-def quantize_and_tell(model: Model, settings: Settings) -> None:
-    """Quantise in place and say what it saved."""
-    before = model_bytes(model.checkpoint.model)
-    quantize(model.checkpoint, settings.quantization, settings.max_batch_size)
-    after = model_bytes(model.checkpoint.model)
-    log.info("quantized", model=model.name, to=settings.quantization, bytes_before=before, bytes_after=after)
-
-
-def warm_up(generator: Engine, model: Model, job: BaseJob) -> None:
-    """Work a small job off, so that the first request does not pay for lazy set-up."""
-    generator.add(job)
-    while generator.has_work:
-        generator.step()
-    if isinstance(job.next_events(0)[-1], Failed):
-        raise ModelLoadError(f"the model {model.name} does not run: see the log above")
-
-
-def kv_memory(generator: Engine, model: TextModel, promised_bytes: int) -> KvMemory | None:
+def kv_memory(generator: Engine, model: Model, promised_bytes: int) -> KvMemory | None:
     """What the KV cache may take. Raises ``ModelLoadError`` where that cannot fit."""
     if not isinstance(generator, SlotGenerator):
         return None

@@ -19,15 +19,11 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from app.core.logging import get_logger
 from app.engine.kv_slots import Window
-from app.engine.runner import TOLERANCE, SlotRunner
+from app.engine.runner import SlotRunner
 from app.models.loader import Checkpoint
 
 ATTENTION = "forklift_ragged"
-NUM_CHECKED_TOKENS = 8
-
-log = get_logger("engine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,30 +196,6 @@ class MixingRunner(SlotRunner):
 
 
 def can_mix(checkpoint: Checkpoint) -> bool:
-    """Whether the model's attention can be replaced, and then computes what it computed."""
+    """Whether the model's attention can be replaced; what comes of it is checked at the load (``ladder.py``)."""
     config = checkpoint.model.config.get_text_config()
-    if not checkpoint.model._supports_attention_backend or config._attn_implementation != "sdpa":
-        return False
-    try:
-        difference = mixing_difference(checkpoint)
-    except Exception as error:
-        log.info("mixing_check_failed", error=f"{type(error).__name__}: {error}")
-        return False
-    is_equal = difference <= TOLERANCE[checkpoint.dtype]
-    if not is_equal:
-        log.info("mixing_check_failed", difference=difference)
-    return is_equal
-
-
-@torch.inference_mode()
-def mixing_difference(checkpoint: Checkpoint) -> float:
-    """Largest difference between the logits of one mixed pass and of separate ones, as a share of their range."""
-    runner = MixingRunner(checkpoint, 3, NUM_CHECKED_TOKENS)
-    for row, length in enumerate((3, 5)):
-        runner.prefill(row, list(range(1, length + 1)), 0)
-    runner.prefill(2, [1, 2], 0)
-    chunk = Chunk(2, [3, 4], 2)
-    expected = [*runner.decode([[1], [2]], [3, 5])[:, 0], runner.prefill(chunk.row, chunk.tokens, chunk.start)[0]]
-    rows, chunks = runner.mixed([1, 2], [3, 5], [chunk])
-    found, wanted = torch.stack([*rows[:, 0], chunks[0][0]]).float(), torch.stack(expected).float()
-    return float((found - wanted).abs().max() / (wanted.max() - wanted.min()))
+    return bool(checkpoint.model._supports_attention_backend) and config._attn_implementation == "sdpa"

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import torch
 
-from app.core.settings import Settings
 from app.engine.preparation import Prepared
 from app.engine.served import Served
 from app.models.memory import free_bytes
@@ -40,8 +39,8 @@ def num_bytes(served: Served) -> int:
     return 0 if served.footprint is None else served.footprint.num_bytes
 
 
-def as_loaded(predicted: Footprint, prepared: Prepared, settings: Settings) -> Footprint:
+def as_loaded(predicted: Footprint, prepared: Prepared) -> Footprint:
     """The footprint, with what only the loaded model tells."""
     kv_bytes = predicted.kv_bytes if prepared.kv_memory is None else prepared.kv_memory.max_bytes
-    is_mapped = predicted.is_mapped and not wants_packing(prepared.model.checkpoint, settings)
+    is_mapped = predicted.is_mapped and not wants_packing(prepared.model.checkpoint, prepared.settings)
     return replace(predicted, kv_bytes=kv_bytes, is_mapped=is_mapped)

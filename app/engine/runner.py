@@ -12,9 +12,6 @@ from app.engine.kv_slots import SlotCache, Window
 from app.models.cache_argument import cache_argument_of
 from app.models.loader import Checkpoint
 
-# Of the range of the logits: rounding differs with the shapes of a pass, a wrong cache by far more.
-TOLERANCE = {torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 6e-2}
-
 
 class SlotRunner:
     """Runs ``model`` with a cache of ``num_slots`` rows of at most ``max_tokens`` entries."""

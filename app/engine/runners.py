@@ -40,14 +40,8 @@ class DecodeRunner(Protocol):
         ...
 
 
-def make_runner(
-    kind: RunnerKind, checkpoint: Checkpoint, num_slots: int, max_tokens: int, *, mixes: bool | None = None
-) -> DecodeRunner:
-    """A runner for ``num_slots`` sequences of at most ``max_tokens`` tokens.
-
-    ``mixes`` is what ``can_mix`` said of the model, None: not asked yet.
-    """
+def make_runner(kind: RunnerKind, checkpoint: Checkpoint, num_slots: int, max_tokens: int) -> DecodeRunner:
+    """A runner for ``num_slots`` sequences of at most ``max_tokens`` tokens; nothing it gives is checked here."""
     if kind == "bucketed":
         return BucketedRunner(checkpoint, num_slots, max_tokens)
-    mixes = can_mix(checkpoint) if mixes is None else mixes
-    return (MixingRunner if mixes else SlotRunner)(checkpoint, num_slots, max_tokens)
+    return (MixingRunner if can_mix(checkpoint) else SlotRunner)(checkpoint, num_slots, max_tokens)

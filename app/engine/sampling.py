@@ -6,10 +6,12 @@ the batch changes nothing.
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
 from typing import Literal
 
+import numpy as np
 import torch
 
 from app.core.jobs import SamplingParams, TokenLogprob
@@ -17,6 +19,8 @@ from app.engine.filters import column, filter_ordered, filter_unordered, needs_o
 from app.engine.logits import RowLogits
 
 Way = Literal["likeliest", "drawn", "drawn_in_order"]
+# In the place of a token, where the row's logits hold NaN or +infinity.
+UNSOUND = -1
 
 
 class RowSampler:
@@ -46,18 +50,24 @@ def way_of(params: SamplingParams) -> Way:
 
 
 def choose(logits: torch.Tensor, rows: list[RowSampler]) -> list[tuple[int, TokenLogprob | None]]:
-    """The next token of each row, and its log-probability where that was asked for; see ``sample``."""
+    """The next token of each row, and its log-probability where that was asked for; see ``sample``.
+
+    A row without a token (``UNSOUND``) has no meaningful log-probability either.
+    """
     tokens = sample(logits, rows)
     asked = {i: num for i, row in enumerate(rows) if (num := row.params.num_logprobs) is not None}
     if not asked:
         return [(token, None) for token in tokens]
-    scored = logprobs(logits[list(asked)], [tokens[i] for i in asked], max(asked.values()))
+    scored = logprobs(logits[list(asked)], [max(tokens[i], 0) for i in asked], max(asked.values()))
     entries = {i: replace(entry, top=entry.top[:num]) for (i, num), entry in zip(asked.items(), scored, strict=True)}
     return [(token, entries.get(i)) for i, token in enumerate(tokens)]
 
 
 def sample(logits: torch.Tensor, rows: list[RowSampler]) -> list[int]:
-    """Next token per row from ``logits`` ``(num_rows, vocab)``, any float dtype; one transfer to the host."""
+    """Next token per row from ``logits`` ``(num_rows, vocab)``, any float dtype; one transfer to the host.
+
+    ``UNSOUND`` for a row that holds NaN or +infinity: the largest entry tells, which is read anyway.
+    """
     logits = _changed(logits, rows)
     ways = {row.way for row in rows}
     if len(ways) == 1:
@@ -86,21 +96,34 @@ def _found(logits: torch.Tensor, rows: list[RowSampler], way: Way) -> torch.Tens
     """Next token of each row ``(num_rows,)``, all found in the same way, on the device of ``logits``."""
     if way == "likeliest":
         return likeliest(logits)
+    is_unsound = ~(logits.amax(dim=-1) < math.inf)
+    # On a GPU asking whether there are any would wait for the device.
+    if logits.device.type != "cpu" or bool(is_unsound.any()):
+        logits = logits.masked_fill(is_unsound[:, None], 0.0)
+    return _drawn(logits.float(), rows, way).masked_fill_(is_unsound, UNSOUND)
+
+
+def _drawn(logits: torch.Tensor, rows: list[RowSampler], way: Way) -> torch.Tensor:
     params, uniforms = [row.params for row in rows], [row.uniform() for row in rows]
     if way == "drawn":
-        return draw(filter_unordered(logits.float(), params), uniforms)
-    kept, ids = filter_ordered(logits.float(), params)
+        return draw(filter_unordered(logits, params), uniforms)
+    kept, ids = filter_ordered(logits, params)
     return ids.gather(1, draw(kept, uniforms)[:, None])[:, 0]
 
 
 def likeliest(logits: torch.Tensor) -> torch.Tensor:
-    """The likeliest token of each row ``(num_rows,)``, the first of equal ones.
+    """The likeliest token of each row ``(num_rows,)``, the first of equal ones; ``UNSOUND`` where that is no number.
 
-    On a CPU by numpy: ``argmax`` of torch 2.13 takes 185 us for ``(16, 8192)`` float32 there, numpy's 8.
+    NaN counts as the largest entry, in numpy and in torch. On a CPU by numpy: ``argmax`` of torch 2.13 takes 185 us
+    for ``(16, 8192)`` float32 there, numpy's 8.
     """
     if logits.device.type != "cpu":
-        return logits.argmax(dim=-1)
-    return torch.from_numpy(logits.float().numpy().argmax(axis=-1))
+        largest, tokens = logits.max(dim=-1)
+        return tokens.masked_fill_(~(largest < math.inf), UNSOUND)
+    values = logits.float().numpy()
+    found = values.argmax(axis=-1)
+    found[~(values[np.arange(len(found)), found] < math.inf)] = UNSOUND
+    return torch.from_numpy(found)
 
 
 def logprobs(logits: torch.Tensor, tokens: list[int], num_top: int) -> list[TokenLogprob]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from app.core.errors import InvalidParameterError, RequestError
 from app.core.jobs import FinishReason, Job, PromptScored, TokenLogprob
 from app.engine.drafts import PromptLookup
+from app.engine.guard import UnsoundLogitsError
 from app.engine.logits import RowLogits
 from app.engine.outbox import Outbox, Pace
 from app.engine.sampling import RowSampler, logprobs
@@ -67,12 +69,24 @@ class Sequence:
 
         Returns ``logits``, which are ``(1, vocab)``, or ``(len(tokens), vocab)`` where they are scored.
         """
-        start, num_top = self.num_cached, self.job.params.num_prompt_logprobs
+        start = self.num_cached
         self.num_cached += len(tokens)
-        if num_top is not None:
+        if self.is_scored:
             targets = self.tokens[start + 1 : self.num_cached + 1]
-            self.prompt_logprobs += logprobs(logits[: len(targets)], targets, num_top) if targets else []
+            self.score(logits[: len(targets)], targets)
         return logits
+
+    def score(self, logits: torch.Tensor, targets: list[int]) -> None:
+        """Keep the log-probabilities of prompt tokens under ``logits`` ``(len(targets), vocab)``.
+
+        Raises ``UnsoundLogitsError`` where those are no numbers.
+        """
+        if not targets:
+            return
+        scores = logprobs(logits, targets, self.job.params.num_prompt_logprobs or 0)
+        if any(math.isnan(entry.logprob) for entry in scores):
+            raise UnsoundLogitsError
+        self.prompt_logprobs += scores
 
     def has_confirmed(self, draft: list[int], at: int) -> bool:
         """Whether the token that was just sampled is ``draft[at]``, which was fed next."""

@@ -17,7 +17,8 @@ from app.core.model_tables import Task
 from app.core.settings import ModelPlan, Settings
 
 if TYPE_CHECKING:
-    from app.engine.preparation import KvMemory, Model, Prepared
+    from app.engine.features import Model
+    from app.engine.preparation import KvMemory, Prepared
     from app.models.registry import Footprint
 
 ServedState = Literal["unloaded", "loading", "loaded", "failed"]
@@ -112,6 +113,24 @@ class Served:
     def kv_memory(self) -> KvMemory | None:
         prepared = self.prepared
         return None if prepared is None else prepared.kv_memory
+
+    @property
+    def engine_name(self) -> str | None:
+        """The way that the model is run; None while it is not loaded."""
+        prepared = self.prepared
+        return None if prepared is None else prepared.engine_name
+
+    @property
+    def dropped(self) -> list[str] | None:
+        """What failed the check at the load and was left out; None while the model is not loaded."""
+        prepared = self.prepared
+        return None if prepared is None else list(prepared.dropped)
+
+    @property
+    def quantization(self) -> str:
+        """The one that holds; the one that was asked for while the model is not loaded."""
+        prepared = self.prepared
+        return (self.settings if prepared is None else prepared.settings).quantization
 
     @property
     def state(self) -> ServedState:

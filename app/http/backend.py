@@ -142,6 +142,16 @@ class Served(Protocol):
         """None while it is not loaded; a request that needs it takes a ``Use``."""
 
     @property
+    def engine_name(self) -> str | None:
+        """The way that the loaded model is run; None while it is not loaded."""
+
+    @property
+    def dropped(self) -> list[str] | None:
+        """What failed the check at the load and was left out."""
+
+    @property
+    def quantization(self) -> str: ...
+    @property
     def is_on_demand(self) -> bool: ...
     @property
     def kv_memory(self) -> KvMemory | None: ...

@@ -49,12 +49,22 @@ def test_the_kv_cache_is_shown_where_there_is_one(make_world):
     world = make_world()
     client = client_of(world)
     assert client.get("/readyz").get_json()["kv_cache"] is None
-    assert client.get("/v1/capabilities").get_json()["data"][0]["engine"] == "generate"
     world.inference.kv_memory = KvMemory()
     cache = {"bytes_per_token": 100, "max_bytes": 6400}
     assert client.get("/readyz").get_json()["kv_cache"] == cache
     (model,) = client.get("/v1/capabilities").get_json()["data"]
-    assert (model["engine"], model["kv_cache"]) == ("slots", cache)
+    assert model["kv_cache"] == cache
+
+
+def test_the_way_that_a_model_is_run_is_shown_with_what_failed_its_check(make_world):
+    world = make_world()
+    world.inference.engine_name, world.inference.dropped = "batched", ("fused", "mixed")
+    client = client_of(world)
+    (model,) = client.get("/v1/capabilities").get_json()["data"]
+    assert (model["engine"], model["dropped"]) == ("batched", ["fused", "mixed"])
+    assert client.get("/readyz").get_json()["engines"] == [
+        {"model": model["id"], "engine": "batched", "dropped": ["fused", "mixed"]}
+    ]
 
 
 def test_while_the_model_loads_nothing_is_known_of_it(make_world):

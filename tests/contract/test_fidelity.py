@@ -64,6 +64,6 @@ def test_a_banned_word_does_not_come_and_a_bias_rules(running):
 def test_the_capabilities_of_a_running_server_hold_measured_memory(running):
     status, body = running.request("GET", "/v1/capabilities", headers=HEADERS)
     (model,) = body["data"]
-    assert status == 200 and model["engine"] == "slots" and model["supports"]["infill"]
+    assert status == 200 and model["engine"] == "mixed" and model["supports"]["infill"]
     assert model["kv_cache"]["max_bytes"] > 0 and model["memory"]["process_rss_bytes"] > 50 * 2**20
     assert running.get("/readyz")[1]["kv_cache"] == model["kv_cache"]

@@ -23,7 +23,10 @@ def test_readyz_tells_state_progress_and_slots(make_world, state, status, progre
     response = client_of(make_world(state)).get("/readyz")
     slot = {"slot": 0, "pid": 4321, "gpus": ["GPU-a"], "state": state, "num_running": 0, "num_waiting": 0}
     assert response.status_code == status
-    assert response.get_json() == {"state": state, "progress": progress, "kv_cache": None, "slots": [slot]}
+    body = response.get_json()
+    [engine] = body.pop("engines")
+    assert set(engine) == {"model", "engine", "dropped"}
+    assert body == {"state": state, "progress": progress, "kv_cache": None, "slots": [slot]}
 
 
 def test_readyz_is_ready_as_long_as_any_live_slot_is(make_world):

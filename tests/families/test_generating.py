@@ -66,12 +66,12 @@ def test_sampling_with_a_seed_repeats_and_several_at_once_agree(serve, family):
 
 @pytest.mark.parametrize("family", GENERATING)
 def test_the_engine_is_the_slots_wherever_every_layer_sees_the_whole_context(serve, family):
-    assert engine_of(serve(family)) == ("generate" if family in ON_GENERATE else "slots")
+    assert engine_of(serve(family)) in (["serial"] if family in ON_GENERATE else ["mixed", "batched"])
 
 
 def test_a_sliding_window_as_long_as_the_context_runs_on_slots(serve):
     """The published StarCoder2 sees 4096 tokens back: at the default context that is all of it."""
-    assert engine_of(serve("starcoder2", max_context_tokens=64)) == "slots"
+    assert engine_of(serve("starcoder2", max_context_tokens=64)) == "mixed"
 
 
 def engine_of(world: RealWorld) -> str:

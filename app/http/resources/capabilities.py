@@ -65,21 +65,15 @@ def describe(served: Served) -> dict[str, Any]:
         "context_tokens": model and model.context_tokens,
         "vocab_size": model and model.vocab_size,
         "dtype": model and model.dtype,
-        "quantization": served.settings.quantization,
-        "engine": model and engine_name(model, served),
+        "quantization": served.quantization,
+        "engine": served.engine_name,
+        "dropped": served.dropped,
         "supports": model and supports(model),
         "limits": limits(served.settings),
         "kv_cache": kv_cache(served),
         "memory": {"process_rss_bytes": psutil.Process().memory_info().rss},
         "routes": {path: parameters(body) for path, body in (BODIES[task] if task else {}).items()},
     }
-
-
-def engine_name(model: ServedModel, served: Served) -> str:
-    """Sequences decoded together (slots), one by one through transformers (generate), or encoded."""
-    if model.task != "generate":
-        return "encoder"
-    return "generate" if served.kv_memory is None else "slots"
 
 
 def supports(model: ServedModel) -> dict[str, bool]:

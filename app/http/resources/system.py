@@ -9,6 +9,7 @@ from flask import Response, request
 
 from app import __version__
 from app.core.errors import LoadingError
+from app.http.backend import Served
 from app.http.errors import json_response
 from app.http.resources.capabilities import kv_cache
 from app.http.restful import Route
@@ -44,6 +45,7 @@ class Readyz(Route):
             "state": state,
             "progress": max((row.progress for row in live if row.state == state), default=0.0),
             "kv_cache": kv_cache(self.service.served[0]),
+            "engines": [engine(served) for served in self.service.served],
             "slots": [describe(row) for row in rows],
         }
 
@@ -78,6 +80,11 @@ class Props(Route):
 def overall_state(states: Sequence[State]) -> State:
     """The server's state; with no live worker it is loading, since the master starts them again."""
     return next((state for state in PRECEDENCE if state in states), "loading")
+
+
+def engine(served: Served) -> dict[str, object]:
+    """The way that this worker runs a model; nulls while it is not loaded."""
+    return {"model": served.name, "engine": served.engine_name, "dropped": served.dropped}
 
 
 def describe(row: SlotRow) -> dict[str, object]:

@@ -232,12 +232,21 @@ class Slot(TypedDict):
     num_waiting: int
 
 
+class Engine(TypedDict):
+    """The way that a model is run, and what failed the check at its load."""
+
+    model: str
+    engine: Literal["mixed", "batched", "serial", "encoder"] | None
+    dropped: list[str] | None
+
+
 class Readiness(TypedDict):
     """Whether this server can take work."""
 
     state: State
     progress: float
     kv_cache: KvCache | None
+    engines: list[Engine]
     slots: list[Slot]
 
 
@@ -281,7 +290,8 @@ class ModelCapabilities(TypedDict):
     vocab_size: int | None
     dtype: str | None
     quantization: str
-    engine: Literal["slots", "generate", "encoder"] | None
+    engine: Literal["mixed", "batched", "serial", "encoder"] | None
+    dropped: list[str] | None
     supports: dict[str, bool] | None
     limits: dict[str, float | None]
     kv_cache: KvCache | None

@@ -10,9 +10,12 @@ import torch
 from app.core.jobs import Event, Failed, Finished, Job, SamplingParams, TextDelta, TokenLogprob
 from app.core.settings import load_settings
 from app.engine.generation import SlotGenerator
+from app.engine.runner import SlotRunner
 from app.engine.runners import RunnerKind
+from app.engine.self_check import has_plain_cache
 from app.engine.sequence import Sequence
 from app.engine.slot_options import SlotOptions
+from app.engine.steps import on_slots
 from app.models.loader import load_checkpoint
 from app.models.text_model import TextModel
 
@@ -33,6 +36,12 @@ def generator_of(
     overlap_text: bool = False,
 ) -> SlotGenerator:
     return SlotGenerator(model, SlotOptions(num_slots, chunk, reuse_prefix, drafts, runner, overlap_text))
+
+
+def can_use_slots(model: TextModel) -> bool:
+    """Whether separate passes on slots are what the check at a load accepts."""
+    settings = load_settings({"FORKLIFT_MODEL": "unused"})
+    return has_plain_cache(model) and on_slots(SlotRunner)(model, settings, lambda: None).failure is None
 
 
 def greedy_reference(model: TextModel, prompt: list[int], num_new: int, **options: object) -> list[int]:

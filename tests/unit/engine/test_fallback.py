@@ -9,9 +9,17 @@ import pytest
 from app.core.errors import InternalError, QueueTimeoutError, RequestTimeoutError, ShuttingDownError
 from app.core.jobs import Failed, Finished, Job, SamplingParams
 from app.engine.fallback import GenerateGenerator
-from app.engine.self_check import can_use_slots
 from tests.tiny_models import SLOT_FAMILIES
-from tests.unit.engine.driver import TokenLog, generator_of, greedy_job, greedy_reference, load, outcome, run
+from tests.unit.engine.driver import (
+    TokenLog,
+    can_use_slots,
+    generator_of,
+    greedy_job,
+    greedy_reference,
+    load,
+    outcome,
+    run,
+)
 
 FALLBACK_FAMILIES = ("mistral", "mamba")
 PROMPT = [(i * 37) % 300 + 20 for i in range(70)]

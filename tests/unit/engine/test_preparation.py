@@ -10,7 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from app.core.errors import ModelLoadError, SettingsError
 from app.core.settings import load_settings
-from app.engine import preparation
+from app.engine import features, preparation
 from app.engine.fallback import GenerateGenerator
 from app.engine.generation import SlotGenerator
 from app.engine.preparation import prepare
@@ -103,7 +103,7 @@ def test_a_quantised_model_generates_what_its_own_forward_pass_says(model_folder
 @pytest.mark.parametrize("kind", ["int8", "int4"])
 def test_what_quantising_saved_is_said(model_folder, monkeypatch, kind):
     said = []
-    monkeypatch.setattr(preparation.log, "info", lambda event, **values: said.append((event, values)))
+    monkeypatch.setattr(features.log, "info", lambda event, **values: said.append((event, values)))
     prepared(model_folder("llama"), FORKLIFT_QUANTIZATION=kind)
     [(_, values)] = [entry for entry in said if entry[0] == "quantized"]
     assert values["to"] == kind

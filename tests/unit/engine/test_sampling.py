@@ -24,7 +24,7 @@ from transformers import (
 from app.core.jobs import SamplingParams
 from app.engine import filters
 from app.engine.logits import RowLogits
-from app.engine.sampling import RowSampler, likeliest, logprobs, sample
+from app.engine.sampling import UNSOUND, RowSampler, choose, likeliest, logprobs, sample
 
 CPU = torch.device("cpu")
 END = frozenset({2})
@@ -143,8 +143,22 @@ def test_the_likeliest_token_is_the_one_that_argmax_finds(dtype):
     logits[1, 30:40] = 99.0  # equal ones: the first
     logits[2, 5:] = -math.inf
     logits[3] = -math.inf
-    logits[4, 17] = math.nan
     assert likeliest(logits).tolist() == logits.argmax(dim=-1).tolist()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize(
+    "params", [{}, {"temperature": 0.7}, {"temperature": 1.0, "top_k": 5}, {"temperature": 1.0, "top_p": 0.5}]
+)
+def test_a_row_without_numbers_gets_no_token_and_leaves_the_others_theirs(value, params):
+    logits = torch.randn(3, 700, generator=torch.Generator().manual_seed(2))
+    expected = sample(logits, [row(700, seed=i, **params) for i in range(3)])
+    logits[1, 17] = value
+    found = sample(logits, [row(700, seed=i, **params) for i in range(3)])
+    assert found == [expected[0], UNSOUND, expected[2]]
+    assert [
+        token for token, _ in choose(logits, [row(700, seed=i, num_logprobs=1, **params) for i in range(3)])
+    ] == found
 
 
 @pytest.mark.parametrize("num", [1, 30, 700])

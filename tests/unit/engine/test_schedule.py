@@ -242,13 +242,3 @@ def test_a_model_whose_attention_cannot_be_replaced_is_given_separate_passes(mod
     run(generator, *jobs)
     for job in jobs:
         assert log.of(job) == greedy_reference(model, job.prompt_ids, 6, eos_token_id=None)
-
-
-@pytest.mark.parametrize("fault", ["values", "error"])
-def test_a_model_that_mixing_does_not_fit_is_given_separate_passes(model, monkeypatch, fault):
-    def wrong(self, tokens, starts, chunks):
-        rows = torch.ones(len(starts), 1, model.vocab_size)
-        return (rows, [rows[0]]) if fault == "values" else _raise()
-
-    monkeypatch.setattr(MixingRunner, "mixed", wrong)
-    assert not isinstance(generator_of(model, num_slots=2).runner, MixingRunner)

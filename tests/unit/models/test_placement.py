@@ -19,12 +19,21 @@ from transformers import PreTrainedModel, Qwen2Config
 
 from app.core.errors import ModelLoadError
 from app.core.settings import load_settings
-from app.engine.self_check import can_use_slots, has_plain_cache
+from app.engine.self_check import has_plain_cache
 from app.models.loader import load_checkpoint, without_weights
 from app.models.placement import memory_limits, place, spread
 from app.models.source import Source
 from tests.families.wide import save_wide_model
-from tests.unit.engine.driver import TokenLog, generator_of, greedy_job, greedy_reference, load, random_prompt, run
+from tests.unit.engine.driver import (
+    TokenLog,
+    can_use_slots,
+    generator_of,
+    greedy_job,
+    greedy_reference,
+    load,
+    random_prompt,
+    run,
+)
 
 NUM_NEW = 12
 FAMILIES = ("qwen2", "codegen", "xglm", "glm", "gpt2", "gpt_bigcode", "llama")

@@ -1,0 +1,199 @@
+"""The engine that serves is the engine that was checked: what is wrong is left out, and answers stay ``generate``'s."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from structlog.testing import capture_logs
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from app.core.errors import ModelLoadError
+from app.core.settings import load_settings
+from app.engine import ladder
+from app.engine.preparation import Prepared, prepare
+from app.models.fused_layers import FusedLayer
+from tests.planted import PLANTED
+from tests.tiny_models import save_tiny_model
+from tests.unit.engine.driver import TokenLog, greedy_job, greedy_reference, load, run
+
+PROMPTS = [[(i * step) % 300 + 20 for i in range(length)] for step, length in ((31, 60), (17, 9), (23, 33))]
+# What is left out for each fault, and the way that serves then.
+EXPECTED = {
+    "changed_mask": (("mixed", "batched"), "serial"),
+    "wrong_head": (("fused",), "mixed"),
+    "lost_cache": (("fused",), "mixed"),
+    "transposed_weight": (("packed",), "mixed"),
+    "bad_scale": (("quantized",), "mixed"),
+    "write_too_far": (("mixed", "batched"), "serial"),
+    "dropped_chunk": (("mixed",), "batched"),
+    "positions_off": (("mixed", "batched"), "serial"),
+    "swapped_rows": (("mixed", "batched"), "serial"),
+    "wrong_sampler_row": (("mixed", "batched"), "serial"),
+}
+
+
+def prepared(folder, **environ) -> Prepared:
+    settings = load_settings({"FORKLIFT_MODEL": str(folder), "FORKLIFT_MAX_BATCH_SIZE": "4", **environ})
+    return prepare(settings, lambda _: None, lambda: None)
+
+
+@pytest.fixture(scope="module")
+def expected(model_folder):
+    """What ``generate`` answers on the model as transformers builds it."""
+    model = load(model_folder("llama"))
+    return [greedy_reference(model, prompt, 12, eos_token_id=None) for prompt in PROMPTS]
+
+
+def answers_of(ready: Prepared, monkeypatch) -> list[list[int]]:
+    log = TokenLog(monkeypatch)
+    jobs = [greedy_job(prompt, 12) for prompt in PROMPTS]
+    run(ready.generator, *jobs)
+    return [log.of(job) for job in jobs]
+
+
+def test_without_a_fault_everything_is_used_and_nothing_is_dropped(model_folder, monkeypatch, expected):
+    ready = prepared(model_folder("llama"))
+    assert (ready.engine_name, ready.dropped) == ("mixed", ())
+    assert isinstance(ready.model.checkpoint.model.model.layers[0], FusedLayer)
+    assert answers_of(ready, monkeypatch) == expected
+
+
+@pytest.mark.parametrize("fault", EXPECTED)
+def test_a_planted_fault_ends_on_a_lower_step_that_answers_as_generate_does(model_folder, monkeypatch, expected, fault):
+    PLANTED[fault](monkeypatch.setattr)
+    dropped, engine = EXPECTED[fault]
+    environ = {"FORKLIFT_QUANTIZATION": "int8"} if fault == "bad_scale" else {}
+    with capture_logs() as lines:
+        ready = prepared(model_folder("llama"), **environ)
+    assert (ready.dropped, ready.engine_name) == (dropped, engine)
+    assert answers_of(ready, monkeypatch) == expected
+    failed = [line for line in lines if line["event"] == "step_failed_check"]
+    assert tuple(line["step"] for line in failed) == dropped
+    assert all(line["log_level"] == "warning" and line["reason"] for line in failed)
+    [told] = [line for line in lines if line["event"] == "serving_on_lower_step"]
+    assert (told["engine"], told["dropped"], told["log_level"]) == (engine, list(dropped), "warning")
+
+
+def test_only_the_feature_at_fault_is_left_out(model_folder, monkeypatch):
+    PLANTED["wrong_head"](monkeypatch.setattr)
+    ready = prepared(model_folder("llama"), FORKLIFT_QUANTIZATION="int8", FORKLIFT_MAX_BATCH_SIZE="1")
+    assert ready.dropped == ("fused",)
+    assert ready.settings.quantization == "int8"
+    assert not any(isinstance(one, torch.nn.Linear) for one in ready.model.checkpoint.model.modules())
+
+
+def test_two_faults_are_both_left_out(model_folder, monkeypatch, expected):
+    PLANTED["wrong_head"](monkeypatch.setattr)
+    PLANTED["dropped_chunk"](monkeypatch.setattr)
+    ready = prepared(model_folder("llama"))
+    assert (ready.dropped, ready.engine_name) == (("fused", "mixed"), "batched")
+    assert answers_of(ready, monkeypatch) == expected
+
+
+def test_a_mixed_pass_that_raises_is_not_taken_for_one_that_works(model_folder, monkeypatch):
+    from app.engine.ragged import MixingRunner
+
+    def raising(*_args):
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(MixingRunner, "_mixed_logits", raising)
+    with capture_logs() as lines:
+        ready = prepared(model_folder("llama"))
+    assert (ready.dropped, ready.engine_name) == (("mixed",), "batched")
+    assert any("no such kernel" in str(line.get("reason")) for line in lines)
+
+
+@pytest.mark.parametrize("runner", ["eager", "bucketed"])
+def test_the_runner_of_the_settings_is_the_one_that_is_checked(model_folder, monkeypatch, expected, runner):
+    ready = prepared(model_folder("llama"), FORKLIFT_DECODE_RUNNER=runner, FORKLIFT_PROMPT_LOOKUP="4")
+    assert (ready.dropped, ready.engine_name) == ((), "mixed" if runner == "eager" else "batched")
+    assert answers_of(ready, monkeypatch) == expected
+
+
+def test_a_layer_that_gives_nan_stops_the_load_with_one_line(model_folder, monkeypatch):
+    PLANTED["nan_layer"](monkeypatch.setattr)
+    with pytest.raises(ModelLoadError, match="gives NaN or infinity in float32") as caught:
+        prepared(model_folder("llama"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("family", ["llama", "bert", "sentence"])
+def test_a_weight_that_is_no_number_stops_the_load_and_is_named(tmp_path, family, value):
+    folder = save_tiny_model(family, tmp_path / "m")
+    weights = load_file(folder / "model.safetensors")
+    name = next(one for one in weights if "layer" in one and weights[one].ndim == 2)
+    weights[name][3, 4] = value
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelLoadError, match=f"NaN or infinity in its weight .*{name.split('.', 1)[1]}"):
+        prepared(folder)
+
+
+def test_a_model_that_generate_cannot_run_is_served_where_slots_can(model_folder, monkeypatch):
+    forget(monkeypatch)
+    assert prepared(model_folder("qwen2")).engine_name == "mixed"
+
+
+def test_a_model_that_no_step_runs_as_its_forward_pass_says_stops_the_load(model_folder, monkeypatch):
+    forget(monkeypatch)
+    with pytest.raises(ModelLoadError, match="does not answer as its own forward pass says") as caught:
+        prepared(model_folder("mistral"))
+    assert "\n" not in str(caught.value)
+
+
+def forget(monkeypatch) -> None:
+    """transformers' own cache keeps nothing."""
+    for kind in (DynamicLayer, DynamicSlidingWindowLayer):
+        monkeypatch.setattr(kind, "update", lambda _layer, keys, values, *_args, **_options: (keys, values))
+
+
+def test_weights_that_do_not_fit_unquantised_stop_the_load(model_folder, monkeypatch):
+    PLANTED["bad_scale"](monkeypatch.setattr)
+    monkeypatch.setattr(ladder, "free_bytes", lambda _device: 1000)
+    with pytest.raises(ModelLoadError, match="FORKLIFT_QUANTIZATION=int8 changes what this model says too much"):
+        prepared(model_folder("llama"), FORKLIFT_QUANTIZATION="int8")
+
+
+@pytest.mark.parametrize("family", ["bert", "sentence"])
+def test_an_encoder_that_quantising_spoils_is_served_without_it(model_folder, monkeypatch, family):
+    from app.engine import features
+
+    quantize = features.quantize
+
+    def spoil(checkpoint, *args) -> None:
+        quantize(checkpoint, *args)
+        layer = next(m for m in checkpoint.model.modules() if isinstance(m, torch.nn.LayerNorm))
+        layer.register_forward_hook(lambda _module, _inputs, output: output.flip(-1))
+
+    monkeypatch.setattr(features, "quantize", spoil)
+    ready = prepared(model_folder(family), FORKLIFT_QUANTIZATION="int8")
+    assert (ready.engine_name, ready.dropped, ready.settings.quantization) == ("encoder", ("quantized",), "none")
+
+
+def test_an_encoder_that_a_batch_spoils_gets_a_pass_for_each_text(model_folder, monkeypatch):
+    from app.engine.encoders import EncoderBatcher
+
+    forward = EncoderBatcher._forward
+
+    def without_mask(batcher, jobs):
+        longest = max(len(job.prompt_ids) for job in jobs)
+        for job in jobs:
+            job.prompt_ids = job.prompt_ids + [7] * (longest - len(job.prompt_ids))
+        return forward(batcher, jobs)
+
+    monkeypatch.setattr(EncoderBatcher, "_forward", without_mask)
+    assert prepared(model_folder("bert")).dropped == ("together",)
+
+
+def test_in_bfloat16_rounding_drops_nothing(model_folder):
+    ready = prepared(model_folder("llama"), FORKLIFT_DTYPE="bfloat16")
+    assert (ready.engine_name, ready.dropped) == ("mixed", ())
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_quantised_weights_pass_their_own_bound(model_folder, kind):
+    ready = prepared(model_folder("llama"), FORKLIFT_QUANTIZATION=kind)
+    assert (ready.engine_name, ready.dropped, ready.settings.quantization) == ("mixed", (), kind)

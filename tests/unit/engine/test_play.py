@@ -1,0 +1,56 @@
+"""The play that every engine is checked with holds what serving holds, and costs few passes."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.core.settings import load_settings
+from app.engine.kv_slots import SlotCache
+from app.engine.ragged import MixingRunner
+from app.engine.runner import SlotRunner
+from app.engine.steps import on_slots
+from tests.unit.engine.driver import load
+
+MOST_PASSES = 16
+
+
+@pytest.fixture
+def noted(model_folder, monkeypatch):
+    """What the mixed engine does in the play, as ``(what, size)``."""
+    notes: list[tuple[str, object]] = []
+
+    def note(kind, name, describe):
+        method = getattr(kind, name)
+
+        def noting(self, *args, **options):
+            notes.append((name, describe(*args)))
+            return method(self, *args, **options)
+
+        monkeypatch.setattr(kind, name, noting)
+
+    note(SlotRunner, "prefill", lambda row, tokens, start: start > 0)
+    note(SlotRunner, "decode", lambda tokens, starts: (len(tokens), len(set(starts))))
+    note(MixingRunner, "mixed", lambda tokens, starts, chunks: (len(tokens), len(chunks)))
+    note(SlotCache, "swap_rows", lambda a, b, count: a != b and count > 0)
+    note(SlotCache, "copy_row", lambda source, target, count: count > 0)
+    model = load(model_folder("llama"))
+    settings = load_settings({"FORKLIFT_MODEL": "unused", "FORKLIFT_MAX_BATCH_SIZE": "4"})
+    assert on_slots(MixingRunner)(model, settings, lambda: None).failure is None
+    return notes
+
+
+def test_the_play_has_every_kind_of_pass(noted):
+    assert ("prefill", False) in noted and ("prefill", True) in noted, "a prompt in pieces, alone"
+    assert ("mixed", (0, 2)) in noted and ("mixed", (1, 1)) in noted, "prompts beside each other and beside a row"
+    assert any(name == "mixed" and size[1] > 1 and size[0] for name, size in noted), "several beside a row"
+    assert ("decode", (1, 1)) in noted, "a row alone"
+    assert any(name == "decode" and size[1] > 1 for name, size in noted), "rows of unlike lengths"
+
+
+def test_the_play_moves_rows_and_reuses_prefixes(noted):
+    assert ("swap_rows", True) in noted
+    assert ("copy_row", True) in noted
+
+
+def test_the_play_takes_few_passes(noted):
+    assert sum(name in ("prefill", "decode", "mixed") for name, _ in noted) <= MOST_PASSES
