@@ -1,30 +1,44 @@
 """Streamed answers: server-sent events, or bare text for those who ask for it.
 
-HTTP threads. Nothing may be raised once the first byte is out: Gunicorn's gthread worker counts
-such a connection twice. A failure is an event instead, and the stream ends without ``[DONE]``.
+HTTP threads. A failure that comes once the first byte is out is an event, and the stream ends without ``[DONE]``; bare
+text cannot tell it, so its connection is closed without the last chunk, which every client takes for what it is.
 """
 
 from __future__ import annotations
 
+import errno
+import time
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from flask import Request, Response
 
 from app.core.errors import InternalError, RequestError, UnsupportedParameterError
+from app.core.printable import json_printable
 from app.http.answers import Shape
 from app.http.completion import Batch, Piece
 from app.http.errors import ClientGoneError, error_body, log_unexpected
 from app.http.generation import Generation
+from app.http.opening import Open, StreamSource
+from app.http.request_log import RequestRecord, record
 from app.http.strict_json import dump
 
-PING_INTERVAL_S = 10.0
+# The contract says 10 s, for the head of a stream and for comments; a busy machine needs the rest.
+PING_INTERVAL_S = 9.0
 TEXT_TYPES = ("text/plain", "application/octet-stream")
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
+class StreamCutError(BrokenPipeError):
+    """Ends the connection without the end of its answer; the server takes it for a broken one and logs nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.EPIPE, "the stream failed, and its form cannot tell")
+
+
 class Writer(Protocol):
-    """Turns what happens into bytes; empty where the form has no way to say it."""
+    """Turns what happens into bytes; empty where the form has no way to say it. ``error`` may raise
+    ``StreamCutError``."""
 
     mimetype: str
     ping: bytes
@@ -76,12 +90,12 @@ class TextWriter:
         return b""
 
     def error(self, error: RequestError, request_id: str) -> bytes:
-        return b""
+        raise StreamCutError()
 
 
 def event(data: str) -> bytes:
-    """One server-sent event; JSON has no raw line breaks, so its text survives as one line."""
-    return f"data: {data}\n\n".encode()
+    """One server-sent event. Line readers break at more than JSON escapes (U+0085, U+2028): all of that is escaped."""
+    return f"data: {data if data.isascii() else json_printable(data)}\n\n".encode()
 
 
 def events(values: Iterable[object]) -> bytes:
@@ -102,45 +116,110 @@ def choose_writer(request: Request, shape: Shape, num_completions: int = 1) -> W
     return EventWriter(shape)
 
 
-def stream_response(generation: Generation, writer: Writer, ping_interval_s: float) -> Response:
-    """The streamed answer; its status is decided here, by the first events. Raises their error."""
-    first = generation.require_batch()
-    chunks = _chunks(generation, first, writer, ping_interval_s)
-    headers = HEADERS | generation.headers()
-    headers.pop("X-Total-Ms", None)
-    response = Response((chunk for chunk in chunks if chunk), mimetype=writer.mimetype, headers=headers)
+def stream_response(
+    open_generation: Open, writer: Writer, ping_interval_s: float, *, may_take_long: bool = False
+) -> Response:
+    """The streamed answer. Its status is decided by the first events where they come within ``ping_interval_s``;
+    raises their error then, or what opening failed with."""
+    due_s = time.monotonic() + ping_interval_s
+    source = StreamSource(open_generation, may_take_long=may_take_long)
+    try:
+        first = source.next_batch(due_s - time.monotonic())
+        if first is not None and first.error is not None:
+            raise first.error
+    except BaseException as error:
+        source.fail(error)
+        raise
+    chunks = _Stream(source, writer, ping_interval_s, record()).chunks(first)
+    response = Response(chunks, mimetype=writer.mimetype, headers=HEADERS | _timings(source.generation, first))
     # Not left to the generator's own end: one that never started runs no `finally`.
-    response.call_on_close(generation.close)
+    response.call_on_close(source.close)
     return response
 
 
-def _chunks(generation: Generation, first: Batch, writer: Writer, ping_interval_s: float) -> Iterator[bytes]:
-    try:
-        yield writer.first(generation)
-        batch: Batch | None = first
+def _timings(generation: Generation | None, first: Batch | None) -> dict[str, str]:
+    if generation is None or first is None:
+        return {}
+    headers = generation.headers()
+    headers.pop("X-Total-Ms", None)
+    return headers
+
+
+class _Stream:
+    """Turns one source into chunks, and fills every silence."""
+
+    def __init__(self, source: StreamSource, writer: Writer, ping_interval_s: float, line: RequestRecord):
+        self._source = source
+        self._writer = writer
+        self._ping_interval_s = ping_interval_s
+        self._line = line
+        self._due_s = 0.0
+
+    def chunks(self, first: Batch | None) -> Iterator[bytes]:
+        """The bytes of the answer; an empty one sends the head where the form has no comments."""
+        try:
+            if first is None:
+                yield self._wrote(self._writer.ping)
+            batch = first or self._wait()
+            while batch is None:
+                yield self._wrote(self._writer.ping)
+                batch = self._wait()
+            yield from self._events(batch)
+        except (ClientGoneError, StreamCutError) as error:
+            self._note(error)
+            if isinstance(error, StreamCutError):
+                raise
+        except Exception as failure:
+            yield self._writer.error(self._note(failure), self._line.request_id)
+
+    def _events(self, batch: Batch | None) -> Iterator[bytes]:
+        generation = self._generation
+        if (start := self._writer.first(generation)) or not self._writer.ping:
+            yield self._wrote(start)
         while batch is None or not (batch.is_last or batch.error):
-            yield writer.ping if batch is None else _pieces(generation, batch, writer)
-            batch = generation.next_batch(ping_interval_s)
-        yield _pieces(generation, batch, writer) + _ending(generation, batch, writer)
-    except ClientGoneError as error:
-        generation.error = error
-    except Exception as failure:
-        generation.error = _as_error(generation, failure)
-        yield writer.error(generation.error, generation.request_id)
+            written = self._writer.ping if batch is None else _pieces(generation, batch, self._writer)
+            if written or self._is_due:
+                yield self._wrote(written or self._writer.ping)
+            batch = self._wait()
+        pieces = _pieces(generation, batch, self._writer)
+        if batch.error is None:
+            yield pieces + self._writer.last(generation)
+            return
+        yield pieces
+        yield self._writer.error(batch.error, generation.request_id)
+
+    @property
+    def _generation(self) -> Generation:
+        assert self._source.generation is not None, "what brings a batch is open"
+        return self._source.generation
+
+    def _wait(self) -> Batch | None:
+        return self._source.next_batch(max(0.0, self._due_s - time.monotonic()))
+
+    def _wrote(self, chunk: bytes) -> bytes:
+        self._due_s = time.monotonic() + self._ping_interval_s
+        return chunk
+
+    @property
+    def _is_due(self) -> bool:
+        return time.monotonic() >= self._due_s
+
+    def _note(self, failure: BaseException) -> RequestError:
+        error = _as_error(failure, self._line.request_id)
+        if self._source.generation is None:
+            self._line.error = error
+        elif self._source.generation.error is None:
+            self._source.generation.error = error
+        return error
 
 
 def _pieces(generation: Generation, batch: Batch, writer: Writer) -> bytes:
     return b"".join(writer.piece(piece, generation) for piece in batch.pieces)
 
 
-def _ending(generation: Generation, batch: Batch, writer: Writer) -> bytes:
-    if batch.error is not None:
-        return writer.error(batch.error, generation.request_id)
-    return writer.last(generation)
-
-
-def _as_error(generation: Generation, failure: Exception) -> RequestError:
+def _as_error(failure: BaseException, request_id: str) -> RequestError:
     if isinstance(failure, RequestError):
         return failure
-    log_unexpected(failure, generation.request_id)
+    if not isinstance(failure, StreamCutError):
+        log_unexpected(failure, request_id)
     return InternalError()

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from app.core.errors import RequestTimeoutError
+from app.http.sse import StreamCutError
 from tests.contract.doubles import Gate
 from tests.contract.reading import DONE, assert_envelope, events_of
 from tests.waiting import wait_until
@@ -144,3 +145,57 @@ def test_an_empty_completion_is_still_a_whole_stream(client, world):
     world.inference.script = []
     last, done = events_of(stream(client))
     assert last["usage"]["completion_tokens"] == 0 and done == DONE
+
+
+def test_the_head_and_comments_come_while_the_first_token_is_awaited(client, world):
+    world.inference.before_start = gate = Gate()
+    response = stream(client)
+    chunks = response.iter_encoded()
+    assert [next(chunks), next(chunks)] == [b": ping\n\n"] * 2
+    assert response.status_code == 200 and "X-Ttft-Ms" not in response.headers
+    gate.set()
+    assert b"[DONE]" in b"".join(chunks)
+    response.close()
+
+
+def test_what_fails_after_the_head_is_an_event(client, world):
+    world.inference.before_start = gate = Gate()
+    world.inference.script = [RequestTimeoutError("too late")]
+    response = stream(client)
+    chunks = response.iter_encoded()
+    next(chunks)
+    gate.set()
+    rest = b"".join(chunks)
+    response.close()
+    assert b'"code": "request_timeout"' in rest and b"[DONE]" not in rest
+
+
+def test_comments_come_while_pieces_have_nothing_to_show(client, world):
+    """A tool call is held back until it is whole; the model writes all the while."""
+    world.inference.script = ["a", *[0.01, ""] * 60, "b"]
+    text = stream(client).get_data()
+    assert text.count(b": ping") >= 2
+    assert b"[DONE]" in text
+
+
+def test_bare_text_sends_its_head_in_time_and_is_cut_where_it_fails(client, world):
+    world.inference.before_start = gate = Gate()
+    world.inference.script = ["a", RequestTimeoutError("too late")]
+    response = stream(client, headers={"Accept": "text/plain"})
+    chunks = response.iter_encoded()
+    assert next(chunks) == b""
+    gate.set()
+    assert b"".join(iter(lambda: next(chunks) or next(chunks), b"a")) == b""
+    with pytest.raises(StreamCutError):
+        list(chunks)
+    response.close()
+    wait_until(lambda: world.num_places() == 0)
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\u0085", "\u009b", "\u001c"])
+def test_no_line_reader_breaks_an_event(client, world, separator):
+    world.inference.script = [f"a{separator}b"]
+    response = stream(client)
+    raw = response.get_data().decode()
+    assert separator not in raw
+    assert events_of(stream(client))[0] == {"completion": f"a{separator}b"}

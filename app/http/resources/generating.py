@@ -9,6 +9,7 @@ from app.http.backend import Served
 from app.http.errors import json_response
 from app.http.generation import Generation
 from app.http.generator import Encode
+from app.http.opening import Open
 from app.http.request_log import record
 from app.http.restful import Route
 from app.http.schemas.native import ChatBody, CompleteBody
@@ -34,24 +35,19 @@ class GeneratingRoute(Route):
 
     def answer(self, served: Served, body: SamplingOptions, shape: Shape, encode: Encode, prompt: object) -> Response:
         record().prompt = prompt
-        generation = self.service.generator.open(served, body, encode)
-        return self.send(generation, body, shape)
+        return self.send(lambda: self.service.generator.open(served, body, encode), served, body, shape)
 
-    def send(self, generation: Generation, body: SamplingOptions, shape: Shape) -> Response:
+    def send(self, open_generation: Open, served: Served, body: SamplingOptions, shape: Shape) -> Response:
         """The answer in the form that the body asks for."""
-        return self._stream(generation, shape) if body.stream else _whole(generation, shape)
+        if not body.stream:
+            return _whole(open_generation(), shape)
+        may_take_long = served.model is None or body.constraint is not None
+        writer = self.writer(body, shape)
+        return stream_response(open_generation, writer, self.service.ping_interval_s, may_take_long=may_take_long)
 
-    def writer(self, generation: Generation, shape: Shape) -> Writer:
+    def writer(self, body: SamplingOptions, shape: Shape) -> Writer:
         """The form of a stream."""
-        return choose_writer(request, shape, len(generation.completions))
-
-    def _stream(self, generation: Generation, shape: Shape) -> Response:
-        try:
-            writer = self.writer(generation, shape)
-            return stream_response(generation, writer, self.service.ping_interval_s)
-        except BaseException as error:
-            generation.fail(error)
-            raise
+        return choose_writer(request, shape, body.num_choices)
 
 
 def _whole(generation: Generation, shape: Shape) -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 from flask import Response
 
@@ -25,8 +25,8 @@ class Infill(GeneratingRoute):
         body = read_body(InfillBody)
         served = self.served(body)
         record().prompt = body.texts
-        infilling = open_infilling(body, served, self.service.context)
-        return self.send(infilling, body, InfillShape(body, infilling))
+        context = self.service.context
+        return self.send(lambda: open_infilling(body, served, context), served, body, InfillShape(body))
 
 
 class InfillShape:
@@ -34,13 +34,12 @@ class InfillShape:
 
     prefix = ""
 
-    def __init__(self, body: InfillBody, infilling: Infilling):
+    def __init__(self, body: InfillBody):
         self._body = body
-        self._infilling = infilling
 
     def whole(self, generation: Generation) -> object:
-        infilling = self._infilling
-        answer = {"infills": infilling.infills, "text": infilling.whole, **self._details()}
+        infilling = cast(Infilling, generation)
+        answer = {"infills": infilling.infills, "text": infilling.whole, **self._details(infilling)}
         return selected({**self._content(infilling.text), **answer}, self._body.response_fields)
 
     def first(self, generation: Generation) -> Iterable[object]:
@@ -53,17 +52,17 @@ class InfillShape:
         return [{**self._content(piece.text), "infill": piece.text, **own}]
 
     def last(self, generation: Generation) -> Iterable[object]:
-        return [{**self._content(""), "infill": "", **self._details()}]
+        return [{**self._content(""), "infill": "", **self._details(cast(Infilling, generation))}]
 
     def _content(self, text: str) -> dict[str, str]:
         """The text under llama.cpp's name, for those who speak as its plugins do."""
         return {"content": text} if self._body.is_llama_cpp else {}
 
-    def _details(self) -> dict[str, Any]:
+    def _details(self, infilling: Infilling) -> dict[str, Any]:
         """Why each hole ended; ``length`` for the request where any hole was cut."""
-        reasons = self._infilling.finish_reasons
+        reasons = infilling.finish_reasons
         whole = "length" if "length" in reasons else "stop"
-        shown = {**details(self._infilling, self._body), "finish_reason": whole, "finish_reasons": reasons}
+        shown = {**details(infilling, self._body), "finish_reason": whole, "finish_reasons": reasons}
         if not self._body.is_llama_cpp:
             return shown
-        return {**shown, **llama_cpp_details(self._infilling, self._infilling.context_tokens)}
+        return {**shown, **llama_cpp_details(infilling, infilling.context_tokens)}

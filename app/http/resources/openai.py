@@ -12,7 +12,6 @@ from app.http.backend import EndedPrompt, Message, Served, TextModel
 from app.http.body import read_body
 from app.http.chat_answers import ChatCompletionsShape
 from app.http.errors import json_response
-from app.http.generation import Generation
 from app.http.openai_answers import CompletionsShape, FimShape
 from app.http.planning import require_known
 from app.http.resources.generating import GeneratingRoute
@@ -20,6 +19,7 @@ from app.http.restful import Route
 from app.http.schemas.chat import ChatCompletionsBody
 from app.http.schemas.completions import CompletionsBody
 from app.http.schemas.fim import FimBody
+from app.http.schemas.sampling import SamplingOptions
 from app.http.service import Service
 from app.http.sse import EventWriter, Writer
 
@@ -27,7 +27,7 @@ from app.http.sse import EventWriter, Writer
 class OpenAIRoute(GeneratingRoute):
     """A generating route whose streams are events, whatever ``Accept`` says."""
 
-    def writer(self, generation: Generation, shape: Shape) -> Writer:
+    def writer(self, body: SamplingOptions, shape: Shape) -> Writer:
         return EventWriter(shape)
 
 
