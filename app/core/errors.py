@@ -15,6 +15,8 @@ Knows nothing of Flask: the HTTP room turns a ``RequestError`` into the JSON env
         │   ├── ContextLengthError
         │   └── ConstraintTooCostlyError
         ├── UnauthorizedError          401
+        ├── ForbiddenError             403  a page of another origin
+        ├── MisdirectedError           421  a Host that is not this server's
         ├── NotFoundError              404
         │   └── ModelNotFoundError
         ├── MethodNotAllowedError      405
@@ -123,6 +125,18 @@ class UnauthorizedError(RequestError):
     status = 401
     type = "authentication_error"
     code = "invalid_api_key"
+
+
+class ForbiddenError(RequestError):
+    status = 403
+    type = "permission_error"
+    code = "cross_site_request"
+
+
+class MisdirectedError(RequestError):
+    status = 421
+    type = "invalid_request_error"
+    code = "host_not_allowed"
 
 
 class NotFoundError(RequestError):

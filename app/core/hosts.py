@@ -10,9 +10,8 @@ LOOPBACK = "loopback"
 ANY = "*"
 
 
-def default_hosts(bind: str) -> tuple[str, ...]:
-    """The names for an address to listen on that was given without any: loopback's own for loopback, else all."""
-    addresses = [address.strip() for address in bind.split(",")]
+def default_hosts(addresses: Sequence[str]) -> tuple[str, ...]:
+    """The names of a server that listens on these and was given none: loopback's own for loopback, else all."""
     return (LOOPBACK,) if all(is_loopback(_without_port(address)) for address in addresses) else ()
 
 
@@ -27,7 +26,8 @@ def is_loopback(name: str) -> bool:
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:
-        return ipaddress.ip_address(name.strip("[]")).is_loopback
+        is_bracketed = name.startswith("[") and name.endswith("]")
+        return ipaddress.ip_address(name[1:-1] if is_bracketed else name).is_loopback
     except ValueError:
         return False
 

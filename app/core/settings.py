@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 from app.core.addresses import parse_addresses
 from app.core.environment import PREFIX, describe, read_environment
 from app.core.errors import SettingsError
+from app.core.hosts import default_hosts
 from app.core.model_tables import (
     IDLE_UNLOAD_S,
     MAX_NAME_LENGTH,
@@ -125,6 +126,14 @@ class Settings(BaseModel):
         "error", description="error: 400 for an unknown field; warn: left out, named in X-Ignored-Fields and the log."
     )
     api_keys: tuple[str, ...] = Field((), repr=False, description="Comma-separated bearer keys.")
+    allowed_hosts: tuple[str, ...] = Field(
+        (),
+        description="Names in Host that are answered, comma-separated, `*.name` for all below one; default: loopback's"
+        " own when BIND is loopback, else any.",
+    )
+    cors_origins: tuple[str, ...] = Field(
+        (), description="Origins whose pages may call from a browser, comma-separated; `*`: all."
+    )
     system_prompt: str | None = Field(None, description="Default system message of chat.")
     chat_template: str | None = Field(None, description="Path of a Jinja chat template instead of the model's own.")
     http_threads: int = Field(0, ge=0, le=4096, description="0: MAX_BATCH_SIZE + MAX_QUEUE + 8.")
@@ -148,6 +157,11 @@ class Settings(BaseModel):
         if not keys:
             raise ValueError("is set and holds no key; unset it to serve everybody")
         return keys
+
+    @field_validator("allowed_hosts", "cors_origins", mode="before")
+    @classmethod
+    def _split_names(cls, value: object) -> object:
+        return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
 
     @field_validator("bind")
     @classmethod
@@ -225,6 +239,11 @@ class Settings(BaseModel):
             except OSError as error:
                 raise ValueError(f"the file {value} cannot be read: {why_unreadable(value, error)}") from None
         return value
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The names that are answered; empty: any."""
+        return self.allowed_hosts or default_hosts(parse_addresses(self.bind))
 
     @property
     def has_tls(self) -> bool:

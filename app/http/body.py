@@ -46,6 +46,8 @@ def read_object() -> dict[str, Any]:
 
 def read_raw() -> bytes:
     """All bytes of the body. Raises ``BodyTooLargeError``, also for chunked bodies."""
+    if request.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
+        raise UnsupportedMediaTypeError("send the body as it is: Content-Encoding is not supported")
     raw = request.get_data()
     limit: int = current_app.config["MAX_BODY_BYTES"]
     if len(raw) > limit:

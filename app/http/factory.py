@@ -6,7 +6,7 @@ import time
 
 from flask import Flask
 
-from app.http import auth, pages, request_log
+from app.http import auth, origins, pages, request_log
 from app.http.generator import Generator
 from app.http.resources.capabilities import Capabilities
 from app.http.resources.docs import Docs, OpenApi
@@ -58,6 +58,7 @@ def create_app(context: WorkerContext | None = None, *, ping_interval_s: float =
     # `//complete` is no route: a redirect would lose the body.
     app.url_map.merge_slashes = False
     request_log.init_app(app, context)
+    origins.init_app(app, settings.hosts, settings.cors_origins)
     auth.init_app(app, settings.api_keys)
     pages.init_app(app)
     api = JsonApi(app)

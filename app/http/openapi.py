@@ -22,7 +22,9 @@ from app.serve.gate import PROBES
 Schema = dict[str, Any]
 Key = tuple[str, str, str, str]
 REF = "#/components/schemas/{model}"
-ALWAYS = (401, 500)
+ALWAYS = (401, 421, 500)
+# Where a page of another origin is refused.
+OF_UNSAFE = (403,)
 ERROR_HEADERS = {
     401: {"WWW-Authenticate": "`Bearer`."},
     405: {"Allow": "Methods of the route."},
@@ -128,7 +130,8 @@ def _request_content(path: str, method: str, kind: str, operation: Operation, sc
 def _responses(path: str, method: str, operation: Operation, schemas: dict[Key, Schema]) -> Schema:
     content = {kind: _answer_content(schemas.get((path, method, "answer", kind)), kind) for kind in operation.answers}
     shown: Schema = {"200": {"description": operation.summary, "headers": _headers(200), "content": content}}
-    for status in sorted({*operation.statuses, *ALWAYS}):
+    of_method = OF_UNSAFE if operation.bodies else ()
+    for status in sorted({*operation.statuses, *ALWAYS, *of_method}):
         # The probes ask for no key.
         if status != 401 or path not in PROBES:
             shown[str(status)] = {"$ref": f"#/components/responses/{_name(status)}"}

@@ -45,9 +45,14 @@ def ask(settings: Settings) -> tuple[int, str]:
     connection = HTTPConnection("localhost", timeout=TIMEOUT_S)
     with closing(connection):
         connection.sock = connect(settings)
-        connection.request("GET", "/readyz")
+        connection.request("GET", "/readyz", headers={"Host": own_host(settings)})
         response = connection.getresponse()
         return response.status, str(json.loads(response.read())["state"])
+
+
+def own_host(settings: Settings) -> str:
+    """A name that the server answers to."""
+    return next(iter(settings.allowed_hosts), "localhost").replace("*", "probe")
 
 
 def connect(settings: Settings) -> socket.socket:

@@ -26,8 +26,8 @@ TOLERANCE = 0.05
 MALFORMED = [
     b"\x16\x03\x01\x02\x00",
     b"GET / HTTP/9.9\r\n\r\n",
-    b"POST /complete HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-    b"POST /complete HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n",
+    b"POST /complete HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    b"POST /complete HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n",
     post("/complete", b'{"prompt": "p"'),
     post("/complete", b'{"prompt": "\xff"}'),
     post("/complete", b'{"prompt": 1, "temperature": NaN}'),
@@ -43,9 +43,9 @@ MALFORMED = [
 def good_request(dice: random.Random) -> bytes:
     kind = dice.random()
     if kind < 0.1:
-        return b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+        return b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
     if kind < 0.15:
-        return b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+        return b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
     prompt = "".join(dice.choice("abc def(:)\n\u00e9\u4e16") for _ in range(dice.randint(1, 60)))
     body = {"prompt": prompt, "max_new_tokens": dice.randint(1, 12), "stream": dice.random() < 0.4}
     return post("/complete", json.dumps(body).encode())

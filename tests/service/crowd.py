@@ -35,7 +35,7 @@ def completion(num_tokens: int = 1, request_id: str = "", headers: str = "", **f
 
 
 def post(path: str, body: bytes, headers: str = "", content_type: str = "application/json") -> bytes:
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\n{headers}"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\n{headers}"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 

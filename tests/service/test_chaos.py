@@ -13,14 +13,14 @@ from tests.service.conftest import RESET_ON_CLOSE, num_sockets, wait_for
 DURATION_S = 4.0
 NUM_CLIENTS = 16
 REQUESTS = [
-    b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"GET /work?s=0.02 HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"GET /stream?s=0.3&bytes=20000 HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"GET /breaks HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3000\r\n\r\n" + b"a" * 3000,
-    b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-    b"POST /echo HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello",
-    b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n" + b"a" * 300_000,
+    b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET /work?s=0.02 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET /stream?s=0.3&bytes=20000 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET /breaks HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3000\r\n\r\n" + b"a" * 3000,
+    b"POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    b"POST /echo HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello",
+    b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n" + b"a" * 300_000,
     b"\x16\x03\x01",
 ]
 

@@ -26,7 +26,7 @@ def read_answer(sock: socket.socket) -> tuple[int, dict, bytes]:
 
 def test_hundreds_of_silent_and_half_sent_connections_delay_nobody(start_server):
     server = start_server(workers=1, http_threads=4)
-    beginnings = [b"", b"GET /li", b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc"]
+    beginnings = [b"", b"GET /li", b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nabc"]
     clients = [server.connect(beginnings[n % 3]) for n in range(300)]
     for _ in range(20):
         assert server.get("/livez", timeout_s=PROMPTLY_S)[0] == 200
@@ -45,7 +45,7 @@ def test_when_connections_run_out_the_oldest_unfinished_ones_make_room(start_ser
 
 
 def test_clients_that_hold_their_finished_connections_delay_nobody(plain_server):
-    clients = [plain_server.connect(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n") for _ in range(50)]
+    clients = [plain_server.connect(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n") for _ in range(50)]
     for _ in range(10):
         assert plain_server.get("/livez", timeout_s=PROMPTLY_S)[0] == 200
     for client in clients:
@@ -85,7 +85,7 @@ def test_a_silent_connection_is_closed_at_the_deadline_without_an_answer(start_s
 
 def test_a_client_that_does_not_read_is_dropped_and_its_place_given_back(start_server):
     server = start_server(workers=1, write_timeout_s=0.5)
-    with server.connect(b"GET /stream?s=60&bytes=1000000 HTTP/1.1\r\nHost: x\r\n\r\n"):
+    with server.connect(b"GET /stream?s=60&bytes=1000000 HTTP/1.1\r\nHost: localhost\r\n\r\n"):
         wait_for(lambda: server.rows()[0]["num_running"] == 1, "the stream")
         wait_for(lambda: server.rows()[0]["num_running"] == 0, "its end")
     assert "client_does_not_read" in server.log()
@@ -103,17 +103,17 @@ def test_bodies_over_the_limit_reach_the_application_as_such(start_server):
     server = start_server(workers=1, max_body_bytes=100_000)
     assert server.request("POST", "/echo", body=b"x" * 100_000)[1]["length"] == 100_000
     with server.connect(
-        b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n" + b"x" * 9_000_000
+        b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000\r\n\r\n" + b"x" * 9_000_000
     ) as client:
         assert read_answer(client)[1] == {"too_large": 9_000_000}
     chunk = b"186a0\r\n" + b"x" * 100_000 + b"\r\n"
-    head = b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     with server.connect(head + chunk * 3) as client:
         assert read_answer(client)[1]["too_large"] > 100_000
 
 
 def test_a_client_that_waits_for_100_continue_gets_it_once(plain_server):
-    head = b"POST /echo HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+    head = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
     with plain_server.connect(head) as client:
         assert client.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
         client.sendall(b"hello")
@@ -122,20 +122,20 @@ def test_a_client_that_waits_for_100_continue_gets_it_once(plain_server):
 
 def test_a_client_with_a_body_that_is_too_large_is_answered_instead_of_told_to_continue(start_server):
     server = start_server(workers=1, max_body_bytes=10)
-    head = b"POST /echo HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 50\r\n\r\n"
+    head = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 50\r\n\r\n"
     with server.connect(head) as client:
         assert read_answer(client)[:2] == (200, {"too_large": 50})
 
 
 def test_bytes_behind_the_request_are_ignored_and_the_answer_arrives(plain_server):
-    request = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi"
+    request = b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nhi"
     for _ in range(20):
         with plain_server.connect(request * 2000) as client:
             assert read_answer(client)[:2] == (200, {"body": "hi", "length": 2})
 
 
 def test_a_client_may_close_its_sending_side(plain_server):
-    with plain_server.connect(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n") as client:
+    with plain_server.connect(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n") as client:
         client.shutdown(socket.SHUT_WR)
         assert read_answer(client)[0] == 200
 
@@ -146,12 +146,12 @@ def test_a_client_may_close_its_sending_side(plain_server):
         (b"GET /<script> HTTP/9\r\n\r\n", 400, "bad_request"),
         (b"GET / HTTP/1.1\nHost: x\n\n", 400, "bad_request"),
         (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\n\r\n", 414, "uri_too_long"),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 9000 + b"\r\n\r\n", 431, "headers_too_large"),
-        (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: 1\r\n" * 20_000, 431, "headers_too_large"),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nExpect: cake\r\n\r\n", 417, "expectation_failed"),
-        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400, "bad_request"),
-        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: br\r\n\r\n", 501, "unsupported_transfer_coding"),
-        (b"GET /breaks HTTP/1.1\r\nHost: x\r\n\r\n", 500, "internal_error"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 9000 + b"\r\n\r\n", 431, "headers_too_large"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: 1\r\n" * 20_000, 431, "headers_too_large"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nExpect: cake\r\n\r\n", 417, "expectation_failed"),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400, "bad_request"),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: br\r\n\r\n", 501, "unsupported_transfer_coding"),
+        (b"GET /breaks HTTP/1.1\r\nHost: localhost\r\n\r\n", 500, "internal_error"),
     ],
 )
 def test_what_the_application_cannot_answer_gets_the_envelope_too(plain_server, raw, status, code):

@@ -49,7 +49,7 @@ def test_a_body_that_is_still_coming_is_refused_with_its_head(start_server):
         wait_for(lambda: running(server, 1), "the stream")
         server.signal(signal.SIGTERM)
         wait_for(lambda: server.request("POST", "/echo", body=b"x")[0] == 503, "the drain")
-        with server.connect(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n") as late:
+        with server.connect(b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n") as late:
             assert b'"code": "shutting_down"' in read_all(late)
         assert b"[DONE]" in read_all(client)
 
@@ -88,7 +88,7 @@ def outcome(port: int) -> str:
         return "refused"
     with client:
         try:
-            client.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi")
+            client.sendall(b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nhi")
             return read_all(client)[9:12].decode() or "closed"
         except OSError as error:
             return repr(error)

@@ -27,7 +27,6 @@ BAD_BODIES = [
     b'{"prompt": "p", "max_new_tokens": -1}',
     b'{"prompt": "p", "max_new_tokens": 0}',
     b'{"prompt": "p", "max_new_tokens": 1e12}',
-    b'{"prompt": "p", "max_new_tokens": 1000000000000}',
     b'{"prompt": "p", "max_new_tokens": ' + b"9" * 100_000 + b"}",
     b'{"prompt": "p", "n": 1000000000}',
     b'{"prompt": "\\ud800"}',
@@ -39,7 +38,6 @@ BAD_BODIES = [
 BAD_COMPLETIONS = [
     b'{"prompt": "p", "n": 1000000000}',
     b'{"prompt": "p", "best_of": 1000000000}',
-    b'{"prompt": "p", "max_tokens": 1000000000000}',
     b'{"prompt": "p", "max_tokens": 0}',
     b'{"prompt": ' + json.dumps(["p"] * 1000).encode() + b"}",
     b'{"prompt": "p", "logit_bias": {"a": 1e999}}',
@@ -83,7 +81,7 @@ def test_bad_input_is_refused_without_memory_or_the_engine(server):
 
 def status_of_huge_body(server, framing: str, piece: bytes) -> int:
     """Send until the server answers or all is sent, reading meanwhile; the status of the answer."""
-    head = f"POST /complete HTTP/1.1\r\nHost: x\r\n{KEY}Content-Type: application/json\r\n{framing}\r\n\r\n"
+    head = f"POST /complete HTTP/1.1\r\nHost: localhost\r\n{KEY}Content-Type: application/json\r\n{framing}\r\n\r\n"
     with server.connect(head.encode()) as client:
         for _ in range(HUGE_BYTES // 65536):
             if select.select([client], [], [], 0)[0]:
@@ -112,23 +110,25 @@ def test_legal_text_makes_the_round_trip(server):
     ],
 )
 def test_only_a_known_key_opens(server, head, status):
-    request = completion(1).replace(b"Host: x\r\n", b"Host: x\r\n" + head.encode())
+    request = completion(1).replace(b"Host: localhost\r\n", b"Host: localhost\r\n" + head.encode())
     [answer] = send_all(server.port, [request])
     assert answer.status == status
 
 
 @pytest.mark.parametrize("host", ["", "x" * 5000, "../../etc", "a b", "[::1", "\u00e9"])
 def test_an_odd_host_is_served_or_refused(server, host):
-    request = completion(1, headers=KEY).replace(b"Host: x", b"Host: " + host.encode())
+    request = completion(1, headers=KEY).replace(b"Host: localhost", b"Host: " + host.encode())
     [answer] = send_all(server.port, [request])
-    assert answer.status in (200, 400, 431)
+    assert answer.status in (400, 421, 431)
 
 
 @pytest.mark.parametrize(
     "request_id", ["a\r\n forged", "a\nforged", "a\rforged", '"}\\n{"event": "forged"}', "\u2028forged"]
 )
 def test_a_request_id_forges_no_log_line(server, request_id):
-    raw = completion(1, headers=KEY).replace(b"Host: x", b"Host: x\r\nX-Request-Id: " + request_id.encode())
+    raw = completion(1, headers=KEY).replace(
+        b"Host: localhost", b"Host: localhost\r\nX-Request-Id: " + request_id.encode()
+    )
     [answer] = send_all(server.port, [raw])
     assert answer.status in (200, 400)
     assert "forged" not in answer.headers["x-request-id"]

@@ -104,7 +104,7 @@ def test_refusals_are_counted_by_reason_wherever_they_are_made(start_stepping):
         post("/complete", b"{"),
         post("/complete", b"x" * 2000),
         post("/nowhere/" + "x" * 50, b"{}"),
-        b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 9000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 9000 + b"\r\n\r\n",
         b"GET /livez HTTP/1.1\r\nHost",
     ]
     statuses = [answer.status for answer in send_all(server.port, requests)]
@@ -138,6 +138,8 @@ def test_the_workers_of_a_killed_master_leave_no_folder(start_stepping):
 def test_metrics_need_a_key_where_there_are_keys(start_stepping):
     server = start_stepping(workers=1, api_keys="sesame")
     assert server.request("GET", "/metrics")[0] == 401
-    [answer] = send_all(server.port, [b"GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sesame\r\n\r\n"])
+    [answer] = send_all(
+        server.port, [b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer sesame\r\n\r\n"]
+    )
     assert answer.status == 200
     assert b"forklift_requests_total" in answer.body

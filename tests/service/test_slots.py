@@ -48,7 +48,7 @@ def test_a_worker_sees_only_its_own_gpu_and_share_of_the_cores(start_server):
 
 def test_counters_return_to_zero_after_a_worker_is_killed_with_work_in_hand(start_server):
     server = start_server(workers=1)
-    clients = [server.connect(b"GET /work?s=60 HTTP/1.1\r\nHost: x\r\n\r\n") for _ in range(3)]
+    clients = [server.connect(b"GET /work?s=60 HTTP/1.1\r\nHost: localhost\r\n\r\n") for _ in range(3)]
     busy = wait_for(lambda: [row for row in server.rows() if row["num_running"] == 3], "three running requests")
     os.kill(busy[0]["pid"], signal.SIGKILL)
     wait_for(lambda: replaced(server, 0, busy[0]["pid"]), "a new worker")
@@ -61,7 +61,7 @@ def test_counters_return_to_zero_after_a_worker_is_killed_with_work_in_hand(star
 
 def test_counters_return_to_zero_after_clients_leave_in_the_middle(start_server):
     server = start_server(workers=1)
-    clients = [server.connect(b"GET /stream?s=60 HTTP/1.1\r\nHost: x\r\n\r\n") for _ in range(3)]
+    clients = [server.connect(b"GET /stream?s=60 HTTP/1.1\r\nHost: localhost\r\n\r\n") for _ in range(3)]
     clients += [server.connect(b"POST /echo HTTP/1.1\r\nContent-Length: 9\r\n\r\nabc") for _ in range(3)]
     wait_for(lambda: server.rows()[0]["num_running"] == 3, "three running streams")
     for client in clients:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.service.conftest import wait_for
 
-STREAM = b"GET /stream?s=%d HTTP/1.1\r\nHost: x\r\n\r\n"
+STREAM = b"GET /stream?s=%d HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def read_all(sock) -> bytes:
@@ -63,7 +63,7 @@ def test_an_interrupt_ends_running_streams_within_five_seconds(start_server, num
 
 def test_an_interrupt_does_not_wait_for_a_client_that_reads_nothing(start_server):
     server = start_server(workers=1)
-    with server.connect(b"GET /stream?s=60&bytes=1000000 HTTP/1.1\r\nHost: x\r\n\r\n"):
+    with server.connect(b"GET /stream?s=60&bytes=1000000 HTTP/1.1\r\nHost: localhost\r\n\r\n"):
         wait_for(lambda: running(server, 1), "the stream")
         server.signal(signal.SIGINT)
         assert server.wait_for_exit(5.0) == 0

@@ -80,7 +80,7 @@ def stepping_tls(tmp_path, authority):
 def test_answers_and_streams_arrive_whole(plain_tls):
     assert plain_tls.get("/livez")[0] == 200
     assert plain_tls.request("POST", "/echo", body=b"y" * 300_000)[1] == {"body": "y" * 300_000, "length": 300_000}
-    with plain_tls.connect(b"GET /stream?s=0.2&bytes=20000 HTTP/1.1\r\nHost: x\r\n\r\n") as client:
+    with plain_tls.connect(b"GET /stream?s=0.2&bytes=20000 HTTP/1.1\r\nHost: localhost\r\n\r\n") as client:
         assert b"data: [DONE]" in read_all(client)
 
 
@@ -89,7 +89,7 @@ def test_the_end_of_an_answer_is_told_by_tls_itself(plain_tls):
     context = plain_tls.pair.context
     sock = context.wrap_socket(plain_tls.bare(), server_hostname="127.0.0.1", suppress_ragged_eofs=False)
     with sock:
-        sock.sendall(b"GET /stream?s=0.1 HTTP/1.0\r\nHost: x\r\n\r\n")
+        sock.sendall(b"GET /stream?s=0.1 HTTP/1.0\r\nHost: localhost\r\n\r\n")
         assert read_all(sock).endswith(b"data: [DONE]\n\n")
 
 
@@ -114,12 +114,12 @@ def test_a_client_that_stalls_in_its_handshake_is_closed_at_the_deadline(start_t
 
 def test_a_request_that_stops_halfway_gets_408(start_tls):
     server = start_tls(workers=1, body_timeout_s=1)
-    with server.connect(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc") as client:
+    with server.connect(b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nabc") as client:
         assert read_all(client).startswith(b"HTTP/1.1 408 ")
 
 
 def test_plain_http_is_told_that_this_port_speaks_https(plain_tls):
-    with plain_tls.bare(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n") as client:
+    with plain_tls.bare(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n") as client:
         answer = read_all(client)
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert b"https_required" in answer
@@ -163,7 +163,7 @@ def test_a_stream_that_does_not_finish_in_time_gets_an_error_event(start_tls):
 
 def test_a_client_that_reads_nothing_is_dropped(start_tls):
     server = start_tls(workers=1, write_timeout_s=1)
-    with server.connect(b"GET /stream?s=60&bytes=1000000 HTTP/1.1\r\nHost: x\r\n\r\n"):
+    with server.connect(b"GET /stream?s=60&bytes=1000000 HTTP/1.1\r\nHost: localhost\r\n\r\n"):
         wait_for(lambda: running(server, 1), "the stream")
         wait_for(lambda: running(server, 0), "its end")
 
