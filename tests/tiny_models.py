@@ -126,8 +126,12 @@ INFILL_TOKENS: dict[str, tuple[str, ...]] = {
 }
 # A Llama without any of them.
 CONTROL_TOKENS = {**INFILL_TOKENS, "plain": ()}
-# Models under another name: InCoder's architecture, and ChatGLM's, whose files hold no chat template.
-RENAMED = {"incoder": _xglm, "chatglm": _glm}
+# Models under another name: InCoder's architecture, ChatGLM's, whose files hold no chat template, and Llamas with
+# what trained models have and random weights lack: inputs far larger than the rest, likeliest tokens that nearly tie.
+RENAMED = {"incoder": _xglm, "chatglm": _glm, "outliers": _llama, "ties": _llama}
+OUTLIERS, OUTLIER_FACTOR = [5, 23, 42], 60.0
+# Of the larger logit, between tokens 2i and 2i + 1.
+TIE = 1e-4
 WITHOUT_TEMPLATE = ("chatglm",)
 # Families whose cache the slot KV cache can stand in for.
 SLOT_FAMILIES = ("qwen2", "codegen", "xglm", "glm", "gpt2", "gpt_bigcode", "llama")
@@ -158,6 +162,10 @@ def save_tiny_model(family: str, folder: Path, *, seed: int = 0, dtype: torch.dt
     config = {**FAMILIES, **RENAMED}.get(family, _llama)()
     model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     _spread(model)
+    if family == "outliers":
+        _plant_outliers(model)
+    if family == "ties":
+        _plant_ties(model)
     model.generation_config.pad_token_id = 1
     model.save_pretrained(folder)
     special = [EOS, PAD, *CONTROL_TOKENS[family]] if family in CONTROL_TOKENS else SPECIAL
@@ -210,3 +218,22 @@ def _spread(model: torch.nn.Module) -> None:
         for name, weight in model.named_parameters():
             if weight.ndim == 2 and "norm" not in name:
                 weight.mul_(4)
+
+
+@torch.no_grad()
+def _plant_outliers(model: torch.nn.Module) -> None:
+    """A few channels behind each norm that are much larger than the rest, and carry no more than the rest."""
+    norms = [module for name, module in model.named_modules() if name.endswith("norm")]
+    for norm in norms:
+        norm.weight[OUTLIERS] *= OUTLIER_FACTOR
+    readers = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "lm_head")
+    for name, module in model.named_modules():
+        if name.endswith(readers):
+            module.weight[:, OUTLIERS] /= OUTLIER_FACTOR
+
+
+@torch.no_grad()
+def _plant_ties(model: torch.nn.Module) -> None:
+    """Every odd token's logit is that of the token before it, but for a share that rounding must not swallow."""
+    rows = model.lm_head.weight
+    rows[1::2] = rows[::2] * (1 - TIE)

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 
 from app.core.errors import DeviceError
-from app.core.settings import COMPUTES_IN, Settings
+from app.core.settings import Settings
 
 
 def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -38,9 +38,10 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
 def choose_dtype(settings: Settings) -> torch.dtype | Literal["auto"]:
     """The dtype argument for ``from_pretrained``; ``auto`` keeps the checkpoint's own.
 
-    Weights that will be quantised are loaded in the dtype that the rest of the model then computes in.
+    Weights that will be int8 stay as they are in their file, which is mapped, until each becomes int8: no
+    copy of the whole model is made for the float32 that the rest computes in. int4 is made of bfloat16.
     """
-    name = settings.dtype if settings.quantization == "none" else COMPUTES_IN[settings.quantization]
+    name = {"none": settings.dtype, "int8": "auto", "int4": "bfloat16"}[settings.quantization]
     if name == "auto":
         return "auto"
     return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[name]

@@ -50,6 +50,12 @@ class Int4Linear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
+def int4_bytes(num_in: int, num_out: int, has_bias: bool) -> int:
+    """Memory of a layer: half a byte per weight, a scale and a zero for each group, a bias."""
+    groups, outputs = -(-num_in // GROUP_SIZE), -(-num_out // OUTPUT_STEP) * OUTPUT_STEP
+    return groups * outputs * (GROUP_SIZE // 2 + 4) + 2 * num_out * has_bias
+
+
 def to_codes(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """int32 codes ``(out, in)`` from -8 to 7, and bfloat16 ``(groups, out, 2)`` scales and zeros.
 

@@ -43,9 +43,11 @@ AUTO_CLASSES: dict[Task, Any] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Checkpoint:
     """A model in evaluation mode on its device, with its tokenizer; ``dtype`` is what it computes in.
+
+    Quantising sets the model's layers and ``dtype`` anew; all else stays as it is.
 
     ``vocab_size`` is the number of rows of a language model's output layer, of an encoder's embedding;
     ``form`` is how the checkpoint says that its vectors are made.

@@ -1,9 +1,7 @@
 """8-bit and 4-bit linear layers on the CPU. Inference thread only.
 
-int8: weights and activations are 8 bits wide, the rest computes in float32. Where several rows share
-a step and the CPU has tiles, ``int8_linear`` computes them; else torch's dynamic quantisation with its
-x86 engine, which reads the weights for one row faster, but rounds each row of a pass by the range of
-all: its output is close to, not equal to, that of the same request alone.
+int8: weights of 8 bits, inputs of 14 or 16, see ``int8_linear``; the rest computes in float32. Where several
+rows share a step and the CPU has tiles, oneDNN multiplies; else fbgemm, which reads the weights for one row faster.
 int4: weights only, see ``int4_linear``; the rest computes in bfloat16, and the output layer is an
 int8 one: four bits there cost as much accuracy as in all other layers together. Figures in
 docs/models.md.
@@ -11,10 +9,8 @@ docs/models.md.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -23,96 +19,92 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from app.core.errors import ModelLoadError
-from app.models.int4_linear import Int4Linear
-from app.models.int8_linear import Int8TileLinear, has_tiles
+from app.models.calibration import Energies, input_energies
+from app.models.int4_linear import Int4Linear, int4_bytes
+from app.models.int8_linear import Int8Linear, Int8TileLinear, Int8VectorLinear, has_tiles, has_vectors, int8_bytes
 from app.models.loader import Checkpoint
+from app.models.unloading import give_back
 
-ENGINE = "x86"
-Int8Linear = torch.ao.nn.quantized.dynamic.Linear
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
 def quantize(checkpoint: Checkpoint, kind: str, num_sequences: int) -> None:
-    """Replace the linear layers of ``checkpoint.model`` by ``kind``, "int8" or "int4", in place.
+    """Replace the linear layers of ``checkpoint.model`` by ``kind``, "int8" or "int4", in place, one by one.
 
     ``num_sequences`` are decoded together; an encoder reads many rows in any case. The model is on the
-    CPU, in the dtype that ``choose_dtype`` names. Raises ``ModelLoadError`` on other devices. An input
-    embedding that shares its weight with the output layer keeps a copy of its own in bfloat16: it is
-    only looked up.
+    CPU, in the dtype that ``choose_dtype`` names; ``checkpoint.dtype`` becomes the one that it computes in then.
+    Raises ``ModelLoadError`` on other devices and processors. An input embedding keeps a weight of its own in bfloat16:
+    it is only looked up. Nothing refers to the checkpoint's file any more.
     """
     if checkpoint.device.type != "cpu":
         raise ModelLoadError(f"FORKLIFT_QUANTIZATION={kind} works on the CPU only so far")
+    if not (has_vectors() or has_tiles()):
+        raise ModelLoadError(f"FORKLIFT_QUANTIZATION={kind} needs an x86-64 processor with AVX2")
     model = checkpoint.model
     in_tiles = has_tiles() and (num_sequences > 1 or checkpoint.task != "generate")
     replace(model, Conv1D, as_linear)
+    energies = input_energies(checkpoint)
+    if kind == "int4":
+        quantize_int4(model, energies)
+    # What is left: everything, or an output layer.
+    replace(model, nn.Linear, partial(to_int8, energies, in_tiles=in_tiles))
     if kind == "int8":
-        store_in_bfloat16(model.get_input_embeddings())
-        to_int8(model, in_tiles=in_tiles)
+        compute_in_float32(model)
     else:
-        quantize_int4(model, in_tiles=in_tiles)
-
-
-def quantize_int4(model: PreTrainedModel, *, in_tiles: bool) -> None:
-    """int4 for every linear layer but the output layer of a language model, which becomes int8."""
-    output = model.get_output_embeddings()
-    replace(model, nn.Linear, lambda layer: layer if layer is output else Int4Linear(layer.weight, layer.bias))
-    if isinstance(output, nn.Linear):
-        # Whoever shares the weight keeps the bfloat16 one.
-        output.weight = nn.Parameter(output.weight.detach().float(), requires_grad=False)
-        output.bias = None if output.bias is None else nn.Parameter(output.bias.detach().float(), requires_grad=False)
-        output.register_forward_pre_hook(lambda _module, inputs: (inputs[0].float(),))
-        to_int8(model, in_tiles=in_tiles)
-
-
-def to_int8(model: nn.Module, *, in_tiles: bool) -> None:
-    """int8 for every ``nn.Linear``, which holds float32; hooks go on."""
-    if in_tiles:
-        replace(model, nn.Linear, Int8TileLinear)
-        return
-    torch.backends.quantized.engine = ENGINE
-    per_channel = torch.ao.quantization.per_channel_dynamic_qconfig
-    with deprecation_silenced():
-        torch.ao.quantization.quantize_dynamic(model, {nn.Linear: per_channel}, dtype=torch.qint8, inplace=True)
-    if has_exact_sums():
         for module in model.modules():
-            if type(module) is Int8Linear:
-                module.__class__ = FullRangeLinear
+            own_weights(module, None)
+    give_back(checkpoint.device)
+    checkpoint.dtype = torch.float32 if kind == "int8" else torch.bfloat16
 
 
-class FullRangeLinear(Int8Linear):
-    """torch's int8 layer with activations of 8 bits, where torch itself takes 7 for fear of old CPUs."""
+def quantize_int4(model: PreTrainedModel, energies: Energies) -> None:
+    """int4 for every linear layer but the output layer of a language model; ``energies`` forget them."""
+    output = model.get_output_embeddings()
 
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        outputs: torch.Tensor = torch.ops.quantized.linear_dynamic(
-            inputs, self._packed_params._packed_params, reduce_range=False
-        )
-        return outputs
+    def to_int4(layer: nn.Linear) -> nn.Module:
+        if layer is output:
+            return layer
+        energies.pop(layer, None)
+        return Int4Linear(layer.weight, layer.bias)
 
-
-@cache
-def has_exact_sums() -> bool:
-    """Whether this CPU adds products of 8 bits without a limit (VNNI does; before it, pairs stopped at 16 bits)."""
-    torch.backends.quantized.engine = ENGINE
-    ones = torch.ones(64, 64)
-    with deprecation_silenced():
-        weight = torch.quantize_per_tensor(ones, 1 / 127, 0, torch.qint8)
-    packed = torch.ops.quantized.linear_prepack(weight, None)
-    sums = torch.ops.quantized.linear_dynamic(ones, packed, reduce_range=False)
-    return bool((sums - 64).abs().max() < 0.5)
+    replace(model, nn.Linear, to_int4)
 
 
-@contextmanager
-def deprecation_silenced() -> Iterator[None]:
-    """torch announces a successor (torchao); it says so once per tensor."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*(deprecated|torch.ao.quantization).*")
-        yield
+def to_int8(energies: Energies, layer: nn.Linear, *, in_tiles: bool) -> Int8Linear:
+    """The layer with 8-bit weights, for tiles or for vectors; ``energies`` forget it."""
+    known = energies.pop(layer, None)
+    return Int8TileLinear(layer, known) if in_tiles else Int8VectorLinear(layer, known)
+
+
+def compute_in_float32(model: PreTrainedModel) -> None:
+    """Float32 for all that is no linear layer; the input embedding stays in bfloat16 and gives float32."""
+    embedding = model.get_input_embeddings()
+    for module in model.modules():
+        own_weights(module, torch.bfloat16 if module is embedding else torch.float32)
+    embedding.register_forward_hook(lambda _module, _inputs, output: output.float())
+
+
+def own_weights(module: nn.Module, dtype: torch.dtype | None) -> None:
+    """Copies of ``module``'s own float weights, as ``dtype`` where one is given: those of the file can go."""
+    if isinstance(module, Int8Linear | Int4Linear):
+        return
+    for name, weight in module.named_parameters(recurse=False):
+        if weight.is_floating_point():
+            copied = weight.detach().to(dtype or weight.dtype, copy=True)
+            setattr(module, name, nn.Parameter(copied, requires_grad=False))
+    for name, buffer in module.named_buffers(recurse=False):
+        if buffer.is_floating_point():
+            setattr(module, name, buffer.to(dtype or buffer.dtype, copy=True))
 
 
 def replace(model: nn.Module, kind: type[Layer], make: Callable[[Layer], nn.Module]) -> None:
-    """Put ``make(layer)`` in the place of every layer that is a ``kind`` and no subclass of it; hooks go on."""
-    found = [(parent, name, layer) for parent in model.modules() for name, layer in parent.named_children()]
-    for parent, name, layer in found:
+    """Put ``make(layer)`` in the place of every layer that is a ``kind`` and no subclass of it; hooks go on.
+
+    A layer's memory is free before the next is made, where nobody else refers to it.
+    """
+    places = [(module, name) for module in model.modules() for name, _ in module.named_children()]
+    for parent, name in places:
+        layer = getattr(parent, name)
         if isinstance(layer, kind) and type(layer) is kind:
             made = make(layer)
             made._forward_pre_hooks.update(layer._forward_pre_hooks)
@@ -128,17 +120,27 @@ def as_linear(layer: Conv1D) -> nn.Linear:
     return linear
 
 
-def store_in_bfloat16(embedding: nn.Embedding) -> None:
-    """Give ``embedding`` a weight of its own in bfloat16; what it returns keeps its dtype."""
-    dtype = embedding.weight.dtype
-    embedding.weight = nn.Parameter(embedding.weight.detach().to(torch.bfloat16), requires_grad=False)
-    embedding.register_forward_hook(lambda _module, _inputs, output: output.to(dtype))
-
-
 def model_bytes(model: nn.Module) -> int:
     """Memory of all weights, packed ones included."""
     total = sum(weight.numel() * weight.element_size() for weight in {*model.parameters(), *model.buffers()})
+    return total + sum(module.num_bytes for module in model.modules() if isinstance(module, Int8Linear))
+
+
+def quantized_bytes(model: PreTrainedModel, kind: str) -> int:
+    """What ``model_bytes`` will say of ``model``, which may be on ``meta``, once it is ``kind``.
+
+    Which inputs will keep their weights is not known before; they count as none.
+    """
+    output = model.get_output_embeddings()
+    total = 0
     for module in model.modules():
-        if isinstance(module, Int8Linear):
-            total += module.weight().numel()
+        if type(module) in (nn.Linear, Conv1D):
+            count = int8_bytes if kind == "int8" or module is output else int4_bytes
+            num_in, num_out = reversed(module.weight.shape) if type(module) is nn.Linear else module.weight.shape
+            total += count(int(num_in), int(num_out), module.bias is not None)
+        else:
+            is_plain = kind == "int8" and module is not model.get_input_embeddings()
+            item_bytes = 4 if is_plain else 2
+            total += sum(weight.numel() * item_bytes for weight in module.parameters(recurse=False))
+            total += sum(buffer.numel() * buffer.element_size() for buffer in module.buffers(recurse=False))
     return total

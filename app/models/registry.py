@@ -16,12 +16,14 @@ from transformers import PretrainedConfig
 
 from app.core.errors import ModelLoadError
 from app.core.model_tables import Task
-from app.core.settings import ModelPlan, Settings
+from app.core.settings import COMPUTES_IN, ModelPlan, Settings
 from app.models.devices import choose_device, choose_dtype
 from app.models.folder import weight_files
 from app.models.headers import Entry, read_entries
+from app.models.loader import without_weights
+from app.models.quantization import quantized_bytes
 from app.models.served_model import context_size
-from app.models.source import failing_to_load, find_source
+from app.models.source import Source, failing_to_load, find_source
 
 # safetensors' names of number types; others (float8, integers) are counted in their own size and never converted.
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -60,24 +62,35 @@ def inspect(plan: ModelPlan) -> Inspected:
         raise ModelLoadError(f'[{plan.name}] load = "on_demand" needs a model folder, {settings.model} is none')
     source = find_source(settings, plan.task)
     with failing_to_load(source.path):
-        return Inspected(source.task, predict(source.config, source.task, settings) if is_folder else None)
+        return Inspected(source.task, predict(source, settings) if is_folder else None)
 
 
-def predict(config: PretrainedConfig, task: Task, settings: Settings) -> Footprint:
+def predict(source: Source, settings: Settings) -> Footprint:
     """What the model in the folder ``settings.model`` will take."""
+    config = source.config
+    if settings.quantization != "none":
+        return predict_quantized(source, settings)
     wanted = choose_dtype(settings)
     dtype = config.dtype if wanted == "auto" else wanted
     sizes = [loaded_bytes(entry, dtype) for entry in _all_entries(Path(settings.model))]
     is_same = all(loaded == stored for loaded, stored in sizes)
-    is_mapped = is_same and settings.quantization == "none" and choose_device(settings.device).type == "cpu"
+    is_mapped = is_same and choose_device(settings.device).type == "cpu"
     kv_dtype = dtype or torch.float32
-    kv = kv_bytes(config, settings, kv_dtype.itemsize) if task == "generate" else 0
+    kv = kv_bytes(config, settings, kv_dtype.itemsize) if source.task == "generate" else 0
     return Footprint(sum(loaded for loaded, _ in sizes), kv, is_mapped)
 
 
 def _all_entries(folder: Path) -> Iterator[Entry]:
     for path in weight_files(folder):
         yield from read_entries(path).values()
+
+
+def predict_quantized(source: Source, settings: Settings) -> Footprint:
+    """The same where ``settings`` quantise: by the model's shape, as its layers' forms have sizes of their own."""
+    item_bytes = 4 if COMPUTES_IN[settings.quantization] == "float32" else 2
+    kv = kv_bytes(source.config, settings, item_bytes) if source.task == "generate" else 0
+    model = without_weights(source, settings)
+    return Footprint(quantized_bytes(model, settings.quantization), kv, is_mapped=False)
 
 
 def loaded_bytes(entry: Entry, dtype: torch.dtype | None) -> tuple[int, int]:

@@ -1,68 +1,139 @@
-"""8-bit layers in tiles compute what their codes and scales say, each row by itself."""
+"""8-bit layers lose nothing of their inputs that shows, each row by itself, whichever way they multiply."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from app.models.int8_linear import Int8TileLinear, has_tiles
+from app.models import int8_linear
+from app.models.int8_linear import Int8Linear, Int8TileLinear, Int8VectorLinear, has_exact_sums, has_tiles
 
-pytestmark = pytest.mark.skipif(not has_tiles(), reason="this CPU does not multiply 8-bit integers in tiles")
+needs_tiles = pytest.mark.skipif(not has_tiles(), reason="this CPU does not multiply 8-bit integers in tiles")
+KINDS = [Int8VectorLinear, pytest.param(Int8TileLinear, marks=needs_tiles)]
 
 
 def layer_of(num_in: int, num_out: int, *, bias: bool = True) -> torch.nn.Linear:
     torch.manual_seed(num_in * 1000 + num_out)
-    return torch.nn.Linear(num_in, num_out, bias=bias)
+    return torch.nn.Linear(num_in, num_out, bias=bias).requires_grad_(False)
 
 
-def rounded(rows: torch.Tensor) -> torch.Tensor:
-    """Each row in 255 steps of its own, in double precision."""
-    steps = rows.detach().double().abs().amax(1, keepdim=True) / 127
-    return (rows.detach().double() / steps).round() * steps
+def rounded(weight: torch.Tensor) -> torch.Tensor:
+    """Each output's weights in 255 steps of its own, in double precision."""
+    steps = weight.double().abs().amax(1, keepdim=True) / 127
+    return (weight.double() / steps).round() * steps
+
+
+def inputs_of(num_rows: int, num_in: int) -> torch.Tensor:
+    return torch.randn(num_rows, num_in, generator=torch.Generator().manual_seed(num_rows)) * 3
 
 
 @pytest.mark.parametrize("num_rows", [1, 3, 16, 101])
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize(("num_in", "num_out"), [(64, 64), (32, 256), (50, 100), (96, 1), (7, 65)])
+@pytest.mark.parametrize(("num_in", "num_out"), [(64, 64), (32, 256), (50, 100), (96, 1), (7, 65), (300, 5000)])
+@pytest.mark.parametrize("kind", KINDS)
 @torch.inference_mode()
-def test_the_product_is_that_of_the_rounded_numbers(num_in, num_out, bias, num_rows):
-    layer = layer_of(num_in, num_out, bias=bias)
-    inputs = torch.randn(num_rows, num_in, generator=torch.Generator().manual_seed(num_rows)) * 3
-    found = Int8TileLinear(layer)(inputs)
-    expected = rounded(inputs) @ rounded(layer.weight).T + (layer.bias.double() if bias else 0)
-    # A number that lies between two steps may go to either.
-    assert (found.double() - expected).abs().max() < 1e-2 * expected.abs().max()
-    assert (found.double() - expected).abs().median() < 1e-5 * expected.abs().max()
+def test_the_product_is_that_of_the_rounded_weights_and_the_inputs(kind, num_in, num_out, bias, num_rows):
+    layer, inputs = layer_of(num_in, num_out, bias=bias), inputs_of(num_rows, num_in)
+    found = kind(layer)(inputs)
+    expected = inputs.double() @ rounded(layer.weight).T + (layer.bias.double() if bias else 0)
+    errors = (found.double() - expected).abs() / inputs.double().norm(dim=1, keepdim=True)
+    longest = layer.weight.double().norm(dim=1).max()
+    # A weight that lies between two steps may go to either.
+    assert errors.max() < 5e-3 * longest
+    assert errors.median() < 1e-4 * longest
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @torch.inference_mode()
-def test_a_row_does_not_depend_on_what_shares_its_pass():
-    layer = Int8TileLinear(layer_of(96, 80))
+def test_an_outlier_among_the_inputs_does_not_blur_the_others(kind):
+    layer, inputs = layer_of(128, 96), inputs_of(5, 128)
+    inputs[:, 7] = 900.0
+    layer.weight[:, 7] = 0.0
+    expected = inputs.double() @ rounded(layer.weight).T + layer.bias.double()
+    found = kind(layer)(inputs).double()
+    # A single byte per input, in steps of 7, would leave nothing of the others.
+    assert (found - expected).abs().max() < 0.02 * expected.abs().max()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.inference_mode()
+def test_inputs_with_outlier_weights_keep_them_as_they_are(kind):
+    layer, inputs = layer_of(128, 96), inputs_of(5, 128)
+    layer.weight[:, [3, 77]] *= 40
+    made = kind(layer)
+    assert {3, 77} <= set(made.apart.tolist())
+    expected = inputs.double() @ layer.weight.double().T + layer.bias.double()
+    plain = inputs.double() @ rounded(layer.weight).T + layer.bias.double()
+    error = (made(inputs).double() - expected).abs().mean()
+    assert error < 0.1 * (plain - expected).abs().mean()
+    assert kind(layer_of(128, 96)).apart is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.inference_mode()
+def test_a_row_does_not_depend_on_what_shares_its_pass(kind):
+    layer = kind(layer_of(96, 80))
     quiet, loud = torch.randn(1, 96), 1000 * torch.randn(5, 96)
     assert torch.equal(layer(torch.cat([loud, quiet]))[5:], layer(quiet))
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @torch.inference_mode()
-def test_sums_are_exact_at_the_extremes_and_zeros_stay_zeros():
+def test_sums_are_exact_at_the_extremes_and_zeros_stay_zeros(kind):
     for num_in, num_rows in ((64, 1), (896, 1), (4864, 16), (897, 129)):
         layer = layer_of(num_in, 70, bias=False)
-        layer.weight.data.fill_(1.0)
-        quantised = Int8TileLinear(layer)
-        torch.testing.assert_close(quantised(torch.ones(num_rows, num_in)), torch.full((num_rows, 70), float(num_in)))
+        layer.weight.fill_(1.0)
+        quantised = kind(layer)
+        for sign in (1, -1):
+            inputs = torch.full((num_rows, num_in), float(sign))
+            torch.testing.assert_close(quantised(inputs), torch.full((num_rows, 70), float(sign * num_in)))
         assert quantised(torch.zeros(num_rows, num_in)).abs().max() == 0
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @torch.inference_mode()
-def test_leading_dimensions_and_strides_of_the_input_do_not_matter():
-    layer = Int8TileLinear(layer_of(64, 10))
+def test_rows_with_no_finite_range_do_not_touch_others(kind):
+    layer, inputs = kind(layer_of(64, 10)), inputs_of(4, 64)
+    expected = layer(inputs)[2:]
+    inputs[0, 3], inputs[1, 5] = torch.nan, torch.inf
+    found = layer(inputs)
+    assert not found[:2].isfinite().any()
+    assert torch.equal(found[2:], expected)
+    tiny = layer(torch.full((1, 64), 1e-44))
+    assert torch.equal(tiny, layer(torch.zeros(1, 64)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.inference_mode()
+def test_leading_dimensions_and_strides_of_the_input_do_not_matter(kind):
+    layer = kind(layer_of(64, 10))
     assert layer(torch.zeros(2, 3, 64).bfloat16()).shape == (2, 3, 10)
+    assert layer(torch.zeros(0, 64)).shape == (0, 10)
     transposed = torch.randn(64, 33).T
     assert torch.equal(layer(transposed), layer(transposed.contiguous()))
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @torch.inference_mode()
-def test_strides_of_the_weight_do_not_matter():
-    plain, strided = layer_of(64, 48), layer_of(64, 48)
-    strided.weight = torch.nn.Parameter(strided.weight.detach().t().contiguous().t())
-    inputs = torch.randn(3, 64)
-    assert torch.equal(Int8TileLinear(strided)(inputs), Int8TileLinear(plain)(inputs))
+def test_strides_and_dtype_of_the_weight_do_not_matter(kind):
+    plain, strided, half = layer_of(64, 48), layer_of(64, 48), layer_of(64, 48)
+    for layer in (plain, strided, half):
+        layer.weight.copy_(layer.weight.bfloat16())
+    strided.weight = torch.nn.Parameter(strided.weight.t().contiguous().t(), requires_grad=False)
+    half.weight = torch.nn.Parameter(half.weight.bfloat16(), requires_grad=False)
+    inputs, expected = torch.randn(3, 64), None
+    for layer in (plain, strided, half):
+        found = kind(layer)(inputs)
+        expected = found if expected is None else expected
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(("is_exact", "largest"), [(True, 127), (False, 63)])
+@torch.inference_mode()
+def test_a_part_of_an_input_has_as_many_steps_as_the_cpu_can_add(monkeypatch, is_exact, largest):
+    if is_exact and not has_exact_sums():
+        pytest.skip("this CPU has no exact 8-bit sums")
+    monkeypatch.setattr(int8_linear, "has_exact_sums", lambda: is_exact)
+    layer = Int8VectorLinear(layer_of(64, 64))
+    assert layer.largest == largest
+    assert isinstance(layer, Int8Linear)
