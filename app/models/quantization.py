@@ -59,7 +59,7 @@ def quantize(checkpoint: Checkpoint, kind: str, num_sequences: int) -> None:
 
 def quantize_int4(model: PreTrainedModel, energies: Energies) -> None:
     """int4 for every linear layer but the output layer of a language model; ``energies`` forget them."""
-    output = model.get_output_embeddings()
+    output: nn.Module | None = model.get_output_embeddings()
 
     def to_int4(layer: nn.Linear) -> nn.Module:
         if layer is output:
