@@ -143,6 +143,11 @@ CLIENTS = [
     chat("AutoGen", "https://github.com/microsoft/autogen", messages=[{**HI, "name": "user_proxy"}], stream=False),
     chat("CrewAI", "https://github.com/crewAIInc/crewAI", stop=["\nObservation:"], temperature=0),
     chat("Haystack", "https://github.com/deepset-ai/haystack", stream=False, n=1, modalities=["text"]),
+    chat("LM Studio's example", "https://lmstudio.ai/docs/app/api/endpoints/openai", max_tokens=-1, stream=True),
+    chat("an agent without tools", "https://platform.openai.com/docs/api-reference/chat", tools=[], tool_choice="auto"),
+    completions(
+        "LM Studio's completions", "https://lmstudio.ai/docs/app/api/endpoints/openai", max_tokens=-1, stop="\n"
+    ),
     chat("llm", "https://github.com/simonw/llm", **STREAM),
     chat(
         "vLLM's benchmark",

@@ -77,7 +77,7 @@ def test_nulls_that_belong_to_the_caller_are_kept(client, world):
     schema = {"name": "s", "schema": {"const": None}}
     body = {"messages": [HI], "response_format": {"type": "json_schema", "json_schema": schema}}
     assert client.post(CHAT, json=body).status_code == 200
-    assert json.loads(world.inference.jobs[-1].params.constraint.source) == {"const": None}
+    assert json.loads(world.inference.jobs[-1].params.grammar.constraint.source) == {"const": None}
 
 
 def test_names_reach_the_template(client, world):

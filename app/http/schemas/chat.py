@@ -112,11 +112,13 @@ class ChatCompletionsBody(OpenAIOptions):
     """A conversation to be answered, as OpenAI's API has it."""
 
     messages: Annotated[list[AnyMessage], Field(min_length=1, fail_fast=True)] = Field(description="The conversation.")
-    max_tokens: int | None = Field(None, ge=1, description="Most tokens to generate. Default: what fits the context.")
-    max_completion_tokens: int | None = Field(None, ge=1, description="Another name for max_tokens.")
+    max_tokens: int | None = Field(
+        None, ge=-1, description="Most tokens to generate. Default, and -1: what fits the context."
+    )
+    max_completion_tokens: int | None = Field(None, ge=-1, description="Another name for max_tokens.")
     logprobs: bool | None = Field(None, description="Tell the log-probability of each token.")
     top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS, description="Best tokens told with each.")
-    tools: Annotated[list[Tool], Field(min_length=1, max_length=MAX_TOOLS)] | None = Field(
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = Field(
         None, description="Functions that the model may call, where its chat template renders them."
     )
     tool_choice: Literal["auto", "none"] | None = Field(None, description="none: the tools are not shown to the model.")
@@ -133,8 +135,6 @@ class ChatCompletionsBody(OpenAIOptions):
         one_bound(self, *BOUNDS)
         if self.top_logprobs is not None and not self.logprobs:
             raise InvalidParameterError("top_logprobs: only with logprobs", param="top_logprobs")
-        if self.tool_choice is not None and self.tools is None:
-            raise InvalidParameterError("tool_choice: only with tools", param="tool_choice")
         if self.shown_tools and self.constraint is not None:
             raise UnsupportedParameterError("tools: cannot be sent together with a response format", param="tools")
         return self
@@ -142,7 +142,7 @@ class ChatCompletionsBody(OpenAIOptions):
     @property
     def shown_tools(self) -> list[dict[str, Any]] | None:
         """Descriptions for the chat template; None where there are none."""
-        if self.tools is None or self.tool_choice == "none":
+        if not self.tools or self.tool_choice == "none":
             return None
         return [tool.model_dump(exclude_none=True, exclude={"function": {"strict"}}) for tool in self.tools]
 

@@ -37,7 +37,9 @@ class CompletionsBody(OpenAIOptions):
         "An empty one is the same as none.",
     )
     max_tokens: int | None = Field(
-        None, ge=0, description=f"Tokens to generate; 0, with echo, scores the prompt. Default: {DEFAULT_TOKENS}."
+        None,
+        ge=-1,
+        description=f"Most tokens; 0, with echo, scores the prompt; -1: what fits. Default: {DEFAULT_TOKENS}.",
     )
     best_of: int | None = Field(
         None, ge=1, le=MAX_CHOICES, description="Completions of which the n with the best mean log-probability return."
