@@ -14,6 +14,7 @@ from typing import Any, Literal
 import structlog
 from structlog.typing import Processor
 
+from app.core.log_writer import never_blocking
 from app.core.printable import json_printable, printable
 from app.core.tracebacks import traceback_text
 
@@ -44,7 +45,7 @@ def configure_logging(log_format: LogFormat, *, log_prompts: bool = False) -> No
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(never_blocking(sys.stderr))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -61,6 +61,7 @@ class Metrics:
         self._dropped = self._counter("dropped_steps", "Steps that failed the check at a load.", "model", "step")
         self._unsound = self._counter("unsound_logits", "Requests failed by NaN or infinity in their logits.", "model")
         self._unloads = self._counter("model_unloads", "Models taken out of memory, by why.", "model", "reason")
+        self._lost_lines = self._counter("log_lines_lost", "Log lines that nobody took in time.")
 
     def _make_histograms(self) -> None:
         self._queue = self._histogram("request_queue_time_seconds", "From admission to prefill.", _REQUEST_S)
@@ -133,6 +134,10 @@ class Metrics:
     def count_unload(self, model: str, reason: str) -> None:
         """``idle``: for long enough; ``room``: another model needs the memory."""
         self._unloads.labels(model, reason).inc()
+
+    def count_lost_log_lines(self, num_lines: int) -> None:
+        """Lines of the log were dropped, since nobody reads it."""
+        self._lost_lines.inc(num_lines)
 
     def source(self) -> Collector:
         """What to scrape: this process's numbers, or the sums over all workers."""

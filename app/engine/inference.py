@@ -115,6 +115,10 @@ class Inference:
         """Why the last load failed; None while loading or ready. The thread tries again by itself."""
         return self._first_load.failure
 
+    def start_anew(self) -> None:
+        """The process did not run for a while: what seems late had no time either."""
+        self._vitals.start_anew(time.monotonic())
+
     def defect(self) -> str | None:
         """Why this process must be replaced, or None."""
         if self._vitals.crash is not None:

@@ -19,6 +19,7 @@ class Vitals:
         self._stall_timeout_s = stall_timeout_s
         self._loading_since_s: float | None = None
         self._busy_since_s: float | None = None
+        self._anew_s = 0.0
         self.crash: str | None = None
 
     def note_loading(self, is_loading: bool) -> None:
@@ -34,14 +35,17 @@ class Vitals:
         """There is nothing to do."""
         self._busy_since_s = None
 
+    def start_anew(self, now_s: float) -> None:
+        """Measure from here on: the process was stopped for a while. Called by the watch."""
+        self._anew_s = now_s
+
     def overdue(self, now_s: float) -> str | None:
         """What takes too long, or None."""
-        if _is_older(self._loading_since_s, self._load_timeout_s, now_s):
+        if self._is_older(self._loading_since_s, self._load_timeout_s, now_s):
             return f"loading took longer than {self._load_timeout_s:g} s"
-        if _is_older(self._busy_since_s, self._stall_timeout_s, now_s):
+        if self._is_older(self._busy_since_s, self._stall_timeout_s, now_s):
             return f"no token for {self._stall_timeout_s:g} s"
         return None
 
-
-def _is_older(since_s: float | None, limit_s: float, now_s: float) -> bool:
-    return since_s is not None and now_s - since_s > limit_s
+    def _is_older(self, since_s: float | None, limit_s: float, now_s: float) -> bool:
+        return since_s is not None and now_s - max(since_s, self._anew_s) > limit_s

@@ -35,6 +35,9 @@ class InferenceHandle(Protocol):
         """Why the last attempt to load failed; None while loading or ready. The thread itself
         tries again after a growing pause."""
 
+    def start_anew(self) -> None:
+        """The process did not run for a while: measure from now on what must not take too long."""
+
     def defect(self) -> str | None:
         """Why this process must be replaced (thread dead, stalled, load too long, device
         poisoned), or None. Cheap: asked about once a second."""

@@ -14,12 +14,15 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
+from app.core import log_writer
 from app.core.errors import InternalError, shutting_down
 from app.core.logging import get_logger
 from app.serve.context import WorkerContext
 
 # Shorter than the inference thread's first pause between two loads, so that no failure is missed.
 PERIOD_S = 0.5
+# A watch that was away for longer did not run: the process was stopped, or the machine slept.
+LATE_S = 1.0
 # What the requests of a worker with a defect get to write their error answers.
 LAST_WORDS_S = 1.0
 REPLACE_ME = 1
@@ -33,8 +36,7 @@ def leave(code: int) -> NoReturn:
     """End this process at once. A plain exit would wait for HTTP threads, and an inference thread
     inside native code can abort an interpreter that is being taken down."""
     logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    log_writer.drain()
     os._exit(code)
 
 
@@ -55,11 +57,19 @@ class Watch:
 
     def _run(self) -> None:
         while True:
+            before_s = time.monotonic()
             time.sleep(PERIOD_S)
-            self.look(time.monotonic())
+            now_s = time.monotonic()
+            if now_s - before_s > PERIOD_S + LATE_S:
+                # Whatever seems late since then had no time either.
+                self._context.inference.start_anew()
+            self.look(now_s)
 
     def look(self, now_s: float) -> None:
         """One look. May end the process."""
+        if num_lost := log_writer.take_num_lost():
+            self._context.metrics.count_lost_log_lines(num_lost)
+            log.warning("log_lines_lost", num_lines=num_lost)
         self._look_for_load_failure()
         self._look_for_defect()
         if self._is_stopping():
@@ -69,7 +79,7 @@ class Watch:
         """A load that fails before any worker was ever ready stops the server; later, it is retried."""
         failure = self._context.inference.load_failure()
         if failure is not None and self._context.board.claim_halt():
-            print(f"forklift: {failure}", file=sys.stderr)
+            print(f"forklift: {failure}", file=log_writer.never_blocking(sys.stderr), flush=True)
             leave(STOP_THE_SERVER)
 
     def _look_for_defect(self) -> None:

@@ -43,6 +43,8 @@ class InferenceDouble:
     def load_failure(self) -> StartError | None:
         return ModelLoadError("the double has no model") if os.environ.get("DOUBLE_LOAD") == "fails" else None
 
+    def start_anew(self) -> None: ...
+
     def defect(self) -> str | None:
         flag = os.environ.get("DOUBLE_DEFECT")
         return "the double is broken" if flag and Path(flag).exists() else None

@@ -57,6 +57,8 @@ class SteppingInference:
     def load_failure(self) -> StartError | None:
         return None
 
+    def start_anew(self) -> None: ...
+
     def defect(self) -> str | None:
         return None
 
