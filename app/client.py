@@ -360,17 +360,18 @@ class Client:
     def _post(self, path: str, body: dict[str, Any], is_whole: bool = False) -> Exchange:
         """An answer of status 200, after as many attempts as are allowed. Raises ``ClientError``."""
         data = _json_bytes(body)
-        waited_s, begun_s = 0.0, time.monotonic()
+        waited_s = 0.0
         for attempt in range(self._max_retries + 1):
-            error, pause_s = None, None
+            begun_s = time.monotonic()
             try:
                 exchange = self._send(path, data, self._timeout_s - waited_s)
                 if exchange.status == 200:
                     return exchange.read() if is_whole else exchange
                 error, pause_s = _refusal(exchange, attempt)
             except NoAnswerError as failure:
-                error, pause_s = failure, None if isinstance(failure, LateError) else _own_pause_s(attempt)
-            waited_s = time.monotonic() - begun_s
+                error = failure
+                pause_s = None if isinstance(failure, LateError) else _own_pause_s(attempt)
+            waited_s += time.monotonic() - begun_s
             if attempt == self._max_retries or not self._may_wait(pause_s, waited_s):
                 raise error
             time.sleep(pause_s or 0.0)
@@ -391,7 +392,7 @@ def _refusal(exchange: Exchange, attempt: int) -> tuple[ClientError, float | Non
         answer = exchange.whole(MOST_ERROR_BYTES)
     if answer.status < 400:
         return ForeignAnswerError(answer.oddity()), None
-    error = _error_of(answer)
+    error = _error_of(answer, exchange.hidden)
     return error, None if error.code in NOT_RETRIED else retry_pause_s(answer, attempt)
 
 
@@ -416,15 +417,18 @@ def _json_bytes(body: dict[str, Any]) -> bytes:
         raise SetupError(f"the options cannot be written as JSON: {failure}") from None
 
 
-def _error_of(answer: Answer) -> RequestError:
+def _error_of(answer: Answer, hidden: Callable[[str], str]) -> RequestError:
     try:
-        return make_error(answer.json(), answer.status)
+        return make_error(answer.json(), answer.status, hidden)
     except ForeignAnswerError:
         return make_error({"error": {"message": answer.beginning()}}, answer.status)
 
 
-def make_error(body: Any, status: int | None = None) -> RequestError:
-    """The error of an envelope: of its code's class, else of its status's. Other servers' forms are read as well."""
+def make_error(body: Any, status: int | None = None, hidden: Callable[[str], str] = str) -> RequestError:
+    """The error of an envelope: of its code's class, else of its status's. Other servers' forms are read as well.
+
+    ``hidden`` takes the key out of the message.
+    """
     envelope = body if isinstance(body, dict) else {}
     error = envelope.get("error") or envelope.get("detail") or envelope.get("message")
     fields = error if isinstance(error, dict) else {"message": error}
@@ -435,7 +439,7 @@ def make_error(body: Any, status: int | None = None) -> RequestError:
     kinds = [one for one in known if one.code == code] or [one for one in known if one.status == status]
     kind = kinds[0] if kinds else RequestError
     message = _optional_text(fields.get("message")) or f"an error without a message: {_shortened(json.dumps(body))}"
-    return kind(message, status=status or kind.status, code=code or "", param=param, request_id=request_id)
+    return kind(hidden(message), status=status or kind.status, code=code or "", param=param, request_id=request_id)
 
 
 def _optional_text(value: Any) -> str | None:
@@ -458,7 +462,7 @@ def _pieces(exchange: Exchange, key: str) -> Iterator[Piece]:
     with exchange:
         for event in _events(exchange):
             if event.get("error") is not None:
-                raise make_error(event)
+                raise make_error(event, hidden=exchange.hidden)
             is_last = "usage" in event
             index = _count(event, "index") if "index" in event else 0
             piece = _text(event, key)
@@ -797,6 +801,10 @@ class Exchange:
             data = b"".join(kept)
             self._data = data if self.status == 200 else self._endpoint.hidden(data.decode("utf-8", "replace")).encode()
         return Answer(self._shown, self.status, self.headers, self._data)
+
+    def hidden(self, text: str) -> str:
+        """``text`` without the key."""
+        return self._endpoint.hidden(text)
 
     def require_events(self) -> None:
         """What ended without any event was none where it is of another kind. Raises ``ForeignAnswerError``."""
