@@ -12,12 +12,12 @@ from app.cli.complete import stats_line
 from app.cli.connection import CommandError, failure, key_option, make_server, url_option
 from app.cli.interrupts import interruptible
 from app.cli.sampling import fields, sampling_options
-from app.cli.streams import answer_text
+from app.cli.streams import write_answer
 from app.client import Client, ClientError, Completion
 from app.core.printable import printable
 
 HELP = "/reset forgets the conversation, /quit (or ctrl-D) ends, ctrl-C stops an answer"
-Say = Callable[..., None]
+Say = Callable[[str], None]
 
 
 class Conversation:
@@ -36,15 +36,15 @@ class Conversation:
         try:
             for piece in pieces:
                 texts.append(piece.text)
-                self._say(answer_text(piece.text), nl=False)
+                self._say(piece.text)
                 answer = piece.answer or answer
         except KeyboardInterrupt:
             if not self._is_typed:
                 raise
-            self._say(" [stopped]", nl=False)
+            self._say(" [stopped]")
         finally:
             _close(pieces)
-        self._say("")
+        self._say("\n")
         self.rounds.append((prompt, "".join(texts)))
         return answer
 
@@ -74,7 +74,7 @@ def command(url: str, api_key: str | None, system: str | None, stats: bool, **gi
     server = make_server(url, api_key)
     is_terminal = sys.stdin.isatty()
     client = Client(server.url, server.api_key, max_retries=1)
-    conversation = Conversation(client, system, fields(given), click.echo, is_terminal)
+    conversation = Conversation(client, system, fields(given), write_answer, is_terminal)
     if is_terminal:
         click.echo(f"{server.shown_url}: {HELP}")
     with interruptible():

@@ -9,7 +9,7 @@ import click
 
 from app.cli.connection import CommandError, failure, key_option, make_server, url_option
 from app.cli.sampling import fields, sampling_options
-from app.cli.streams import answer_text
+from app.cli.streams import write_answer
 from app.client import Client, ClientError, Completion
 from app.core.printable import printable
 
@@ -35,9 +35,9 @@ def command(prompt: str | None, url: str, api_key: str | None, echo: bool, stats
     client = Client(server.url, server.api_key)
     try:
         if echo:
-            click.echo(answer_text(prompt), nl=False)
+            write_answer(prompt)
         for piece in client.complete(prompt, stream=True, **fields(given)):
-            click.echo(answer_text(piece.text), nl=False)
+            write_answer(piece.text)
             answer = piece.answer
     except ClientError as error:
         raise failure(error, server.url) from None

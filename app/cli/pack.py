@@ -125,12 +125,17 @@ def check_kit(kit: Path) -> None:
     """Exits with 1 where anything is not as it was packed."""
     columns = ("{task.description}", BarColumn(), DownloadColumn())
     try:
-        with Progress(*columns, console=make_console(stderr=True), transient=True) as progress:
+        console = make_console(stderr=True)
+        # Where it shows nothing, it would still end with an empty line.
+        is_hidden = not console.is_terminal
+        with interruptible(), Progress(*columns, console=console, transient=True, disable=is_hidden) as progress:
             size = sum(path.stat().st_size for path in kit.rglob("*")) if kit.is_dir() else kit.stat().st_size
             task = progress.add_task("verifying", total=size)
             faults = verify(kit, lambda count: progress.advance(task, count))
-    except (PackError, OSError) as error:
+    except PackError as error:
         raise CommandError(str(error)) from None
+    except OSError as error:
+        raise CommandError(f"{error.filename or kit}: {error.strerror}") from None
     for fault in faults:
         click.echo(printable(fault))
     click.echo(

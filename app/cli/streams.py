@@ -68,6 +68,10 @@ def cell(value: Any, style: str = "") -> Text:
     return Text(printable(str(value)), style)
 
 
-def answer_text(text: str) -> str:
-    """What a model wrote: for a terminal without what would steer it, else as it is."""
-    return printable(text.replace("\r\n", "\n"), keep="\n\t") if sys.stdout.isatty() else text
+def write_answer(text: str) -> None:
+    """What a model wrote, at once: for a terminal without what would steer it, else as it is.
+
+    Not by ``click.echo``, which takes escape sequences out of what goes into a pipe.
+    """
+    sys.stdout.write(printable(text.replace("\r\n", "\n"), keep="\n\t") if sys.stdout.isatty() else text)
+    sys.stdout.flush()
