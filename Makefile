@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 ENGINE ?= docker
 URL := http://127.0.0.1:5000
 
-.PHONY: help run test chaos lint format benchmark compare readme audit image clean
+.PHONY: help run test test-newest test-oldest chaos lint format benchmark compare readme audit image clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -34,6 +34,24 @@ test: $(VENV)/installed-dev  ## the default test suite
 
 chaos: $(VENV)/installed-dev  ## the long tests: kills, balance, hanging loads, ten thousand hostile requests
 	$(BIN)/python -m pytest -s -m chaos
+
+# Parity and servers with other versions than the pinned ones, each in an environment of its own. Red with the newest:
+# the bounds in setup.cfg and app/core/versions.py stay where they are.
+VERSION_TESTS := tests/unit/engine tests/unit/models/test_fused_layers.py tests/unit/models/test_placement.py \
+	tests/families/test_generating.py tests/service tests/e2e/test_demo_model.py
+define test-with
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade '$(2)'
+	$(1)/bin/python -m pip list --disable-pip-version-check | grep -E '^(torch|transformers) '
+	$(1)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(VERSION_TESTS)
+endef
+
+test-newest:  ## parity and servers with the newest transformers below 6, whatever our bound says
+	$(call test-with,.venv-newest,transformers<6)
+
+test-oldest:  ## the same with the oldest transformers that we promise
+	$(call test-with,.venv-oldest,transformers==5.17.*)
 
 lint: $(VENV)/installed-dev  ## ruff and strict mypy
 	$(BIN)/ruff check .
@@ -63,4 +81,4 @@ image:  ## build the container image and check it as it will be run; BUILD_OPTIO
 	$(PYTHON) -m tools.check_image forklift --engine '$(ENGINE)'
 
 clean:  ## remove the environment and what was built
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-newest .venv-oldest build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -24,6 +24,7 @@ from app.core.environment import PREFIX, SCRIPT_NAME, names_without_prefix
 from app.core.errors import StartError, shutting_down
 from app.core.logging import configure_logging, get_logger
 from app.core.settings import Settings, load_settings
+from app.core.versions import untested
 from app.serve import tls
 from app.serve.board import SlotBoard
 from app.serve.context import current, set_current
@@ -78,7 +79,16 @@ def prepare(
         configure_logging(settings.log_format, log_prompts=settings.log_prompts)
         for name in names_without_prefix(environ, Settings.model_fields):
             log.warning("setting_without_prefix", name=name, advice=f"{PREFIX}{name} is what is read")
+        name_untested()
     return _plan
+
+
+def name_untested() -> None:
+    """One warning for each library that is newer than what the tests ran with."""
+    for one in untested():
+        log.warning(
+            "untested_version", package=one.name, version=one.version, newest_tested=one.newest, advice=one.advice
+        )
 
 
 def check_server(cfg: Any) -> None:

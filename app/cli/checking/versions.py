@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from packaging.requirements import Requirement
 
 from app.cli.checking.findings import Finding, Findings, Situation
+from app.core.versions import untested
 
 DISTRIBUTION = "forklift-serve"
 PYTHONS = ((3, 11), (3, 12))
@@ -23,8 +24,12 @@ def check(_situation: Situation) -> Findings:
     except PackageNotFoundError:
         yield Finding("libraries", "fault", f"{DISTRIBUTION} is not installed", "pip install forklift-serve")
         return
-    faults = [fault for requirement in requirements if (fault := _fault(requirement))]
+    newer = list(untested())
+    faults = [fault for one in requirements if one.name not in {n.name for n in newer} and (fault := _fault(one))]
     yield from faults
+    for one in newer:
+        text = f"{one.name} {one.version} was never tested: the newest that was is {one.newest}"
+        yield Finding("libraries", "warning", text, one.advice)
     if not faults:
         shown = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "gunicorn"))
         yield Finding("libraries", "ok", f"{len(requirements)} as required; {shown}")

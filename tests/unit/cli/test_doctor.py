@@ -335,3 +335,14 @@ def test_what_a_running_server_says_is_told_slot_by_slot(forklift, double):
 
 def test_a_model_and_a_url_together_are_wrong_usage(forklift):
     assert forklift("doctor", "--model", "x", "--url", "http://127.0.0.1:1").exit_code == 2
+
+
+def test_a_library_newer_than_any_that_was_tested_is_a_warning(folder, tmp_path):
+    for name, version in (("transformers", "5.99.0"), ("torch", "2.13.0")):
+        info = tmp_path / "site" / f"{name}-{version}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    _, findings = run_with(tmp_path / "site", folder / "none")
+    [found] = [row for row in findings if row["check"] == "libraries" and row["level"] != "ok"]
+    assert found["level"] == "warning"
+    assert found["text"].startswith("transformers 5.99.0 was never tested: the newest that was is 5.")
