@@ -90,6 +90,13 @@ def test_names_reach_the_template(client, world):
     assert [message.get("name") for message in world.model.encoded[-1]] == ["ann", "bot", "g"]
 
 
+def test_what_a_model_thought_reaches_the_template_and_marks_for_caches_mean_nothing(client, world):
+    thought = {"role": "assistant", "content": "x", "reasoning_content": "because"}
+    marked = {"role": "user", "content": [{"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}]}
+    assert client.post(CHAT, json={"messages": [HI, thought, marked]}).status_code == 200
+    assert world.model.encoded[-1][1:] == [thought, {"role": "user", "content": "a"}]
+
+
 def test_an_assistant_that_said_nothing_is_an_empty_text(client, world):
     messages = [HI, {"role": "assistant", "content": None}, {"role": "assistant", "content": None, "refusal": "no"}]
     assert client.post(CHAT, json={"messages": [*messages, HI]}).status_code == 200

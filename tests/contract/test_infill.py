@@ -189,6 +189,14 @@ def test_llama_vims_warm_up_reads_the_prompt_only(client):
     assert (told["content"], told["stop_type"], told["usage"]["completion_tokens"]) == ("", "limit", 0)
 
 
+def test_a_warm_up_saves_the_next_request_its_context(client):
+    extra = [{"text": "import os\nimport sys\n" * 9, "filename": "a.py"}]
+    body = {"input_extra": extra, "samplers": [], "n_predict": 0, "input_prefix": "", "input_suffix": ""}
+    assert client.post("/infill", json=body).status_code == 200
+    answer = client.post("/infill", json={**LLAMA_VIM, "input_extra": extra, "response_fields": None}).get_json()
+    assert answer["tokens_cached"] > answer["tokens_evaluated"] / 2
+
+
 def test_llama_vscodes_request_is_answered_as_llama_cpp_answers(client, world):
     sent = {**LLAMA_VIM, "n_cmpl": 3, "response_fields": None, "stream": False}
     body = client.post("/infill", json=sent).get_json()

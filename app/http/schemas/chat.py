@@ -32,6 +32,7 @@ class TextPart(StrictBody):
 
     type: Literal["text"]
     text: str
+    cache_control: BoundedObject | None = Field(None, description=NO_EFFECT)
 
     @model_validator(mode="before")
     @classmethod
@@ -76,6 +77,7 @@ class AssistantMessage(StrictBody):
     content: Content | None = None
     name: SpeakerName | None = Field(None, description="Who speaks, for templates that show it.")
     refusal: str | None = Field(None, description="Stands for the content where there is none.")
+    reasoning_content: str | None = Field(None, description="What it thought, for templates that show it.")
     annotations: Annotated[list[Any], Field(max_length=MAX_CALLS)] | None = Field(None, description=NO_EFFECT)
     tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_CALLS, fail_fast=True)] | None = None
 
@@ -185,6 +187,8 @@ def _for_template(message: PlainMessage | AssistantMessage | ToolMessage, called
     shown: Message = {"role": role, "content": _text(message.content)}
     name = message.name
     if isinstance(message, AssistantMessage):
+        if message.reasoning_content is not None:
+            shown["reasoning_content"] = message.reasoning_content
         if message.tool_calls:
             shown["tool_calls"] = [_call(call) for call in message.tool_calls]
         # A template tells by `none` that there is nothing but calls.
