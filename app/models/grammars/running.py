@@ -43,6 +43,7 @@ class Grammar:
     def __init__(self, end: socket.socket, pid: int, pidfd: int):
         self.has_failed = False
         self._end = end
+        self._pidfd = pidfd
         self.pid = pid
         self._saved_s = MAX_SAVED_S
         self._ids = itertools.count()
@@ -66,6 +67,15 @@ class Grammar:
             return 0
         own = re.search(r"^Private_Dirty: +(\d+) kB", sums, re.MULTILINE)
         return int(own[1]) * 1024 if own else 0
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its process can still be asked: an end that nobody saw counts too."""
+        if self.has_failed:
+            return False
+        poller = select.poll()
+        poller.register(self._pidfd, select.POLLIN)
+        return not poller.poll(0)
 
     def fail(self) -> None:
         """It cannot be followed any more, by anybody."""

@@ -32,7 +32,7 @@ class Shelf:
             grammar = self._grammars.get(place)
             if grammar is None:
                 return None
-            if grammar.has_failed:
+            if not grammar.is_running:
                 del self._grammars[place]
                 return None
             self._grammars.move_to_end(place)

@@ -21,7 +21,7 @@ REFUSED = {
     **{f"zod {name}": pair for name, pair in zod_set.REFUSED.items()},
     **{f"openapi {name}": pair for name, pair in openapi_set.REFUSED.items()},
 }
-NUM_SEEDS = 6
+NUM_SEEDS = 3
 
 
 @pytest.fixture(scope="module")
