@@ -188,7 +188,8 @@ FAMILIES = (
         ends=("<fim_pad>", "<|endoftext|>", "<reponame>"),
         lacks=("<gh_stars>",),
     ),
-    # StarCoder and its children: Granite Code and Granite 3, StableCode, Refact, Yi-Coder, CodeQwen1.5.
+    # StarCoder and those with its tokens: Granite Code and Granite 3, StableCode, Refact, CodeQwen1.5. Yi-Coder's
+    # publishers do not show how it fills: it is served where its tokenizer has these or the ones above.
     Family(
         "StarCoder",
         "https://arxiv.org/abs/2305.06161",
