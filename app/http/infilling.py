@@ -93,6 +93,7 @@ class Infilling(Generation):
             self.request_id,
             plan.prompt_ids,
             plan.params,
+            is_open=plan.is_open,
             # A later hole goes on with a request that has started: it may wait for its turn.
             queue_deadline_s=float("inf") if self.completions else self._seat.deadlines.queue_s,
             deadline_s=self._seat.deadlines.total_s,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 
@@ -233,6 +235,21 @@ def test_below_zero_all_that_fits_is_generated(client, world):
     body = {"prefix": "a", "suffix": "b", "n_predict": -1, "logit_bias": favoured(world, "x")}
     answer = client.post("/infill", json=body).get_json()
     assert answer["usage"]["total_tokens"] == world.inference.model.context_tokens
+
+
+def test_without_a_bound_a_hole_ends_with_its_time_and_what_there_is(client, world, monkeypatch):
+    forward = world.inference.model.checkpoint.model.forward
+
+    def slow(*args, **kwargs):
+        time.sleep(0.05)
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(world.inference.model.checkpoint.model, "forward", slow)
+    body = {"prefix": "a", "suffix": "b", "n_predict": -1, "logit_bias": favoured(world, "x")}
+    response = client.post("/infill", json=body, headers={"X-Request-Timeout-S": "3"})
+    assert response.status_code == 200
+    assert response.get_json()["finish_reason"] == "length"
+    assert 1 <= response.get_json()["usage"]["completion_tokens"] < 100
 
 
 def test_late_a_completion_ends_at_a_line_break(client, world):
