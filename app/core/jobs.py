@@ -173,7 +173,8 @@ class BaseJob:
 
     ``on_started`` runs once on the inference thread when the job leaves the queue; the place on
     the board moves from waiting to running with it. ``on_event`` runs there after each event, for
-    a reader who waits for several jobs. Deadlines are ``time.monotonic()`` seconds.
+    a reader who waits for several jobs. Deadlines are ``time.monotonic()`` seconds. Only jobs of one
+    ``owner`` share what was computed; those of one ``turn`` (a request's) take turns as one.
     """
 
     def __init__(
@@ -190,6 +191,8 @@ class BaseJob:
         self.prompt_ids = prompt_ids
         self.queue_deadline_s = queue_deadline_s
         self.deadline_s = deadline_s
+        self.owner = b""
+        self.turn: object = self
         self.usage = Usage(prompt_tokens=len(prompt_ids))
         self.timings = Timings()
         self._on_started = on_started

@@ -112,8 +112,8 @@ class Settings(BaseModel):
     overlap_text: bool = Field(
         False, description="Make a step's text while the next step runs. For GPUs; on a CPU it only delays the text."
     )
-    prefix_cache: bool = Field(True, description="Reuse KV entries of a shared prompt prefix.")
-    max_queue: int = Field(10, ge=0, le=100_000, description="Requests waiting over all workers.")
+    prefix_cache: bool = Field(True, description="Reuse KV entries of a shared prompt prefix, within one API key.")
+    max_queue: int = Field(10, ge=0, le=100_000, description="Sequences waiting over all workers.")
     queue_timeout_s: float = Field(30.0, gt=0, le=86_400, description="504 after waiting this long.")
     request_timeout_s: float = Field(300.0, gt=0, le=86_400, description="504 after this total time.")
     drain_timeout_s: float = Field(30.0, ge=0, le=3600, description="Time that running requests get after SIGTERM.")

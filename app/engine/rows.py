@@ -7,6 +7,8 @@ a new sequence takes it; the one with the longest common prefix is taken first. 
 
 from __future__ import annotations
 
+from collections import Counter
+
 from app.engine.kv_slots import SlotCache
 from app.engine.sequence import Sequence
 
@@ -17,6 +19,7 @@ class Row:
     def __init__(self) -> None:
         self.sequence: Sequence | None = None
         self.kept: list[int] = []
+        self.owner = b""
         self.last_used = 0
 
     @property
@@ -53,23 +56,26 @@ class RowTable:
 
     @property
     def prefilling(self) -> list[Sequence]:
-        """Sequences that wait for, or are in, prefill: first come first."""
+        """Sequences that wait for, or are in, prefill: first come first, one of each request before a second of any."""
         rows = self._rows[self.num_running : self.num_running + self.num_prefilling]
-        return sorted((_owner(row) for row in rows), key=lambda sequence: sequence.job.timings.created_s)
+        ordered = sorted((_owner(row) for row in rows), key=lambda sequence: sequence.job.timings.created_s)
+        return in_turns(ordered)
 
     def index(self, sequence: Sequence) -> int:
         """The row that ``sequence`` has at present."""
         return next(i for i, row in enumerate(self._rows) if row.sequence is sequence)
 
     def take(self, sequence: Sequence) -> None:
-        """Give ``sequence`` a free row, keeping the entries of a prefix it shares.
+        """Give ``sequence`` a free row, keeping the entries of a prefix it shares with a sequence of its own owner.
 
+        Nobody may learn from the number of reused tokens, or from the time, what another one's prompt was.
         At least one prompt token is left to prefill, since its logits choose the next one. A prompt
         that is to be scored needs the logits of all its tokens, so it shares nothing.
         """
         prompt = sequence.job.prompt_ids if sequence.job.params.num_prompt_logprobs is None else []
         first_free = self.num_running + self.num_prefilling
-        shared = {i: self._shared(self._rows[i].tokens, prompt) for i in range(len(self._rows))}
+        owner = sequence.job.owner
+        shared = {i: self._shared(row.tokens, prompt) if row.owner == owner else 0 for i, row in enumerate(self._rows)}
         free = range(first_free, len(self._rows))
         chosen = max(free, key=lambda i: (shared[i], -self._rows[i].last_used))
         donor = max(range(len(self._rows)), key=lambda i: shared[i])
@@ -79,6 +85,7 @@ class RowTable:
             self._cache.copy_row(donor, chosen, shared[donor])
         row = self._rows[chosen]
         row.kept = []
+        row.owner = owner
         row.sequence = sequence
         sequence.num_cached = sequence.job.usage.cached_tokens = shared[donor]
         self._swap(chosen, first_free)
@@ -139,6 +146,16 @@ def common_prefix(a: list[int], b: list[int]) -> int:
         else:
             high = middle - 1
     return low
+
+
+def in_turns(sequences: list[Sequence]) -> list[Sequence]:
+    """The first of each request, then the second of each, and so on."""
+    counts: Counter[object] = Counter()
+    places = []
+    for sequence in sequences:
+        places.append(counts[sequence.job.turn])
+        counts[sequence.job.turn] += 1
+    return [sequence for _, sequence in sorted(zip(places, sequences, strict=True), key=lambda pair: pair[0])]
 
 
 def _owner(row: Row) -> Sequence:

@@ -1,8 +1,12 @@
-"""Jobs that were taken but have not started, first come first served. Inference thread only."""
+"""Jobs that were taken but have not started: requests take turns, each of them first come first served.
+
+Inference thread only.
+"""
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 from app.core.errors import RequestError
@@ -12,41 +16,61 @@ AnyJob = TypeVar("AnyJob", bound=BaseJob)
 
 
 class WaitingJobs(Generic[AnyJob]):
-    """A line of jobs; those that are cancelled or too late leave it without having started."""
+    """Lines of jobs, one for each request, and whose turn it is.
+
+    A request of many jobs starts one and then lets the others' start; those that are cancelled or too late leave
+    without having started.
+    """
 
     def __init__(self) -> None:
-        self._jobs: deque[AnyJob] = deque()
+        self._lines: OrderedDict[object, deque[AnyJob]] = OrderedDict()
+        self._num_jobs = 0
 
     def __len__(self) -> int:
-        return len(self._jobs)
+        return self._num_jobs
+
+    def __iter__(self) -> Iterator[AnyJob]:
+        return (job for line in self._lines.values() for job in line)
 
     @property
     def first(self) -> AnyJob:
-        """The one that came first; there must be one."""
-        return self._jobs[0]
+        """The one that is next; there must be one."""
+        return next(iter(self))
 
     def add(self, job: AnyJob) -> None:
-        self._jobs.append(job)
+        self._lines.setdefault(job.turn, deque()).append(job)
+        self._num_jobs += 1
 
     def start_next(self) -> AnyJob:
-        """Take the first job out of the line and start it."""
-        job = self._jobs.popleft()
+        """Take the next job out of its line and start it; its request is then the last."""
+        turn, line = next(iter(self._lines.items()))
+        job = line.popleft()
+        self._num_jobs -= 1
+        if line:
+            self._lines.move_to_end(turn)
+        else:
+            del self._lines[turn]
         job.start()
         return job
 
     def sweep(self, now_s: float) -> None:
         """End every job that must not start any more."""
-        if all(job.stop_cause(now_s) is None for job in self._jobs):
+        causes = [(job, cause) for job in self if (cause := job.stop_cause(now_s)) is not None]
+        if not causes:
             return
-        jobs, self._jobs = self._jobs, deque()
-        for job in jobs:
-            cause = job.stop_cause(now_s)
-            if cause is None:
-                self._jobs.append(job)
-            else:
-                job.fail(cause)
+        ended = {job for job, _ in causes}
+        for turn, line in list(self._lines.items()):
+            self._lines[turn] = deque(job for job in line if job not in ended)
+            if not self._lines[turn]:
+                del self._lines[turn]
+        self._num_jobs -= len(ended)
+        for job, cause in causes:
+            job.fail(cause)
 
     def fail_all(self, error: RequestError) -> None:
         """End every job."""
-        while self._jobs:
-            self._jobs.popleft().fail(error)
+        jobs = list(self)
+        self._lines.clear()
+        self._num_jobs = 0
+        for job in jobs:
+            job.fail(error)

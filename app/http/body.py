@@ -14,6 +14,7 @@ from app.core.errors import (
     UnsupportedMediaTypeError,
     UnsupportedParameterError,
 )
+from app.http import work_bytes
 from app.http.request_log import record
 from app.http.schemas.strict import StrictBody
 from app.http.strict_json import parse_object
@@ -54,6 +55,7 @@ def read_raw() -> bytes:
         raise BodyTooLargeError(f"the body is larger than {limit} bytes (FORKLIFT_MAX_BODY_BYTES)")
     if len(raw) < (request.content_length or 0):
         raise BadRequestError("the body ended early")
+    work_bytes.count(len(raw))
     return raw
 
 

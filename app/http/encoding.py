@@ -14,6 +14,7 @@ from app.core.model_tables import Task
 from app.http.backend import EncoderModel, Served
 from app.http.generation import Generation
 from app.http.generator import submit_all
+from app.http.limits import naming
 from app.http.placing import Seat, first_start, seated
 from app.http.request_log import record
 from app.serve.context import WorkerContext
@@ -42,7 +43,8 @@ def open_encoding(
     """Take a seat at ``served``, tokenize, submit a job for each text. Raises a ``RequestError``."""
     with seated(context, served, task) as seat:
         model = cast(EncoderModel, seat.model)
-        texts = encode(model)
+        with naming(param):
+            texts = encode(model)
         for ids in texts:
             _require_fit(ids, model, param)
     news = threading.Event()

@@ -6,7 +6,7 @@ import time
 
 from flask import Flask
 
-from app.http import auth, origins, pages, request_log
+from app.http import auth, origins, pages, request_log, work_bytes
 from app.http.generator import Generator
 from app.http.resources.capabilities import Capabilities
 from app.http.resources.docs import Docs, OpenApi
@@ -57,6 +57,7 @@ def create_app(context: WorkerContext | None = None, *, ping_interval_s: float =
     app.config["IGNORES_UNKNOWN_FIELDS"] = settings.unknown_fields == "warn"
     # `//complete` is no route: a redirect would lose the body.
     app.url_map.merge_slashes = False
+    work_bytes.init_app(app, settings.max_body_bytes)
     request_log.init_app(app, context)
     origins.init_app(app, settings.hosts, settings.cors_origins)
     auth.init_app(app, settings.api_keys)

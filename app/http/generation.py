@@ -69,6 +69,11 @@ class Generation:
         return self.completions[0].text if self.completions else ""
 
     @property
+    def num_left(self) -> int:
+        """Sequences that have not ended."""
+        return sum(not completion.has_ended for completion in self.completions)
+
+    @property
     def has_ended_well(self) -> bool:
         return all(completion.finish_reason is not None for completion in self.completions)
 
@@ -184,6 +189,7 @@ class Generation:
             # Already here, so that a caller who reads slowly does not hold a place.
             self._seat.release()
             return Batch(pieces, is_last=True)
+        self._seat.keep(max(self.num_left, 1))
         self._require_client()
         return Batch(pieces, is_last=False)
 

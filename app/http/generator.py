@@ -11,7 +11,8 @@ from flask import request
 from app.core.jobs import BaseJob, Job
 from app.http.backend import EndedPrompt, Served, TextModel
 from app.http.generation import Generation
-from app.http.placing import Seat, first_start, seated
+from app.http.limits import naming
+from app.http.placing import Need, Seat, first_start, seated
 from app.http.planning import Plan, make_plans
 from app.http.request_log import record
 from app.http.schemas.sampling import SamplingOptions
@@ -32,9 +33,11 @@ class Generator:
 
         Raises a ``RequestError``; the place is then free again.
         """
-        with seated(self._context, served, "generate") as seat:
+        with seated(self._context, served, "generate", need=need_of(options)) as seat:
             model = cast(TextModel, seat.model)
-            plans = make_plans(options, encode(model), model, served.settings, seat.compiled)
+            with naming(options.prompt_param):
+                prompts = encode(model)
+            plans = make_plans(options, prompts, model, served.settings, seat.compiled)
         news = threading.Event()
         generation = Generation(
             record().request_id, seat, model.name, request.environ, news, model.vocabulary, options.num_choices
@@ -42,6 +45,12 @@ class Generator:
         record().generation = generation
         submit_all(make_jobs(plans, seat, news, is_streamed=bool(options.stream)), seat, generation)
         return generation
+
+
+def need_of(options: SamplingOptions) -> Need:
+    """A place for each sequence."""
+    param = "n" if options.num_choices > 1 else options.prompt_param
+    return Need(options.num_sequences, param, options.cache_salt)
 
 
 def submit_all(jobs: Sequence[BaseJob], seat: Seat, generation: Generation) -> None:

@@ -10,10 +10,12 @@ from flask import request
 
 from app.core.errors import ContextLengthError, UnsupportedParameterError
 from app.core.jobs import Job
+from app.core.patience import patient_until
 from app.http.backend import Served, TextModel
 from app.http.completion import Completion
 from app.http.generation import Generation
-from app.http.placing import Seat, seated
+from app.http.limits import naming
+from app.http.placing import Need, Seat, seated
 from app.http.planning import Plan, make_plans, with_seed_of
 from app.http.request_log import record
 from app.http.schemas.infill import InfillBody
@@ -39,6 +41,11 @@ class Infilling(Generation):
     @property
     def context_tokens(self) -> int:
         return self._encoder.context_tokens
+
+    @property
+    def num_left(self) -> int:
+        """Holes are filled one after another, in one place."""
+        return 1
 
     @property
     def infills(self) -> list[str]:
@@ -81,8 +88,9 @@ class Infilling(Generation):
         return True
 
     def _plan_with(self, filled: list[str], files: list[tuple[str, str]]) -> Plan:
-        prompt = self._encoder.encode_infill(self._body.texts, filled, files, self._body.start)
         seat, at = self._seat, len(filled)
+        with patient_until(seat.deadlines.total_s), naming(self._body.prompt_param):
+            prompt = self._encoder.encode_infill(self._body.texts, filled, files, self._body.start)
         [plan] = make_plans(self._body, [prompt], self._encoder, seat.served.settings, seat.compiled)
         before = (self._body.start or self._body.texts[at] or "".join(filled[-1:]))[-1:]
         return replace(plan, params=replace(with_seed_of(plan.params, at), text_before=before))
@@ -126,7 +134,7 @@ class Infilling(Generation):
 
 def open_infilling(body: InfillBody, served: Served, context: WorkerContext) -> Infilling:
     """Take a seat at ``served`` and submit the first hole. Raises a ``RequestError``; the place is then free again."""
-    with seated(context, served, "generate") as seat:
+    with seated(context, served, "generate", need=Need(cache_salt=body.cache_salt)) as seat:
         model = cast(TextModel, seat.model)
         if not model.has_infill:
             raise UnsupportedParameterError(f"the model {model.name} does not fill holes: it has no infilling format")

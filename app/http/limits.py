@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from app.core.errors import ContextLengthError, InvalidParameterError
@@ -30,6 +32,17 @@ class Deadlines:
         queue_s, total_s = (limit if own_s is None else min(limit, own_s) for limit in limits)
         now_s = time.monotonic()
         return cls(own_s, now_s + queue_s, now_s + total_s)
+
+
+@contextmanager
+def naming(param: str) -> Iterator[None]:
+    """A text that is found too long before anybody has counted its tokens came in this field."""
+    try:
+        yield
+    except ContextLengthError as error:
+        if error.param is not None:
+            raise
+        raise ContextLengthError(f"{param}: {error.message}", param=param) from None
 
 
 def parse_seconds(header: str) -> float:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import cast
 
 from flask import request
 
-from app.core.errors import InternalError, QueueTimeoutError, RequestTimeoutError, UnsupportedParameterError
+from app.core.errors import (
+    InternalError,
+    InvalidParameterError,
+    QueueTimeoutError,
+    RequestTimeoutError,
+    UnsupportedParameterError,
+)
 from app.core.jobs import BaseJob, Constraint, Grammar
 from app.core.model_tables import Task
+from app.core.patience import patient_until
 from app.http.auth import caller_scope
 from app.http.backend import WORK, Served, ServedModel, TextModel, Use
 from app.http.connection import CLIENT_CHECK_S, is_client_gone
@@ -21,12 +30,25 @@ from app.serve.admission import Place
 from app.serve.context import WorkerContext
 
 
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a request asks of its seat: places, the field that says how many, and the caller's own part of the cache."""
+
+    num_sequences: int = 1
+    param: str = "n"
+    cache_salt: str | None = None
+
+
+NEED_ONE = Need()
+
+
 class Seat:
     """A place, and the use of a loaded model: given back together, once, from any thread."""
 
-    def __init__(self, place: Place, served: Served, deadlines: Deadlines):
+    def __init__(self, place: Place, served: Served, deadlines: Deadlines, owner: bytes = b""):
         self.served = served
         self.deadlines = deadlines
+        self._owner = owner
         self._place = place
         self._use: Use | None = None
         self._model: ServedModel | None = None
@@ -59,15 +81,20 @@ class Seat:
         return constraints.compiled(constraint, caller_scope(request.environ), self._require_patience)
 
     def submit(self, job: BaseJob) -> None:
-        """Queue ``job`` for the model."""
+        """Queue ``job`` for the model; the jobs of a seat take turns with those of others as one."""
+        job.owner, job.turn = self._owner, self
         assert self._use is not None, "a seat is handed out with its model"
         if self._has_waited:
             job.timings.created_s = self._asked_s
         self._use.submit(job)
 
     def start(self) -> None:
-        """The request leaves the queue."""
+        """A sequence of the request leaves the queue."""
         self._place.start()
+
+    def keep(self, num_sequences: int) -> None:
+        """The places of all but ``num_sequences`` are free again."""
+        self._place.keep(num_sequences)
 
     def release(self) -> None:
         """Give both back; harmless when repeated."""
@@ -88,21 +115,34 @@ class Seat:
 
 
 @contextmanager
-def seated(context: WorkerContext, served: Served, task: Task | None = None) -> Iterator[Seat]:
+def seated(
+    context: WorkerContext, served: Served, task: Task | None = None, *, need: Need = NEED_ONE
+) -> Iterator[Seat]:
     """A seat, which is free again where the block raises; else whoever took it over gives it back.
 
-    Raises ``UnsupportedParameterError`` where the model is for another task than ``task``.
+    Raises ``InvalidParameterError`` where there will never be as many places as it needs, and
+    ``UnsupportedParameterError`` where the model is for another task than ``task``.
     """
     deadlines = Deadlines.from_now(context.settings, request.headers.get(TIMEOUT_HEADER))
-    seat = Seat(context.admission.enter(deadlines.own_s), served, deadlines)
+    try:
+        place = context.admission.enter(deadlines.own_s, need.num_sequences)
+    except InvalidParameterError as error:
+        raise InvalidParameterError(f"{need.param}: {error.message}", param=need.param) from None
+    seat = Seat(place, served, deadlines, owner_of(need.cache_salt))
     try:
         _require_task(served, task)
         seat.wait_for_model()
         _require_task(served, task)
-        yield seat
+        with patient_until(min(deadlines.queue_s, deadlines.total_s)):
+            yield seat
     except BaseException:
         seat.release()
         raise
+
+
+def owner_of(cache_salt: str | None) -> bytes:
+    """Whose computed prefixes this request may use: those of its API key, or of its own part of them."""
+    return hashlib.sha256(f"{caller_scope(request.environ)}\0{cache_salt or ''}".encode()).digest()
 
 
 def _require_task(served: Served, task: Task | None) -> None:
@@ -112,15 +152,15 @@ def _require_task(served: Served, task: Task | None) -> None:
 
 
 def first_start(seat: Seat, jobs: Sequence[BaseJob]) -> Callable[[], None]:
-    """For ``on_started``: the first job that starts moves the place; the others may then wait for it."""
+    """For ``on_started``: each job that starts moves a place; behind the first the others may wait for it."""
     has_started = False
 
     def start() -> None:
         nonlocal has_started
+        seat.start()
         if has_started:
             return
         has_started = True
-        seat.start()
         for job in jobs:
             if job.timings.started_s is None:
                 job.queue_deadline_s = float("inf")

@@ -18,6 +18,9 @@ from app.http.schemas.sampling import SamplingOptions
 
 Compile = Callable[[Constraint], Grammar]
 
+# Of one answer: a token's own and those of the best in its place. As JSON each takes up to a hundred bytes.
+MAX_LOGPROB_ENTRIES = 400_000
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -37,6 +40,7 @@ def make_plans(
 ) -> list[Plan]:
     """``options.num_choices`` plans for each prompt, prompt by prompt, under one grammar. Raises a ``RequestError``."""
     check(options, model)
+    _check_answer_size(options, prompts, model, settings)
     grammar = None if options.constraint is None else compiled(options.constraint)
     bad_words = encode_bad_words(options.banned_words, model)
     is_open = options.length(settings).is_open
@@ -77,6 +81,26 @@ def encode_bad_words(words: Iterable[str], model: TextModel) -> tuple[tuple[int,
     spellings = [spelling for word in words for spelling in (word, f" {word}")]
     encoded = [tuple(model.encode(spelling, add_special_tokens=False)) for spelling in spellings]
     return tuple(dict.fromkeys(ids for ids in encoded if ids))
+
+
+def _check_answer_size(
+    options: SamplingOptions, prompts: Sequence[list[int] | EndedPrompt], model: TextModel, settings: Settings
+) -> None:
+    """Log-probabilities take a hundred times the room of their tokens: what one answer may hold is bounded."""
+    if options.num_logprobs is None and options.num_prompt_logprobs is None:
+        return
+    num_entries = 0
+    for prompt in prompts:
+        num_prompt = len(prompt if isinstance(prompt, list) else prompt.ids)
+        num_new = num_new_tokens(options, num_prompt, model.context_tokens, settings)
+        num_entries += num_new * (1 + (options.num_logprobs or 0))
+        if options.num_prompt_logprobs is not None:
+            num_entries += num_prompt * (1 + options.num_prompt_logprobs)
+    if num_entries * options.num_choices > MAX_LOGPROB_ENTRIES:
+        text = (
+            f"logprobs: the answer could hold more than {MAX_LOGPROB_ENTRIES} log-probabilities; ask for fewer tokens"
+        )
+        raise InvalidParameterError(f"{text}, choices or alternatives", param="logprobs")
 
 
 def _check_least(options: SamplingOptions, num_new: int) -> None:

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from app.core.encoding import Encoded
 from app.core.errors import InvalidParameterError
+from app.core.patience import held
 from app.models.loader import Checkpoint
 from app.models.sentence import SentenceForm
 from app.models.served_model import ServedModel, context_size
@@ -51,7 +52,7 @@ class EncoderModel(ServedModel):
         With several masks a sequence shows the other ones, so its special tokens stay.
         """
         places = [at for at, token in enumerate(ids) if token == self.mask_id]
-        with self._lock:
+        with held(self._lock):
             rows = [
                 [self._proposal(ids, at, token, score, is_single=len(places) == 1) for token, score in best]
                 for at, best in zip(places, encoded.masks, strict=True)

@@ -14,9 +14,17 @@ from typing import cast
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from app.core.errors import InvalidParameterError
+from app.core.errors import ContextLengthError, InvalidParameterError
+from app.core.patience import held
 from app.models.loader import Checkpoint
 from app.models.vocabulary import Vocabulary
+
+# What has more tokens than so many contexts is not tokenized whole.
+LIMIT_IN_CONTEXTS = 4
+# Characters that are tokenized at once while it is not known whether a text is too long.
+PIECE_LENGTH = 2**14
+# Tokens that a cut in the middle of a word may add to a piece.
+CUT_TOKENS = 16
 
 
 class ServedModel:
@@ -44,20 +52,46 @@ class ServedModel:
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Token ids of a text, with the special tokens that the model's tokenizer adds by itself."""
-        with self._lock:
+        self.require_short(text)
+        with held(self._lock):
             ids: list[int] = self.tokenizer(text, add_special_tokens=add_special_tokens, verbose=False)["input_ids"]
         return self.checked(ids)
 
+    def require_short(self, *texts: str) -> None:
+        """Raise ``ContextLengthError`` where ``texts`` have far more tokens than the context, before they are
+        tokenized whole.
+
+        Read piece by piece, so that a text that would never fit costs no more than one that does, and nobody waits
+        long for the tokenizer. How many characters a token may stand for is not known (a tokenizer may know a
+        megabyte as one unknown word), so they are counted as tokens, less what a cut may have added.
+        """
+        if sum(map(len, texts)) <= self.context_tokens * LIMIT_IN_CONTEXTS:
+            return
+        num_tokens = 0
+        for text in texts:
+            for at in range(0, len(text), PIECE_LENGTH):
+                with held(self._lock):
+                    piece = self.tokenizer(text[at : at + PIECE_LENGTH], add_special_tokens=False, verbose=False)
+                num_tokens += max(len(piece["input_ids"]) - CUT_TOKENS, 0)
+                if num_tokens > self.context_tokens * LIMIT_IN_CONTEXTS:
+                    raise ContextLengthError(
+                        f"the text has more than {LIMIT_IN_CONTEXTS} times as many tokens as the context of "
+                        f"{self.context_tokens}"
+                    )
+
     def token_strings(self, ids: list[int]) -> list[str]:
         """The tokens as the vocabulary writes them."""
-        with self._lock:
+        with held(self._lock):
             return [token or "" for token in self.tokenizer.convert_ids_to_tokens(ids)]
 
     def detokenize(self, ids: list[int]) -> str:
         """Text of ``ids``, special tokens included. Raises ``InvalidParameterError`` for unknown ids."""
         if any(token >= self.vocab_size for token in ids):
             raise InvalidParameterError(f"tokens: this model's ids end at {self.vocab_size - 1}", param="tokens")
-        with self._lock:
+        if len(ids) > self.context_tokens * LIMIT_IN_CONTEXTS:
+            text = f"tokens: more than {LIMIT_IN_CONTEXTS} times as many as the context of {self.context_tokens}"
+            raise ContextLengthError(text, param="tokens")
+        with held(self._lock):
             return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def checked(self, ids: list[int], param: str = "prompt") -> list[int]:

@@ -11,14 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers import GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from app.core.errors import InvalidParameterError, UnsupportedParameterError
+from app.core.errors import UnsupportedParameterError
+from app.core.patience import held
 from app.models.chat import has_rounds, read_template, rounds_prompt
 from app.models.constraints import Constraints
 from app.models.infill import File, Infilling, InfillPrompt
 from app.models.loader import Checkpoint
+from app.models.rendering import RENDERER
 from app.models.served_model import ServedModel, context_size
 
 Message = dict[str, Any]
@@ -97,7 +98,8 @@ class TextModel(ServedModel):
         """
         if self._infilling is None:
             raise UnsupportedParameterError(f"the model {self.name} does not fill holes: it has no infilling format")
-        with self._lock:
+        self.require_short(*parts, *filled, *(text for file in files for text in file))
+        with held(self._lock):
             prompt = self._infilling.prompt(parts, filled, files, start)
         self.checked(prompt.ids)
         return prompt
@@ -113,17 +115,18 @@ class TextModel(ServedModel):
             raise UnsupportedParameterError(f"the model {self.name} has no chat template", param="messages")
         if self._has_rounds:
             return self.encode(rounds_prompt(messages))
-        with self._lock:
-            try:
-                text = str(
-                    self.tokenizer.apply_chat_template(
-                        messages, tools=tools, add_generation_prompt=True, tokenize=False
-                    )
-                )
-            except (TemplateError, ValueError) as error:
-                raise InvalidParameterError(f"the chat template refuses these messages: {error}") from None
+        text = self._render(messages, tools)
+        self.require_short(text)
+        with held(self._lock):
             ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return self.checked(ids)
+
+    def _render(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> str:
+        """The conversation as the template writes it; what ``apply_chat_template`` does, in a process of its own."""
+        named = {name: str(token) for name, token in self.tokenizer.special_tokens_map.items()}
+        given = [{key: value for key, value in message.items() if value is not None} for message in messages]
+        template = self.tokenizer.get_chat_template(None, tools)
+        return RENDERER.render(template, given, tools=tools, add_generation_prompt=True, **named)
 
     def decode(self, ids: list[int]) -> str:
         """Text of ``ids`` without special tokens, spaces kept as they are. Inference thread."""

@@ -1,4 +1,4 @@
-"""Places for requests, counted over all workers: who may wait, who runs, who is refused.
+"""Places for sequences, counted over all workers: who may wait, who runs, who is refused.
 
 HTTP threads enter before the prompt is tokenized; the inference thread moves a place from waiting
 to running; whoever ends the request releases it. The counts lie on the slot board, so they are
@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from app.core.errors import LoadingError, OverloadedError, shutting_down
+from app.core.errors import InvalidParameterError, LoadingError, OverloadedError, shutting_down
 from app.core.settings import Settings
 from app.serve.board import STATES, Row, SlotBoard
 
@@ -45,47 +46,55 @@ class Hold:
 
 
 class Place:
-    """One request's right to wait or run. ``release`` exactly counts once, from any thread."""
+    """One request's right to wait and run, as many places as it has sequences; from any thread.
 
-    def __init__(self, board: SlotBoard, row: Row):
+    ``release`` gives all of them back, each exactly once.
+    """
+
+    def __init__(self, board: SlotBoard, row: Row, num_sequences: int = 1):
         """Start waiting; the caller is inside ``board.locked``."""
         self._board = board
         self._row = row
         self._lease = row.lease
-        self._started_s: float | None = None
-        self._is_released = False
-        row.num_waiting += 1
+        self._num_waiting = num_sequences
+        self._started_s: deque[float] = deque()
+        row.num_waiting += num_sequences
 
     def start(self) -> None:
-        """The request leaves the queue; does nothing once released or started."""
+        """A sequence leaves the queue; does nothing once all have."""
         with self._board.locked():
-            if self._is_released or self._started_s is not None:
+            if not self._num_waiting:
                 return
-            self._started_s = time.monotonic()
+            self._num_waiting -= 1
+            self._started_s.append(time.monotonic())
             if self._is_counted:
                 self._row.num_waiting -= 1
                 self._row.num_running += 1
 
-    def release(self) -> None:
-        """Give the place back; harmless when repeated."""
+    def keep(self, num_sequences: int) -> None:
+        """No more than so many sequences are left; harmless when repeated."""
         with self._board.locked():
-            if self._is_released:
-                return
-            self._is_released = True
-            if self._is_counted:
-                self._uncount()
+            while len(self._started_s) + self._num_waiting > num_sequences:
+                if self._started_s:
+                    self._end_running(self._started_s.popleft())
+                else:
+                    self._num_waiting -= 1
+                    self._row.num_waiting -= self._is_counted
+
+    def release(self) -> None:
+        """Give every place back; harmless when repeated."""
+        self.keep(0)
 
     @property
     def is_lost(self) -> bool:
         """Whether this worker is given up: its inference thread will not end the request."""
         return self._is_counted and STATES[self._row.state] == "failed"
 
-    def _uncount(self) -> None:
-        if self._started_s is None:
-            self._row.num_waiting -= 1
+    def _end_running(self, started_s: float) -> None:
+        if not self._is_counted:
             return
         self._row.num_running -= 1
-        sample_s = time.monotonic() - self._started_s
+        sample_s = time.monotonic() - started_s
         mean_s = self._row.service_s
         self._row.service_s = mean_s + SERVICE_TIME_WEIGHT * (sample_s - mean_s) if mean_s else sample_s
 
@@ -105,27 +114,40 @@ class Admission:
         self._max_queue = settings.max_queue
         self._carried = threading.local()
 
-    def enter(self, limit_s: float | None = None) -> Place:
-        """A waiting place for one request that may take ``limit_s`` seconds at most.
+    def enter(self, limit_s: float | None = None, num_sequences: int = 1) -> Place:
+        """Waiting places for the sequences of one request that may take ``limit_s`` seconds at most.
 
-        Raises ``OverloadedError``, ``LoadingError`` or ``ShuttingDownError``, each with the whole
-        seconds after which to try again.
+        Raises ``InvalidParameterError`` where there will never be so many, and ``OverloadedError``,
+        ``LoadingError`` or ``ShuttingDownError``, each with the whole seconds after which to try again.
         """
         with self._board.locked() as rows:
             row = self._own_row(rows)
+            self._require_possible(num_sequences, len(rows))
             wait_s = expected_wait_s(num_places_taken(rows), self._num_lanes(rows), mean_service_s(rows))
-            if self.is_full(rows):
+            if num_places_taken(rows) + num_sequences > self._num_places(rows):
                 raise OverloadedError("the server is overloaded", retry_after_s=max(1, math.ceil(wait_s)))
             if limit_s is not None and limit_s < wait_s:
                 raise OverloadedError(
                     "the request would wait longer than its time limit", retry_after_s=max(1, math.ceil(wait_s))
                 )
             self._drop_carried()
-            return Place(self._board, row)
+            return Place(self._board, row, num_sequences)
 
     def is_full(self, rows: Sequence[Row]) -> bool:
         """Whether one more request would be refused, whichever worker accepts it."""
-        return num_places_taken(rows) >= self._num_lanes(rows) + self._max_queue
+        return num_places_taken(rows) >= self._num_places(rows)
+
+    def _require_possible(self, num_sequences: int, num_workers: int) -> None:
+        """What no free server could take is a fault of the request, not overload."""
+        num_places = num_workers * self._num_lanes_each + self._max_queue
+        if num_sequences > num_places:
+            raise InvalidParameterError(
+                f"the request has {num_sequences} sequences (prompts times completions), and this server has room for "
+                f"{num_places}: FORKLIFT_MAX_BATCH_SIZE per worker and FORKLIFT_MAX_QUEUE"
+            )
+
+    def _num_places(self, rows: Sequence[Row]) -> int:
+        return self._num_lanes(rows) + self._max_queue
 
     def _num_lanes(self, rows: Sequence[Row]) -> int:
         now_s = time.monotonic()
@@ -156,7 +178,7 @@ class Admission:
 
 
 def num_places_taken(rows: Sequence[Row]) -> int:
-    """Requests that run or wait, over all workers."""
+    """Sequences that run or wait, over all workers."""
     return sum(row.num_running + row.num_waiting for row in rows)
 
 

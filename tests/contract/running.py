@@ -19,7 +19,7 @@ class RunningServer(Forklift):
 def start(folder: Path, model: Path) -> Iterator[RunningServer]:
     """Starts it, and stops it when the iterator goes on."""
     starter = server_starter(folder, RunningServer)
-    yield next(starter)(model=model, model_name=MODEL, api_keys=KEY, max_batch_size=2, max_queue=0)
+    yield next(starter)(model=model, model_name=MODEL, api_keys=KEY, max_batch_size=2, max_queue=14)
     next(starter, None)
 
 

@@ -44,14 +44,41 @@ def test_echo_comes_before_each_of_several_completions(client):
     ]
 
 
-def test_one_place_serves_all_completions_of_a_request(client, world):
+def test_a_request_takes_a_place_for_each_completion(client, world):
     gate = Gate()
     world.inference.script = ["a", gate]
     response = client.post("/complete", json={"prompt": "abc", "n": 4, "stream": True})
-    assert world.num_places() == 1
+    assert world.num_places() == 4
     gate.set()
     assert events_of(response)[-1] == DONE
     assert len(world.inference.jobs) == 4
+
+
+def test_more_sequences_than_places_are_a_fault_of_the_request(client):
+    response = client.post("/complete", json={"prompt": "abc", "n": 12})
+    error = assert_envelope(response, 400, "invalid_parameter", "n")
+    assert "FORKLIFT_MAX_QUEUE" in error["message"] and "FORKLIFT_MAX_BATCH_SIZE" in error["message"]
+    body = {"prompt": ["a"] * 6, "n": 2, "max_tokens": 1}
+    assert_envelope(client.post("/v1/completions", json=body), 400, "invalid_parameter", "n")
+    body = {"prompt": ["a"] * 12, "max_tokens": 1}
+    assert_envelope(client.post("/v1/completions", json=body), 400, "invalid_parameter", "prompt")
+
+
+def test_an_answer_holds_a_bounded_number_of_log_probabilities(client, world):
+    world.model.context_tokens = 40_000
+    body = {"prompt": ["a" * 30_000] * 5, "echo": True, "logprobs": 5, "max_tokens": 1}
+    assert_envelope(client.post("/v1/completions", json=body), 400, "invalid_parameter", "logprobs")
+    assert world.inference.jobs == []
+
+
+def test_prefixes_are_shared_within_a_salt(client, world):
+    for salt in (None, None, "a", "a", "b"):
+        client.post("/complete", json={"prompt": "abc", "cache_salt": salt})
+    owners = [job.owner for job in world.inference.jobs]
+    assert owners[0] == owners[1] != owners[2] == owners[3] != owners[4]
+    assert_envelope(
+        client.post("/complete", json={"prompt": "a", "cache_salt": "x" * 257}), 400, "invalid_parameter", "cache_salt"
+    )
 
 
 def test_bare_text_holds_one_completion_only(client):

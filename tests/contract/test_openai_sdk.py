@@ -220,9 +220,9 @@ def test_each_fault_is_its_own_error_class(client, running):
 def test_a_full_server_is_a_retryable_503(client, running):
     body = {"prompt": "a", "max_tokens": 500, "ignore_eos": True, "stream": True}
     url, headers = f"{running.url}/v1/completions", {"Authorization": f"Bearer {KEY}"}
-    # One sequence and then sixteen: the second request gets a sequence of its own at once.
+    # One sequence and then fifteen: the second request gets a row of its own at once, and all places are taken.
     with ExitStack() as stack:
-        for num_choices in (1, 16):
+        for num_choices in (1, 15):
             body["n"] = num_choices
             response = requests.post(url, json=body, headers=headers, stream=True, timeout=60)
             stack.enter_context(response)

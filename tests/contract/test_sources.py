@@ -29,7 +29,7 @@ SYSTEM = "You are a helpful assistant."
 SETTINGS: dict[str, dict[str, object]] = {
     "codegen": {},
     "incoder": {"dtype": "float16"},
-    "qwen2": {"system_prompt": SYSTEM, "max_queue": 0, "log_prompts": True},
+    "qwen2": {"system_prompt": SYSTEM, "max_queue": 15, "log_prompts": True},
     "bert": {},
 }
 # S2's own: a large model that stays, and a small one that is loaded for a request and released after it.

@@ -10,6 +10,7 @@ from flask import Response
 from app.http.backend import ServedModel
 from app.http.body import read_body
 from app.http.errors import json_response
+from app.http.limits import naming
 from app.http.placing import seated
 from app.http.restful import Route
 from app.http.schemas.tokens import DetokenizeBody, TokenizeBody
@@ -32,7 +33,8 @@ class Tokenize(TokenRoute):
     def post(self) -> Response:
         body = read_body(TokenizeBody)
         with self.model(body.model) as model:
-            ids = model.encode(body.given, add_special_tokens=body.add_special_tokens)
+            with naming("text"):
+                ids = model.encode(body.given, add_special_tokens=body.add_special_tokens)
             answer = {
                 "tokens": ids,
                 "token_strings": model.token_strings(ids),

@@ -94,6 +94,10 @@ class CompletionsBody(OpenAIOptions):
         return self.best_of or self.n or 1
 
     @property
+    def num_sequences(self) -> int:
+        return len(self.prompts) * self.num_choices
+
+    @property
     def prompt_param(self) -> str:
         is_longer = isinstance(self.prompt, str) and len(self.suffix or "") > len(self.prompt)
         return "suffix" if is_longer else "prompt"

@@ -21,6 +21,7 @@ from app.http.schemas.strict import StopString, StopStrings, StrictBody, bounded
 
 # Below this, dividing float32 logits by the temperature overflows; 0 is the way to ask for greedy.
 MIN_TEMPERATURE = 0.001
+MAX_SALT_LENGTH = 256
 MAX_CHOICES = 16
 MAX_BIASES = 1024
 MAX_REGEX_LENGTH = 4096
@@ -83,6 +84,9 @@ class SamplingOptions(StrictBody, ABC):
     regex: Annotated[str, StringConstraints(min_length=1, max_length=MAX_REGEX_LENGTH)] | None = Field(
         None, description="Regular expression that the whole completion must match."
     )
+    cache_salt: Annotated[str, StringConstraints(max_length=MAX_SALT_LENGTH)] | None = Field(
+        None, description="Computed prompt prefixes are shared only among requests of the same API key and salt."
+    )
     stream: bool | None = Field(None, description="Answer with server-sent events. Default: false.")
     model: str | None = Field(None, description="Name of the model. Default: the one that is served.")
 
@@ -125,6 +129,11 @@ class SamplingOptions(StrictBody, ABC):
     def num_choices(self) -> int:
         """Jobs per prompt."""
         return self.n or 1
+
+    @property
+    def num_sequences(self) -> int:
+        """Jobs of the request: each takes a place."""
+        return self.num_choices
 
     @property
     @abstractmethod

@@ -84,3 +84,23 @@ def test_a_repetition_penalty_equals_generates(model_folder, monkeypatch):
     run(generator_of(model), job)
     assert log.of(job) == greedy_reference(model, prompt, NUM_NEW, eos_token_id=None, repetition_penalty=1.3)
     assert log.of(job) != greedy_reference(model, prompt, NUM_NEW, eos_token_id=None)
+
+
+def test_prefixes_are_reused_by_their_owner_only(model_folder):
+    generator = generator_of(load(model_folder("qwen2")), num_slots=2)
+    jobs = [greedy_job(list(range(10, 60)), 2) for _ in range(4)]
+    for job, owner in zip(jobs, (b"a", b"b", b"a", b"b"), strict=True):
+        job.owner = owner
+        run(generator, job)
+    assert [job.usage.cached_tokens for job in jobs] == [0, 0, 49, 49]
+
+
+def test_a_prefix_of_somebody_who_is_still_busy_is_not_copied(model_folder):
+    generator = generator_of(load(model_folder("qwen2")), num_slots=2)
+    busy, other = greedy_job(list(range(10, 60)), 30), greedy_job(list(range(10, 60)), 2)
+    busy.owner, other.owner = b"a", b"b"
+    generator.add(busy)
+    for _ in range(3):
+        generator.step()
+    run(generator, other)
+    assert other.usage.cached_tokens == 0

@@ -14,6 +14,7 @@ from app.core.errors import InternalError, QueueTimeoutError, RequestTimeoutErro
 from app.core.jobs import Failed, Finished, Job, SamplingParams
 from app.engine.prefill_budget import FIRST_TOKENS
 from app.engine.ragged import MixingRunner
+from app.engine.waiting import WaitingJobs
 from tests.unit.engine.driver import TokenLog, generator_of, greedy_job, greedy_reference, load, outcome, run
 
 ACTIONS = st.lists(
@@ -242,3 +243,28 @@ def test_a_model_whose_attention_cannot_be_replaced_is_given_separate_passes(mod
     run(generator, *jobs)
     for job in jobs:
         assert log.of(job) == greedy_reference(model, job.prompt_ids, 6, eos_token_id=None)
+
+
+def test_requests_take_turns_however_many_sequences_they_have(model):
+    generator = generator_of(model, num_slots=2)
+    crowd = [greedy_job([9, 8, 10 + at], 3) for at in range(8)]
+    for job in crowd:
+        job.turn = "crowd"
+        generator.add(job)
+    lone = greedy_job([9, 8, 7], 3)
+    run(generator, lone)
+    assert sum(job.timings.finished_s < lone.timings.finished_s for job in crowd) <= 4
+
+
+def test_waiting_jobs_end_in_the_middle_of_their_lines():
+    waiting = WaitingJobs()
+    jobs = [greedy_job([at], 1) for at in range(6)]
+    for job in jobs:
+        job.turn = jobs.index(job) % 2
+        waiting.add(job)
+    for job in (jobs[0], jobs[2], jobs[3]):
+        job.cancel(InternalError())
+    waiting.sweep(time.monotonic())
+    assert len(waiting) == 3
+    assert [waiting.start_next() for _ in range(3)] == [jobs[4], jobs[1], jobs[5]]
+    assert len(waiting) == 0

@@ -21,6 +21,9 @@ class Place:
     is_lost = False
     deadlines = Deadlines(None, 100.0, float("inf"))
 
+    def keep(self, num_sequences: int) -> None:
+        self.num_kept = num_sequences
+
     def __init__(self):
         self.num_starts = self.num_releases = 0
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import time
 
 import pytest
 
-from app.core.errors import InvalidParameterError, UnsupportedParameterError
+from app.core.errors import ContextLengthError, InvalidParameterError, RequestTimeoutError, UnsupportedParameterError
+from app.core.patience import patient_until
 from app.core.settings import load_settings
 from app.models.loader import load_checkpoint
 from app.models.text_model import TextModel
@@ -85,3 +87,39 @@ def test_many_threads_encode_at_once(model):
     for thread in threads:
         thread.join()
     assert [found[i] for i in range(40)] == alone
+
+
+@pytest.mark.parametrize("text", ["a " * 400_000, "x" * 1_000_000, "\u00e9\n" * 300_000])
+def test_a_text_that_never_fits_is_refused_before_it_is_tokenized_whole(model, monkeypatch, text):
+    lengths = []
+    call = type(model.tokenizer).__call__
+
+    def counted(self, text, **options):
+        lengths.append(len(text))
+        return call(self, text, **options)
+
+    monkeypatch.setattr(type(model.tokenizer), "__call__", counted)
+    for encode in (
+        lambda: model.encode(text),
+        lambda: model.encode_chat([{"role": "user", "content": text}]),
+        lambda: model.encode_infill([text, "b"], []),
+        lambda: model.encode_infill(["a", "b"], [], [("f.py", text)]),
+    ):
+        lengths.clear()
+        with pytest.raises(ContextLengthError):
+            encode()
+        assert sum(lengths) < 150_000
+
+
+def test_a_long_text_of_few_tokens_is_not_refused(model_folder):
+    model = load(model_folder("qwen2"))
+    text = "<|im_start|>" * 900
+    assert len(text) > 4 * 1024
+    assert len(model.encode(text)) == 900
+
+
+def test_waiting_for_the_tokenizer_is_part_of_the_requests_time(model):
+    with model._lock, patient_until(time.monotonic() + 0.1), pytest.raises(RequestTimeoutError):
+        model.encode("a")
+    with pytest.raises(ContextLengthError):
+        model.detokenize([9] * (4 * model.context_tokens + 1))

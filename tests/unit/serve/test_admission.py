@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.errors import LoadingError, OverloadedError, ShuttingDownError
+from app.core.errors import InvalidParameterError, LoadingError, OverloadedError, ShuttingDownError
 from app.core.settings import Settings
 from app.serve.admission import Admission, Hold, Place, expected_wait_s
 from app.serve.board import SlotBoard
@@ -113,7 +113,7 @@ def test_service_time_is_a_moving_mean():
     for started_s in (-10.0, -20.0):
         place = admission.enter()
         place.start()
-        place._started_s += started_s
+        place._started_s[0] += started_s
         place.release()
     with board.locked() as rows:
         assert rows[0].service_s == pytest.approx(12.0, abs=0.5)
@@ -226,3 +226,44 @@ def test_processes_and_threads_together_never_take_more_than_there_is():
         worker.join(30)
     assert max(seen) <= 7
     assert all(counts(board, slot) == (0, 0, 0) for slot in range(4))
+
+
+def test_a_request_takes_as_many_places_as_it_has_sequences():
+    board = ready_board(2)
+    admission = door(board, batch=2, queue=2)
+    place = admission.enter(num_sequences=4)
+    assert counts(board) == (0, 4, 0)
+    place.start()
+    place.start()
+    assert counts(board) == (2, 2, 0)
+    with pytest.raises(OverloadedError):
+        admission.enter(num_sequences=3)
+    place.keep(3)
+    assert counts(board) == (1, 2, 0)
+    admission.enter(num_sequences=3).release()
+    place.release()
+    place.release()
+    assert counts(board) == (0, 0, 0)
+
+
+def test_more_sequences_than_a_free_server_has_places_are_refused_for_good():
+    with pytest.raises(InvalidParameterError, match="FORKLIFT_MAX_QUEUE"):
+        door(ready_board(2), batch=2, queue=2).enter(num_sequences=7)
+
+
+def test_places_are_never_lost_whoever_starts_and_ends_them_at_once():
+    board = ready_board(1)
+    admission = door(board, batch=64, queue=64)
+    places = [admission.enter(num_sequences=4) for _ in range(8)]
+
+    def work(place: Place) -> None:
+        for left in (4, 3, 2, 1, 0):
+            place.start()
+            place.keep(left)
+
+    threads = [threading.Thread(target=work, args=(place,)) for place in places for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counts(board) == (0, 0, 0)
