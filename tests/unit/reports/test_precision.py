@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from app.cli.report import command
 from app.core.settings import load_settings
+from app.models.fused_layers import fuse_layers
 from app.models.loader import load_checkpoint
 from app.models.quantization import quantize
 from app.reports import child
@@ -39,6 +40,7 @@ ROW = {
         "peak_bytes": {"type": "integer"},
         "gpu": {"type": ["object", "null"]},
         "tokens_per_s": {"type": "number", "exclusiveMinimum": 0},
+        "batch_tokens_per_s": {"type": "number", "exclusiveMinimum": 0},
         "greedy_diverges_at": {"type": ["array", "null"], "items": {"type": ["integer", "null"]}},
     },
 }
@@ -102,8 +104,10 @@ def test_the_figures_are_those_of_full_logits_in_double_precision(made):
     folder, text, _, figures, _ = made
 
     def loaded(name):
-        checkpoint = load_checkpoint(load_settings({"FORKLIFT_MODEL": str(folder), **PRECISIONS[name]}), lambda _: None)
-        if checkpoint.dtype == torch.float32 and name != "float32":
+        settings = load_settings({"FORKLIFT_MODEL": str(folder), **PRECISIONS[name]})
+        checkpoint = load_checkpoint(settings, lambda _: None)
+        fuse_layers(checkpoint)
+        if name == "int8":
             quantize(checkpoint, name, 1)
         return checkpoint
 
@@ -137,6 +141,7 @@ def test_greedy_runs_are_compared_token_by_token(made):
         for name in ("float32", "bfloat16"):
             settings = load_settings({"FORKLIFT_MODEL": str(folder), **PRECISIONS[name]})
             checkpoint = load_checkpoint(settings, lambda _: None)
+            fuse_layers(checkpoint)
             ids = checkpoint.tokenizer(text.read_text(), add_special_tokens=False)["input_ids"]
             prompt = torch.tensor([ids[number * WINDOW :][:32]])
             runs.append(checkpoint.model.generate(prompt, max_new_tokens=32, min_new_tokens=32)[0, 32:].tolist())

@@ -1,0 +1,1 @@
+"""Tests on trained weights, run by ``make test-real``."""
