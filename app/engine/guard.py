@@ -12,6 +12,7 @@ import torch
 
 from app.core.jobs import BaseJob
 from app.core.logging import get_logger
+from app.core.native import guarded
 from app.core.tracebacks import OF_TENSORS, for_callers
 
 log = get_logger("engine")
@@ -46,7 +47,8 @@ class Guard:
         """
         is_out_of_memory = False
         try:
-            return work()
+            with guarded():
+                return work()
         except UnsoundLogitsError:
             for job in jobs:
                 self.note_unsound(job)

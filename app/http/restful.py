@@ -8,6 +8,7 @@ from typing import Any
 from flask import Response
 from flask_restful import Api, Resource
 
+from app.core.native import guarded
 from app.http.errors import error_response
 from app.http.service import Service
 
@@ -31,3 +32,8 @@ class Route(Resource):
 
     def __init__(self, service: Service):
         self.service = service
+
+    def dispatch_request(self, *args: Any, **kwargs: Any) -> Any:
+        """Tokenizers, templates' regexes and compilers read what callers send: a panic of theirs is this request's."""
+        with guarded():
+            return super().dispatch_request(*args, **kwargs)

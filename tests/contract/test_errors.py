@@ -163,3 +163,18 @@ def test_other_errors_of_the_framework_have_the_envelope(client, monkeypatch, wo
         assert_envelope(client.post("/complete", json=GOOD), status, code)
     monkeypatch.setattr(world.model, "encode", lambda text: (_ for _ in ()).throw(BadGateway()))
     assert client.post("/complete", json=GOOD).get_json()["error"]["code"] == "internal_error"
+
+
+class PanicError(BaseException):
+    """As pyo3's PanicException: no ``Exception``."""
+
+
+def test_a_panic_while_a_request_is_read_is_its_own_400(client, world, monkeypatch):
+    def panic(*_args: object, **_options: object) -> list[int]:
+        raise PanicError("in a tokenizer")
+
+    monkeypatch.setattr(type(world.inference.served[0].model), "encode", panic)
+    response = client.post("/complete", json={"prompt": "a"})
+    assert (response.status_code, response.json["error"]["code"]) == (400, "invalid_parameter")
+    monkeypatch.undo()
+    assert client.post("/complete", json={"prompt": "a"}).status_code == 200
