@@ -131,6 +131,7 @@ def test_well_behaved_clients_are_served_beside_an_attack(server, name):
     row = {
         "attack": name,
         "failures": len(beside_attack.failures),
+        "first_failures": beside_attack.failures[:2],
         "p99_gap_harmless_ms": round(beside_harmless.p99_s * 1000, 1),
         "p99_gap_attack_ms": round(beside_attack.p99_s * 1000, 1),
         "livez_max_ms": round(max(beside_attack.probes_s) * 1000, 1),

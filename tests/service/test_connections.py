@@ -12,7 +12,7 @@ import pytest
 
 from tests.service.conftest import wait_for
 
-PROMPTLY_S = 2.0
+PROMPTLY_S = 10.0
 
 
 def read_answer(sock: socket.socket) -> tuple[int, dict, bytes]:
