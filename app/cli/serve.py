@@ -16,6 +16,7 @@ from app.core.errors import StartError
 from app.core.settings import PREFIX, Settings, load_settings
 
 START_FAILED = 3
+LAUNCHER = Path(__file__).resolve().parents[1] / "serve" / "launcher.py"
 
 
 def serve(**flags: Any) -> NoReturn:
@@ -34,7 +35,8 @@ def serve(**flags: Any) -> NoReturn:
         sys.exit(START_FAILED)
     folder = server_folder()
     config = str(folder / "gunicorn.conf.py")
-    command = [sys.executable, "-m", "gunicorn", "--config", config, "--pythonpath", str(folder), "wsgi:app"]
+    # -P: nothing of the working folder is imported, whatever is called `app` or `wsgi` there.
+    command = [sys.executable, "-P", str(LAUNCHER), "--config", config, "--pythonpath", str(folder), "wsgi:app"]
     os.execve(sys.executable, command, environ)
 
 

@@ -6,7 +6,7 @@ import time
 
 from flask import Flask
 
-from app.http import auth, origins, pages, request_log, work_bytes
+from app.http import auth, origins, pages, prefix, request_log, work_bytes
 from app.http.generator import Generator
 from app.http.resources.capabilities import Capabilities
 from app.http.resources.docs import Docs, OpenApi
@@ -59,6 +59,7 @@ def create_app(context: WorkerContext | None = None, *, ping_interval_s: float =
     app.url_map.merge_slashes = False
     work_bytes.init_app(app, settings.max_body_bytes)
     request_log.init_app(app, context)
+    prefix.init_app(app, settings.path_prefix)
     origins.init_app(app, settings.hosts, settings.cors_origins)
     auth.init_app(app, settings.api_keys)
     pages.init_app(app)

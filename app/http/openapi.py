@@ -34,8 +34,8 @@ ERROR_HEADERS = {
 
 
 @functools.cache
-def document(needs_key: bool) -> Schema:
-    """The whole description; ``needs_key`` says whether the server has API keys."""
+def document(needs_key: bool, path_prefix: str = "") -> Schema:
+    """The whole description; ``needs_key`` says whether the server has API keys, ``path_prefix`` where it lies."""
     schemas, definitions = _schemas()
     paths: dict[str, Schema] = {}
     for (path, method), operation in OPERATIONS.items():
@@ -43,7 +43,7 @@ def document(needs_key: bool) -> Schema:
     return {
         "openapi": "3.1.0",
         "info": {"title": "Forklift", "version": __version__, "description": INTRODUCTION},
-        "servers": [{"url": "/"}],
+        "servers": [{"url": path_prefix or "/"}],
         "security": [{"key": []}] if needs_key else [{}, {"key": []}],
         "paths": paths,
         "components": {

@@ -27,11 +27,14 @@ async function failureText(response) {
   return `${response.status} ${body.error.code}: ${body.error.message}${advice}\nrequest ${body.request_id}`;
 }
 
+/** The path that everything lies below: empty, or the server's PATH_PREFIX. */
+const BASE = location.pathname.replace(/\/[^/]*$/, "");
+
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 /** The command line that does the same; the key itself is never shown. */
 function curlLine(method, path, type, body, hasKey, isStream) {
-  const parts = [`curl ${isStream ? "-N " : ""}${method === "GET" ? "" : `-X ${method} `}${location.origin}${path}`];
+  const parts = [`curl ${isStream ? "-N " : ""}${method === "GET" ? "" : `-X ${method} `}${location.origin}${BASE}${path}`];
   if (type) parts.push(`-H ${quoted(`Content-Type: ${type}`)}`);
   if (hasKey) parts.push('-H "Authorization: Bearer $FORKLIFT_KEY"');
   if (body !== undefined) parts.push(`-d ${quoted(typeof body === "string" ? body : JSON.stringify(body))}`);

@@ -139,7 +139,7 @@ function showRoutes() {
 }
 
 async function askDescription() {
-  const response = await fetch("/openapi.json", { headers: requestHeaders() });
+  const response = await fetch(`${BASE}/openapi.json`, { headers: requestHeaders() });
   byId("error").hidden = response.ok;
   if (!response.ok) {
     byId("error").textContent = await failureText(response);

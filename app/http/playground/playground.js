@@ -92,7 +92,7 @@ function showTabs() {
 
 async function askCapabilities() {
   byId("error").hidden = true;
-  const response = await fetch("/v1/capabilities", { headers: requestHeaders() });
+  const response = await fetch(`${BASE}/v1/capabilities`, { headers: requestHeaders() });
   if (response.status === 503) setTimeout(askCapabilities, 1500);
   if (!response.ok) {
     byId("about").textContent = response.status === 401 ? "an API key is needed" : "not ready yet";
@@ -141,7 +141,7 @@ async function run() {
   try {
     const headers = requestHeaders("application/json");
     const sent = { method: "POST", headers, body: JSON.stringify(body), signal: running.signal };
-    const response = await fetch(TABS[tab].path, sent);
+    const response = await fetch(BASE + TABS[tab].path, sent);
     if (!response.ok) throw new Error(await failureText(response));
     const targets = openTargets(body);
     const answer = body.stream ? await showStream(response, targets) : await response.json();

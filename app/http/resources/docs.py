@@ -14,7 +14,7 @@ class OpenApi(Route):
     """The description of this server's API."""
 
     def get(self) -> Response:
-        return json_response(document(bool(self.service.settings.api_keys)))
+        return json_response(document(bool(self.service.settings.api_keys), self.service.settings.path_prefix))
 
 
 class Docs(Route):

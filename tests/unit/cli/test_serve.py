@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -66,3 +69,14 @@ def test_the_server_folder_has_what_gunicorn_needs():
     folder = serve.server_folder()
     assert (folder / "gunicorn.conf.py").is_file()
     assert (folder / "wsgi.py").is_file()
+
+
+def test_what_lies_in_the_working_folder_is_not_run(tmp_path):
+    """Neither a package or module called like ours, nor one called like a library."""
+    (tmp_path / "app").mkdir()
+    for name in ("app/__init__.py", "wsgi.py", "json.py", "click.py", "gunicorn.py", "gunicorn.conf.py"):
+        (tmp_path / name).write_text("raise SystemExit('not ours')")
+    program = Path(sys.executable).with_name("forklift")
+    environ = os.environ | {"FORKLIFT_MODEL": str(tmp_path / "none"), "FORKLIFT_BIND": "127.0.0.1:0"}
+    ended = subprocess.run([program, "serve"], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (3, f"forklift: the model folder {tmp_path / 'none'} does not exist\n")
