@@ -4,8 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 INPUTS := setup.cfg pyproject.toml constraints.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP_SHOWN = $(subst --quiet,,$(PIP)) --progress-bar on
 ENGINE ?= docker
-URL := http://127.0.0.1:5000
+# `make run TORCH=cpu` installs PyTorch's CPU build; without it the package index's, which brings CUDA's libraries.
+TORCH ?=
+TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
+TORCH_SOURCE := $(if $(filter cpu,$(TORCH)),--extra-index-url $(TORCH_CPU_INDEX))
 
 .PHONY: help run test test-newest test-oldest chaos smollm2 minilm test-real test-all lint format benchmark compare readme audit image clean
 
@@ -13,18 +17,26 @@ help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
 $(VENV)/installed: $(INPUTS)
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) --editable .
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	echo "Forklift needs Python 3.11 or 3.12, and $(PYTHON) is none ($$($(PYTHON) -V 2>/dev/null)): make run PYTHON=python3.12" >&2; exit 3; }
+	@test "$$($(BIN)/python -V 2>&1)" = "$$($(PYTHON) -V 2>&1)" || $(PYTHON) -m venv --clear $(VENV)
+	@test -n "$(TORCH)" -o -e /dev/nvidiactl || $(BIN)/python -c 'import torch' 2>/dev/null || { \
+	echo "No GPU is seen here. The package index's torch comes with CUDA's libraries, about 5 GB on disk;"; \
+	echo "PyTorch's CPU build takes 0.8 GB: stop this with ctrl-C and run: make run TORCH=cpu"; }
+	@echo "Installing into $(VENV): some minutes the first time."
+	$(if $(TORCH_SOURCE),$(PIP_SHOWN) --retries 1 --no-deps $(TORCH_SOURCE) torch)
+	$(PIP_SHOWN) --editable .
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(PIP) --editable '.[test,lint]'
 	@touch $@
 
+# Only this machine can ask, unless FORKLIFT_BIND says otherwise.
 # In a process group of its own (set -m), so that ctrl-C reaches the server alone and make ends with its exit code.
-run: $(VENV)/installed  ## serve the demo model on port 5000
-	@echo "Forklift is starting on port 5000. When /readyz says ready, try:"
-	@echo "  curl -X POST $(URL) -H 'Content-Type: application/json' -d '{\"data\":\"#print hello world function\"}'"
+run: export FORKLIFT_BIND ?= 127.0.0.1:5000
+run: $(VENV)/installed  ## serve the demo model on port 5000 of this machine; FORKLIFT_MODEL=/path serves another
+	@$(BIN)/python -m tools.greeting
 	@set -m; PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/gunicorn wsgi:app
 
 # Two processes, whatever the number of cores: most tests wait for servers of their own. A file's tests stay together,

@@ -1,3 +1,3 @@
 """Forklift: serves Hugging Face transformers models as JSON over HTTP, one per Gunicorn worker."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

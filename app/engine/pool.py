@@ -169,17 +169,12 @@ class ModelPool:
         self._note_loading(True)
         wanted.is_loading = True
         try:
-            failure = self._failure(lambda: self._load_again(wanted), wanted)
+            failure = self._failure(lambda: self._load(wanted, lambda _: None, has_changed=True), wanted)
         finally:
             wanted.is_loading = False
             self._note_loading(False)
         if failure is not None:
             self._refuse_unloadable(wanted, failure)
-
-    def _load_again(self, wanted: Served) -> None:
-        """Look at the folder once more, which may have changed since the start, and load. Raises what goes wrong."""
-        self._inspect_one(wanted)
-        self._load(wanted, lambda _: None)
 
     def _failure(self, act: Callable[[], None], wanted: Served) -> str | None:
         """What went wrong with ``act`` for the model, or None."""
@@ -200,11 +195,14 @@ class ModelPool:
         text = f"the model {wanted.name} could not be loaded; the server's log has the cause"
         wanted.refuse_waiting(LoadFailedError(text, retry_after_s=LOAD_FAILED_RETRY_AFTER_S))
 
-    def _load(self, served: Served, progress: Callable[[float], None]) -> None:
+    def _load(self, served: Served, progress: Callable[[float], None], *, has_changed: bool = False) -> None:
+        """Load and open; ``has_changed``: the folder may have since it was looked at."""
         started_s = time.monotonic()
         promised = promised_bytes(self._served)
         # A load may come in the middle of another model's step; weights made in inference mode could not be changed.
         with torch.inference_mode(False), self._metrics.load_of(served.name):
+            if has_changed:
+                self._inspect_one(served)
             prepared = prepare(
                 served.settings,
                 progress,

@@ -40,6 +40,9 @@ def _read(path: Path) -> tuple[int, dict[str, Entry], int]:
         size, content = _content(path)
     except OSError as error:
         raise unreadable(path, error) from None
+    # Before anything is made of them: parsing takes a hundred times as long as counting.
+    if (num_tensors := content.count(b'"data_offsets"')) > MAX_TENSORS:
+        raise ModelLoadError(f"the weights {path} hold {num_tensors} tensors, of {MAX_TENSORS} at most")
     try:
         header = parse_json(path, content)
     except ModelLoadError as error:
@@ -47,8 +50,6 @@ def _read(path: Path) -> tuple[int, dict[str, Entry], int]:
     if not isinstance(header, dict):
         raise _broken(path)
     header.pop("__metadata__", None)
-    if len(header) > MAX_TENSORS:
-        raise ModelLoadError(f"the weights {path} hold {len(header)} tensors, of {MAX_TENSORS} at most")
     if not all(map(_is_entry, header.values())):
         raise _broken(path)
     return size, header, 8 + len(content)

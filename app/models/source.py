@@ -26,6 +26,8 @@ from app.models.remote_code import check_code
 from app.models.sentence import SentenceForm, parse, read_sentence_form
 from app.models.tasks import detect_task
 
+MAX_REASON_CHARS = 500
+
 
 @dataclass(frozen=True)
 class Source:
@@ -72,9 +74,11 @@ def failing_to_load(path: str) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or its class name."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    """The first line of an error's text, with the next one where it only announces that, or its class name."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].endswith(":"):
+        lines[0] = f"{lines[0]} {lines[1]}"
+    return lines[0][:MAX_REASON_CHARS] if lines else type(error).__name__
 
 
 def _find_file(path: str, name: str, where: dict[str, Any]) -> str | None:

@@ -20,6 +20,8 @@ from queue import Empty
 from types import FrameType
 from typing import Any, NoReturn
 
+from gunicorn.errors import HaltServer
+
 from app.core.environment import PREFIX, SCRIPT_NAME, names_without_prefix
 from app.core.errors import StartError, shutting_down
 from app.core.logging import configure_logging, get_logger
@@ -38,6 +40,9 @@ from app.serve.startup import MakeInference, pause_before_load_s, start_worker
 from app.serve.terminal import leave_terminal
 from app.serve.watch import STOP_THE_SERVER, Watch, leave
 
+# So many in a row, before any worker was ever ready, and the next one would die as well.
+HOPELESS_DEATHS = 6
+WHY_DEAD = "and none was ever ready: see the log above (SIGKILL mostly means that there is not enough memory)"
 # A worker that lives shorter than this died of its start.
 FAST_DEATH_S = 10.0
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
@@ -163,6 +168,9 @@ def child_exit(_server: Any, worker: Any) -> None:
     board.free(slot)
     if num_fast_deaths > 1:
         log.warning("worker_died_young", slot=slot, pid=worker.pid, num_fast_deaths=num_fast_deaths)
+    if num_fast_deaths >= HOPELESS_DEATHS and not board.was_ever_ready:
+        print(f"forklift: {num_fast_deaths} workers died one after the other, {WHY_DEAD}", file=sys.stderr)
+        raise HaltServer("no worker lives", STOP_THE_SERVER)
 
 
 def _is_fast_death(worker: Any, slot: int) -> bool:

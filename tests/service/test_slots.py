@@ -116,6 +116,14 @@ def test_workers_that_die_while_loading_start_again_with_growing_pauses(start_se
     assert deaths == [2, 3]
 
 
+@pytest.mark.chaos
+def test_workers_that_only_ever_die_stop_the_server_with_one_line(start_server):
+    server = start_server({"DOUBLE_LOAD": "dies"}, workers=1, num_ready=0)
+    assert server.wait_for_exit(120) == 3
+    [line] = [line for line in server.log().splitlines() if line.startswith("forklift: ")]
+    assert "6 workers died one after the other, and none was ever ready" in line
+
+
 def test_after_a_reload_new_workers_take_the_slots_of_the_old(start_server):
     server = start_server({"CUDA_VISIBLE_DEVICES": "a,b"}, workers=2, num_ready=2)
     old = {row["pid"] for row in server.rows()}

@@ -10,6 +10,7 @@ import ssl
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 from tests.service.conftest import Server, SteppingServer, server_starter, wait_for
 from tests.service.crowd import completion
@@ -177,6 +178,42 @@ def test_a_renewed_certificate_is_used_without_a_restart(start_tls, tmp_path, au
     renewed.key.replace(server.pair.key)
     assert served_certificate(server) != before
     assert "certificate_renewed" in server.log()
+
+
+def test_a_renewed_key_with_a_password_asks_nobody_and_leaves_the_old_pair_in_service(start_tls, tmp_path):
+    """Also for a worker that is born while the key cannot be read."""
+    server = start_tls(workers=1)
+    before = served_certificate(server)
+    server.pair.key.write_bytes(locked(server.pair.key.read_bytes()))
+    assert [served_certificate(server) for _ in range(3)] == [before] * 3
+    assert server.log().count("certificate_not_renewed") == 1
+    [row] = server.rows()
+    os.kill(row["pid"], signal.SIGKILL)
+    wait_for(lambda: is_replaced(server, row["pid"]), "another worker")
+    assert served_certificate(server) == before
+
+
+def test_a_pipe_in_place_of_the_renewed_certificate_is_not_waited_for(start_tls, tmp_path):
+    server = start_tls(workers=1)
+    before = served_certificate(server)
+    server.pair.cert.unlink()
+    os.mkfifo(server.pair.cert)
+    assert served_certificate(server) == before
+
+
+def is_replaced(server, old_pid) -> bool:
+    try:
+        [row] = server.rows()
+    except OSError:
+        return False
+    return row["state"] == "ready" and row["pid"] not in (None, old_pid)
+
+
+def locked(key: bytes) -> bytes:
+    """The same private key, in need of a password."""
+    private = serialization.load_pem_private_key(key, None)
+    encryption = serialization.BestAvailableEncryption(b"secret")
+    return private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
 
 
 def served_certificate(server) -> bytes | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import time
@@ -16,6 +17,7 @@ from app.core.errors import (
     LoadFailedError,
     LoadingError,
     ModelLoadError,
+    RequestError,
     RequestTimeoutError,
     ShuttingDownError,
 )
@@ -488,3 +490,70 @@ def test_a_model_on_demand_must_be_a_folder_that_is_there(start, folders):
 def test_the_task_of_the_file_goes_before_the_configs(start, folders):
     several = start(folders({"task": "embeddings"}, a="bert") | folders(b="qwen2")).wait_until_ready()
     assert (several["a"].task, several["a"].model.task, several["b"].task) == ("embeddings", "embeddings", "generate")
+
+
+def refused(several: Several, name: str) -> str:
+    """The code that a request for the model is refused with."""
+    use = several[name].use()
+    try:
+        with pytest.raises(RequestError) as raised:
+            use.wait(LIMIT_S)
+    finally:
+        use.release()
+    return raised.value.code
+
+
+FAULTS = {
+    "a pipe": lambda folder: replace(folder / "config.json", os.mkfifo),
+    "a link that leads nowhere": lambda folder: replace(
+        folder / "model.safetensors", lambda path: path.symlink_to("/nowhere")
+    ),
+    "nested too deeply": lambda folder: (folder / "config.json").write_text("[" * 100_000),
+    "a wrong type": lambda folder: (folder / "config.json").write_text('{"model_type": "gpt2", "eos_token_id": "x"}'),
+    "no folder": lambda folder: shutil.rmtree(folder),
+}
+
+
+def replace(path: Path, put) -> None:
+    path.unlink()
+    put(path)
+
+
+@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault != "no folder"])
+def test_a_model_on_demand_that_cannot_be_read_at_the_start_fails_its_own_requests_only(
+    start, folders, tmp_path, model_folder, fault
+):
+    bad = shutil.copytree(model_folder("gpt2"), tmp_path / "bad")
+    FAULTS[fault](bad)
+    several = start(folders(a="qwen2") | {"b": {"path": bad, **ON_DEMAND}}).wait_until_ready()
+    assert refused(several, "b") == "load_failed"
+    several.run("a")
+    shutil.rmtree(bad)
+    shutil.copytree(model_folder("gpt2"), bad)
+    several.run("b")
+
+
+def test_a_model_on_demand_that_breaks_later_fails_its_own_requests_only(start, folders, tmp_path, model_folder):
+    bad = shutil.copytree(model_folder("gpt2"), tmp_path / "bad")
+    table = {"b": {"path": bad, **ON_DEMAND, "idle_unload_s": 0}}
+    several = start(folders(a="qwen2") | table).wait_until_ready()
+    for fault in FAULTS.values():
+        fault(bad)
+        assert refused(several, "b") == "load_failed"
+        several.run("a")
+        shutil.rmtree(bad, ignore_errors=True)
+        shutil.copytree(model_folder("gpt2"), bad)
+    several.run("b")
+
+
+def test_a_folder_that_became_another_kind_of_model_is_not_loaded(start, folders, tmp_path, model_folder):
+    changing = shutil.copytree(model_folder("gpt2"), tmp_path / "changing")
+    table = {"b": {"path": changing, **ON_DEMAND, "idle_unload_s": 0}}
+    several = start(folders(a="qwen2") | table).wait_until_ready()
+    several.run("b")
+    wait_until(lambda: several["b"].state == "unloaded")
+    shutil.rmtree(changing)
+    shutil.copytree(model_folder("bert"), changing)
+    assert refused(several, "b") == "load_failed"
+    assert several["b"].task == "generate"
+    several.run("a")
