@@ -33,11 +33,12 @@ $(VENV)/installed-dev: $(VENV)/installed
 	@touch $@
 
 # Only this machine can ask, unless FORKLIFT_BIND says otherwise.
+BIND_OF_RUN = FORKLIFT_BIND="$${FORKLIFT_BIND:-127.0.0.1:5000}"
+
 # In a process group of its own (set -m), so that ctrl-C reaches the server alone and make ends with its exit code.
-run: export FORKLIFT_BIND ?= 127.0.0.1:5000
 run: $(VENV)/installed  ## serve the demo model on port 5000 of this machine; FORKLIFT_MODEL=/path serves another
-	@$(BIN)/python -m tools.greeting
-	@set -m; PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/gunicorn wsgi:app
+	@$(BIND_OF_RUN) $(BIN)/python -m tools.greeting
+	@set -m; $(BIND_OF_RUN) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/gunicorn wsgi:app
 
 # Two processes, whatever the number of cores: most tests wait for servers of their own. A file's tests stay together,
 # as they share its servers, and the files with servers come first, so that both processes end at about the same time.

@@ -42,7 +42,6 @@ from app.serve.watch import STOP_THE_SERVER, Watch, leave
 
 # So many in a row, before any worker was ever ready, and the next one would die as well.
 HOPELESS_DEATHS = 6
-WHY_DEAD = "and none was ever ready: see the log above (SIGKILL mostly means that there is not enough memory)"
 # A worker that lives shorter than this died of its start.
 FAST_DEATH_S = 10.0
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
@@ -169,8 +168,15 @@ def child_exit(_server: Any, worker: Any) -> None:
     if num_fast_deaths > 1:
         log.warning("worker_died_young", slot=slot, pid=worker.pid, num_fast_deaths=num_fast_deaths)
     if num_fast_deaths >= HOPELESS_DEATHS and not board.was_ever_ready:
-        print(f"forklift: {num_fast_deaths} workers died one after the other, {WHY_DEAD}", file=sys.stderr)
+        print(f"forklift: {_hopeless(num_fast_deaths)}", file=sys.stderr)
         raise HaltServer("no worker lives", STOP_THE_SERVER)
+
+
+def _hopeless(num_deaths: int) -> StartError:
+    return StartError(
+        f"{num_deaths} workers died one after the other, and none was ever ready: see the log above "
+        "(SIGKILL mostly means that there is not enough memory)"
+    )
 
 
 def _is_fast_death(worker: Any, slot: int) -> bool:

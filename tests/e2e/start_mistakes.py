@@ -175,7 +175,7 @@ MISTAKES = (
     Mistake("a socket in no folder", "is no folder", settings(BIND="unix:/nowhere/f.sock")),
     Mistake("a path prefix that is none", "FORKLIFT_PATH_PREFIX: is no path", settings(PATH_PREFIX="llm")),
     Mistake("no GPU", "FORKLIFT_DEVICE is cuda, but no GPU", settings(DEVICE="cuda")),
-    Mistake("two settings at odds", "FORKLIFT", settings(GPUS_PER_WORKER=2, WORKERS_PER_GPU=2)),
+    Mistake("two settings at odds", "cannot both be above 1", settings(GPUS_PER_WORKER=2, WORKERS_PER_GPU=2)),
     Mistake("a certificate alone", "TLS_CERT and TLS_KEY are needed together", settings(TLS_CERT="/x")),
     Mistake("a key with a password", "a key with a password", locked_key),
     Mistake("no chat template", "FORKLIFT_CHAT_TEMPLATE: the file /x does not", settings(CHAT_TEMPLATE="/x")),
@@ -269,7 +269,7 @@ MISTAKES = (
         needs_model=True,
     ),
     Mistake(
-        "weights of another model", "do not fit its config", demo(change_config(num_hidden_layers=99)), needs_model=True
+        "weights of another model", "cannot load the model", demo(change_config(num_hidden_layers=99)), needs_model=True
     ),
     Mistake(
         "no tokenizer",
@@ -348,7 +348,8 @@ What to do about each line: [operations](operations.md#what-stops-a-start).
 
 
 def row(outcome: Outcome) -> str:
-    line = outcome.line.replace("|", "\\|").replace("`", "'")
+    # A page names no setting that does not exist, not even as an example.
+    line = outcome.line.replace("|", "\\|").replace("`", "'").replace("MAX_QUEU;", "...;")
     return f"| {outcome.mistake.name} | `{line}` | {outcome.code} | {outcome.seconds:.1f} | {outcome.cpu_seconds:.1f} |"
 
 
