@@ -89,7 +89,7 @@ class Settings(BaseModel):
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field("auto", description="auto: the checkpoint's.")
     quantization: Literal["none", "int8", "int4"] = Field(
         "none",
-        description="Linear layers on the CPU. int8: fastest, computes in float32. int4: least memory, in bfloat16.",
+        description="Linear layers on the CPU. int8: near lossless, rest in float32. int4: least memory, in bfloat16.",
     )
     pack_weights: Literal["auto", "always", "never"] = Field(
         "auto",
