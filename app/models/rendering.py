@@ -5,6 +5,7 @@ One child for the whole worker, started at the first conversation. It ends when 
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import select
@@ -125,3 +126,4 @@ def _refusal(message: str) -> InvalidParameterError:
 
 
 RENDERER = Renderer()
+atexit.register(RENDERER.close)
