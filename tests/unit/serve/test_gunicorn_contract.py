@@ -107,7 +107,7 @@ def test_our_own_names_hide_none_of_gunicorns():
 def test_every_name_in_the_configuration_file_is_a_setting_of_gunicorn(monkeypatch):
     monkeypatch.setenv("FORKLIFT_DEVICE", "cpu")
     monkeypatch.setattr(hooks, "_plan", None)
-    monkeypatch.setattr(hooks, "configure_logging", lambda _format: None)
+    monkeypatch.setattr(hooks, "configure_logging", lambda _format, **_options: None)
     configuration = runpy.run_path(str(Path(__file__).parents[3] / "gunicorn.conf.py"))
     known = {setting.name for setting in KNOWN_SETTINGS}
     values = {name for name in configuration if not name.startswith("_")} - {"hooks"}
