@@ -20,25 +20,39 @@ from app.serve.link import Link
 MAX_UNSENT_BYTES = 67_108_864
 # A reader keeps its connection by reading this much, or all, in each period of the write timeout.
 LEAST_PROGRESS_BYTES = 16_384
+# Behind answers of this size, made and kept by many threads, the C library's free memory goes back after a while.
+LARGE_BYTES = 65_536
+TRIM_AFTER_S = 2.0
 
 log = get_logger("serve")
 
 
 class Sender:
-    """Sends what waits. ``on_done`` gets each finished link once everything is sent or the reader is given up."""
+    """Sends what waits. ``on_done`` gets each finished link once everything is sent or the reader is given up;
+    ``on_large_gone`` is called a while after large answers had to wait."""
 
-    def __init__(self, poller: selectors.BaseSelector, timeout_s: float, on_done: Callable[[Link], None]):
+    def __init__(
+        self,
+        poller: selectors.BaseSelector,
+        timeout_s: float,
+        on_done: Callable[[Link], None],
+        on_large_gone: Callable[[], object],
+    ):
         self._poller = poller
         self._timeout_s = timeout_s
         self._on_done = on_done
         self._slow: DeadlineQueue[Link] = DeadlineQueue(timeout_s)
         self._num_progress_bytes: dict[Link, int] = {}
+        self._on_large_gone = on_large_gone
+        self._trim_at_s = float("inf")
 
     def __len__(self) -> int:
         return len(self._slow)
 
     def take(self, link: Link) -> None:
         """Bytes wait on ``link``."""
+        if link.num_unsent_bytes >= LARGE_BYTES:
+            self._trim_at_s = min(self._trim_at_s, time.monotonic() + TRIM_AFTER_S)
         if link not in self._slow and link.num_unsent_bytes:
             self._poller.register(link.sock, selectors.EVENT_WRITE, partial(self._write, link))
             self._renew(link)
@@ -51,13 +65,17 @@ class Sender:
             self._on_done(link)
 
     def next_s(self) -> float:
-        return self._slow.next_s()
+        return min(self._slow.next_s(), self._trim_at_s)
 
     def expire(self, now_s: float) -> None:
         """Drop those that have not read for too long."""
         for link in self._slow.take_expired(now_s):
             log.info("client_does_not_read", timeout_s=self._timeout_s)
             self._drop(link)
+        if now_s >= self._trim_at_s:
+            # Again later while some are still on their way.
+            self._trim_at_s = now_s + TRIM_AFTER_S if self._slow else float("inf")
+            self._on_large_gone()
 
     def _renew(self, link: Link) -> None:
         self._num_progress_bytes[link] = 0

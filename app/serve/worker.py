@@ -18,6 +18,7 @@ from gunicorn.http import get_parser
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from app.core.errors import shutting_down
+from app.core.heap import trim_heap
 from app.core.logging import get_logger
 from app.core.tracebacks import for_callers
 from app.serve import answers
@@ -80,7 +81,7 @@ class ForkliftWorker(ThreadWorker):
         self._descriptors = Descriptors()
         self._max_connections = self._descriptors.max_connections(self.worker_connections)
         self._closer = Closer(self.poller, self._count_closed)
-        self._sender = Sender(self.poller, settings.write_timeout_s, self._close)
+        self._sender = Sender(self.poller, settings.write_timeout_s, self._close, self._give_memory_back)
         self._door = Door(self.cfg) if self.cfg.is_ssl else None
         self._receiver = Receiver(
             self.poller,
@@ -242,6 +243,10 @@ class ForkliftWorker(ThreadWorker):
             self._closer.close_now(link.sock)
         else:
             self._closer.close(link.sock)
+
+    def _give_memory_back(self) -> None:
+        with suppress(NoThreadError):
+            self._special_threads[SCRAPE].submit(trim_heap)
 
     def _count_closed(self) -> None:
         self.nr_conns -= 1
