@@ -45,7 +45,7 @@ def test_bfloat16_and_int4_stay_within_their_bounds(smollm2, documentation):
     assert rows["int8"]["resident_bytes"] < rows["bfloat16"]["resident_bytes"]
 
 
-@pytest.mark.parametrize(("kind", "least"), [("int8", 0.9999), ("int4", 0.98)])
+@pytest.mark.parametrize(("kind", "least"), [("int8", 0.999), ("int4", 0.95)])
 @torch.inference_mode()
 def test_vectors_of_weights_that_no_file_has_rounded_before_keep_their_direction(minilm, kind, least):
     def vectors(quantization: str) -> torch.Tensor:
