@@ -122,7 +122,7 @@ NEEDS_ITSELF = {"type": "object", "properties": {"x": {"$ref": "#/$defs/a"}}, "r
     ("schema", "place"),
     [
         ({"$ref": "#/$defs/a", "$defs": {"a": NEEDS_ITSELF}}, "#/$defs/a"),
-        ({"$ref": "#"}, "#: nothing"),
+        ({"$ref": "#"}, "#: leads back to itself"),
         (
             {
                 "$ref": "#/$defs/a",

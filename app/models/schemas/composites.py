@@ -102,7 +102,8 @@ class Member:
                 return
             if words.keys() <= {"enum", "const"} and (values := allowed_values(node)) is not None:
                 self.names += [value for value in values if isinstance(value, str)]
-                self._only = frozenset(self.names)
+                self._only = frozenset(value for value in values if isinstance(value, str))
+                self.open_patterns = {}
                 self.rest = self.rest or Node(node.at("enum"), True)
                 return
             if words.keys() == {"pattern"} and isinstance(words["pattern"], str) and not self._patterns:

@@ -32,7 +32,6 @@ class Reading:
         self._expanded: dict[str, list[Key]] = {}
         self._checked: set[str] = set()
         self._steps = 0
-        self._num_cut = 0
 
     def definition(self, key: Key) -> list[Alternative]:
         """What the nodes of ``key`` allow together."""
@@ -54,17 +53,14 @@ class Reading:
         return self._conjunctions[key]
 
     def _expand(self, node: Node, above: frozenset[str]) -> list[Key]:
-        """``node`` with what it refers to; a way that leads back to itself allows nothing by itself."""
+        """``node`` with what it refers to; one that leads back to itself says nothing of any value."""
         self._count(node)
         if node.pointer in self._expanded:
             return self._expanded[node.pointer]
         if node.pointer in above:
-            self._num_cut += 1
-            return []
-        num_cut = self._num_cut
+            refuse(node.pointer, "leads back to itself before any value is reached")
         found = self._combined(node, above | {node.pointer}) if isinstance(node.schema, dict) else _plain(node)
-        if num_cut == self._num_cut:
-            self._expanded[node.pointer] = found
+        self._expanded[node.pointer] = found
         return found
 
     def _combined(self, node: Node, above: frozenset[str]) -> list[Key]:

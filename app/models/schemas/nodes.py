@@ -157,7 +157,7 @@ def _asks_nothing(keyword: str, value: Any, schema: dict[str, Any]) -> bool:
         case "then" | "else":
             return "if" not in schema
         case "dependentRequired" | "dependentSchemas" | "dependencies":
-            return bool(is_number(value) and value >= 0 and math.floor(value) == value)
+            return bool(value == {})
         case "unevaluatedProperties" | "unevaluatedItems":
             return value is True or value == {}
         case "not":

@@ -97,6 +97,12 @@ FOLLOWED: dict[str, Any] = {
         "patternProperties": {"^S_": TEXT},
         "additionalProperties": TRUTH,
     },
+    "listed names that a pattern describes": {
+        "type": "object",
+        "patternProperties": {"[0-9]": TRUTH},
+        "propertyNames": {"enum": ["a1", "b"]},
+        "additionalProperties": TEXT,
+    },
     "few names by pattern": {
         "type": "object",
         "patternProperties": {"^(de|en)$": TEXT},
