@@ -38,7 +38,7 @@ class Bound:
     error: float
 
 
-BOUNDS = {"int8": Bound(0.1, 0.25), "int4": Bound(0.4, 0.6)}
+BOUNDS = {"int8": Bound(0.05, 0.12), "int4": Bound(0.4, 0.6)}
 
 
 def probe_tokens(model: ServedModel, count: int) -> list[int]:
