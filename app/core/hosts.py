@@ -25,11 +25,21 @@ def is_loopback(name: str) -> bool:
     """Whether the name or address means this machine and nothing else."""
     if name == "localhost" or name.endswith(".localhost"):
         return True
+    address = _address(name)
+    return address is not None and address.is_loopback
+
+
+def is_address(host: str) -> bool:
+    """Whether a ``Host`` as it was sent is an IP address, which no name that was bound anew can be."""
+    return _address(_without_port(host)) is not None
+
+
+def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    is_bracketed = name.startswith("[") and name.endswith("]")
     try:
-        is_bracketed = name.startswith("[") and name.endswith("]")
-        return ipaddress.ip_address(name[1:-1] if is_bracketed else name).is_loopback
+        return ipaddress.ip_address(name[1:-1] if is_bracketed else name)
     except ValueError:
-        return False
+        return None
 
 
 def _matches(name: str, allowed: str) -> bool:

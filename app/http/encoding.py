@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import cast
 
 from flask import request
@@ -19,8 +19,8 @@ from app.http.placing import Seat, first_start, seated
 from app.http.request_log import record
 from app.serve.context import WorkerContext
 
-# Token ids of each text, and the field that they came in.
-Encode = Callable[[EncoderModel], list[list[int]]]
+# Token ids of each text, made as they are asked for: the first that does not fit spares the others.
+Encode = Callable[[EncoderModel], Iterable[list[int]]]
 
 
 class Encoding(Generation):
@@ -44,9 +44,7 @@ def open_encoding(
     with seated(context, served, task) as seat:
         model = cast(EncoderModel, seat.model)
         with naming(param):
-            texts = encode(model)
-        for ids in texts:
-            _require_fit(ids, model, param)
+            texts = [_fitting(ids, model, param) for ids in encode(model)]
     news = threading.Event()
     jobs = _make_jobs(texts, top_k, seat, news)
     encoding = Encoding(seat, model, news, jobs)
@@ -72,7 +70,8 @@ def _make_jobs(texts: list[list[int]], top_k: int, seat: Seat, news: threading.E
     return jobs
 
 
-def _require_fit(ids: list[int], model: EncoderModel, param: str) -> None:
+def _fitting(ids: list[int], model: EncoderModel, param: str) -> list[int]:
     if len(ids) > model.context_tokens:
         text = f"{param}: {len(ids)} tokens do not fit the context of {model.context_tokens} tokens"
         raise ContextLengthError(text, param=param)
+    return ids

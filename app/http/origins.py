@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from flask import Flask, Response, request
 
 from app.core.errors import ForbiddenError, MisdirectedError
-from app.core.hosts import is_allowed_host
+from app.core.hosts import is_address, is_allowed_host
+from app.serve.gate import PROBES, SCRAPE
 
 # Methods that change nothing and cost little; a browser lets any page send them, and read nothing.
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -28,7 +29,7 @@ def init_app(app: Flask, allowed_hosts: Sequence[str], cors_origins: Sequence[st
 
     @app.before_request
     def require_own_page() -> Response | None:
-        if allowed_hosts and "HTTP_HOST" in request.environ and not is_allowed_host(_host(), allowed_hosts):
+        if allowed_hosts and "HTTP_HOST" in request.environ and not _is_named(allowed_hosts):
             raise MisdirectedError("this server does not answer to that Host; see FORKLIFT_ALLOWED_HOSTS")
         if request.method == "OPTIONS":
             return _preflight()
@@ -45,6 +46,12 @@ def init_app(app: Flask, allowed_hosts: Sequence[str], cors_origins: Sequence[st
             response.headers["Access-Control-Expose-Headers"] = EXPOSED
             _tell_preflight(response)
         return response
+
+
+def _is_named(allowed: Sequence[str]) -> bool:
+    """Whether ``Host`` is allowed. Orchestrators and scrapers cannot choose it: they ask for an address."""
+    is_watched = request.path in PROBES or request.path == SCRAPE
+    return is_allowed_host(_host(), allowed) or (is_watched and is_address(_host()))
 
 
 def _host() -> str:

@@ -10,6 +10,7 @@ import torch
 from structlog.testing import capture_logs
 from transformers import pipeline
 
+from app.models.encoder_model import EncoderModel
 from tests.contract.reading import assert_envelope
 from tests.contract.real import RealWorld
 from tests.proposals import assert_proposals
@@ -212,3 +213,20 @@ def test_the_log_line_holds_the_recordid(bert):
     line = next(line for line in lines if line["event"] == "request")
     assert (line["recordid"], line["route"], line["model"]) == ("r-1", "/fill-mask", "tiny-bert")
     assert (line["prompt_tokens"], line["completion_tokens"], line["finish_reason"]) == (3, 0, "stop")
+
+
+@pytest.mark.parametrize(
+    ("kind", "route", "field"), [("sentence", "/v1/embeddings", "input"), ("bert", "/fill-mask", "text")]
+)
+def test_a_text_that_does_not_fit_spares_the_ones_behind_it(request, monkeypatch, kind, route, field):
+    encoded, encode = [], EncoderModel.encode
+
+    def counted(self, text, **options):
+        encoded.append(text)
+        return encode(self, text, **options)
+
+    monkeypatch.setattr(EncoderModel, "encode", counted)
+    body = {field: ["a [MASK]", "b [MASK] " * 70, "c [MASK]"]}
+    response = request.getfixturevalue(kind).post(route, json=body)
+    assert_envelope(response, 400, "context_length_exceeded", field)
+    assert encoded == body[field][:2]

@@ -63,6 +63,16 @@ def test_a_host_that_is_not_allowed_gets_421_on_every_route_and_others_are_serve
         assert_envelope(client.get("/readyz", headers={"Host": "rebound.example"}), 421, "host_not_allowed")
 
 
+@pytest.mark.parametrize("host", ["10.0.0.7:5000", "10.0.0.7", "[fd00::7]:5000"])
+def test_probes_and_scrapers_that_only_know_the_address_are_answered(make_world, host):
+    with client_of(make_world(allowed_hosts="api.example")) as client:
+        for path in ("/livez", "/readyz", "/health", "/metrics"):
+            assert client.get(path, headers={"Host": host}).status_code == 200
+            assert_envelope(client.get(path, headers={"Host": "rebound.example"}), 421, "host_not_allowed")
+        assert_envelope(post(client, Host=host), 421, "host_not_allowed")
+        assert_envelope(client.get("/v1/models", headers={"Host": host}), 421, "host_not_allowed")
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [

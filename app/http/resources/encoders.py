@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import base64
 import sys
+from collections.abc import Iterator
 
 from flask import Response
 
@@ -43,14 +44,16 @@ def fill_mask(route: Route, body: FillMaskBody) -> Response:
         return json_response(answers[0] if isinstance(body.text, str) else answers, headers=encoding.headers())
 
 
-def encode_texts(body: FillMaskBody, model: EncoderModel) -> list[list[int]]:
+def encode_texts(body: FillMaskBody, model: EncoderModel) -> Iterator[list[int]]:
     """Token ids of each text. Raises ``InvalidParameterError`` without masks, or with too many proposals."""
-    texts = [model.encode_masked(text) for text in body.texts]
-    num_proposals = sum(map(model.num_masks, texts)) * body.top_k
+    num_proposals = 0
+    for text in body.texts:
+        ids = model.encode_masked(text)
+        num_proposals += model.num_masks(ids) * body.top_k
+        yield ids
     if num_proposals > MAX_PROPOSALS:
-        text = f"top_k: {num_proposals} proposals for all masks are above the bound of {MAX_PROPOSALS}"
-        raise InvalidParameterError(text, param="top_k")
-    return texts
+        message = f"top_k: {num_proposals} proposals for all masks are above the bound of {MAX_PROPOSALS}"
+        raise InvalidParameterError(message, param="top_k")
 
 
 class Embeddings(Route):
@@ -75,7 +78,7 @@ class Embeddings(Route):
             return json_response(answer, headers=encoding.headers())
 
 
-def encode_inputs(body: EmbeddingsBody, model: EncoderModel) -> list[list[int]]:
+def encode_inputs(body: EmbeddingsBody, model: EncoderModel) -> Iterator[list[int]]:
     """Token ids of each input. Raises ``InvalidParameterError`` or ``UnsupportedParameterError``."""
     if body.dimensions not in (None, model.num_dimensions):
         text = f"dimensions: the vectors of the model {model.name} have {model.num_dimensions} and cannot be cut"
@@ -84,7 +87,8 @@ def encode_inputs(body: EmbeddingsBody, model: EncoderModel) -> list[list[int]]:
         if not isinstance(one, str) and max(one) >= model.vocab_size:
             text = f"input: token ids go from 0 to {model.vocab_size - 1}"
             raise InvalidParameterError(text, param="input")
-    return [model.encode(one) if isinstance(one, str) else one for one in body.inputs]
+    for one in body.inputs:
+        yield model.encode(one) if isinstance(one, str) else one
 
 
 def write_vector(vector: tuple[float, ...], body: EmbeddingsBody) -> list[float] | str:

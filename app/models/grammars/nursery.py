@@ -51,7 +51,7 @@ class Nursery:
         source's fault, ``UnavailableError`` for what is the machine's, and what ``patience`` raises."""
         end, pid = self._born(patience)
         # It waits for its source, so its id is still its own.
-        grammar = Grammar(end, pid, os.pidfd_open(pid))
+        grammar = Grammar(end, pid, os.pidfd_open(pid), source.param)
         try:
             end.settimeout(COMPILE_S)
             wire.send_pieces(end, source.packed())

@@ -38,10 +38,11 @@ MAX_MASK_BYTES = 1 << 20
 
 
 class Grammar:
-    """One grammar's process; it ends with the last reference to this."""
+    """One grammar's process; it ends with the last reference to this. ``param``: the field that asked for it."""
 
-    def __init__(self, end: socket.socket, pid: int, pidfd: int):
+    def __init__(self, end: socket.socket, pid: int, pidfd: int, param: str):
         self.has_failed = False
+        self.param = param
         self._end = end
         self._pidfd = pidfd
         self.pid = pid
@@ -145,7 +146,8 @@ class Matcher:
         """Why no mask of it means anything any more."""
         if not self._failed:
             return None
-        return ConstraintTooCostlyError("the schema or regex takes more time or memory than one request gets")
+        param = self._grammar.param
+        return ConstraintTooCostlyError(f"{param}: takes more time or memory than one request gets", param=param)
 
     def accept(self, token: int) -> None:
         """``token`` was chosen; it is one that the last mask allowed."""

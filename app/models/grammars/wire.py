@@ -30,6 +30,11 @@ class Source:
     text: str
     keeps_names_apart: bool = False
 
+    @property
+    def param(self) -> str:
+        """The field of a request that it came in."""
+        return "regex" if self.kind == "regex" else "response_format"
+
     def packed(self) -> bytes:
         return json.dumps([self.kind, self.text, self.keeps_names_apart]).encode()
 

@@ -100,6 +100,7 @@ def test_a_grammar_that_uses_up_its_processor_time_fails(model, monkeypatch):
     run(generator_of(model), job)
     end = outcome(job)[1]
     assert isinstance(end, Failed) and isinstance(end.error, ConstraintTooCostlyError)
+    assert end.error.param == "regex"
 
 
 @pytest.mark.parametrize("generator", [generator_of, GenerateGenerator])

@@ -81,9 +81,9 @@ def test_a_caller_who_leaves_ends_the_compilation(nursery, monkeypatch):
     pids: list[int] = []
     made = Grammar.__init__
 
-    def noted(grammar: Grammar, end: object, pid: int, pidfd: int) -> None:
+    def noted(grammar: Grammar, end: object, pid: int, pidfd: int, param: str) -> None:
         pids.append(pid)
-        made(grammar, end, pid, pidfd)
+        made(grammar, end, pid, pidfd, param)
 
     monkeypatch.setattr(Grammar, "__init__", noted)
     num_asked = 0
