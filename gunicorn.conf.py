@@ -3,16 +3,18 @@
 Executed by the master at the start and again at HUP. Imports neither torch nor the application.
 """
 
-from app.models.folder import check_models
-from app.serve import hooks, tls
+# A name without an underscore would be taken for a setting of Gunicorn.
+from app.models.folder import check_models as _check_models
+from app.serve import hooks
+from app.serve import tls as _tls
 
-_plan = hooks.prepare(check_models=check_models)
+_plan = hooks.prepare(check_models=_check_models)
 _settings = _plan.settings
 
 bind = list(_settings.addresses)
 certfile = _settings.tls_cert
 keyfile = _settings.tls_key
-ssl_context = tls.make_context
+ssl_context = _tls.make_context
 workers = len(_plan.gpus)
 worker_class = "app.serve.worker.ForkliftWorker"
 threads = _settings.num_http_threads

@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app.core.addresses import is_tcp, split_host_port
 from app.core.errors import SettingsError, StartError
@@ -19,7 +19,7 @@ from app.core.settings import load_settings
 from app.http.factory import create_app
 
 if TYPE_CHECKING:
-    from flask import Flask
+    from collections.abc import Callable
 
     from app.core.settings import Settings
     from app.serve.context import WorkerContext
@@ -27,11 +27,13 @@ if TYPE_CHECKING:
 START_FAILED = 3
 
 
-def __getattr__(name: str) -> Flask:
+def __getattr__(name: str) -> Callable[..., Any]:
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()["app"] = flask_app = create_app()
-    return flask_app
+    from app.serve import checking, hooks
+
+    globals()["app"] = application = checking.check() if hooks.is_only_checking() else create_app()
+    return application
 
 
 def main() -> int:

@@ -12,7 +12,6 @@ import click
 from rich.live import Live
 
 from app.cli.connection import CommandError, Server, key_option, listed, make_server
-from app.cli.interrupts import interruptible
 from app.cli.loading.bodies import PATHS, Kind, Plan, ProbeError, words_for
 from app.cli.loading.figures import Summary
 from app.cli.loading.loops import Load
@@ -21,6 +20,7 @@ from app.cli.loading.view import LiveView, table
 from app.cli.loading.wire import Target
 from app.cli.streams import make_console
 from app.cli.writing import json_option, plot_option
+from app.core.interrupts import interruptible
 
 MOST_CLIENTS = 4096
 MOST_REQUESTS = 1_000_000

@@ -10,10 +10,10 @@ import click
 
 from app.cli.complete import stats_line
 from app.cli.connection import CommandError, failure, key_option, make_server, url_option
-from app.cli.interrupts import interruptible
 from app.cli.sampling import fields, sampling_options
 from app.cli.streams import write_answer
 from app.client import Client, ClientError, Completion
+from app.core.interrupts import interruptible
 from app.core.printable import printable
 
 HELP = "/reset forgets the conversation, /quit (or ctrl-D) ends, ctrl-C stops an answer"

@@ -12,8 +12,8 @@ from contextlib import suppress
 
 import click
 
-from app.cli.interrupts import INTERRUPTED
 from app.cli.streams import flush_streams
+from app.core.interrupts import INTERRUPTED
 from app.core.printable import printable
 
 FAILED = 1

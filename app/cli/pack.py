@@ -15,12 +15,12 @@ from rich.progress import BarColumn, DownloadColumn, Progress
 
 from app.cli.checking.findings import Finding, counted
 from app.cli.connection import CommandError
-from app.cli.interrupts import interruptible
 from app.cli.packing import PackError
 from app.cli.packing.kit import Contents, make_kit
 from app.cli.packing.sums import verify
 from app.cli.streams import make_console
 from app.core.errors import SettingsError
+from app.core.interrupts import interruptible
 from app.core.printable import printable
 from app.core.settings import load_settings
 

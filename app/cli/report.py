@@ -14,10 +14,10 @@ from rich.progress import Progress
 
 import app
 from app.cli.connection import CommandError
-from app.cli.interrupts import interruptible
 from app.cli.streams import make_console
 from app.cli.writing import json_option, plot_option
 from app.core.errors import ForkliftError
+from app.core.interrupts import interruptible
 from app.core.settings import load_settings
 from app.reports.child import run_child
 from app.reports.plot import draw

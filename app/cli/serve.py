@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import sysconfig
 from pathlib import Path
@@ -37,6 +38,8 @@ def serve(**flags: Any) -> NoReturn:
     config = str(folder / "gunicorn.conf.py")
     # -P: nothing of the working folder is imported, whatever is called `app` or `wsgi` there.
     command = [sys.executable, "-P", str(LAUNCHER), "--config", config, "--pythonpath", str(folder), "wsgi:app"]
+    # Until the launcher's first lines ctrl-C would be a traceback of Python's.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     os.execve(sys.executable, command, environ)
 
 

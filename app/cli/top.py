@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.live import Live
 
 from app.cli.connection import CommandError, Server, key_option, make_server, url_option
-from app.cli.interrupts import interruptible
 from app.cli.streams import make_console
 from app.cli.watching.history import History
 from app.cli.watching.snapshot import look
 from app.cli.watching.view import frame
+from app.core.interrupts import interruptible
 
 
 @click.command("top")

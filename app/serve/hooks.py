@@ -101,9 +101,25 @@ def check_server(cfg: Any) -> None:
     if _plan is None or _is_checked:
         return
     _is_checked = True
+    check_configuration(cfg)
+    with _ending_the_start():
+        check_addresses(cfg.address)
+
+
+def is_only_checking() -> bool:
+    """Whether the application is asked for by ``gunicorn --check-config`` or ``--print-config``: in the master.
+
+    ``--preload``, which asks for it there as well, was refused before.
+    """
+    return _plan is not None and _board is None
+
+
+def check_configuration(cfg: Any) -> None:
+    """Look at all but the addresses, which a server that runs already has."""
+    if _plan is None:
+        return
     with _ending_the_start():
         check_options(cfg, _plan.settings)
-        check_addresses(cfg.address)
     if cfg.is_ssl:
         tls.make_context(cfg)
 

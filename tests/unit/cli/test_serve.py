@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -80,3 +82,34 @@ def test_what_lies_in_the_working_folder_is_not_run(tmp_path):
     environ = os.environ | {"FORKLIFT_MODEL": str(tmp_path / "none"), "FORKLIFT_BIND": "127.0.0.1:0"}
     ended = subprocess.run([program, "serve"], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stderr) == (3, f"forklift: the model folder {tmp_path / 'none'} does not exist\n")
+
+
+@pytest.mark.parametrize(
+    "after_s", [0.3, pytest.param(0.6, marks=pytest.mark.chaos), 1.0, pytest.param(2.0, marks=pytest.mark.chaos)]
+)
+def test_ctrl_c_while_the_server_starts_shows_no_traceback(after_s):
+    """Before the program replaces itself, while Gunicorn is imported, and once the master has its handlers."""
+    program = Path(sys.executable).with_name("forklift")
+    environ = os.environ | {"FORKLIFT_BIND": "127.0.0.1:0", "FORKLIFT_LOG_FORMAT": "json"}
+    process = subprocess.Popen([program, "serve"], env=environ, stderr=subprocess.PIPE, text=True)
+    try:
+        time.sleep(after_s)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode in (0, 130)
+    assert "Traceback" not in errors
+
+
+def test_the_launcher_takes_an_interrupt_that_came_before_its_first_line(tmp_path):
+    """What `forklift serve` blocks while Python itself starts is not lost."""
+    script = (
+        "import os, signal, sys\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})\n"
+        "os.kill(os.getpid(), signal.SIGINT)\n"
+        f"os.execv(sys.executable, [sys.executable, '-P', {str(serve.LAUNCHER)!r}, 'wsgi:app'])\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (130, "")
