@@ -57,12 +57,14 @@ def answer_to(request: dict[str, Any], render: Any) -> dict[str, str]:
     """``text``, or ``error`` with what the template says or what stopped it."""
     try:
         [text], _ = render(**request)
+        # Half of a surrogate pair, which no tokenizer and no answer could hold.
+        text.encode()
     except MemoryError:
         return {"error": "it takes too much memory"}
     except Exception as error:
         is_own = type(error).__module__.startswith("jinja2")
         message = str(error) if is_own else f"{type(error).__name__}: {error}"
-        return {"error": message[:MAX_ERROR_LENGTH]}
+        return {"error": message[:MAX_ERROR_LENGTH].encode(errors="replace").decode()}
     return {"text": text} if len(text) <= MAX_CHARACTERS else {"error": "it writes too much text"}
 
 

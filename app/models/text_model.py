@@ -5,6 +5,7 @@ Prompts are made by HTTP threads (see ``ServedModel``); ``decode`` is called by 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,8 @@ from app.models.served_model import ServedModel, context_size
 Message = dict[str, Any]
 # Before the second match of these CodeGen's tokenizer cuts wherever it cuts at all (CodeGenTokenizer.truncate).
 CODEGEN_CUTS = ("^print", "^def")
+# DeepSeek's templates tell by it that a message holds nothing but calls.
+_ASKS_FOR_NONE = re.compile(r"\bcontent(?:['\"]\s*\])?\s+is\s+(?:not\s+)?none\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +125,16 @@ class TextModel(ServedModel):
         return self.checked(ids)
 
     def _render(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> str:
-        """The conversation as the template writes it; what ``apply_chat_template`` does, in a process of its own."""
+        """The conversation as the template writes it; what ``apply_chat_template`` does, in a process of its own.
+
+        It drops what is None, since many templates write that word; one that asks whether content is, is told.
+        """
         named = {name: str(token) for name, token in self.tokenizer.special_tokens_map.items()}
-        given = [{key: value for key, value in message.items() if value is not None} for message in messages]
         template = self.tokenizer.get_chat_template(None, tools)
+        kept = {"content"} if _ASKS_FOR_NONE.search(template) else set()
+        given = [
+            {key: value for key, value in message.items() if value is not None or key in kept} for message in messages
+        ]
         return RENDERER.render(template, given, tools=tools, add_generation_prompt=True, **named)
 
     def decode(self, ids: list[int]) -> str:

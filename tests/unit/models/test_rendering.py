@@ -40,6 +40,8 @@ def test_the_text_is_what_transformers_makes_of_it(renderer):
         ("{{ 'a' * 3000000000 }}", "too much memory"),
         ("{{ '%3000000000d' % 1 }}", "too much memory"),
         ("{{ ''.ljust(20000000) }}", "too much text"),
+        ("{{ '\\ud83d' }}", "surrogates not allowed"),
+        ("{{ raise_exception('half \\ud83d') }}", r"half \?"),
     ],
 )
 def test_what_a_template_does_wrong_is_the_requests_fault_with_its_message(renderer, template, message):
