@@ -17,7 +17,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from app.core.errors import ContextLengthError, InvalidParameterError
 from app.core.patience import held
 from app.models.loader import Checkpoint
-from app.models.vocabulary import Vocabulary
+from app.models.vocabulary import Vocabulary, without_unknown
 
 # What has more tokens than so many contexts is not tokenized whole.
 LIMIT_IN_CONTEXTS = 4
@@ -92,7 +92,8 @@ class ServedModel:
             text = f"tokens: more than {LIMIT_IN_CONTEXTS} times as many as the context of {self.context_tokens}"
             raise ContextLengthError(text, param="tokens")
         with held(self._lock):
-            return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+            known = without_unknown(self.tokenizer, ids)
+            return str(self.tokenizer.decode(known, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def checked(self, ids: list[int], param: str = "prompt") -> list[int]:
         """An id outside the embedding would poison a CUDA context: refuse it here, on the CPU."""

@@ -22,6 +22,7 @@ from app.models.infill import File, Infilling, InfillPrompt
 from app.models.loader import Checkpoint
 from app.models.rendering import RENDERER
 from app.models.served_model import ServedModel, context_size
+from app.models.vocabulary import without_unknown
 
 Message = dict[str, Any]
 # Before the second match of these CodeGen's tokenizer cuts wherever it cuts at all (CodeGenTokenizer.truncate).
@@ -152,7 +153,8 @@ def decoder_of(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[int]], str]
     is_plain = kind.decode is PreTrainedTokenizerBase.decode and kind._decode is PreTrainedTokenizerFast._decode
     if is_plain:
         return partial(tokenizer.backend_tokenizer.decode, skip_special_tokens=True)
-    return partial(tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    whole = partial(tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return whole if tokenizer.is_fast else lambda ids: str(whole(without_unknown(tokenizer, ids)))
 
 
 def eos_ids(config: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -69,3 +69,12 @@ def byte_alphabet() -> dict[str, int]:
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+def without_unknown(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:
+    """``ids`` without those that the tokenizer has no token for: a model's vocabulary may be larger, padded to a round size.
+
+    Tokenizers with a fast version leave them out by themselves; others raise, and a model may write any id.
+    """
+    added, num_known = tokenizer.added_tokens_decoder, len(tokenizer)
+    return [token for token in ids if token < num_known or token in added]

@@ -61,6 +61,18 @@ def test_generated_tokens_are_decoded_as_transformers_decodes_them(family_folder
         assert decode(ids) == tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
+def test_ids_that_the_tokenizer_has_no_token_for_are_no_text(serve):
+    """A vocabulary that is padded beyond the tokenizer's: the model may write such an id, and a caller may send it."""
+    world = serve("gpt-sw3")
+    model = world.inference.model
+    unknown = len(model.tokenizer)
+    assert unknown < model.vocab_size
+    body = {"prompt": "def f", "max_new_tokens": 3, "logit_bias": {str(unknown): 100}, "logprobs": 1}
+    answer = world.client().post("/complete", json=body)
+    assert (answer.status_code, answer.get_json()["completion"]) == (200, "")
+    assert world.client().post("/detokenize", json={"tokens": [unknown]}).get_json()["text"] == ""
+
+
 @pytest.mark.parametrize("family", ["codegen", "llama", "gpt2", "gpt-bigcode", "starcoder2"])
 def test_without_a_padding_token_the_end_token_pads(serve, family):
     model = serve(family).inference.model
