@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from app.http.generation import Generation
 
 MAX_IGNORED_NAMES = 32
+# Proxies and clients that read heads of 4 kB are common.
+MAX_IGNORED_CHARACTERS = 1024
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 log = get_logger("http")
@@ -92,7 +95,9 @@ class RequestRecord:
 
 def shown_names(names: list[str]) -> list[str]:
     """Names that a caller made up, each once, few and short, as a header can hold them."""
-    return [quote(name[:64], safe="") for name in list(dict.fromkeys(names))[:MAX_IGNORED_NAMES]]
+    shown = [quote(name[:64], safe="") for name in list(dict.fromkeys(names))[:MAX_IGNORED_NAMES]]
+    ends = accumulate(len(name) + len(", ") for name in shown)
+    return [name for name, end in zip(shown, ends, strict=True) if end <= MAX_IGNORED_CHARACTERS]
 
 
 def generation_fields(generation: Generation) -> dict[str, Any]:

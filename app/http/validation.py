@@ -49,7 +49,7 @@ def describe(errors: Sequence[ErrorDetails], fields: dict[str, Any]) -> RequestE
     """The error of the first field that is wrong."""
     first = errors[0]["loc"][:1]
     of_field = [error for error in errors if error["loc"][:1] == first]
-    paths = [place(error["loc"], fields) for error in of_field]
+    paths = [_place(error, fields) for error in of_field]
     branches = Counter(error["loc"][:-1] for error in of_field)
 
     def badness(at: int) -> tuple[bool, int, int]:
@@ -61,6 +61,12 @@ def describe(errors: Sequence[ErrorDetails], fields: dict[str, Any]) -> RequestE
         same = [error["type"] for error, path in zip(of_field, paths, strict=True) if path == paths[best]]
         return _refused(paths[best], "should be " + " or ".join(dict.fromkeys(KINDS[kind] for kind in same)))
     return _told(of_field[best], paths[best])
+
+
+def _place(error: ErrorDetails, fields: object) -> Path:
+    """Where it is wrong: of what is missing what it is missing from, also where its name stands there with null."""
+    loc = error["loc"]
+    return place(loc[:-1] if error["type"] == "missing" else loc, fields)
 
 
 def place(loc: Path, fields: object) -> Path:

@@ -179,6 +179,12 @@ def test_an_empty_suffix_is_a_completion(client, world, monkeypatch):
         ("/v1/completions", {"prompt": ["a", 1]}, "prompt.1: should be a string"),
         ("/v1/completions", {"prompt": [[1], [2, "x"]]}, "prompt.1.1: should be an integer"),
         ("/v1/completions", {}, "prompt: is missing"),
+        ("/v1/completions", {"prompt": None}, "prompt: is missing"),
+        ("/detokenize", {"tokens": None}, "tokens: is missing"),
+        (CHAT, {"messages": [{"role": "user", "content": None}]}, "messages.0.content: is missing"),
+        ("/v1/completions", {"prompt": "a", "stop": 5}, "stop: should be a string or a list"),
+        ("/complete", {"prompt": "a", "stop": [5]}, "stop.0: should be a string"),
+        ("/complete", {"prompt": "a", "logit_bias": {"1": 1, "01": 2}}, "logit_bias.01: String should match pattern"),
         ("/v1/completions", {"prompt": "a", "stop": ["x", 1]}, "stop.1: should be a string"),
         ("/complete", {"prompt": "a", "logprobs": "x"}, "logprobs: should be true or false or an integer"),
         ("/complete", {"prompt": "a", "recordid": "x" * 257}, "recordid: String should have at most 256 characters"),
@@ -271,3 +277,11 @@ def test_unknown_fields_may_be_left_out_and_are_named(make_world, capsys):
     assert "X-Ignored-Fields" not in client.post("/complete", json={"prompt": "a"}).headers
     root = client.post("/", json={"data": "a", "foo": 1})
     assert (root.status_code, root.headers["X-Ignored-Fields"]) == (200, "foo")
+
+
+def test_the_names_of_ignored_fields_are_no_longer_than_proxies_take(make_world):
+    client = client_of(make_world(unknown_fields="warn"))
+    response = client.post("/complete", json={"prompt": "a", **{f"{number}" + "é" * 80: 1 for number in range(40)}})
+    names = response.headers["X-Ignored-Fields"]
+    assert response.status_code == 200
+    assert "0%C3%A9" in names and len(names) <= 1024

@@ -28,7 +28,7 @@ MAX_REGEX_LENGTH = 4096
 
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
-BiasKey = Annotated[str, StringConstraints(pattern="^[0-9]{1,9}$")]
+BiasKey = Annotated[str, StringConstraints(pattern="^(0|[1-9][0-9]{0,8})$")]
 
 
 @dataclass(frozen=True, slots=True)

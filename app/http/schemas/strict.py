@@ -47,6 +47,8 @@ OTHER_NAMES = {
 
 
 def _listed(value: object) -> object:
+    if not isinstance(value, str | list):
+        raise ValueError("should be a string or a list")
     return [value] if isinstance(value, str) else value
 
 
