@@ -16,6 +16,8 @@ Options go by the server's own names (``temperature``, ``stop``, ``seed``, ``n``
         ├── BadRequestError            400: InvalidJsonError, InvalidParameterError,
         │                              UnsupportedParameterError, ContextLengthError
         ├── UnauthorizedError          401
+        ├── ForbiddenError             403: a page of another origin asked
+        ├── MisdirectedError           421: the server does not answer to this host's name
         ├── NotFoundError              404: ModelNotFoundError
         ├── MethodNotAllowedError      405
         ├── BodyTimeoutError           408
@@ -128,6 +130,16 @@ class ConstraintTooCostlyError(BadRequestError):
 class UnauthorizedError(RequestError):
     status = 401
     code = "invalid_api_key"
+
+
+class ForbiddenError(RequestError):
+    status = 403
+    code = "cross_site_request"
+
+
+class MisdirectedError(RequestError):
+    status = 421
+    code = "host_not_allowed"
 
 
 class NotFoundError(RequestError):
