@@ -72,7 +72,7 @@ def byte_alphabet() -> dict[str, int]:
 
 
 def without_unknown(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:
-    """``ids`` without those that the tokenizer has no token for: a model's vocabulary may be larger, padded to a round size.
+    """``ids`` without those that the tokenizer has no token for: a model's vocabulary may be padded to a round size.
 
     Tokenizers with a fast version leave them out by themselves; others raise, and a model may write any id.
     """

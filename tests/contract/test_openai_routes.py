@@ -257,6 +257,27 @@ def test_a_call_with_half_a_surrogate_pair_is_answered_whole_and_streamed(client
     assert whole["function"] == streamed["function"] == {"name": "weather", "arguments": '{"city": "x\\ud83d"}'}
 
 
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (r'{"city": "x\ud83d"}', {"city": "x\ufffd"}),
+        (r'{"\uDE00 \ud83d\ud83d\ude00\n": 1}', {"\ufffd \ufffd\U0001f600\n": 1}),
+        (r'{"path": "C:\\ud83d"}', {"path": "C:\\ud83d"}),
+        (r'{"city": "\ud83dx\u00e9"}', {"city": "\ufffdx\u00e9"}),
+        ('{"a": ' * 60 + "NaN" + "}" * 60, None),
+        ('{"a": 1, "a": 1e999, "b": 12345678901234567.89}', None),
+    ],
+)
+def test_a_call_as_it_was_answered_may_come_back(client, world, arguments, shown):
+    world.inference.script = [f'<tool_call>{{"name": "weather", "arguments": {arguments}}}</tool_call>']
+    message = chat(client, tools=TOOLS).get_json()["choices"][0]["message"]
+    [call] = message["tool_calls"]
+    answered = [*MESSAGES, message, {"role": "tool", "tool_call_id": call["id"], "content": "rain"}]
+    assert chat(client, messages=answered, tools=TOOLS).status_code == 200
+    [seen] = world.model.encoded[-1][-2]["tool_calls"]
+    assert shown is None or seen["function"]["arguments"] == shown
+
+
 def test_without_tools_a_call_is_text(client, world):
     world.inference.script = [CALL]
     assert chat(client).get_json()["choices"][0]["message"]["content"] == CALL

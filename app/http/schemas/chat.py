@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from pydantic import Field, StringConstraints, model_validator
 from app.core.errors import InvalidParameterError, UnsupportedParameterError
 from app.core.settings import Settings
 from app.http.backend import Message
+from app.http.json_end import MAX_DEPTH as MAX_CALL_DEPTH
 from app.http.schemas.formats import BoundedObject, require_shallow
 from app.http.schemas.llama_cpp import is_unbounded, one_bound
 from app.http.schemas.openai import NO_EFFECT, NoteText, OpenAIOptions
@@ -22,6 +24,11 @@ MAX_CALLS = 128
 # Names of the most tokens to generate.
 BOUNDS = ("max_tokens", "max_completion_tokens", "n_predict")
 MAX_TOP_LOGPROBS = 20
+
+# Every escape, so that none is read from its middle; whole pairs before halves.
+_ESCAPES = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\."
+)
 
 SpeakerName = Annotated[str, StringConstraints(max_length=256)]
 FunctionName = Annotated[str, StringConstraints(pattern="^[a-zA-Z0-9_.-]{1,64}$")]
@@ -207,12 +214,17 @@ def _text(content: str | list[TextPart] | None) -> str | None:
 def _call(call: ToolCall) -> dict[str, Any]:
     """Templates render the arguments as an object, where OpenAI's API sends them as text."""
     try:
-        arguments = json.loads(call.function.arguments or "{}")
+        arguments = json.loads(_without_halves(call.function.arguments) or "{}")
         if not isinstance(arguments, dict):
             raise ValueError("they are no object")
-        require_shallow(arguments)
+        require_shallow(arguments, max_depth=MAX_CALL_DEPTH)
     except (ValueError, RecursionError):
         text = "messages: the arguments of a tool call must be a JSON object, not nested too deeply"
         raise InvalidParameterError(text, param="messages") from None
     function = {"name": call.function.name, "arguments": arguments}
     return {"id": call.id, "type": "function", "function": function}
+
+
+def _without_halves(source: str) -> str:
+    """JSON without escaped halves of surrogate pairs, which a model may write and no tokenizer reads."""
+    return _ESCAPES.sub(lambda found: "\\ufffd" if found["half"] else found[0], source)

@@ -13,14 +13,14 @@ from app.http.schemas.strict import StrictBody
 MAX_DEPTH = 50
 
 
-def require_shallow(value: dict[str, Any]) -> dict[str, Any]:
+def require_shallow(value: dict[str, Any], *, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
     """``value``, unless it is nested too deeply for those who walk it. Raises ValueError."""
     level: list[Any] = [value]
-    for _ in range(MAX_DEPTH):
+    for _ in range(max_depth):
         children = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
         level = [child for group in children for child in group]
     if level:
-        raise ValueError(f"is nested more than {MAX_DEPTH} levels deep")
+        raise ValueError(f"is nested more than {max_depth} levels deep")
     return value
 
 
