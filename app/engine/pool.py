@@ -6,6 +6,7 @@ default dtype for the whole process, so a load on another thread would spoil a p
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,6 +15,7 @@ from pathlib import Path
 import torch
 
 from app.core.errors import InsufficientMemoryError, LoadFailedError, ModelLoadError, StartError
+from app.core.load_marks import marks
 from app.core.logging import get_logger
 from app.core.metrics import Metrics
 from app.engine.first_load import unexpected
@@ -22,11 +24,13 @@ from app.engine.preparation import Prepared, prepare
 from app.engine.room import as_loaded, missing_bytes, num_bytes, promised_bytes
 from app.engine.served import Served
 from app.models.devices import choose_device
-from app.models.registry import inspect
+from app.models.memory import free_bytes
+from app.models.registry import inspect, resident_weight_bytes
 from app.models.unloading import give_back
 
 LOAD_FAILED_RETRY_AFTER_S = 10
 NO_MEMORY_RETRY_AFTER_S = 60
+ENDED_A_PROCESS = "its last load has ended the process, mostly for want of memory"
 
 log = get_logger("engine")
 
@@ -66,10 +70,27 @@ class ModelPool:
                 self._inspect()
             for i, served in enumerate(residents):
                 if served.prepared is None:
+                    self._require_room(served)
                     self._note_loading(True)
                     self._load(served, partial(_share, progress, i, len(residents)))
         finally:
             self._note_loading(False)
+
+    def _require_room(self, resident: Served) -> None:
+        """Raise ``ModelLoadError`` where the weights cannot fit: the kernel would kill the load, without a word.
+
+        A GPU's memory is reckoned with where layers are placed.
+        """
+        if self._device.type != "cpu":
+            return
+        needed = resident_weight_bytes(resident.plan)
+        free = free_bytes(self._device) - promised_bytes(self._served)
+        if needed > max(free, 0):
+            raise ModelLoadError(
+                f"the weights of {resident.settings.model} need {needed / 2**30:.2f} GiB, "
+                f"{max(free, 0) / 2**30:.2f} GiB are free: more memory, a smaller model, FORKLIFT_DTYPE or "
+                "FORKLIFT_QUANTIZATION"
+            )
 
     def _inspect(self) -> None:
         for served in self._served:
@@ -103,6 +124,9 @@ class ModelPool:
             for served in self._on_demand:
                 served.resume()
             return has_changed
+        if pause_s := self._pause_s(wanted):
+            self._refuse_deadly(wanted, pause_s)
+            return True
         if wanted.footprint is None and (failure := self._failure(lambda: self._inspect_one(wanted), wanted)):
             self._refuse_unloadable(wanted, failure)
             return True
@@ -168,13 +192,30 @@ class ModelPool:
         self._reader = None
         self._note_loading(True)
         wanted.is_loading = True
+        place, load_marks = self._served.index(wanted), marks()
+        if load_marks is not None:
+            load_marks.begin(place)
         try:
             failure = self._failure(lambda: self._load(wanted, lambda _: None, has_changed=True), wanted)
         finally:
             wanted.is_loading = False
             self._note_loading(False)
+        if load_marks is not None:
+            load_marks.end(place, has_worked=failure is None)
         if failure is not None:
             self._refuse_unloadable(wanted, failure)
+
+    def _pause_s(self, wanted: Served) -> float:
+        """For how long the model is not loaded, as loading it has ended processes; 0 mostly."""
+        load_marks = marks()
+        return 0.0 if load_marks is None else load_marks.pause_s(self._served.index(wanted))
+
+    def _refuse_deadly(self, wanted: Served, pause_s: float) -> None:
+        wait_s = math.ceil(pause_s)
+        log.error("load_refused", slot=self._slot, model=wanted.name, reason=ENDED_A_PROCESS, retry_in_s=wait_s)
+        wanted.has_failed = True
+        text = f"the model {wanted.name} is not loaded: {ENDED_A_PROCESS}; it is tried again in {wait_s} s"
+        wanted.refuse_waiting(LoadFailedError(text, retry_after_s=wait_s))
 
     def _failure(self, act: Callable[[], None], wanted: Served) -> str | None:
         """What went wrong with ``act`` for the model, or None."""

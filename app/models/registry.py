@@ -65,14 +65,36 @@ def inspect(plan: ModelPlan) -> Inspected:
         return Inspected(source.task, predict(source, settings) if is_folder else None)
 
 
+def resident_weight_bytes(plan: ModelPlan) -> int:
+    """What the weights of ``plan``'s model will take; 0 for a hub id. Raises ``ModelLoadError`` or ``DeviceError``."""
+    settings = plan.settings
+    if not Path(settings.model).exists():
+        return 0
+    source = find_source(settings, plan.task)
+    with failing_to_load(source.path):
+        if settings.quantization != "none":
+            return quantized_bytes(without_weights(source, settings), settings.quantization)
+        return sum(loaded for loaded, _ in _sizes(source.config, settings))
+
+
+def _sizes(config: PretrainedConfig, settings: Settings) -> list[tuple[int, int]]:
+    """Of each tensor, once it is loaded, and in its file."""
+    return [loaded_bytes(entry, _dtype(config, settings)) for entry in _all_entries(Path(settings.model))]
+
+
+def _dtype(config: PretrainedConfig, settings: Settings) -> torch.dtype | None:
+    """The one that is loaded; None: as it is stored."""
+    wanted = choose_dtype(settings)
+    return config.dtype if wanted == "auto" else wanted
+
+
 def predict(source: Source, settings: Settings) -> Footprint:
     """What the model in the folder ``settings.model`` will take."""
     config = source.config
     if settings.quantization != "none":
         return predict_quantized(source, settings)
-    wanted = choose_dtype(settings)
-    dtype = config.dtype if wanted == "auto" else wanted
-    sizes = [loaded_bytes(entry, dtype) for entry in _all_entries(Path(settings.model))]
+    dtype = _dtype(config, settings)
+    sizes = _sizes(config, settings)
     is_same = all(loaded == stored for loaded, stored in sizes)
     is_mapped = is_same and choose_device(settings.device).type == "cpu"
     kv_dtype = dtype or torch.float32

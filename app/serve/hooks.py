@@ -24,6 +24,7 @@ from gunicorn.errors import HaltServer
 
 from app.core.environment import PREFIX, SCRIPT_NAME, names_without_prefix
 from app.core.errors import StartError, shutting_down
+from app.core.load_marks import LoadMarks, marks, set_marks
 from app.core.logging import configure_logging, get_logger
 from app.core.settings import Settings, load_settings
 from app.core.versions import untested
@@ -151,6 +152,8 @@ def on_starting(server: Any) -> None:
         _board = SlotBoard(plan.gpus)
     except StartError as error:
         refuse_start(error)
+    # At HUP the new workers come before the old ones go; with one to spare for a death meanwhile.
+    set_marks(LoadMarks(2 * max(len(plan.gpus), server.cfg.workers) + 1, len(plan.settings.plans)))
     if server.cfg.workers > len(plan.gpus):
         log.warning("workers_without_slot", workers=server.cfg.workers, slots=len(plan.gpus))
 
@@ -169,6 +172,8 @@ def pre_fork(_server: Any, worker: Any) -> None:
     """Lease the lowest free slot; None where all are taken."""
     worker.forklift_slot = _the_board().lease()
     worker.forklift_started_s = time.monotonic()
+    if (load_marks := marks()) is not None:
+        worker.forklift_load_row = load_marks.bear()
 
 
 def child_exit(_server: Any, worker: Any) -> None:
@@ -177,6 +182,7 @@ def child_exit(_server: Any, worker: Any) -> None:
     slot = worker.forklift_slot
     if slot is None:
         slot = board.slot_of(worker.pid)
+    _note_end_of_loads(worker, slot)
     if slot is None:
         return
     num_fast_deaths = board.count_death(slot, _is_fast_death(worker, slot))
@@ -186,6 +192,13 @@ def child_exit(_server: Any, worker: Any) -> None:
     if num_fast_deaths >= HOPELESS_DEATHS and not board.was_ever_ready:
         print(f"forklift: {_hopeless(num_fast_deaths)}", file=sys.stderr)
         raise HaltServer("no worker lives", STOP_THE_SERVER)
+
+
+def _note_end_of_loads(worker: Any, slot: int | None) -> None:
+    row = getattr(worker, "forklift_load_row", None)
+    if row is not None and (load_marks := marks()) is not None:
+        was_draining = slot is not None and _the_board().rows()[slot].state == "draining"
+        load_marks.note_end(row, was_told_to=was_draining)
 
 
 def _hopeless(num_deaths: int) -> StartError:

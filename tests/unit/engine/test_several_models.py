@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from app.core import load_marks
 from app.core.errors import (
     InsufficientMemoryError,
     InternalError,
@@ -22,6 +23,7 @@ from app.core.errors import (
     ShuttingDownError,
 )
 from app.core.jobs import Finished, Job, SamplingParams
+from app.core.load_marks import LoadMarks
 from app.core.metrics import Metrics
 from app.core.settings import load_settings
 from app.engine import inference as inference_module
@@ -359,6 +361,26 @@ def test_a_load_that_fails_fails_who_waits_and_the_next_request_tries_again(brea
     assert several["b"].state == "loaded"
 
 
+def test_a_model_whose_load_has_ended_a_process_is_not_tried_again_at_once(start, folders, monkeypatch):
+    marks = LoadMarks(2, 2)
+    monkeypatch.setattr(load_marks, "_marks", marks)
+    row = marks.bear()
+    marks.begin(1)
+    marks.note_end(row, was_told_to=False)
+    marks.bear()
+    several = start(folders(a="gpt2") | folders(ON_DEMAND, b="gpt2")).wait_until_ready()
+    with pytest.raises(
+        LoadFailedError, match="the model b is not loaded: its last load has ended the process"
+    ) as raised:
+        several["b"].use().wait(LIMIT_S)
+    assert 1 <= raised.value.retry_after_s <= load_marks.FIRST_PAUSE_S
+    several.run("a")
+    assert several["b"].state == "failed"
+    marks._models[1].until_s = 0.0
+    several.run("b")
+    assert marks.num_deaths(1) == 0
+
+
 def test_a_load_that_raises_something_unforeseen_costs_only_who_waits(start, folders, monkeypatch):
     several = start(folders(a="qwen2") | folders(ON_DEMAND, b="gpt2")).wait_until_ready()
 
@@ -478,6 +500,17 @@ def test_a_resident_that_cannot_be_loaded_is_a_load_failure(start, folders):
     assert "/nowhere/at/all does not exist" in str(several.inference.load_failure())
     with pytest.raises(LoadingError):
         several["a"].use()
+
+
+def test_resident_weights_that_do_not_fit_stop_the_start_before_they_are_read(tmp_path, model_folder, monkeypatch):
+    monkeypatch.setattr(pool_module, "free_bytes", lambda _: 1000)
+    monkeypatch.setattr(pool_module, "prepare", lambda *_args, **_options: pytest.fail("the weights were read"))
+    settings = load_settings({"FORKLIFT_MODEL": str(model_folder("gpt2"))})
+    inference = make_inference(settings, 0, lambda *_state: None, Metrics())
+    inference.start()
+    wait_until(lambda: inference.load_failure() is not None)
+    assert "need 0.00 GiB, 0.00 GiB are free" in str(inference.load_failure())
+    inference.cancel_all(ShuttingDownError("over"))
 
 
 def test_a_model_on_demand_must_be_a_folder_that_is_there(start, folders):
