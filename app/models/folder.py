@@ -13,7 +13,9 @@ from pathlib import Path
 from app.core.errors import ModelLoadError
 from app.core.settings import Settings
 from app.models.config_values import check_config
+from app.models.early import check_early
 from app.models.headers import check_weight_file
+from app.models.hub_ids import check_hub_id
 from app.models.json_files import MAX_TOKENIZER_BYTES, parse_json, read_bytes, read_object, require_shallow, unreadable
 
 INDEX = "model.safetensors.index.json"
@@ -45,6 +47,7 @@ def check_models(settings: Settings) -> None:
     for plan in settings.plans:
         if plan.load == "resident":
             check_folder(plan.settings.model)
+            check_early(Path(plan.settings.model), plan.task, is_trusted=plan.settings.trust_remote_code)
 
 
 def check_folder(source: str) -> None:
@@ -53,6 +56,7 @@ def check_folder(source: str) -> None:
     if not _exists(folder):
         if source.startswith(("/", ".", "~")) or source.count("/") != 1:
             raise ModelLoadError(f"the model folder {source} does not exist{_link_hint(folder)}{_home_hint(source)}")
+        check_hub_id(source)
         return
     if not folder.is_dir():
         raise ModelLoadError(f"the model {source} is {_kind_hint(folder)}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from app.core.errors import ModelLoadError
+from app.models.early import own_code
 from app.models.json_files import read_object
 
 
@@ -24,8 +25,4 @@ def check_code(source: str, *, is_trusted: bool) -> None:
     except (ModelLoadError, ValueError, TypeError) as error:
         raise ModelLoadError(f"{path} is not a model's configuration") from error
     if classes and config.get("model_type") not in CONFIG_MAPPING_NAMES:
-        files = sorted({str(name).split("--")[-1].split(".")[0] + ".py" for name in classes.values()})
-        raise ModelLoadError(
-            f"the model {source} is Python code of its own ({', '.join(files)}): read it, then allow it "
-            "with FORKLIFT_TRUST_REMOTE_CODE=true"
-        )
+        raise ModelLoadError(own_code(source, classes))

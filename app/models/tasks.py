@@ -13,16 +13,8 @@ from transformers.models.auto.modeling_auto import (
     MODEL_MAPPING_NAMES,
 )
 
-from app.core.errors import ModelLoadError
 from app.core.model_tables import Task
-
-OTHER_TASKS = (
-    "ForSequenceClassification",
-    "ForTokenClassification",
-    "ForQuestionAnswering",
-    "ForMultipleChoice",
-    "ForNextSentencePrediction",
-)
+from app.models.early import check_head
 
 
 def detect_task(config: PretrainedConfig, *, is_sentence_model: bool) -> Task:
@@ -33,8 +25,7 @@ def detect_task(config: PretrainedConfig, *, is_sentence_model: bool) -> Task:
     if is_sentence_model:
         return "embeddings"
     name = str((config.architectures or [""])[0])
-    if name.endswith(OTHER_TASKS):
-        raise ModelLoadError(f"{name} is not served: only text generation, fill-mask and embeddings are")
+    check_head(name)
     if name in _classes(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
         return "generate"
     if name in _classes(MODEL_FOR_MASKED_LM_MAPPING_NAMES) or name.endswith("ForMaskedLM"):

@@ -11,6 +11,7 @@ import pytest
 
 from app.core.errors import ModelLoadError
 from app.core.settings import load_settings
+from app.models import hub_ids
 from app.models.folder import check_folder, check_models
 
 CONFIG = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "vocab_size": 10, "eos_token_id": 1}
@@ -257,3 +258,37 @@ def test_the_master_looks_at_residents_and_leaves_models_on_demand_to_those_who_
     tables.write_text(f'[good]\npath = "{folder}"\n[bad]\npath = "{bad}"\n')
     with pytest.raises(ModelLoadError, match=r"no config\.json"):
         check_models(load_settings({"FORKLIFT_MODELS": str(tables)}))
+
+
+def test_a_mistyped_relative_path_is_no_hub_id(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    assert "models/nope does not exist" in line_of("models/nope")
+    assert "mo dels/nope does not exist" in line_of("mo dels/nope")
+    check_folder("someone/model")
+
+
+def test_without_the_hub_a_model_must_be_in_its_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(hub_ids, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(hub_ids, "HF_HUB_CACHE", str(tmp_path))
+    assert "HF_HUB_OFFLINE is set" in line_of("someone/model")
+    cached = tmp_path / "models--someone--model" / "snapshots" / "abc"
+    cached.mkdir(parents=True)
+    (cached / "config.json").write_text("{}")
+    check_folder("someone/model")
+
+
+def refused_early(folder: Path, **config: object) -> str:
+    (folder / "config.json").write_text(json.dumps(CONFIG | config))
+    with pytest.raises(ModelLoadError) as raised:
+        check_models(load_settings({"FORKLIFT_MODEL": str(folder)}))
+    return str(raised.value)
+
+
+def test_code_beside_the_weights_and_tasks_that_are_not_served_are_found_before_anything_is_imported(folder):
+    code = {"AutoConfig": "configuration_own.OwnConfig"}
+    assert "Python code of its own (configuration_own.py)" in refused_early(folder, model_type="own", auto_map=code)
+    tagger = "BertForTokenClassification"
+    assert f"{tagger} is not served" in refused_early(folder, architectures=[tagger])
+    (folder / "config.json").write_text(json.dumps(CONFIG | {"auto_map": code}))
+    check_models(load_settings({"FORKLIFT_MODEL": str(folder)}))
