@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from app.core.errors import ModelLoadError
-from app.core.settings import Settings
+from app.core.settings import ModelPlan, Settings
 from app.models.config_values import check_config
 from app.models.early import check_early
 from app.models.headers import check_weight_file
@@ -45,9 +45,16 @@ def check_models(settings: Settings) -> None:
     Models on demand are left to those who ask for them; only a folder that is not there is a mistake at once.
     """
     for plan in settings.plans:
+        require_folder(plan)
         if plan.load == "resident":
             check_folder(plan.settings.model)
             check_early(Path(plan.settings.model), plan.task, is_trusted=plan.settings.trust_remote_code)
+
+
+def require_folder(plan: ModelPlan) -> None:
+    """Raise ``ModelLoadError`` for a model on demand that is no folder: a hub's files are not here to be measured."""
+    if plan.load == "on_demand" and not Path(plan.settings.model).exists():
+        raise ModelLoadError(f'[{plan.name}] load = "on_demand" needs a model folder, {plan.settings.model} is none')
 
 
 def check_folder(source: str) -> None:

@@ -14,11 +14,10 @@ from pathlib import Path
 import torch
 from transformers import PretrainedConfig
 
-from app.core.errors import ModelLoadError
 from app.core.model_tables import Task
 from app.core.settings import COMPUTES_IN, ModelPlan, Settings
 from app.models.devices import choose_device, choose_dtype
-from app.models.folder import weight_files
+from app.models.folder import require_folder, weight_files
 from app.models.headers import Entry, read_entries
 from app.models.loader import without_weights
 from app.models.quantization import quantized_bytes
@@ -58,8 +57,7 @@ def inspect(plan: ModelPlan) -> Inspected:
     """Read what ``plan``'s model says of itself. Raises ``ModelLoadError`` or ``DeviceError``."""
     settings = plan.settings
     is_folder = Path(settings.model).exists()
-    if plan.load == "on_demand" and not is_folder:
-        raise ModelLoadError(f'[{plan.name}] load = "on_demand" needs a model folder, {settings.model} is none')
+    require_folder(plan)
     source = find_source(settings, plan.task)
     with failing_to_load(source.path):
         return Inspected(source.task, predict(source, settings) if is_folder else None)

@@ -292,3 +292,10 @@ def test_code_beside_the_weights_and_tasks_that_are_not_served_are_found_before_
     assert f"{tagger} is not served" in refused_early(folder, architectures=[tagger])
     (folder / "config.json").write_text(json.dumps(CONFIG | {"auto_map": code}))
     check_models(load_settings({"FORKLIFT_MODEL": str(folder)}))
+
+
+def test_a_model_on_demand_that_is_no_folder_is_found_before_anything_is_imported(folder, tmp_path):
+    file = tmp_path / "models.toml"
+    file.write_text(f'[a]\npath = "{folder}"\n[b]\npath = "some/where"\nload = "on_demand"\n')
+    with pytest.raises(ModelLoadError, match="needs a model folder, some/where is none"):
+        check_models(load_settings({"FORKLIFT_MODELS": str(file)}))
