@@ -41,14 +41,25 @@ class WorkBytes:
             self.taken += size
 
     def give_back(self, size: int) -> None:
-        """A body is done with."""
+        """A body is done with. Memory goes back soon where it was large; at once where no thread can be started."""
         with self._lock:
             self.taken -= size
             if size < LARGE_BYTES or self._timer is not None:
                 return
-            self._timer = threading.Timer(self._trim_after_s, self._trim)
-            self._timer.daemon = True
-            self._timer.start()
+            self._timer = self._started_timer()
+            is_waiting = self._timer is not None
+        if not is_waiting:
+            trim_heap()
+
+    def _started_timer(self) -> threading.Timer | None:
+        """None where the machine has no thread to give."""
+        timer = threading.Timer(self._trim_after_s, self._trim)
+        timer.daemon = True
+        try:
+            timer.start()
+        except RuntimeError:
+            return None
+        return timer
 
     def _trim(self) -> None:
         with self._lock:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from app.core.errors import OverloadedError
@@ -33,3 +35,20 @@ def test_behind_a_large_body_memory_goes_back(monkeypatch):
     timer.join(10)
     assert trims == [1]
     assert work.taken == 0
+
+
+def test_where_no_thread_can_be_started_memory_goes_back_at_once(monkeypatch):
+    def refuse(_timer):
+        raise RuntimeError("can't start new thread")
+
+    trims = []
+    monkeypatch.setattr(work_bytes, "trim_heap", lambda: trims.append(1))
+    work = WorkBytes(2**30)
+    work.take(2**21)
+    with monkeypatch.context() as short:
+        short.setattr(threading.Timer, "start", refuse)
+        work.give_back(2**20)
+    assert (work.taken, trims, work._timer) == (2**20, [1], None)
+    work.give_back(2**20)
+    assert (work.taken, trims, work._timer is None) == (0, [1], False)
+    work._timer.cancel()
