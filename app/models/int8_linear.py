@@ -4,9 +4,8 @@ Trained models have a few inputs a hundred times larger than the rest, so one by
 it is scaled, loses what the others say (docs/models.md). Here each row is two rows of bytes: it is
 rounded by its own range, and what the rounding left is rounded again. Both go through one product of
 8-bit integers, which reads each weight once. Sums of integers are exact, so a row's result does not depend
-on what shares its pass. Each output has a scale for its weights. The weights of a few inputs stay as they
-are: of those so large that an error in them is most of the error, and of those whose weights are so large
-that the scales would follow them. Inference thread only.
+on what shares its pass. Each output has a scale for its weights; those of a few inputs have finer codes
+(``int8_codes``). Inference thread only.
 """
 
 from __future__ import annotations
@@ -14,28 +13,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 
 import torch
 from torch import nn
 
-from app.models.outliers import PART_OUTPUTS, columns_apart, parts_of
+from app.models.int8_codes import LARGEST, Codes, codes_of
 
-# Codes of weights, and of inputs where sums are exact, go from minus this to this.
-LARGEST = 127
-# Below every real weight; an output whose weights are all zero has a scale too.
-LEAST_PEAK = 1e-30
 ENGINE = "fbgemm"
-
-
-@dataclass(frozen=True)
-class Codes:
-    """A weight as int8 ``(out, in)`` and float32 scales ``(out,)``; ``apart`` are columns that it has as zeros."""
-
-    codes: torch.Tensor
-    scales: torch.Tensor
-    apart: torch.Tensor | None
 
 
 class Int8Linear(nn.Module):
@@ -46,8 +31,8 @@ class Int8Linear(nn.Module):
     """
 
     bias: torch.Tensor | None
-    apart: torch.Tensor | None
-    weight_apart: torch.Tensor | None
+    columns: torch.Tensor | None
+    factors: torch.Tensor | None
     largest: int
 
     def __init__(self, linear: nn.Linear, energies: torch.Tensor | None = None):
@@ -55,9 +40,8 @@ class Int8Linear(nn.Module):
         self.out_features, self.in_features = linear.weight.shape
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().float())
         coded = codes_of(linear.weight, energies)
-        kept = None if coded.apart is None else linear.weight.detach()[:, coded.apart].float().t().contiguous()
-        self.register_buffer("apart", coded.apart)
-        self.register_buffer("weight_apart", kept)
+        self.register_buffer("columns", coded.columns)
+        self.register_buffer("factors", coded.factors)
         self._pack(coded)
 
     @property
@@ -67,6 +51,8 @@ class Int8Linear(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         rows = inputs.reshape(-1, self.in_features).float()
+        if self.columns is not None and self.factors is not None:
+            rows = rows.index_select(1, self.columns).mul_(self.factors)
         steps = rows.abs().amax(dim=1, keepdim=True) / self.largest
         parts = rows.new_empty(2, *rows.shape)
         # Unpacking the tensor would take three times as long as this.
@@ -76,13 +62,12 @@ class Int8Linear(nn.Module):
         torch.round(fine, out=coarse)
         # What is left lies within half a step on either side.
         fine.sub_(coarse).mul_(2 * self.largest)
-        products = self._product(parts.view(-1, self.in_features))
+        products = self._product(parts.view(-1, rows.shape[1]))
         num_rows = rows.shape[0]
-        outputs = torch.add(products[:num_rows], products[num_rows:], alpha=0.5 / self.largest)
-        outputs = outputs.mul_(steps) if self.bias is None else torch.addcmul(self.bias, outputs, steps)
-        if self.apart is not None:
-            assert self.weight_apart is not None
-            outputs.addmm_(rows.index_select(1, self.apart), self.weight_apart)
+        # No operation here rounds twice at once: fused ones do, but for the last few numbers of a tensor.
+        outputs = products[:num_rows].add_(products[num_rows:].mul_(0.5 / self.largest)).mul_(steps)
+        if self.bias is not None:
+            outputs.add_(self.bias)
         return outputs.view(*inputs.shape[:-1], self.out_features)
 
     def _pack(self, coded: Codes) -> None:
@@ -105,7 +90,8 @@ class Int8VectorLinear(Int8Linear):
 
     @property
     def num_bytes(self) -> int:
-        return int8_bytes(self.in_features, self.out_features, has_bias=False)
+        num_columns = self.in_features if self.columns is None else len(self.columns)
+        return int8_bytes(num_columns, self.out_features, has_bias=False)
 
     def _pack(self, coded: Codes) -> None:
         self.largest = LARGEST if has_exact_sums() else LARGEST // 2
@@ -144,19 +130,6 @@ class Int8TileLinear(Int8Linear):
 def int8_bytes(num_in: int, num_out: int, has_bias: bool) -> int:
     """Memory of a layer: its codes, a scale and a sum or zero for each output, a bias."""
     return num_out * (num_in + 8 + 4 * has_bias)
-
-
-def codes_of(weight: torch.Tensor, energies: torch.Tensor | None) -> Codes:
-    """int8 codes of a float weight ``(out, in)``, a part of the outputs at a time."""
-    apart = columns_apart(weight, energies)
-    codes, scales = torch.empty(weight.shape, dtype=torch.int8), torch.empty(weight.shape[0])
-    for start, part in parts_of(weight):
-        if apart is not None:
-            part = part.index_fill(1, apart, 0.0)
-        found = part.abs().amax(dim=1).clamp(min=LEAST_PEAK) / LARGEST
-        scales[start : start + PART_OUTPUTS] = found
-        codes[start : start + PART_OUTPUTS] = (part / found[:, None]).round_()
-    return Codes(codes, scales, apart)
 
 
 def packed_for_vectors(codes: torch.Tensor, scales: torch.Tensor) -> torch.ScriptObject:

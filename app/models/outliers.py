@@ -1,4 +1,4 @@
-"""Which inputs of a linear layer keep their weights as they are when the others are rounded. Inference thread only."""
+"""Which inputs of a linear layer have finer codes for their weights than the others. Inference thread only."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import torch
 
 # Outputs that are looked at together: what is float32 beside the weights stays small.
 PART_OUTPUTS = 4096
-# So many inputs of either kind are kept apart, where the mean square of the error then falls below this share.
+# So many inputs of either kind are taken, where the mean square of the error then falls below this share.
 # On SmolLM2 the large inputs leave 0.3 of it in queries, keys and values, 0.65 in gate and up, and 0.4 in the
 # output layer, whose large weights leave 0.45; its other layers have nothing to gain, as random weights have not.
 NUM_APART, WORTH_IT = 8, 0.75
 
 
 def columns_apart(weight: torch.Tensor, energies: torch.Tensor | None) -> torch.Tensor | None:
-    """Indices of inputs whose weights are better kept as they are, or None."""
+    """Indices of inputs whose weights are better rounded more finely, or None."""
     if weight.shape[1] <= 4 * NUM_APART:
         return None
     found = columns_with_largest_weights(weight)

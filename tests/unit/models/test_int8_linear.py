@@ -57,16 +57,40 @@ def test_an_outlier_among_the_inputs_does_not_blur_the_others(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @torch.inference_mode()
-def test_inputs_with_outlier_weights_keep_them_as_they_are(kind):
+def test_inputs_with_outlier_weights_have_finer_codes_for_them(kind):
     layer, inputs = layer_of(128, 96), inputs_of(5, 128)
     layer.weight[:, [3, 77]] *= 40
     made = kind(layer)
-    assert {3, 77} <= set(made.apart.tolist())
+    assert {3, 77} <= set(made.columns[128:].tolist())
     expected = inputs.double() @ layer.weight.double().T + layer.bias.double()
     plain = inputs.double() @ rounded(layer.weight).T + layer.bias.double()
     error = (made(inputs).double() - expected).abs().mean()
     assert error < 0.1 * (plain - expected).abs().mean()
-    assert kind(layer_of(128, 96)).apart is None
+    assert kind(layer_of(128, 96)).columns is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.inference_mode()
+def test_large_inputs_have_finer_codes_without_stretching_the_range(kind):
+    layer, inputs = layer_of(128, 96), inputs_of(5, 128)
+    inputs[:, [5, 90]] *= 300
+    made = kind(layer, inputs.square().mean(0))
+    assert {5, 90} <= set(made.columns[128:].tolist())
+    expected = inputs.double() @ layer.weight.double().T + layer.bias.double()
+    plain = inputs.double() @ rounded(layer.weight).T + layer.bias.double()
+    error = (made(inputs).double() - expected).abs().mean()
+    assert error < 0.2 * (plain - expected).abs().mean()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.inference_mode()
+def test_an_output_that_reads_nothing_but_an_outlier_does_not_stretch_the_others(kind):
+    layer, inputs = layer_of(128, 96), inputs_of(5, 128)
+    layer.weight[:, [3, 77]] *= 40
+    layer.weight[10] = 0.0
+    layer.weight[10, 3] = 5.0
+    found, expected = kind(layer)(inputs), inputs.double() @ layer.weight.double().T + layer.bias.double()
+    assert (found.double() - expected).abs().max() < 0.01 * expected.abs().max()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -75,6 +99,30 @@ def test_a_row_does_not_depend_on_what_shares_its_pass(kind):
     layer = kind(layer_of(96, 80))
     quiet, loud = torch.randn(1, 96), 1000 * torch.randn(5, 96)
     assert torch.equal(layer(torch.cat([loud, quiet]))[5:], layer(quiet))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+@torch.inference_mode()
+def test_however_many_rows_share_a_pass_each_is_the_same_where_weights_have_outliers(kind, bias):
+    plain, energies = layer_of(576, 96, bias=bias), torch.rand(576)
+    plain.weight[:, [3, 77]] *= 30
+    energies[[5, 300]] *= 1000
+    layer, inputs = kind(plain, energies), inputs_of(24, 576) * torch.logspace(-6, 6, 24)[:, None]
+    together = layer(inputs)
+    assert layer.columns is not None
+    for count in (1, 2, 3, 5, 16):
+        assert torch.equal(torch.cat([layer(some) for some in inputs.split(count)]), together)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.inference_mode()
+def test_what_a_row_gave_stays_when_the_next_one_comes(kind):
+    layer, inputs = kind(layer_of(96, 80)), inputs_of(2, 96)
+    first = layer(inputs[:1])
+    kept = first.clone()
+    layer(inputs[1:])
+    assert torch.equal(first, kept)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -59,13 +59,14 @@ def test_an_int8_row_is_the_same_alone_and_beside_louder_rows(model_folder, fami
 
 @pytest.mark.parametrize("kind", ["int8", "int4"])
 @pytest.mark.parametrize("family", ["qwen2", "llama", "gpt2", "gpt_bigcode", "xglm", "codegen", "glm", "bert"])
-def test_the_size_is_foretold_but_for_weights_kept_apart(model_folder, family, kind):
+def test_the_size_is_foretold_but_for_finer_codes(model_folder, family, kind):
     settings = settings_of(model_folder(family), kind)
     foretold = predict(find_source(settings, None), settings)
     model = quantised(model_folder(family), kind).model
-    kept = [layer for layer in model.modules() if isinstance(layer, Int8Linear) and layer.apart is not None]
-    apart = sum(layer.apart.nbytes + layer.weight_apart.nbytes for layer in kept)
-    assert model_bytes(model) - apart == pytest.approx(foretold.weight_bytes, rel=0.001)
+    finer = [layer for layer in model.modules() if isinstance(layer, Int8Linear) and layer.columns is not None]
+    more = [(len(layer.columns) - layer.in_features) * layer.out_features for layer in finer]
+    extra = sum(layer.columns.nbytes + layer.factors.nbytes for layer in finer) + sum(more)
+    assert model_bytes(model) - extra == pytest.approx(foretold.weight_bytes, rel=0.001)
     assert not foretold.is_mapped
 
 
