@@ -11,7 +11,7 @@ TORCH ?=
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 TORCH_SOURCE := $(if $(filter cpu,$(TORCH)),--extra-index-url $(TORCH_CPU_INDEX))
 
-.PHONY: help run test test-newest test-oldest chaos smollm2 minilm test-real test-all lint format benchmark compare readme audit image clean
+.PHONY: help run test test-slow test-newest test-oldest chaos smollm2 minilm test-real test-all lint format benchmark compare readme audit image clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -48,6 +48,9 @@ run: $(VENV)/installed  ## serve the demo model on port 5000 of this machine; FO
 test: $(VENV)/installed-dev  ## the default test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+test-slow: $(VENV)/installed-dev  ## what the default suite leaves to a quarter of an hour more: real servers, the documents' commands, training
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow and not chaos'
+
 chaos: $(VENV)/installed-dev  ## the long tests: kills, balance, hanging loads, ten thousand hostile requests
 	$(BIN)/python -m pytest -s -m chaos
 
@@ -79,7 +82,7 @@ minilm: $(VENV)/installed-dev  ## fetch a trained encoder (84 MB) into a folder 
 test-real: smollm2 minilm  ## on trained weights: parity with generate, what each precision costs
 	$(BIN)/python -m pytest -s -m real tests/real
 
-test-all: test chaos test-real  ## everything: the default suite, the long tests, trained weights
+test-all: test test-slow chaos test-real  ## everything: the default suite, the slow tests, the long ones, trained weights
 
 lint: $(VENV)/installed-dev  ## ruff and strict mypy
 	$(BIN)/ruff check .

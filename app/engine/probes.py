@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from app.core.errors import InvalidParameterError, ModelLoadError
+from app.core.errors import ContextLengthError, InvalidParameterError, ModelLoadError
 from app.models.loader import Checkpoint
 from app.models.served_model import ServedModel
 
@@ -42,10 +42,10 @@ BOUNDS = {"int8": Bound(0.05, 0.12), "int4": Bound(0.4, 0.6)}
 
 
 def probe_tokens(model: ServedModel, count: int) -> list[int]:
-    """``count`` token ids: a text's, and random ones where the tokenizer makes too few of it."""
+    """``count`` token ids: a text's, and random ones where there are too few of it or the context is tiny."""
     try:
         tokens = model.encode(TEXT)[:count]
-    except InvalidParameterError:
+    except (ContextLengthError, InvalidParameterError):
         tokens = []
     rng = random.Random(0)
     return tokens + [rng.randrange(1, model.vocab_size) for _ in range(count - len(tokens))]

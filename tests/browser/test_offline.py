@@ -14,6 +14,8 @@ from tests.browser.conftest import CHROMIUM
 from tests.cut_off import CUT_OFF, can_cut_off
 from tests.service.conftest import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_playground_and_the_description_work_with_nothing_but_loopback(tmp_path, model_folder):
     pytest.importorskip("playwright", reason="playwright is not installed")

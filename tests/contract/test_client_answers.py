@@ -224,6 +224,7 @@ def test_a_model_that_does_not_fit_is_not_asked_for_again(server, no_pauses, mor
     assert (len(server.requests), no_pauses) == (1, [])
 
 
+@pytest.mark.slow
 def test_what_swells_when_unpacked_is_bounded(server, monkeypatch):
     monkeypatch.setattr(client_module, "MOST_BYTES", 2**20)
     bomb = gzip.compress(b'{"a": "' + b" " * 50 * 2**20 + b'"}')

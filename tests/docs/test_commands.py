@@ -16,6 +16,8 @@ from tests.docs.commands import PAGES, blocks_of, name_of, of_kind
 from tests.service.conftest import LOAD_PATIENCE_S, wait_for
 from tools.pages import REPOSITORY, Block, blocks
 
+pytestmark = pytest.mark.slow
+
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 
 

@@ -10,6 +10,8 @@ import pytest
 from tools.demo_model.code import definitions, without_docstring
 from tools.demo_model.infill import Hole, code_lines, line_hole
 
+pytestmark = pytest.mark.slow
+
 # Measured: 37 of 63.
 MIN_SHARE = 0.4
 FUNCTIONS = (

@@ -32,6 +32,7 @@ def test_the_put_form_answers_the_same(demo):
     assert answer == demo.post("/", json={"data": PROMPT}).json()
 
 
+@pytest.mark.slow
 def test_greedy_output_is_that_of_generate(start_forklift):
     demo = start_forklift(dtype="float32")
     model = AutoModelForCausalLM.from_pretrained(DEMO_MODEL, dtype=torch.float32)
@@ -67,6 +68,7 @@ def test_the_prompt_form_of_the_root_chats(demo):
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", answer["time"])
 
 
+@pytest.mark.slow
 def test_completions_of_functions_are_python(demo):
     prompts = [
         "def add(a, b):\n",

@@ -96,6 +96,7 @@ def test_sigterm_finishes_what_runs_and_refuses_what_waits(server):
     assert server.wait_for_exit() == 0
 
 
+@pytest.mark.slow
 def test_a_generation_longer_than_the_drain_ends_with_an_error_and_leaves_no_process(start_faulty, model_folder):
     server = start_faulty(model=model_folder("gpt2"), max_new_tokens=900, drain_timeout_s=1)
     server.order("slow")

@@ -32,6 +32,7 @@ def body(prompt: str) -> dict[str, object]:
     return {"prompt": prompt, "max_new_tokens": NUM_NEW, "temperature": 0, "ignore_eos": True, "logprobs": 0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "settings", "engine", "dropped"),
     [

@@ -45,6 +45,7 @@ def test_completions_over_https_streamed_and_not_and_a_clean_end(start_tls_forkl
     assert server.wait_for_exit() == 0
 
 
+@pytest.mark.slow
 def test_the_development_server_speaks_https(tmp_path, model_folder):
     pair = make_pair(tmp_path)
     port = unused_port()

@@ -15,6 +15,8 @@ from tests.families.folders import FOLDERS
 from tests.families.test_bad_folders import load
 from tests.service.conftest import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.skipif(not can_cut_off(), reason="needs unshare and the right to a network namespace")
 def test_servers_start_and_answer_in_an_empty_network_namespace(family_folder, tmp_path):

@@ -14,6 +14,8 @@ from tests.families import reference
 from tests.families.test_bad_folders import without_a_shard, without_tokenizer
 from tests.service.conftest import StartServer, server_starter, wait_for
 
+pytestmark = pytest.mark.slow
+
 CODE = "#print hello world function"
 
 

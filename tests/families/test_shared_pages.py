@@ -12,6 +12,8 @@ from tests.e2e.conftest import Forklift
 from tests.families.wide import MIB, save_wide_model
 from tests.service.conftest import StartServer, server_starter
 
+pytestmark = pytest.mark.slow
+
 NUM_MIB = 60
 
 

@@ -54,6 +54,7 @@ def test_the_whole_dry_run_with_every_contender(tmp_path):
     assert len(results) == 1 + 2 * len(stages.LIMITS_S)
 
 
+@pytest.mark.slow
 def test_a_stage_that_overruns_is_ended_and_reported_and_the_others_go_on(tmp_path):
     code = stages.run(plan_of(tmp_path, Stage("make", "qwen2-tiny", 0.2), Stage("device", "", 60)))
     results = results_in(tmp_path / "out")
@@ -65,6 +66,7 @@ def test_a_stage_that_overruns_is_ended_and_reported_and_the_others_go_on(tmp_pa
     assert results["device"]["figures"]["copy_gb_per_s"] > 0
 
 
+@pytest.mark.slow
 def test_a_stage_that_fails_leaves_the_end_of_its_log(tmp_path):
     assert stages.run(plan_of(tmp_path, Stage("parity", "qwen2-tiny", 60))) == 1
     failed = results_in(tmp_path / "out")["parity qwen2-tiny"]

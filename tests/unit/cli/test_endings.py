@@ -40,7 +40,7 @@ def commands(url: str) -> dict[str, list[str]]:
 def others(folder: Path) -> dict[str, list[str]]:
     """Those that ask nobody."""
     return {
-        "doctor here": ["doctor", "--model", str(folder / "none")],
+        "doctor here": ["doctor"],
         "models here": ["models", str(DEMO)],
         "report": ["report", "resources", "--model", str(DEMO)],
         "pack": ["pack", "--model", str(DEMO), "--no-wheels", "--output", str(folder / "kit")],

@@ -235,7 +235,7 @@ def test_a_pass_over_many_sequences_that_fails_is_tried_for_each_alone(model, mo
 
 
 def test_a_model_whose_attention_cannot_be_replaced_is_given_separate_passes(model_folder, monkeypatch):
-    model = load(model_folder("codegen"))
+    model = load(model_folder("xglm"))
     log = TokenLog(monkeypatch)
     generator = generator_of(model, num_slots=2)
     assert not isinstance(generator.runner, MixingRunner)

@@ -177,6 +177,7 @@ print(json.dumps([(anonymous_kib() - before) * 1024, logits.float().sum().item()
 """
 
 
+@pytest.mark.slow
 def test_layers_on_disk_take_no_memory(model_folder, tmp_path):
     """In a dtype that is not the checkpoint's: weights as they are on disk are mapped anyway."""
     folder = save_wide_model(tmp_path / "wide", num_mib=96)

@@ -21,6 +21,8 @@ from app.reports.child import ReportError, run_child
 from app.reports.precision import PRECISIONS, default_text
 from app.reports.variant import measure_variant
 
+pytestmark = pytest.mark.slow
+
 NUMBER = {"type": "number"}
 SHARE = {"type": ["number", "null"], "minimum": 0, "maximum": 1}
 AT_LEAST_0 = {"type": ["number", "null"], "minimum": 0}

@@ -11,6 +11,8 @@ from app.cli.report import command
 from app.reports.resources import fits
 from app.reports.tables import size
 
+pytestmark = pytest.mark.slow
+
 
 def report(*arguments: object):
     return CliRunner().invoke(command, ["resources", *map(str, arguments)])

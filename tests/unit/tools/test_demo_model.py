@@ -176,6 +176,7 @@ def few_rows(folder):
     np.savez(folder / "rows.npz", tokens=tokens, weights=weights, segments=np.ones((4, 16), np.uint16))
 
 
+@pytest.mark.slow
 def test_further_training_starts_from_the_exported_weights_and_ends_with_the_time(tmp_path):
     few_rows(tmp_path)
     trainer = train.Trainer(seed=3)
@@ -191,6 +192,7 @@ def test_further_training_starts_from_the_exported_weights_and_ends_with_the_tim
         assert trainer.loss(*rows.batch(0)).item() < before
 
 
+@pytest.mark.slow
 def test_an_ended_training_is_resumed_where_it_ended(tmp_path):
     few_rows(tmp_path)
     trainer, again = train.Trainer(seed=3), train.Trainer(seed=4)
