@@ -41,7 +41,7 @@ GREETING = from app.core.interrupts import leave_at_once; leave_at_once(); from 
 # In a process group of its own (set -m), so that ctrl-C reaches the server alone and make ends with its exit code.
 run: $(VENV)/installed  ## serve the demo model on port 5000 of this machine; FORKLIFT_MODEL=/path serves another
 	@$(BIND_OF_RUN) $(BIN)/python -c "$(GREETING)"
-	@set -m; $(BIND_OF_RUN) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -P app/serve/launcher.py wsgi:app
+	@{ set -m; } 2>/dev/null; $(BIND_OF_RUN) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -P app/serve/launcher.py wsgi:app
 
 # Two processes, whatever the number of cores: most tests wait for servers of their own. A file's tests stay together,
 # as they share its servers, and the files with servers come first, so that both processes end at about the same time.
