@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from app.core.errors import InternalError, LoadingError, RequestError, StartError, shutting_down
-from app.core.heap import use_one_heap
+from app.core.heap import limit_heaps
 from app.core.jobs import BaseJob
 from app.core.logging import get_logger
 from app.core.metrics import Metrics
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 LOADING_RETRY_AFTER_S = 2
 STOP_TIMEOUT_S = 5.0
+# HTTP threads need not wait for the inference thread's allocations; a model that is unloaded leaves more behind in two.
+NUM_HEAPS = 2
 # While steps go on, between two looks for what is to be loaded, unloaded or given back; a wake-up is heeded at once.
 LOOK_PERIOD_S = 0.1
 
@@ -47,8 +49,7 @@ class Inference:
     def __init__(self, settings: Settings, slot: int, on_state: OnState, metrics: Metrics):
         self._inbox = Inbox()
         self.served = tuple(Served(plan, self.submit, self._inbox.wake, self._require_open) for plan in settings.plans)
-        if any(served.is_on_demand for served in self.served):
-            use_one_heap()
+        limit_heaps(1 if any(served.is_on_demand for served in self.served) else NUM_HEAPS)
         self._slot = slot
         self._on_state = on_state
         self._metrics = metrics
