@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -21,7 +22,11 @@ def test_make_run_without_a_terminal_says_nothing_of_job_control(tmp_path: Path)
     installed.touch()
     command = ["make", "--no-print-directory", f"--old-file={installed}", f"VENV={tmp_path}", "run"]
     # A session of its own has no terminal that the shell could open.
-    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, start_new_session=True)
+    # `make test` runs this as well: a make below another one begins its lines otherwise.
+    outer = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    env = {name: value for name, value in os.environ.items() if name not in outer}
+    options = {"capture_output": True, "text": True, "timeout": 60, "start_new_session": True}
+    made = subprocess.run(command, cwd=ROOT, env=env, **options)
     assert made.returncode == 2
     assert made.stdout == ""
     assert [line for line in made.stderr.splitlines() if not line.startswith("make:")] == []
