@@ -12,7 +12,7 @@ import time
 import pytest
 
 from tests.e2e.faulty import seconds_until_gone
-from tests.service.conftest import wait_for
+from tests.service.conftest import PATIENCE_S, wait_for
 
 pytestmark = pytest.mark.chaos
 
@@ -81,7 +81,8 @@ def test_a_load_that_hangs_is_ended_at_its_limit_and_tried_again(start_faulty, f
     seconds_until_gone(pid)
     took_s = time.monotonic() - started_s
     print(f"gone after {took_s:.1f} s")
-    assert LOAD_TIMEOUT_S <= took_s < LOAD_TIMEOUT_S + 5
+    # Counted from before the master's own start, which others on the machine may stretch.
+    assert LOAD_TIMEOUT_S <= took_s < LOAD_TIMEOUT_S + PATIENCE_S
     assert re.search(rf"loading took longer than {LOAD_TIMEOUT_S} s", server.log())
     server.wait_until_replaced(pid)
     assert server.post("/complete", json=BODY).status_code == 200
