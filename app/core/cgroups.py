@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 ROOT = Path("/sys/fs/cgroup")
 OWN_GROUPS = Path("/proc/self/cgroup")
+OWN_PAGES = Path("/proc/self/statm")
 # More than any machine has: what version 1 writes where there is no limit is just below 2^63.
 UNLIMITED_BYTES = 2**62
 
@@ -39,14 +40,24 @@ def memory_limit_bytes(root: Path = ROOT, own_groups: Path = OWN_GROUPS) -> int:
     return min((limit for limit, _ in _memory(root, own_groups)), default=UNLIMITED_BYTES)
 
 
-def free_memory_bytes(root: Path = ROOT, own_groups: Path = OWN_GROUPS) -> int:
+def free_memory_bytes(root: Path = ROOT, own_groups: Path = OWN_GROUPS, own_pages: Path = OWN_PAGES) -> int:
     """What the strictest level leaves; ``UNLIMITED_BYTES`` without a limit.
 
     Files in the page cache are free, as they are for the machine: weights that were only read would
-    else fill the container.
+    else fill the container. What this process holds is in use, whatever the group counts: pages that
+    came from another group, or under version 1 before it was moved here, are counted there.
     """
-    free = (max(limit - used, 0) for limit, used in _memory(root, own_groups) if limit < UNLIMITED_BYTES)
-    return min(free, default=UNLIMITED_BYTES)
+    own = _own_bytes(own_pages)
+    limits = ((limit, max(used, own)) for limit, used in _memory(root, own_groups) if limit < UNLIMITED_BYTES)
+    return min((max(limit - used, 0) for limit, used in limits), default=UNLIMITED_BYTES)
+
+
+def _own_bytes(own_pages: Path) -> int:
+    """Memory of this process that no file holds: resident pages less the shared ones (proc_pid_statm(5))."""
+    words = _read(own_pages).split()
+    if len(words) < 3 or not all(word.isdecimal() for word in words[:3]):
+        return 0
+    return max(int(words[1]) - int(words[2]), 0) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _memory(root: Path, own_groups: Path) -> Iterator[tuple[int, int]]:

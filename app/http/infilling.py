@@ -15,7 +15,7 @@ from app.http.backend import Served, TextModel
 from app.http.completion import Completion
 from app.http.generation import Generation
 from app.http.limits import naming
-from app.http.placing import Need, Seat, seated
+from app.http.placing import Need, Seat, model_param, seated
 from app.http.planning import Plan, make_plans, with_seed_of
 from app.http.request_log import record
 from app.http.schemas.infill import InfillBody
@@ -137,7 +137,8 @@ def open_infilling(body: InfillBody, served: Served, context: WorkerContext) -> 
     with seated(context, served, "generate", need=Need(cache_salt=body.cache_salt)) as seat:
         model = cast(TextModel, seat.model)
         if not model.has_infill:
-            raise UnsupportedParameterError(f"the model {model.name} does not fill holes: it has no infilling format")
+            text = f"the model {model.name} does not fill holes: it has no infilling format"
+            raise UnsupportedParameterError(text, param=model_param())
         infilling = Infilling(body, seat, model)
         plan = infilling.plan_first()
     record().generation = infilling

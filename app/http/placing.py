@@ -26,6 +26,7 @@ from app.http.backend import WORK, Served, ServedModel, TextModel, Use
 from app.http.connection import CLIENT_CHECK_S, is_client_gone
 from app.http.errors import ClientGoneError
 from app.http.limits import TIMEOUT_HEADER, Deadlines
+from app.http.request_log import record
 from app.serve.admission import Place
 from app.serve.context import WorkerContext
 
@@ -148,7 +149,13 @@ def owner_of(cache_salt: str | None) -> bytes:
 def _require_task(served: Served, task: Task | None) -> None:
     """A task that is not known yet is looked at again once the model is loaded."""
     if task is not None and served.task not in (None, task):
-        raise UnsupportedParameterError(f"the model {served.name} does not {WORK[task]}: its task is {served.task}")
+        text = f"the model {served.name} does not {WORK[task]}: its task is {served.task}"
+        raise UnsupportedParameterError(text, param=model_param())
+
+
+def model_param() -> str | None:
+    """The field at fault where the chosen model cannot do what is asked: the one that named it, if one did."""
+    return "model" if record().is_model_named else None
 
 
 def first_start(seat: Seat, jobs: Sequence[BaseJob]) -> Callable[[], None]:

@@ -46,6 +46,7 @@ class RequestRecord:
     log_prompts: bool
     started_s: float = field(default_factory=time.monotonic)
     model: str | None = None
+    is_model_named: bool = False
     recordid: str | int | None = None
     prompt: object = None
     generation: Generation | None = None

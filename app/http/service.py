@@ -60,5 +60,5 @@ class Service:
         else:
             of_task = (served for served in self.served if task in (None, served.task))
             chosen = next(of_task, self.served[0])
-        record().model = chosen.name
+        record().model, record().is_model_named = chosen.name, name is not None
         return chosen

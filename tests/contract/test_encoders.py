@@ -175,6 +175,9 @@ GENERATING = {
 def test_an_encoder_says_that_it_does_not_generate(bert, route):
     error = assert_envelope(bert.post(route, json=GENERATING[route]), 400, "unsupported_parameter")
     assert error["message"] == "the model tiny-bert does not generate text: its task is fill-mask"
+    if route != "/":
+        named = bert.post(route, json=GENERATING[route] | {"model": "tiny-bert"})
+        assert assert_envelope(named, 400, "unsupported_parameter", "model")["message"] == error["message"]
 
 
 def test_each_encoder_says_what_it_does_not_do(bert, sentence):

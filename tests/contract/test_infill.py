@@ -273,6 +273,8 @@ def test_a_model_without_infilling_says_so(model_folder):
     client = world.client()
     error = assert_envelope(client.post("/infill", json={"prefix": "a"}), 400, "unsupported_parameter")
     assert error["message"] == "the model tiny does not fill holes: it has no infilling format"
+    named = client.post("/infill", json={"prefix": "a", "model": "tiny"})
+    assert_envelope(named, 400, "unsupported_parameter", "model")
     error = assert_envelope(client.post("/fill-mask", json={"text": "a"}), 400, "unsupported_parameter")
     assert error["message"] == "the model tiny does not fill masks: its task is generate"
     assert_envelope(client.post("/v1/embeddings", json={"input": "a"}), 400, "unsupported_parameter")

@@ -102,7 +102,17 @@ def test_without_a_quota_it_is_infinite(machine):
 def test_the_strictest_limit_of_memory_counts_on_every_level(machine, files, own, limit, free):
     places = machine(files, own)
     assert cgroups.memory_limit_bytes(*places) == limit
-    assert cgroups.free_memory_bytes(*places) == free
+    assert cgroups.free_memory_bytes(*places, places[1].with_name("none")) == free
+
+
+def test_what_this_process_holds_is_in_use_whatever_its_group_counts(machine):
+    root, own_groups = machine({"memory.max": f"{8 * GIB}", "memory.current": f"{GIB}"}, "0::/\n")
+    own_pages = own_groups.with_name("statm")
+    page = os.sysconf("SC_PAGE_SIZE")
+    own_pages.write_text(f"{9 * GIB // page} {3 * GIB // page} {GIB // page} 10 0 20 0\n")
+    assert cgroups.free_memory_bytes(root, own_groups, own_pages) == 6 * GIB
+    own_pages.write_text("nonsense")
+    assert cgroups.free_memory_bytes(root, own_groups, own_pages) == 7 * GIB
 
 
 def test_this_process_has_cores_and_memory():
