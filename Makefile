@@ -8,7 +8,10 @@ PIP_SHOWN = $(subst --quiet,,$(PIP)) --progress-bar on
 ENGINE ?= docker
 # `make run TORCH=cpu` installs PyTorch's CPU build; without it the package index's, which brings CUDA's libraries.
 TORCH ?=
+$(if $(filter-out cpu,$(TORCH)),$(error TORCH is cpu or not set at all, not $(TORCH)))
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
+# There where a driver of NVIDIA's is.
+GPU_FILE := /dev/nvidiactl
 TORCH_SOURCE := $(if $(filter cpu,$(TORCH)),--extra-index-url $(TORCH_CPU_INDEX))
 
 .PHONY: help run test test-slow test-newest test-oldest chaos smollm2 minilm test-real test-all lint format benchmark compare readme audit image clean
@@ -16,11 +19,21 @@ TORCH_SOURCE := $(if $(filter cpu,$(TORCH)),--extra-index-url $(TORCH_CPU_INDEX)
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
+# An environment of another interpreter than the one asked for by name, or whose own is gone, is made anew.
+VERSION_OF = $(shell { $(1) -V; } 2>/dev/null)
+VERSION_HERE := $(call VERSION_OF,$(BIN)/python)
+IS_NAMED := $(filter command environment,$(firstword $(origin PYTHON)))
+ifneq ($(VERSION_HERE),$(or $(if $(IS_NAMED),$(call VERSION_OF,$(PYTHON)),$(VERSION_HERE)),none))
+$(VENV)/installed: another-python
+endif
+.PHONY: another-python
+
 $(VENV)/installed: $(INPUTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	echo "Forklift needs Python 3.11 or 3.12, and $(PYTHON) is none ($$($(PYTHON) -V 2>/dev/null)): make run PYTHON=python3.12" >&2; exit 3; }
-	@test "$$($(BIN)/python -V 2>&1)" = "$$($(PYTHON) -V 2>&1)" || $(PYTHON) -m venv --clear $(VENV)
-	@test -n "$(TORCH)" -o -e /dev/nvidiactl || $(BIN)/python -c 'import torch' 2>/dev/null || { \
+	echo "Forklift needs Python 3.11 or 3.12, and $(PYTHON) is $(or $(call VERSION_OF,$(PYTHON)),not here): make run PYTHON=python3.12" >&2; exit 3; }
+	@{ test "$$($(BIN)/python -V 2>&1)" = "$$($(PYTHON) -V 2>&1)" && $(BIN)/python -c 'import pip' 2>/dev/null; } || \
+	$(PYTHON) -m venv --clear $(VENV)
+	@test -n "$(TORCH)" -o -e $(GPU_FILE) || $(BIN)/python -c 'import torch' 2>/dev/null || { \
 	echo "No GPU is seen here. The package index's torch comes with CUDA's libraries, about 5 GB on disk;"; \
 	echo "PyTorch's CPU build takes 0.8 GB: stop this with ctrl-C and run: make run TORCH=cpu"; }
 	@echo "Installing into $(VENV): some minutes the first time."
