@@ -8,9 +8,7 @@ with one line. Inference thread only.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +17,7 @@ from app.core.errors import ModelLoadError, StartError
 from app.core.logging import get_logger
 from app.core.settings import Settings
 from app.engine.features import FEATURES, Feature, Model, bound_of
+from app.engine.plays import FULL, CheckClock, Play, play_within
 from app.engine.probes import are_sound, check_weights, departure, plain_results, probe_tokens
 from app.engine.steps import Candidate, Engine, EngineName, Step, steps_of
 from app.models.encoder_model import EncoderModel
@@ -35,7 +34,10 @@ log = get_logger("engine")
 
 @dataclass(frozen=True)
 class Chosen:
-    """The way that serves, and the names of what failed before it; ``settings`` without what was left out."""
+    """The way that serves, and the names of what failed before it; ``settings`` without what was left out.
+
+    ``left_out`` is what the check had no time for.
+    """
 
     model: Model
     engine: Engine
@@ -43,17 +45,23 @@ class Chosen:
     dropped: tuple[str, ...]
     settings: Settings
     check_s: float
+    left_out: tuple[str, ...]
 
 
 @dataclass
 class Trial:
-    """A model with its reference; ``applied`` are the features that have changed it since."""
+    """A model with its reference; ``applied`` are the features that have changed it since.
+
+    ``clock`` runs since its load began; ``play`` is what there is time for.
+    """
 
     model: Model
     settings: Settings
     tokens: list[int]
     reference: torch.Tensor
     applied: list[Feature]
+    clock: CheckClock
+    play: Play = FULL
 
     def departure(self) -> str | None:
         """How its own forward pass departs from the reference, if further than it may."""
@@ -83,13 +91,17 @@ class Ladder:
         self._dropped: list[str] = []
         self._trial: Trial | None = None
         self._plain_bytes = 0
-        self._check_s = 0.0
+        self._earlier_s = 0.0
 
     def climb(self) -> Chosen:
         """The way to serve. Raises ``StartError``."""
         chosen = None
         while chosen is None:
             chosen = self._attempt(self._begin())
+        if chosen.left_out:
+            log.warning(
+                "check_shortened", model=chosen.model.name, left_out=list(chosen.left_out), check_s=chosen.check_s
+            )
         if self._dropped:
             log.warning(
                 "serving_on_lower_step",
@@ -129,36 +141,34 @@ class Ladder:
         )
 
     def _chosen(self, trial: Trial, step: Step, engine: Engine) -> Chosen:
-        dropped = tuple(self._dropped)
-        return Chosen(trial.model, engine, step.engine, dropped, trial.settings, self._check_s)
+        check_s = round(self._earlier_s + trial.clock.check_s, 2)
+        dropped, left_out = tuple(self._dropped), trial.play.left_out
+        return Chosen(trial.model, engine, step.engine, dropped, trial.settings, check_s, left_out)
 
     def _examine(self, step: Step, trial: Trial) -> Candidate:
-        with self._timed():
-            return step.attempt(trial.model, trial.settings, self._between_tokens)
+        with trial.clock.timed():
+            return step.attempt(trial.model, trial.settings, trial.play, self._between_tokens)
 
     def _departure(self, trial: Trial) -> str | None:
-        with self._timed():
-            return trial.departure()
-
-    @contextmanager
-    def _timed(self) -> Iterator[None]:
-        """Counts the block as time that the check takes."""
-        started_s = time.monotonic()
-        try:
-            yield
-        finally:
-            self._check_s += time.monotonic() - started_s
+        """How its plain pass departs; what that took says which play there is time for. Encoders' plays are brief."""
+        with trial.clock.timed():
+            failure = trial.departure()
+        if isinstance(trial.model, TextModel):
+            trial.play = play_within(trial.clock.remaining_s, trial.clock.last_s)
+        return failure
 
     def _begin(self) -> Trial:
         """A model as transformers builds it, and what it says. Raises ``StartError``."""
         settings = self._settings
         if self._trial is not None:
+            self._earlier_s += self._trial.clock.check_s
             self._make_room(self._trial.model.checkpoint.device)
         if "quantized" in self._dropped:
             settings = settings.model_copy(update={"quantization": "none"})
+        clock = CheckClock()
         model = model_of(self._load(settings), settings)
-        with self._timed():
-            self._trial = trial = Trial(model, settings, *reference_of(model), [])
+        with clock.timed():
+            self._trial = trial = Trial(model, settings, *reference_of(model), [], clock)
         self._plain_bytes = self._plain_bytes or model_bytes(model.checkpoint.model)
         return trial
 

@@ -2,7 +2,7 @@
 
 The play has what serving has: a prompt in pieces, prompts read beside running rows, rows of unlike lengths that decode
 together and change their places, a prefix that is found in a free row and one that is copied from a busy one, prompts
-that are scored, likeliest tokens and drawn ones. It takes about ten passes of the engine and four plain ones.
+that are scored, likeliest tokens and drawn ones. How much of each, ``plays`` says.
 Inference thread only.
 """
 
@@ -16,12 +16,10 @@ import torch
 
 from app.core.jobs import BaseJob, Failed, Finished, Job, PromptScored, SamplingParams, TextDelta, TokenLogprob
 from app.engine.guard import Guard
+from app.engine.plays import Play
 from app.engine.probes import plain_results, probe_tokens, range_of
 from app.models.text_model import TextModel
 
-# Prompt tokens of one step of the play, so that its first prompt comes in pieces.
-CHUNK_TOKENS = 10
-NUM_LONG, NUM_SHORT, NUM_SHARED, NUM_OTHER = 24, 10, 16, 3
 NUM_COMPARED = 8
 MAX_STEPS = 200
 # Of a request's tokens; where rounding sends a token to another expert its logits are those of another model.
@@ -48,7 +46,7 @@ class Engine(Protocol):
 
 
 def rehearse(
-    engine: Engine, model: TextModel, tolerance: float, *, is_strict: bool = True, repeats: bool = False
+    engine: Engine, model: TextModel, played: Play, tolerance: float, *, is_strict: bool = True, repeats: bool = False
 ) -> str | None:
     """What was wrong, in words; None where each token was right within ``tolerance``, a share of the logits' range.
 
@@ -56,7 +54,7 @@ def rehearse(
     itself, for engines that guess from it.
     """
     engine.guard = StrictGuard(model.checkpoint.device)
-    jobs = play_jobs(model, repeats=repeats)
+    jobs = play_jobs(model, played, repeats=repeats)
     try:
         play(engine, jobs)
     except Exception as error:
@@ -68,17 +66,19 @@ def rehearse(
     return None
 
 
-def play_jobs(model: TextModel, *, repeats: bool) -> dict[str, Job]:
-    """The requests of the play, by what each stands for."""
-    tokens = probe_tokens(model, NUM_LONG + NUM_SHORT + 2 * NUM_OTHER)
-    long, short = tokens[:NUM_LONG], tokens[NUM_LONG : NUM_LONG + NUM_SHORT]
-    first, second = tokens[-2 * NUM_OTHER : -NUM_OTHER], tokens[-NUM_OTHER:]
-    jobs = {
-        "a prompt in pieces": job(model, long, 3, num_prompt_logprobs=NUM_COMPARED),
-        "a prompt beside another": job(model, short, 5, temperature=1.0, top_k=1),
-        "a prefix from a free row": job(model, long[:NUM_SHARED] + first, 4),
-        "a prefix from a busy row": job(model, short[:6] + second, 2),
-    }
+def play_jobs(model: TextModel, played: Play, *, repeats: bool) -> dict[str, Job]:
+    """The requests of the play, by what each stands for, those that find most first."""
+    tokens = probe_tokens(model, played.num_long + played.num_short + 2 * played.num_other)
+    long, short = tokens[: played.num_long], tokens[played.num_long : played.num_long + played.num_short]
+    first, second = tokens[-2 * played.num_other : -played.num_other], tokens[-played.num_other :]
+    requests: list[tuple[str, list[int], dict[str, Any]]] = [
+        ("a prompt in pieces", long, {"num_prompt_logprobs": NUM_COMPARED}),
+        ("a prompt beside another", short, {"temperature": 1.0, "top_k": 1}),
+        ("a prefix from a free row", long[: played.num_shared] + first, {}),
+        ("a prefix from a busy row", short[:6] + second, {}),
+    ]
+    wanted = zip(requests, played.new_tokens, strict=False)
+    jobs = {name: job(model, prompt, num_new, **options) for (name, prompt, options), num_new in wanted}
     if repeats:
         jobs["a prompt that repeats itself"] = job(model, (short[:4] * 4)[:-1], 4)
     return jobs

@@ -19,9 +19,10 @@ from app.engine.fallback import GenerateGenerator
 from app.engine.features import Model, bound_of
 from app.engine.generation import SlotGenerator
 from app.engine.guard import Guard
+from app.engine.plays import BRIEF, Play
 from app.engine.probes import TOLERANCE, distance, probe_tokens
 from app.engine.ragged import MixingRunner, can_mix
-from app.engine.rehearsal import CHUNK_TOKENS, StrictGuard, advance, rehearse
+from app.engine.rehearsal import StrictGuard, advance, rehearse
 from app.engine.runner import SlotRunner
 from app.engine.runners import DecodeRunner
 from app.engine.self_check import has_plain_cache
@@ -34,7 +35,6 @@ from app.models.text_model import TextModel
 EngineName = Literal["mixed", "batched", "serial", "encoder"]
 # Of the range of the logits, where weights were rounded: what a pass adds up in another order is rounded otherwise too.
 ROUNDED_TOLERANCE = 0.1
-ENCODED_LENGTHS = (24, 9, 3)
 
 
 class Engine(Protocol):
@@ -65,69 +65,71 @@ class Candidate:
 class Step:
     """One way to run a model; ``engine`` is what callers are told.
 
-    ``attempt`` makes the engine and compares what it does with plain forward passes; its last argument is what the
-    engine calls between two tokens where its steps are long.
+    ``attempt`` makes the engine and compares what it does in the play with plain forward passes; its last argument is
+    what the engine calls between two tokens where its steps are long.
     """
 
     name: str
     engine: EngineName
     is_possible: Callable[[Model, Settings], bool]
-    attempt: Callable[[Any, Settings, Callable[[], None]], Candidate]
+    attempt: Callable[[Any, Settings, Play, Callable[[], None]], Candidate]
 
 
 def on_slots(
     make_runner: Callable[[Checkpoint, int, int], DecodeRunner],
-) -> Callable[[TextModel, Settings, Callable[[], None]], Candidate]:
+) -> Callable[[TextModel, Settings, Play, Callable[[], None]], Candidate]:
     """How to attempt the slot engine with a runner of that kind: what is checked runs on the runner that serves."""
 
-    def attempt(model: TextModel, settings: Settings, _between_tokens: Callable[[], None]) -> Candidate:
+    def attempt(model: TextModel, settings: Settings, play: Play, _between_tokens: Callable[[], None]) -> Candidate:
         options = SlotOptions.of(settings)
         runner = make_runner(model.checkpoint, options.num_slots, model.context_tokens)
         failure = None
-        for num_drafts in {0, options.num_draft_tokens}:
-            played = replace(options, prefill_chunk_tokens=CHUNK_TOKENS, num_draft_tokens=num_drafts)
-            failure = failure or played_by(SlotGenerator(model, played, runner), model, settings, num_drafts > 0)
+        # As it will serve, and where there is time without the drafts, too.
+        for num_drafts in {options.num_draft_tokens} if play is BRIEF else {0, options.num_draft_tokens}:
+            played = replace(options, prefill_chunk_tokens=play.chunk_tokens, num_draft_tokens=num_drafts)
+            failure = failure or played_by(SlotGenerator(model, played, runner), model, settings, play, num_drafts > 0)
         return Candidate(SlotGenerator(model, options, runner), failure)
 
     return attempt
 
 
-def played_by(engine: Engine, model: TextModel, settings: Settings, repeats: bool = False) -> str | None:
+def played_by(engine: Engine, model: TextModel, settings: Settings, play: Play, repeats: bool = False) -> str | None:
     """What was wrong with a play on slots."""
     is_rounded = bound_of(settings) is not None
     tolerance = ROUNDED_TOLERANCE if is_rounded else TOLERANCE[model.checkpoint.dtype]
-    return rehearse(engine, model, tolerance, is_strict=not is_rounded, repeats=repeats)
+    return rehearse(engine, model, play, tolerance, is_strict=not is_rounded, repeats=repeats)
 
 
-def one_by_one(model: TextModel, settings: Settings, between_tokens: Callable[[], None]) -> Candidate:
+def one_by_one(model: TextModel, settings: Settings, play: Play, between_tokens: Callable[[], None]) -> Candidate:
     """transformers' own loop. There is nothing below it, so rounding alone does not fail it."""
     dtype = model.checkpoint.dtype
     is_rounded = bound_of(settings) is not None
     tolerance = ROUNDED_TOLERANCE if is_rounded else TOLERANCE[dtype]
     is_strict = dtype == torch.float32 and not is_rounded
-    failure = rehearse(GenerateGenerator(model), model, tolerance, is_strict=is_strict)
+    failure = rehearse(GenerateGenerator(model), model, play, tolerance, is_strict=is_strict)
     return Candidate(GenerateGenerator(model, between_tokens), failure)
 
 
-def together(model: EncoderModel, settings: Settings, _between_tokens: Callable[[], None]) -> Candidate:
+def together(model: EncoderModel, settings: Settings, play: Play, _between_tokens: Callable[[], None]) -> Candidate:
     """Texts of unlike lengths in one pass."""
-    return Candidate(EncoderBatcher(model), encoding_failure(EncoderBatcher(model), model, settings))
+    return Candidate(EncoderBatcher(model), encoding_failure(EncoderBatcher(model), model, settings, play))
 
 
-def separately(model: EncoderModel, settings: Settings, _between_tokens: Callable[[], None]) -> Candidate:
+def separately(model: EncoderModel, settings: Settings, play: Play, _between_tokens: Callable[[], None]) -> Candidate:
     """Each text in a pass of its own."""
     batcher = EncoderBatcher(model, max_items=1)
-    return Candidate(batcher, encoding_failure(EncoderBatcher(model, max_items=1), model, settings))
+    return Candidate(batcher, encoding_failure(EncoderBatcher(model, max_items=1), model, settings, play))
 
 
-def encoding_failure(batcher: EncoderBatcher, model: EncoderModel, settings: Settings) -> str | None:
+def encoding_failure(batcher: EncoderBatcher, model: EncoderModel, settings: Settings, play: Play) -> str | None:
     """Whether a text is encoded as it is alone, whatever waits with it."""
     device = model.checkpoint.device
+    lengths = (play.num_long, play.num_short, play.num_other)
     try:
-        found = encoded(batcher, [text_job(model, length) for length in ENCODED_LENGTHS], device)
+        found = encoded(batcher, [text_job(model, length) for length in lengths], device)
         lone = [
             vector
-            for length in ENCODED_LENGTHS
+            for length in lengths
             for vector in encoded(EncoderBatcher(model, max_items=1), [text_job(model, length)], device)
         ]
     except Exception as error:

@@ -10,6 +10,7 @@ import torch
 from app.core.jobs import Event, Failed, Finished, Job, SamplingParams, TextDelta, TokenLogprob
 from app.core.settings import load_settings
 from app.engine.generation import SlotGenerator
+from app.engine.plays import FULL
 from app.engine.runner import SlotRunner
 from app.engine.runners import RunnerKind
 from app.engine.self_check import has_plain_cache
@@ -41,7 +42,7 @@ def generator_of(
 def can_use_slots(model: TextModel) -> bool:
     """Whether separate passes on slots are what the check at a load accepts."""
     settings = load_settings({"FORKLIFT_MODEL": "unused"})
-    return has_plain_cache(model) and on_slots(SlotRunner)(model, settings, lambda: None).failure is None
+    return has_plain_cache(model) and on_slots(SlotRunner)(model, settings, FULL, lambda: None).failure is None
 
 
 def greedy_reference(model: TextModel, prompt: list[int], num_new: int, **options: object) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from app.core.errors import ModelLoadError
 from app.core.settings import load_settings
-from app.engine import ladder
+from app.engine import ladder, plays
 from app.engine.preparation import Prepared, prepare
 from app.models.fused_layers import FusedLayer
 from tests.planted import PLANTED
@@ -61,8 +62,24 @@ def test_without_a_fault_everything_is_used_and_nothing_is_dropped(model_folder,
     assert answers_of(ready, monkeypatch) == expected
 
 
+@pytest.fixture
+def no_time(monkeypatch):
+    """Every check has taken more than it may before it plays anything."""
+    monkeypatch.setattr(plays, "SHARE_OF_LOAD", 0.0)
+    monkeypatch.setattr(plays, "LEAST_BUDGET_S", 0.0)
+
+
+@pytest.fixture
+def much_time(monkeypatch):
+    monkeypatch.setattr(plays, "LEAST_BUDGET_S", 600.0)
+
+
+@pytest.mark.parametrize("budget", ["much_time", "no_time"])
 @pytest.mark.parametrize("fault", EXPECTED)
-def test_a_planted_fault_ends_on_a_lower_step_that_answers_as_generate_does(model_folder, monkeypatch, expected, fault):
+def test_a_planted_fault_ends_on_a_lower_step_that_answers_as_generate_does(
+    model_folder, monkeypatch, expected, fault, budget, request
+):
+    request.getfixturevalue(budget)
     PLANTED[fault](monkeypatch.setattr)
     dropped, engine = EXPECTED[fault]
     environ = {"FORKLIFT_QUANTIZATION": "int8"} if fault == "bad_scale" else {}
@@ -75,6 +92,31 @@ def test_a_planted_fault_ends_on_a_lower_step_that_answers_as_generate_does(mode
     assert all(line["log_level"] == "warning" and line["reason"] for line in failed)
     [told] = [line for line in lines if line["event"] == "serving_on_lower_step"]
     assert (told["engine"], told["dropped"], told["log_level"]) == (engine, list(dropped), "warning")
+
+
+def test_a_check_without_time_says_what_it_left_out(model_folder, no_time):
+    with capture_logs() as lines:
+        ready = prepared(model_folder("llama"))
+    [told] = [line for line in lines if line["event"] == "check_shortened"]
+    assert told["left_out"] == list(plays.BRIEF.left_out) and told["log_level"] == "warning"
+    assert (told["check_s"], ready.dropped) == (ready.check_s, ())
+
+
+def test_a_check_with_time_says_nothing(model_folder, much_time):
+    with capture_logs() as lines:
+        prepared(model_folder("llama"))
+    assert not [line for line in lines if line["event"] == "check_shortened"]
+
+
+def test_a_slow_load_lets_its_check_take_longer(monkeypatch):
+    monkeypatch.setattr(plays, "time", SimpleNamespace(monotonic=iter([0.0, 100.0, 103.0, 103.0]).__next__))
+    clock = plays.CheckClock()
+    with clock.timed():
+        pass
+    assert (clock.check_s, clock.last_s) == (3.0, 3.0)
+    assert clock.remaining_s == pytest.approx(7.0), "a tenth of 100 s"
+    assert plays.play_within(7.0, 7.0 / plays.FULL.num_passes) is plays.FULL
+    assert plays.play_within(7.0, 7.1 / plays.FULL.num_passes) is plays.BRIEF
 
 
 def test_only_the_feature_at_fault_is_left_out(model_folder, monkeypatch):

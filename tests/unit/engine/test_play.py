@@ -6,17 +6,16 @@ import pytest
 
 from app.core.settings import load_settings
 from app.engine.kv_slots import SlotCache
+from app.engine.plays import BRIEF, FULL
 from app.engine.ragged import MixingRunner
 from app.engine.runner import SlotRunner
 from app.engine.steps import on_slots
 from tests.unit.engine.driver import load
 
-MOST_PASSES = 16
-
 
 @pytest.fixture
-def noted(model_folder, monkeypatch):
-    """What the mixed engine does in the play, as ``(what, size)``."""
+def passes(model_folder, monkeypatch):
+    """Tells what the mixed engine does in a play, as ``(what, size)``."""
     notes: list[tuple[str, object]] = []
 
     def note(kind, name, describe):
@@ -35,22 +34,35 @@ def noted(model_folder, monkeypatch):
     note(SlotCache, "copy_row", lambda source, target, count: count > 0)
     model = load(model_folder("llama"))
     settings = load_settings({"FORKLIFT_MODEL": "unused", "FORKLIFT_MAX_BATCH_SIZE": "4"})
-    assert on_slots(MixingRunner)(model, settings, lambda: None).failure is None
-    return notes
+
+    def played(play):
+        notes.clear()
+        assert on_slots(MixingRunner)(model, settings, play, lambda: None).failure is None
+        return notes
+
+    return played
 
 
-def test_the_play_has_every_kind_of_pass(noted):
-    assert ("prefill", False) in noted and ("prefill", True) in noted, "a prompt in pieces, alone"
-    assert ("mixed", (0, 2)) in noted and ("mixed", (1, 1)) in noted, "prompts beside each other and beside a row"
+def test_the_play_has_every_kind_of_pass(passes):
+    noted = passes(FULL)
+    assert_basics(noted)
     assert any(name == "mixed" and size[1] > 1 and size[0] for name, size in noted), "several beside a row"
-    assert ("decode", (1, 1)) in noted, "a row alone"
-    assert any(name == "decode" and size[1] > 1 for name, size in noted), "rows of unlike lengths"
-
-
-def test_the_play_moves_rows_and_reuses_prefixes(noted):
     assert ("swap_rows", True) in noted
     assert ("copy_row", True) in noted
 
 
-def test_the_play_takes_few_passes(noted):
-    assert sum(name in ("prefill", "decode", "mixed") for name, _ in noted) <= MOST_PASSES
+def test_the_brief_play_has_all_that_a_fault_was_ever_found_in(passes):
+    assert_basics(passes(BRIEF))
+
+
+def assert_basics(noted) -> None:
+    assert ("prefill", False) in noted and ("prefill", True) in noted, "a prompt in pieces, alone"
+    assert ("mixed", (0, 2)) in noted and ("mixed", (1, 1)) in noted, "prompts beside each other and beside a row"
+    assert ("decode", (1, 1)) in noted, "a row alone"
+    assert any(name == "decode" and size[1] > 1 for name, size in noted), "rows of unlike lengths"
+
+
+@pytest.mark.parametrize("play", [FULL, BRIEF], ids=["full", "brief"])
+def test_a_play_takes_no_more_passes_than_it_says(passes, play):
+    num_engine = sum(name in ("prefill", "decode", "mixed") for name, _ in passes(play))
+    assert num_engine + len(play.new_tokens) <= play.num_passes
