@@ -48,6 +48,6 @@ on_exit = hooks.on_exit
 
 
 def post_fork(server, worker):
-    from app.engine.inference import make_inference
+    from app.engine.thread.inference import make_inference
 
     hooks.post_fork(server, worker, make_inference)

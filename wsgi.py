@@ -16,7 +16,7 @@ from app.core.addresses import is_tcp, split_host_port
 from app.core.errors import SettingsError, StartError
 from app.core.logging import configure_logging
 from app.core.settings import load_settings
-from app.http.factory import create_app
+from app.http.application.factory import create_app
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +48,7 @@ def main() -> int:
 
 def serve() -> None:
     """Load and serve until interrupted. Raises ``StartError``."""
-    from app.engine.inference import make_inference
+    from app.engine.thread.inference import make_inference
     from app.models.folder import check_models
     from app.serve.context import set_current
     from app.serve.listening import check_addresses

@@ -13,8 +13,8 @@ import click
 
 from app.core.jobs import Job, SamplingParams
 from app.core.settings import load_settings
-from app.engine.generation import SlotGenerator
-from app.engine.preparation import make_slots, prepare
+from app.engine.generation.batched import SlotGenerator
+from app.engine.loading.build import make_slots, prepare
 from app.models.text_model import TextModel
 from benchmarks.load import median, percentile
 from benchmarks.report import show
@@ -102,7 +102,7 @@ def editing(model: TextModel, runs: int, num_drafts: int) -> dict[str, object]:
 
 def following(model: TextModel, engine: SlotGenerator, prompt: list[int], answer: list[int]) -> float:
     """Seconds to generate ``answer``, which a bias makes the likeliest continuation."""
-    from app.engine import generation
+    from app.engine.generation import batched as generation
 
     steps = iter(answer)
     choose = generation.choose

@@ -31,7 +31,7 @@ class InProcess:
     def __init__(self, folder: Path):
         settings = load_settings({"FORKLIFT_MODEL": str(folder)})
         bind(settings, (), 1)
-        from app.engine.inference import make_inference
+        from app.engine.thread.inference import make_inference
 
         self._inference = make_inference(settings, 0, lambda *_: None)
         self._inference.start()

@@ -58,7 +58,7 @@ def lost_cache(patch: Patch) -> None:
 
 def transposed_weight(patch: Patch) -> None:
     """A square weight lies transposed after packing."""
-    from app.engine import features
+    from app.engine.checks import features
 
     def pack_wrongly(checkpoint: Any) -> None:
         linear = [one for one in checkpoint.model.modules() if isinstance(one, torch.nn.Linear)]
@@ -70,7 +70,7 @@ def transposed_weight(patch: Patch) -> None:
 
 def bad_scale(patch: Patch) -> None:
     """A quantised layer gives four times what it should."""
-    from app.engine import features
+    from app.engine.checks import features
 
     quantize = features.quantize
 
@@ -84,7 +84,7 @@ def bad_scale(patch: Patch) -> None:
 
 def write_too_far(patch: Patch) -> None:
     """The cache writes a next token one place too far."""
-    from app.engine.kv_slots import Window
+    from app.engine.kv.cache import Window
 
     write = Window.write
 
@@ -100,7 +100,7 @@ def write_too_far(patch: Patch) -> None:
 
 def dropped_chunk(patch: Patch) -> None:
     """A mixed pass does not store the last of its chunks."""
-    from app.engine.ragged import RaggedWindow
+    from app.engine.runners.mixed import RaggedWindow
 
     write = RaggedWindow.write
 
@@ -117,7 +117,7 @@ def dropped_chunk(patch: Patch) -> None:
 
 def positions_off(patch: Patch) -> None:
     """The entries of a prefix that is reused lie one place off."""
-    from app.engine.rows import RowTable
+    from app.engine.kv.rows import RowTable
 
     take = RowTable.take
 
@@ -133,7 +133,7 @@ def positions_off(patch: Patch) -> None:
 
 def swapped_rows(patch: Patch) -> None:
     """A runner gives the logits of two rows in each other's place."""
-    from app.engine.runner import SlotRunner
+    from app.engine.runners.eager import SlotRunner
 
     decode = SlotRunner.decode
     patch(SlotRunner, "decode", lambda runner, tokens, starts: decode(runner, tokens, starts).flip(0))
@@ -141,7 +141,7 @@ def swapped_rows(patch: Patch) -> None:
 
 def wrong_sampler_row(patch: Patch) -> None:
     """A sampler is given the row of its neighbour."""
-    from app.engine import generation
+    from app.engine.generation import batched as generation
 
     choose = generation.choose
     patch(generation, "choose", lambda logits, rows: choose(logits.roll(1, 0), rows))
@@ -149,7 +149,7 @@ def wrong_sampler_row(patch: Patch) -> None:
 
 def nan_layer(patch: Patch) -> None:
     """One layer gives NaN."""
-    from app.engine import preparation
+    from app.engine.loading import build as preparation
 
     load = preparation.load_checkpoint
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol, cast
 
-from app.core.encoding import Encoded
+from app.core.encoder_jobs import Encoded
 from app.core.jobs import BaseJob, Constraint, Grammar
 from app.core.model_tables import Task
 from app.core.settings import Settings
@@ -125,7 +125,7 @@ class Use(Protocol):
 
 
 class Served(Protocol):
-    """A model that requests can name, loaded or not (``app/engine/served.py``)."""
+    """A model that requests can name, loaded or not (``app/engine/loading/handle.py``)."""
 
     @property
     def name(self) -> str: ...

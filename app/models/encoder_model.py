@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from app.core.encoding import Encoded
+from app.core.encoder_jobs import Encoded
 from app.core.errors import InvalidParameterError
 from app.core.patience import held
 from app.models.loader import Checkpoint

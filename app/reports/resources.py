@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from app.core.settings import Settings
-from app.engine.preparation import KvMemory, prepare
+from app.engine.loading.build import KvMemory, prepare
 from app.models.loader import Checkpoint
 from app.models.memory import free_bytes
 from app.models.quantization import model_bytes

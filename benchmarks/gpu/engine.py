@@ -11,8 +11,8 @@ import torch
 
 from app.core.jobs import Job, SamplingParams, TextDelta
 from app.core.settings import load_settings
-from app.engine.generation import SlotGenerator
-from app.engine.preparation import make_slots, prepare
+from app.engine.generation.batched import SlotGenerator
+from app.engine.loading.build import make_slots, prepare
 from app.models.text_model import TextModel
 from benchmarks.gpu.shapes import SHAPES
 from benchmarks.load import median

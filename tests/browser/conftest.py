@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.http.factory import create_app
+from app.http.application.factory import create_app
 from tests.contract.describing import RoomyModel
 from tests.contract.doubles import World
 from tests.contract.loopback import serving

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from app.http.operations import OPERATIONS
+from app.http.description.operations import OPERATIONS
 from tests.browser.conftest import CHROMIUM
 from tests.cut_off import CUT_OFF, can_cut_off
 from tests.service.conftest import REPOSITORY

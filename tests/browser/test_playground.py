@@ -10,8 +10,8 @@ import subprocess
 import pytest
 
 from app.core.errors import OverloadedError
-from app.http.factory import create_app
-from app.http.operations import OPERATIONS
+from app.http.application.factory import create_app
+from app.http.description.operations import OPERATIONS
 from tests.contract.describing import RoomyModel
 from tests.contract.doubles import World
 from tests.contract.loopback import serving

@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app.http.factory import create_app
+from app.http.application.factory import create_app
 from tests.conftest import ModelFolder
 from tests.contract.doubles import World
 from tests.contract.running import Reference, RunningServer, forward_pass, start

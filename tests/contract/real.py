@@ -7,8 +7,8 @@ from pathlib import Path
 from flask.testing import FlaskClient
 
 from app.core.settings import load_settings
-from app.engine.inference import make_inference
-from app.http.factory import create_app
+from app.engine.thread.inference import make_inference
+from app.http.application.factory import create_app
 from app.serve.admission import Admission
 from app.serve.board import SlotBoard
 from app.serve.context import WorkerContext

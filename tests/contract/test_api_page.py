@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.http.factory import ROUTES
+from app.http.application.factory import ROUTES
 from tests.contract.running import KEY, MODEL
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "api.md").read_text(encoding="utf-8")

@@ -24,8 +24,8 @@ from app.client import (
     StreamEndedError,
 )
 from app.core import errors
-from app.http.factory import create_app
-from app.http.openapi import error_classes
+from app.http.application.factory import create_app
+from app.http.description.openapi import error_classes
 from tests.contract.describing import RoomyModel
 from tests.contract.loopback import serving
 from tests.contract.real import RealWorld

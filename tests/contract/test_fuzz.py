@@ -18,8 +18,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from app.http.factory import create_app
-from app.http.operations import OPERATIONS
+from app.http.application.factory import create_app
+from app.http.description.operations import OPERATIONS
 from tests.contract.describing import RoomyModel
 from tests.contract.doubles import World
 

@@ -97,7 +97,7 @@ def test_a_stream_that_the_server_closes_stops_the_job(client, world, num_read):
 
 
 def test_the_place_is_held_until_the_engine_lets_go(client, world, monkeypatch):
-    monkeypatch.setattr("app.http.generation.RELEASE_WAIT_S", 0.05)
+    monkeypatch.setattr("app.http.requests.running.RELEASE_WAIT_S", 0.05)
     gate = Gate()
     world.inference.script, world.inference.ignores_cancel = ["a", gate], True
     response = client.post("/complete", json=GOOD | {"stream": True})
@@ -160,8 +160,8 @@ def test_a_caller_that_cannot_be_served_in_its_own_time_is_refused_at_once(make_
     ("limits", "code"), [({"queue_timeout_s": 0.05}, "queue_timeout"), ({"request_timeout_s": 0.2}, "request_timeout")]
 )
 def test_an_engine_that_hangs_is_answered_for(make_world, monkeypatch, limits, code):
-    monkeypatch.setattr("app.http.generation.DEADLINE_GRACE_S", 0.05)
-    monkeypatch.setattr("app.http.generation.RELEASE_WAIT_S", 0.05)
+    monkeypatch.setattr("app.http.requests.running.DEADLINE_GRACE_S", 0.05)
+    monkeypatch.setattr("app.http.requests.running.RELEASE_WAIT_S", 0.05)
     world = make_world(**limits)
     gate = Gate()
     world.inference.ignores_cancel = True

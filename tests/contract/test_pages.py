@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.http.pages import FOLDER, PAGES
+from app.http.application.pages import FOLDER, PAGES
 from tests.contract.conftest import client_of
 from tests.contract.reading import assert_envelope
 

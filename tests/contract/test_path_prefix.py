@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from app.http.factory import create_app
+from app.http.application.factory import create_app
 from tests.contract.doubles import World
 
 

@@ -8,7 +8,7 @@ import threading
 import pytest
 from structlog.testing import capture_logs
 
-from app.engine import pool as pool_module
+from app.engine.loading import pool as pool_module
 from tests.contract.reading import assert_envelope
 from tests.contract.real import RealWorld
 from tests.several import write_models_file
@@ -150,7 +150,7 @@ def test_a_deadline_that_passes_while_the_model_loads_is_504(client, world, gate
 
 
 def test_the_queues_limit_holds_while_the_model_loads(world, gate):
-    from app.http.factory import create_app
+    from app.http.application.factory import create_app
     from app.serve.context import WorkerContext
 
     hasty = world.settings.model_copy(update={"queue_timeout_s": 0.2})

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from app.core.errors import RequestTimeoutError
-from app.http.sse import StreamCutError
+from app.http.answers.stream import StreamCutError
 from tests.contract.doubles import Gate
 from tests.contract.reading import DONE, assert_envelope, events_of
 from tests.waiting import wait_until
@@ -134,7 +134,7 @@ def test_our_own_bug_in_the_middle_is_a_generic_event(client, world, monkeypatch
     response = stream(client)
     chunks = response.iter_encoded()
     next(chunks)
-    monkeypatch.setattr("app.http.answers.details", lambda *_: 1 / 0)
+    monkeypatch.setattr("app.http.answers.native_shapes.details", lambda *_: 1 / 0)
     gate.set()
     rest = b"".join(chunks)
     response.close()

@@ -8,7 +8,7 @@ import pytest
 
 from app.core.metrics import Metrics
 from app.core.settings import PREFIX, Settings
-from app.http.factory import create_app
+from app.http.application.factory import create_app
 from app.serve import board_metrics
 from app.serve.board import SlotBoard
 from app.serve.board_metrics import BoardCollector

@@ -44,7 +44,7 @@ class Faults:
             self._wrap_decode()
 
     def _wrap_decode(self) -> None:
-        from app.engine.runner import SlotRunner
+        from app.engine.runners.eager import SlotRunner
 
         decode = SlotRunner.decode
 

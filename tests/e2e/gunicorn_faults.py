@@ -6,7 +6,7 @@ exec(compile(Path("gunicorn.conf.py").read_text(), "gunicorn.conf.py", "exec"))
 
 
 def post_fork(server, worker):
-    from app.engine.inference import make_inference
+    from app.engine.thread.inference import make_inference
     from tests.e2e.faults import Faults
 
     hooks.post_fork(server, worker, Faults().make(make_inference))  # noqa: F821

@@ -7,7 +7,7 @@ exec(compile(Path("gunicorn.conf.py").read_text(), "gunicorn.conf.py", "exec"))
 
 
 def post_fork(server, worker):
-    from app.engine.inference import make_inference
+    from app.engine.thread.inference import make_inference
 
     def make(settings, slot, on_state, metrics):
         planted = []

@@ -20,7 +20,7 @@ ASSERTING = """
 import json, os, sys, threading
 from app.core.jobs import Failed, Job, SamplingParams
 from app.core.settings import load_settings
-from app.engine.inference import make_inference
+from app.engine.thread.inference import make_inference
 
 settings = load_settings({"FORKLIFT_MODEL": sys.argv[1], "FORKLIFT_DEVICE": "cuda"})
 is_ready = threading.Event()

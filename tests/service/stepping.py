@@ -18,7 +18,7 @@ from typing import Any
 from app.core.errors import RequestError, ShuttingDownError, StartError
 from app.core.jobs import Job, TextDelta
 from app.core.settings import Settings
-from app.engine.waiting import WaitingJobs
+from app.engine.generation.waiting import WaitingJobs
 from tests.contract.doubles import ScriptedModel
 from tests.serving import OneServed
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.cli.sampling import OPTIONS
-from app.http.schemas.native import ChatBody, CompleteBody
+from app.http.schemas.native_bodies import ChatBody, CompleteBody
 from tests.unit.cli.terminal import CTRL_C, terminal
 
 

@@ -9,14 +9,14 @@ import torch
 
 from app.core.jobs import Event, Failed, Finished, Job, SamplingParams, TextDelta, TokenLogprob
 from app.core.settings import load_settings
-from app.engine.generation import SlotGenerator
-from app.engine.plays import FULL
-from app.engine.runner import SlotRunner
-from app.engine.runners import RunnerKind
-from app.engine.self_check import has_plain_cache
-from app.engine.sequence import Sequence
-from app.engine.slot_options import SlotOptions
-from app.engine.steps import on_slots
+from app.engine.checks.plain_cache import has_plain_cache
+from app.engine.checks.plays import FULL
+from app.engine.checks.steps import on_slots
+from app.engine.generation.batch_options import SlotOptions
+from app.engine.generation.batched import SlotGenerator
+from app.engine.generation.sequence import Sequence
+from app.engine.runners.choose import RunnerKind
+from app.engine.runners.eager import SlotRunner
 from app.models.loader import load_checkpoint
 from app.models.text_model import TextModel
 

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from app.core.jobs import Job, SamplingParams
-from app.engine.drafts import PromptLookup
+from app.engine.generation.prompt_lookup import PromptLookup
 from tests.tiny_models import SLOT_FAMILIES
 from tests.unit.engine.driver import TokenLog, generator_of, greedy_job, greedy_reference, load, outcome, run
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from transformers import pipeline
 
-from app.core.encoding import EncoderJob
+from app.core.encoder_jobs import EncoderJob
 from app.core.errors import InternalError, RequestError, RequestTimeoutError
 from app.core.jobs import Failed, Finished
 from app.core.settings import load_settings
-from app.engine.encoders import EncoderBatcher
-from app.engine.preparation import prepare
+from app.engine.loading.build import prepare
+from app.engine.micro_batcher import EncoderBatcher
 from app.models.encoder_model import EncoderModel
 from app.models.loader import load_checkpoint
 from tests.proposals import assert_proposals

@@ -8,7 +8,7 @@ import pytest
 
 from app.core.errors import InternalError, QueueTimeoutError, RequestTimeoutError, ShuttingDownError
 from app.core.jobs import Failed, Finished, Job, SamplingParams
-from app.engine.fallback import GenerateGenerator
+from app.engine.generation.serial import GenerateGenerator
 from tests.tiny_models import SLOT_FAMILIES
 from tests.unit.engine.driver import (
     TokenLog,
@@ -46,7 +46,7 @@ def test_a_window_that_spans_the_context_is_a_plain_cache(model_folder):
 
 
 def test_a_cache_that_writes_to_the_wrong_place_fails_the_check(model_folder, monkeypatch):
-    from app.engine.kv_slots import Window
+    from app.engine.kv.cache import Window
 
     set_window = Window.set
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from app.core.errors import ModelLoadError
-from app.engine.first_load import FirstLoad
+from app.engine.thread.first_load import FirstLoad
 
 
 class Pauses(threading.Event):

@@ -16,9 +16,9 @@ from app.core.errors import (
 )
 from app.core.jobs import Failed, Finished, Job, SamplingParams, TextDelta
 from app.core.settings import load_settings
-from app.engine import first_load
-from app.engine import pool as pool_module
-from app.engine.inference import Inference, make_inference
+from app.engine.loading import pool as pool_module
+from app.engine.thread import first_load
+from app.engine.thread.inference import Inference, make_inference
 from tests.waiting import LIMIT_S, wait_until
 
 

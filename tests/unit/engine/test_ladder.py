@@ -13,8 +13,8 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from app.core.errors import ModelLoadError
 from app.core.settings import load_settings
-from app.engine import ladder, plays
-from app.engine.preparation import Prepared, prepare
+from app.engine.checks import ladder, plays
+from app.engine.loading.build import Prepared, prepare
 from app.models.fused_layers import FusedLayer
 from tests.planted import PLANTED
 from tests.tiny_models import save_tiny_model
@@ -136,7 +136,7 @@ def test_two_faults_are_both_left_out(model_folder, monkeypatch, expected):
 
 
 def test_a_mixed_pass_that_raises_is_not_taken_for_one_that_works(model_folder, monkeypatch):
-    from app.engine.ragged import MixingRunner
+    from app.engine.runners.mixed import MixingRunner
 
     def raising(*_args):
         raise RuntimeError("no such kernel")
@@ -201,7 +201,7 @@ def test_weights_that_do_not_fit_unquantised_stop_the_load(model_folder, monkeyp
 
 @pytest.mark.parametrize("family", ["bert", "sentence"])
 def test_an_encoder_that_quantising_spoils_is_served_without_it(model_folder, monkeypatch, family):
-    from app.engine import features
+    from app.engine.checks import features
 
     quantize = features.quantize
 
@@ -216,7 +216,7 @@ def test_an_encoder_that_quantising_spoils_is_served_without_it(model_folder, mo
 
 
 def test_an_encoder_that_a_batch_spoils_gets_a_pass_for_each_text(model_folder, monkeypatch):
-    from app.engine.encoders import EncoderBatcher
+    from app.engine.micro_batcher import EncoderBatcher
 
     forward = EncoderBatcher._forward
 

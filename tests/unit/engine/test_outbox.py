@@ -8,8 +8,8 @@ import pytest
 
 from app.core.errors import RequestTimeoutError
 from app.core.jobs import Failed, Finished, Job, SamplingParams, TextDelta
-from app.engine import outbox
-from app.engine.outbox import Outbox, Pace
+from app.engine.text import text_output as outbox
+from app.engine.text.text_output import Outbox, Pace
 from tests.unit.engine.driver import generator_of, greedy_job, load, outcome, run
 
 

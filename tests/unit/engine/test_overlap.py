@@ -8,8 +8,8 @@ import pytest
 
 from app.core.errors import RequestTimeoutError
 from app.core.jobs import Constraint, Event, Job, SamplingParams, TextDelta
-from app.engine import generation
-from app.engine.prefill_budget import PrefillBudget
+from app.engine.generation import batched as generation
+from app.engine.generation.prefill_budget import PrefillBudget
 from app.models.text_model import TextModel
 from tests.unit.engine.driver import generator_of, load, outcome, random_prompt, run
 

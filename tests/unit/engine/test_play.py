@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from app.core.settings import load_settings
-from app.engine.kv_slots import SlotCache
-from app.engine.plays import BRIEF, FULL
-from app.engine.ragged import MixingRunner
-from app.engine.runner import SlotRunner
-from app.engine.steps import on_slots
+from app.engine.checks.plays import BRIEF, FULL
+from app.engine.checks.steps import on_slots
+from app.engine.kv.cache import SlotCache
+from app.engine.runners.eager import SlotRunner
+from app.engine.runners.mixed import MixingRunner
 from tests.unit.engine.driver import load
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.engine.prefill_budget import FIRST_TOKENS, LARGEST_CHANGE, LEAST_TOKENS, STRETCH, PrefillBudget
+from app.engine.generation.prefill_budget import FIRST_TOKENS, LARGEST_CHANGE, LEAST_TOKENS, STRETCH, PrefillBudget
 
 
 class Machine:

@@ -10,11 +10,12 @@ from transformers.pytorch_utils import Conv1D
 
 from app.core.errors import ModelLoadError, SettingsError
 from app.core.settings import load_settings
-from app.engine import features, preparation
-from app.engine.fallback import GenerateGenerator
-from app.engine.generation import SlotGenerator
-from app.engine.preparation import prepare
-from app.engine.ragged import MixingRunner
+from app.engine.checks import features
+from app.engine.generation.batched import SlotGenerator
+from app.engine.generation.serial import GenerateGenerator
+from app.engine.loading import build as preparation
+from app.engine.loading.build import prepare
+from app.engine.runners.mixed import MixingRunner
 from app.models.int4_linear import Int4Linear
 from app.models.int8_linear import Int8TileLinear, has_tiles
 from app.models.quantization import Int8Linear, quantize

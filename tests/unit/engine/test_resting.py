@@ -6,8 +6,8 @@ import threading
 import time
 
 from app.core.jobs import Job, SamplingParams
-from app.engine import trimming
-from app.engine.inference import make_inference
+from app.engine.kv import trimming
+from app.engine.thread.inference import make_inference
 from tests.unit.engine.test_inference import end_of, load_settings
 from tests.waiting import LIMIT_S, wait_until
 

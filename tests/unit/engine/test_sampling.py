@@ -22,9 +22,9 @@ from transformers import (
 )
 
 from app.core.jobs import SamplingParams
-from app.engine import filters
-from app.engine.logits import RowLogits
-from app.engine.sampling import UNSOUND, RowSampler, choose, likeliest, logprobs, sample
+from app.engine.sampling import filters
+from app.engine.sampling.row_logits import RowLogits
+from app.engine.sampling.sampler import UNSOUND, RowSampler, choose, likeliest, logprobs, sample
 
 CPU = torch.device("cpu")
 END = frozenset({2})

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from app.core.errors import InternalError, QueueTimeoutError, RequestTimeoutError, ShuttingDownError
 from app.core.jobs import Failed, Finished, Job, SamplingParams
-from app.engine.prefill_budget import FIRST_TOKENS
-from app.engine.ragged import MixingRunner
-from app.engine.waiting import WaitingJobs
+from app.engine.generation.prefill_budget import FIRST_TOKENS
+from app.engine.generation.waiting import WaitingJobs
+from app.engine.runners.mixed import MixingRunner
 from tests.unit.engine.driver import TokenLog, generator_of, greedy_job, greedy_reference, load, outcome, run
 
 ACTIONS = st.lists(

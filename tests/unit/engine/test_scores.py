@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.core.jobs import Finished, Job, PromptScored, SamplingParams, TextDelta
-from app.engine.fallback import GenerateGenerator
+from app.engine.generation.serial import GenerateGenerator
 from tests.unit.engine.driver import generator_of, load, logits_of, run
 
 PROMPT = [(i * 29) % 300 + 20 for i in range(40)]

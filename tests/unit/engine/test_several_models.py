@@ -26,11 +26,11 @@ from app.core.jobs import Finished, Job, SamplingParams
 from app.core.load_marks import LoadMarks
 from app.core.metrics import Metrics
 from app.core.settings import load_settings
-from app.engine import inference as inference_module
-from app.engine import pool as pool_module
-from app.engine import room as room_module
-from app.engine.inference import Inference, make_inference
-from app.engine.served import Served
+from app.engine.loading import memory_budget as room_module
+from app.engine.loading import pool as pool_module
+from app.engine.loading.handle import Served
+from app.engine.thread import inference as inference_module
+from app.engine.thread.inference import Inference, make_inference
 from tests.several import write_models_file
 from tests.unit.engine.driver import greedy_reference, load
 from tests.unit.engine.test_inference import end_of
@@ -121,7 +121,7 @@ def end(use, job) -> None:
 def test_each_model_generates_what_it_generates_alone(start, folders, model_folder, monkeypatch):
     several = start(folders(a="qwen2", b="gpt2")).wait_until_ready()
     accepted: dict[Job, list[int]] = {}
-    from app.engine.sequence import Sequence
+    from app.engine.generation.sequence import Sequence
 
     accept = Sequence.accept
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from app.core.errors import ShuttingDownError
 from app.core.jobs import Event, Finished, Job, SamplingParams, TextDelta
-from app.engine.runners import make_runner
-from app.engine.static_runner import powers_of_two, smallest
+from app.engine.runners.bucketed import powers_of_two, smallest
+from app.engine.runners.choose import make_runner
 from tests.tiny_models import SLOT_FAMILIES
 from tests.unit.engine.driver import (
     TokenLog,

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.models.codegen.tokenization_codegen import CodeGenTokenizer
 
-from app.engine.patterns import GrowingPattern
-from app.engine.text import MAX_HELD, Detokenizer, TextFilter
+from app.engine.text.growing_patterns import GrowingPattern
+from app.engine.text.text_filter import MAX_HELD, Detokenizer, TextFilter
 from tests.tiny_models import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
@@ -141,8 +141,8 @@ def test_patterns_that_are_large_or_invalid_are_refused(pattern):
 
 
 def test_patterns_that_take_too_long_are_noticed(monkeypatch):
-    monkeypatch.setattr("app.engine.text.FIRST_SECONDS", 0.0)
-    monkeypatch.setattr("app.engine.text.SECONDS_PER_TOKEN", -1.0)
+    monkeypatch.setattr("app.engine.text.text_filter.FIRST_SECONDS", 0.0)
+    monkeypatch.setattr("app.engine.text.text_filter.SECONDS_PER_TOKEN", -1.0)
     text_filter = TextFilter((), ("a",))
     text_filter.push("b")
     assert text_filter.is_too_slow

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from app.engine.trimming import PERIOD_S, fitting
+from app.engine.kv.trimming import PERIOD_S, fitting
 from tests.unit.engine.driver import TokenLog, generator_of, greedy_job, greedy_reference, load, random_prompt, run
 
 RNG = random.Random(1)

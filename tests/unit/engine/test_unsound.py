@@ -7,13 +7,13 @@ import math
 import pytest
 import torch
 
-from app.core.encoding import EncoderJob
+from app.core.encoder_jobs import EncoderJob
 from app.core.errors import InternalError
 from app.core.jobs import Failed, Finished, Job, SamplingParams
 from app.core.metrics import Metrics
 from app.core.settings import load_settings
-from app.engine.fallback import GenerateGenerator
-from app.engine.preparation import prepare
+from app.engine.generation.serial import GenerateGenerator
+from app.engine.loading.build import prepare
 from tests.unit.engine.driver import TokenLog, generator_of, greedy_job, greedy_reference, load, outcome, run
 
 PROMPTS = [[40 + i, 9, 30, 70] for i in range(3)]

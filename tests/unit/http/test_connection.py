@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from app.http.connection import is_client_gone
+from app.http.requests.connection import is_client_gone
 from tests.service.conftest import RESET_ON_CLOSE
 from tests.tls import make_pair
 from tests.waiting import wait_until

@@ -8,10 +8,10 @@ import pytest
 
 from app.core.errors import InternalError, OverloadedError
 from app.core.jobs import Job, SamplingParams, TextDelta
-from app.http.generation import Generation
-from app.http.generator import make_jobs
-from app.http.limits import Deadlines
-from app.http.planning import Plan, with_seed_of
+from app.http.requests.limits import Deadlines
+from app.http.requests.open import make_jobs
+from app.http.requests.planning import Plan, with_seed_of
+from app.http.requests.running import Generation
 from tests.contract.doubles import Characters
 
 
@@ -41,7 +41,7 @@ def place():
 
 @pytest.fixture
 def jobs(place, news, monkeypatch):
-    monkeypatch.setattr("app.http.generator.record", lambda: type("Record", (), {"request_id": "r"}))
+    monkeypatch.setattr("app.http.requests.open.record", lambda: type("Record", (), {"request_id": "r"}))
     plans = [Plan([1, 2], SamplingParams(4))] * 2 + [Plan([1, 2, 3], SamplingParams(4))] * 2
     return make_jobs(plans, place, news)
 
@@ -97,7 +97,7 @@ def test_a_reader_is_woken_by_any_job(generation, jobs):
 
 
 def test_where_one_job_fails_the_others_are_stopped_and_the_place_waits_for_them(generation, jobs, place, monkeypatch):
-    monkeypatch.setattr("app.http.generation.RELEASE_WAIT_S", 0.01)
+    monkeypatch.setattr("app.http.requests.running.RELEASE_WAIT_S", 0.01)
     jobs[1].fail(InternalError())
     batch = generation.next_batch(1.0)
     assert isinstance(batch.error, InternalError)
@@ -129,7 +129,7 @@ def test_the_timings_of_a_request_are_its_first_start_and_first_token(generation
 
 
 def test_leaving_stops_every_job(generation, jobs, place, monkeypatch):
-    monkeypatch.setattr("app.http.generation.RELEASE_WAIT_S", 0.01)
+    monkeypatch.setattr("app.http.requests.running.RELEASE_WAIT_S", 0.01)
     generation.close()
     assert all(job.stop_cause(0.0) is not None for job in jobs)
 

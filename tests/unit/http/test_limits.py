@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from app.core.errors import BadRequestError, InvalidParameterError
 from app.core.settings import Settings
-from app.http.limits import Deadlines, num_new_tokens, parse_seconds
-from app.http.schemas.native import ChatBody, CompleteBody
+from app.http.requests.limits import Deadlines, num_new_tokens, parse_seconds
+from app.http.schemas.native_bodies import ChatBody, CompleteBody
 
 SETTINGS = Settings(model="m", max_new_tokens=50, default_new_tokens=20, queue_timeout_s=30, request_timeout_s=300)
 

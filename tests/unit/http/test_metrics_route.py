@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.http.factory import create_app
+from app.http.application.factory import create_app
 from tests.contract.doubles import World
 
 

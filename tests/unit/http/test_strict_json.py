@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.errors import InvalidJsonError
-from app.http.strict_json import dump, parse_object
+from app.http.reading.strict_json import dump, parse_object
 
 TEXT = st.text(st.characters(codec="utf-8"))
 VALUES = st.recursive(

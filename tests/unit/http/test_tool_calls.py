@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.http.tool_calls import ToolCallFilter, split_calls
+from app.http.answers.tool_calls import ToolCallFilter, split_calls
 
 CALL = '<tool_call>\n{"name": "f", "arguments": {"city": "Köln"}}\n</tool_call>'
 

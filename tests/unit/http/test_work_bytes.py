@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from app.core.errors import OverloadedError
-from app.http import work_bytes
-from app.http.work_bytes import WorkBytes
+from app.http.application import work_bytes
+from app.http.application.work_bytes import WorkBytes
 
 
 def test_more_bytes_than_the_limit_are_overload():

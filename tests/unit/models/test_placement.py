@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, Qwen2Config
 
 from app.core.errors import ModelLoadError
 from app.core.settings import load_settings
-from app.engine.self_check import has_plain_cache
+from app.engine.checks.plain_cache import has_plain_cache
 from app.models.loader import load_checkpoint, without_weights
 from app.models.placement import memory_limits, place, spread
 from app.models.source import Source

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.engine.vitals import Vitals
+from app.engine.thread.stall_clock import Vitals
 from app.serve import watch as watch_module
 from app.serve.watch import Watch
 

@@ -1,0 +1,64 @@
+"""What we do to a model's weights, as data: each can be left out where it gives other answers than the plain model.
+
+A further one (compiled layers, say) is one more entry of ``FEATURES``. Inference thread only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from app.core.logging import get_logger
+from app.core.settings import Settings
+from app.engine.checks.plain_cache import has_plain_cache
+from app.engine.checks.reference import BOUNDS, Bound
+from app.models.encoder_model import EncoderModel
+from app.models.fused_layers import fuse_layers
+from app.models.packing import owns_weights, pack, wants_packing
+from app.models.quantization import model_bytes, quantize
+from app.models.text_model import TextModel
+
+Model = TextModel | EncoderModel
+
+log = get_logger("engine")
+
+
+@dataclass(frozen=True)
+class Feature:
+    """``apply`` changes the model in place, in the order of ``FEATURES``; what it replaced is gone then.
+
+    ``is_wanted`` is asked of the model as it was built.
+    """
+
+    name: str
+    is_wanted: Callable[[Model, Settings], bool]
+    apply: Callable[[Model, Settings], object]
+
+
+def wants_fusing(model: Model, settings: Settings) -> bool:
+    """Merged weights belong to this process, and pay where sequences decode on slots."""
+    return isinstance(model, TextModel) and has_plain_cache(model) and owns_weights(model.checkpoint, settings)
+
+
+def quantize_and_tell(model: Model, settings: Settings) -> None:
+    """Quantise in place and say what it saved."""
+    before = model_bytes(model.checkpoint.model)
+    quantize(model.checkpoint, settings.quantization, settings.max_batch_size)
+    after = model_bytes(model.checkpoint.model)
+    log.info("quantized", model=model.name, to=settings.quantization, bytes_before=before, bytes_after=after)
+
+
+FEATURES = (
+    Feature("fused", wants_fusing, lambda model, _: fuse_layers(model.checkpoint)),
+    Feature("quantized", lambda _, settings: settings.quantization != "none", quantize_and_tell),
+    Feature(
+        "packed",
+        lambda model, settings: settings.quantization == "none" and wants_packing(model.checkpoint, settings),
+        lambda model, _: pack(model.checkpoint),
+    ),
+)
+
+
+def bound_of(settings: Settings) -> Bound | None:
+    """How far the settings' weights may be from the plain ones; None: by rounding of one dtype only."""
+    return BOUNDS.get(settings.quantization)

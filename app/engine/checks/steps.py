@@ -1,0 +1,193 @@
+"""The ways to run a model, as data: the first that gives what the plain model says serves.
+
+A further one (a runner that replays GPU graphs, say) is one more entry of ``TEXT_STEPS``. Inference thread only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
+
+import torch
+
+from app.core.encoder_jobs import EncoderJob
+from app.core.errors import RequestError
+from app.core.settings import Settings
+from app.engine.checks.features import Model, bound_of
+from app.engine.checks.plain_cache import has_plain_cache
+from app.engine.checks.plays import BRIEF, Play
+from app.engine.checks.reference import TOLERANCE, distance, probe_tokens
+from app.engine.checks.rehearsal import StrictGuard, advance, rehearse
+from app.engine.generation.batch_options import SlotOptions
+from app.engine.generation.batched import SlotGenerator
+from app.engine.generation.serial import GenerateGenerator
+from app.engine.guard import Guard
+from app.engine.micro_batcher import EncoderBatcher
+from app.engine.runners.bucketed import BucketedRunner
+from app.engine.runners.choose import DecodeRunner
+from app.engine.runners.eager import SlotRunner
+from app.engine.runners.mixed import MixingRunner, can_mix
+from app.models.encoder_model import EncoderModel
+from app.models.loader import Checkpoint
+from app.models.text_model import TextModel
+
+EngineName = Literal["mixed", "batched", "serial", "encoder"]
+# Of the range of the logits, where weights were rounded: what a pass adds up in another order is rounded otherwise too.
+ROUNDED_TOLERANCE = 0.1
+
+
+class Engine(Protocol):
+    """What the inference thread drives: jobs go in, ``step`` brings them forward.
+
+    ``add`` takes the jobs of the model's own task: the HTTP room makes no others.
+    """
+
+    guard: Guard
+
+    @property
+    def has_work(self) -> bool: ...
+    def add(self, job: Any) -> None: ...
+    def step(self) -> None: ...
+    def fail_waiting(self, error: RequestError) -> None: ...
+    def fail_all(self, error: RequestError) -> None: ...
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An engine to serve with, and what is wrong with it, None: nothing was found."""
+
+    engine: Engine
+    failure: str | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One way to run a model; ``engine`` is what callers are told.
+
+    ``attempt`` makes the engine and compares what it does in the play with plain forward passes; its last argument is
+    what the engine calls between two tokens where its steps are long.
+    """
+
+    name: str
+    engine: EngineName
+    is_possible: Callable[[Model, Settings], bool]
+    attempt: Callable[[Any, Settings, Play, Callable[[], None]], Candidate]
+
+
+def on_slots(
+    make_runner: Callable[[Checkpoint, int, int], DecodeRunner],
+) -> Callable[[TextModel, Settings, Play, Callable[[], None]], Candidate]:
+    """How to attempt the slot engine with a runner of that kind: what is checked runs on the runner that serves."""
+
+    def attempt(model: TextModel, settings: Settings, play: Play, _between_tokens: Callable[[], None]) -> Candidate:
+        options = SlotOptions.of(settings)
+        runner = make_runner(model.checkpoint, options.num_slots, model.context_tokens)
+        failure = None
+        # As it will serve, and where there is time without the drafts, too.
+        for num_drafts in {options.num_draft_tokens} if play is BRIEF else {0, options.num_draft_tokens}:
+            played = replace(options, prefill_chunk_tokens=play.chunk_tokens, num_draft_tokens=num_drafts)
+            failure = failure or played_by(SlotGenerator(model, played, runner), model, settings, play, num_drafts > 0)
+        return Candidate(SlotGenerator(model, options, runner), failure)
+
+    return attempt
+
+
+def played_by(engine: Engine, model: TextModel, settings: Settings, play: Play, repeats: bool = False) -> str | None:
+    """What was wrong with a play on slots."""
+    is_rounded = bound_of(settings) is not None
+    tolerance = ROUNDED_TOLERANCE if is_rounded else TOLERANCE[model.checkpoint.dtype]
+    return rehearse(engine, model, play, tolerance, is_strict=not is_rounded, repeats=repeats)
+
+
+def one_by_one(model: TextModel, settings: Settings, play: Play, between_tokens: Callable[[], None]) -> Candidate:
+    """transformers' own loop. There is nothing below it, so rounding alone does not fail it."""
+    dtype = model.checkpoint.dtype
+    is_rounded = bound_of(settings) is not None
+    tolerance = ROUNDED_TOLERANCE if is_rounded else TOLERANCE[dtype]
+    is_strict = dtype == torch.float32 and not is_rounded
+    failure = rehearse(GenerateGenerator(model), model, play, tolerance, is_strict=is_strict)
+    return Candidate(GenerateGenerator(model, between_tokens), failure)
+
+
+def together(model: EncoderModel, settings: Settings, play: Play, _between_tokens: Callable[[], None]) -> Candidate:
+    """Texts of unlike lengths in one pass."""
+    return Candidate(EncoderBatcher(model), encoding_failure(EncoderBatcher(model), model, settings, play))
+
+
+def separately(model: EncoderModel, settings: Settings, play: Play, _between_tokens: Callable[[], None]) -> Candidate:
+    """Each text in a pass of its own."""
+    batcher = EncoderBatcher(model, max_items=1)
+    return Candidate(batcher, encoding_failure(EncoderBatcher(model, max_items=1), model, settings, play))
+
+
+def encoding_failure(batcher: EncoderBatcher, model: EncoderModel, settings: Settings, play: Play) -> str | None:
+    """Whether a text is encoded as it is alone, whatever waits with it."""
+    device = model.checkpoint.device
+    lengths = (play.num_long, play.num_short, play.num_other)
+    try:
+        found = encoded(batcher, [text_job(model, length) for length in lengths], device)
+        lone = [
+            vector
+            for length in lengths
+            for vector in encoded(EncoderBatcher(model, max_items=1), [text_job(model, length)], device)
+        ]
+    except Exception as error:
+        return f"raises {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    tolerance = TOLERANCE[model.checkpoint.dtype] if bound_of(settings) is None else ROUNDED_TOLERANCE
+    shares = [float(distance(one[None], other[None])) for one, other in zip(found, lone, strict=True)]
+    wrong = [share for share in shares if not share <= tolerance]
+    return f"a text in a batch differs by {max(wrong):.2g} of the range of the same text alone" if wrong else None
+
+
+def text_job(model: EncoderModel, length: int) -> EncoderJob:
+    """A text that ends in a mask, for models that fill them."""
+    tokens = probe_tokens(model, min(length, model.context_tokens))
+    if model.mask_id is not None:
+        tokens[-1] = model.mask_id
+    return EncoderJob("self-check", tokens, top_k=model.vocab_size)
+
+
+def encoded(batcher: EncoderBatcher, jobs: list[EncoderJob], device: torch.device) -> list[torch.Tensor]:
+    """One vector for each job: its own, or the probabilities of all tokens in the place of its mask."""
+    batcher.guard = StrictGuard(device)
+    for job in jobs:
+        batcher.add(job)
+    advance(batcher, lambda: not batcher.has_work)
+    results = [job.encoded for job in jobs]
+    return [
+        torch.tensor(result.vector or [score for _, score in sorted(result.masks[-1])]) for result in results if result
+    ]
+
+
+def has_slots(model: Model, _settings: Settings) -> bool:
+    """Whether the model's own cache is one that slots can stand in for."""
+    return isinstance(model, TextModel) and has_plain_cache(model)
+
+
+TEXT_STEPS = (
+    Step(
+        "bucketed",
+        "batched",
+        lambda model, settings: settings.decode_runner == "bucketed" and has_slots(model, settings),
+        on_slots(BucketedRunner),
+    ),
+    Step(
+        "mixed",
+        "mixed",
+        lambda model, settings: has_slots(model, settings) and can_mix(model.checkpoint),
+        on_slots(MixingRunner),
+    ),
+    Step("batched", "batched", has_slots, on_slots(SlotRunner)),
+    Step("serial", "serial", lambda _model, _settings: True, one_by_one),
+)
+ENCODER_STEPS = (
+    Step("together", "encoder", lambda _model, _settings: True, together),
+    Step("separately", "encoder", lambda _model, _settings: True, separately),
+)
+
+
+def steps_of(model: Model, settings: Settings) -> list[Step]:
+    """The ways that there are for ``model``, the fastest first; the last one is transformers' own."""
+    steps = TEXT_STEPS if isinstance(model, TextModel) else ENCODER_STEPS
+    return [step for step in steps if step.is_possible(model, settings)]

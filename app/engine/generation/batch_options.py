@@ -1,0 +1,34 @@
+"""How a slot engine works, apart from the model: its size, its steps, what it does beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.core.settings import Settings
+from app.engine.runners.choose import RunnerKind
+
+
+@dataclass(frozen=True, slots=True)
+class SlotOptions:
+    """The settings of the same meaning; the defaults are the plainest way to work.
+
+    ``num_draft_tokens`` 0: no prompt lookup.
+    """
+
+    num_slots: int
+    prefill_chunk_tokens: int
+    reuse_prefix: bool = True
+    num_draft_tokens: int = 0
+    runner: RunnerKind = "eager"
+    overlap_text: bool = False
+
+    @classmethod
+    def of(cls, settings: Settings) -> SlotOptions:
+        return cls(
+            num_slots=settings.max_batch_size,
+            prefill_chunk_tokens=settings.prefill_chunk_tokens,
+            reuse_prefix=settings.prefix_cache,
+            num_draft_tokens=settings.prompt_lookup,
+            runner=settings.decode_runner,
+            overlap_text=settings.overlap_text,
+        )

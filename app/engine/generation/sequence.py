@@ -1,0 +1,177 @@
+"""One job inside the engine: its tokens, its sampler, its text. Inference thread only."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import torch
+
+from app.core.errors import InvalidParameterError, RequestError
+from app.core.jobs import FinishReason, Job, PromptScored, TokenLogprob
+from app.engine.generation.prompt_lookup import PromptLookup
+from app.engine.guard import UnsoundLogitsError
+from app.engine.sampling.row_logits import RowLogits
+from app.engine.sampling.sampler import RowSampler, logprobs
+from app.engine.text.text_filter import Detokenizer, TextFilter
+from app.engine.text.text_output import Outbox, Pace
+from app.models.text_model import TextModel
+
+
+class Sequence:
+    """A job that has a row. ``num_cached`` tokens from the front have their entries in the KV cache.
+
+    With ``defers_text`` the owner calls ``write_text`` when it has the time, unless text can end the job.
+    """
+
+    def __init__(self, job: Job, model: TextModel, pace: Pace, *, defers_text: bool = False):
+        params = job.params
+        self.job = job
+        self.tokens = list(job.prompt_ids)
+        self.num_cached = 0
+        self.prompt_logprobs: list[TokenLogprob] = []
+        self.end_ids = params.stop_token_ids | (frozenset() if params.ignore_eos else model.eos_ids)
+        matcher = params.grammar.matcher(self.end_ids) if params.grammar else None
+        self._matcher = matcher
+        device = model.checkpoint.device
+        logits = RowLogits(params, job.prompt_ids, model.vocab_size, device, self.end_ids, matcher)
+        self.sampler = RowSampler(params, logits)
+        self.lookup: PromptLookup | None = None
+        self._outbox = Outbox(job, pace)
+        self._detokenizer = Detokenizer(model.decode, job.prompt_ids)
+        self._vocabulary = model.vocabulary
+        self._filter = self._make_filter(model)
+        self._defers_text = defers_text and not params.stop and not params.truncate_before_pattern
+        self._unwritten: list[tuple[int, tuple[TokenLogprob, ...]]] = []
+
+    def _make_filter(self, model: TextModel) -> TextFilter:
+        """Patterns see whether the completion begins in the middle of a line; behind a control token it does not."""
+        params, prompt = self.job.params, self.job.prompt_ids
+        patterns = params.truncate_before_pattern
+        before = self._detokenizer.before if params.text_before is None else params.text_before[-1:]
+        if params.text_before is None and prompt and self._vocabulary.is_special(prompt[-1]):
+            before = ""
+        second = model.second_cuts if patterns else ()
+        return TextFilter(params.stop, (*patterns, *second), before=before, num_second=len(second))
+
+    @property
+    def num_uncached(self) -> int:
+        """Tokens that the model has not seen yet; 1 while decoding."""
+        return len(self.tokens) - self.num_cached
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether log-probabilities of the prompt were asked for."""
+        return self.job.params.num_prompt_logprobs is not None
+
+    def take_prompt(self, tokens: list[int], logits: torch.Tensor) -> torch.Tensor:
+        """``tokens`` of the prompt are in the cache; keep their log-probabilities where they were asked for.
+
+        Returns ``logits``, which are ``(1, vocab)``, or ``(len(tokens), vocab)`` where they are scored.
+        """
+        start = self.num_cached
+        self.num_cached += len(tokens)
+        if self.is_scored:
+            targets = self.tokens[start + 1 : self.num_cached + 1]
+            self.score(logits[: len(targets)], targets)
+        return logits
+
+    def score(self, logits: torch.Tensor, targets: list[int]) -> None:
+        """Keep the log-probabilities of prompt tokens under ``logits`` ``(len(targets), vocab)``.
+
+        Raises ``UnsoundLogitsError`` where those are no numbers.
+        """
+        if not targets:
+            return
+        scores = logprobs(logits, targets, self.job.params.num_prompt_logprobs or 0)
+        if any(math.isnan(entry.logprob) for entry in scores):
+            raise UnsoundLogitsError
+        self.prompt_logprobs += scores
+
+    def has_confirmed(self, draft: list[int], at: int) -> bool:
+        """Whether the token that was just sampled is ``draft[at]``, which was fed next."""
+        return not self.job.has_ended and at < len(draft) and self.tokens[-1] == draft[at]
+
+    def draft(self, room: int) -> list[int]:
+        """Tokens that may come next, at most ``room``; none that could not be accepted any more."""
+        if self.lookup is None:
+            return []
+        num_left = self.job.params.max_new_tokens - self.job.usage.completion_tokens
+        return self.lookup.draft(max(min(room, num_left - 1), 0))
+
+    def accept(self, token: int, logprob: TokenLogprob | None = None) -> None:
+        """Take the sampled ``token``: emit the text it completes (now or later), end the job where it must end."""
+        if self._matcher is not None and (failure := self._matcher.failure) is not None:
+            self.fail(failure)
+            return
+        self.job.count_token()
+        scores = () if logprob is None else (logprob,)
+        if token in self.end_ids:
+            self.write_text()
+            self._end("stop", scores)
+            return
+        self.tokens.append(token)
+        self.sampler.accept(token)
+        if self._defers_text:
+            self._unwritten.append((token, scores))
+        else:
+            self._write(token, scores)
+        is_last = self.job.usage.completion_tokens >= self.job.params.max_new_tokens
+        if is_last:
+            self.write_text()
+        if is_last and not self.job.has_ended:
+            self._end("length")
+
+    def write_text(self) -> None:
+        """Emit the text of what was accepted since the last call; end the job at a stop string."""
+        unwritten, self._unwritten = self._unwritten, []
+        for token, scores in unwritten:
+            self._write(token, scores)
+
+    def _write(self, token: int, scores: tuple[TokenLogprob, ...]) -> None:
+        text, is_stopped = self._filter.push(self._detokenizer.push(token))
+        if not is_stopped and self.job.params.stop and self._vocabulary.is_special(token):
+            rest, is_stopped = self._filter.push_special(self._vocabulary.token_bytes(token).decode())
+            text += rest
+        self._outbox.add(text, scores)
+        if is_stopped:
+            self._finish("stop", is_cut=True)
+        elif self._filter.is_too_slow:
+            text = "truncate_before_pattern: these patterns take too long"
+            self.fail(InvalidParameterError(text, param="truncate_before_pattern"))
+        elif "\n" in text and self._is_past_line_limit():
+            self._end("length")
+
+    def _is_past_line_limit(self) -> bool:
+        limit_s, first_s = self.job.params.line_limit_s, self.job.timings.first_token_s
+        return limit_s is not None and first_s is not None and time.monotonic() - first_s > limit_s
+
+    def finish_prompt(self) -> None:
+        """The whole prompt is in the cache: hand out its scores; end where nothing is to be generated."""
+        if self.job.params.num_prompt_logprobs is not None:
+            self.job.emit(PromptScored(tuple(self.prompt_logprobs)))
+        if self.job.params.max_new_tokens == 0:
+            self.job.finish("length")
+
+    def fail(self, error: RequestError) -> None:
+        """End the job with ``error``, after the text that it has; by length where that is what its time is for."""
+        self.write_text()
+        if self.job.has_ended:
+            return
+        if self.job.is_ended_by(error):
+            self._end("length")
+            return
+        self._outbox.flush()
+        self.job.fail(error)
+
+    def _end(self, reason: FinishReason, scores: tuple[TokenLogprob, ...] = ()) -> None:
+        text, is_stopped = self._filter.push(self._detokenizer.flush())
+        if not is_stopped:
+            rest, is_stopped = self._filter.finish()
+            text += rest
+        self._outbox.add(text, scores)
+        self._finish("stop" if is_stopped else reason, is_cut=is_stopped)
+
+    def _finish(self, reason: FinishReason, *, is_cut: bool = False) -> None:
+        self._outbox.flush()
+        self.job.finish(reason, is_cut=is_cut)

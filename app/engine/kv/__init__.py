@@ -1,0 +1,1 @@
+"""The KV cache and who owns its rows."""

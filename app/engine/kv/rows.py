@@ -1,0 +1,163 @@
+"""Which sequence owns which row of the KV cache, and what the rows still hold.
+
+Rows are kept in order: running ones first, then those being prefilled, then free ones. So a decode
+step works on the first rows of the buffers, with no gathering. A free row keeps its entries until
+a new sequence takes it; the one with the longest common prefix is taken first. Inference thread.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from app.engine.generation.sequence import Sequence
+from app.engine.kv.cache import SlotCache
+
+
+class Row:
+    """One row: who has it, and the tokens whose entries it holds after its owner left."""
+
+    def __init__(self) -> None:
+        self.sequence: Sequence | None = None
+        self.kept: list[int] = []
+        self.owner = b""
+        self.last_used = 0
+
+    @property
+    def tokens(self) -> list[int]:
+        """Tokens whose entries are valid."""
+        return self.kept if self.sequence is None else self.sequence.tokens[: self.sequence.num_cached]
+
+
+class RowTable:
+    """Assigns rows and keeps them in order; ``cache`` follows every move."""
+
+    def __init__(self, cache: SlotCache, num_rows: int, reuse_prefix: bool):
+        self._cache = cache
+        self._rows = [Row() for _ in range(num_rows)]
+        self._reuse_prefix = reuse_prefix
+        self._clock = 0
+        self._peak = 0
+        self.num_running = 0
+        self.num_prefilling = 0
+
+    @property
+    def num_free(self) -> int:
+        return len(self._rows) - self.num_running - self.num_prefilling
+
+    @property
+    def running(self) -> list[Sequence]:
+        """Sequences in rows 0, 1, .. in order."""
+        return [_owner(row) for row in self._rows[: self.num_running]]
+
+    @property
+    def active(self) -> list[Sequence]:
+        """Every sequence that has a row, in the rows' order."""
+        return [_owner(row) for row in self._rows[: self.num_running + self.num_prefilling]]
+
+    @property
+    def prefilling(self) -> list[Sequence]:
+        """Sequences that wait for, or are in, prefill: first come first, one of each request before a second of any."""
+        rows = self._rows[self.num_running : self.num_running + self.num_prefilling]
+        ordered = sorted((_owner(row) for row in rows), key=lambda sequence: sequence.job.timings.created_s)
+        return in_turns(ordered)
+
+    def index(self, sequence: Sequence) -> int:
+        """The row that ``sequence`` has at present."""
+        return next(i for i, row in enumerate(self._rows) if row.sequence is sequence)
+
+    def take(self, sequence: Sequence) -> None:
+        """Give ``sequence`` a free row, keeping the entries of a prefix it shares with a sequence of its own owner.
+
+        Nobody may learn from the number of reused tokens, or from the time, what another one's prompt was.
+        At least one prompt token is left to prefill, since its logits choose the next one. A prompt
+        that is to be scored needs the logits of all its tokens, so it shares nothing.
+        """
+        prompt = sequence.job.prompt_ids if sequence.job.params.num_prompt_logprobs is None else []
+        first_free = self.num_running + self.num_prefilling
+        owner = sequence.job.owner
+        shared = {i: self._shared(row.tokens, prompt) if row.owner == owner else 0 for i, row in enumerate(self._rows)}
+        free = range(first_free, len(self._rows))
+        chosen = max(free, key=lambda i: (shared[i], -self._rows[i].last_used))
+        donor = max(range(len(self._rows)), key=lambda i: shared[i])
+        if shared[donor] > shared[chosen]:
+            # The donor is busy: its sequence goes on, so its entries are copied, over the oldest row.
+            chosen = min(free, key=lambda i: self._rows[i].last_used)
+            self._cache.copy_row(donor, chosen, shared[donor])
+        row = self._rows[chosen]
+        row.kept = []
+        row.owner = owner
+        row.sequence = sequence
+        sequence.num_cached = sequence.job.usage.cached_tokens = shared[donor]
+        self._swap(chosen, first_free)
+        self.num_prefilling += 1
+
+    def start_running(self, sequence: Sequence) -> None:
+        """``sequence`` is prefilled: move it to the rows that decode together."""
+        self._swap(self.index(sequence), self.num_running)
+        self.num_prefilling -= 1
+        self.num_running += 1
+
+    def release(self, sequence: Sequence, *, is_valid: bool = True) -> None:
+        """Free the row of ``sequence``; its entries stay for reuse unless they may be wrong."""
+        at = self.index(sequence)
+        row = self._rows[at]
+        row.kept = row.tokens if is_valid else []
+        self._peak = max(self._peak, sequence.num_cached)
+        row.sequence = None
+        self._clock += 1
+        row.last_used = self._clock
+        if at < self.num_running:
+            self.num_running -= 1
+            self._swap(at, self.num_running)
+            self._swap(self.num_running, self.num_running + self.num_prefilling)
+        else:
+            self.num_prefilling -= 1
+            self._swap(at, self.num_running + self.num_prefilling)
+
+    def take_peak(self) -> int:
+        """Entries of the longest row that was in use since the last call."""
+        peak = max([self._peak, *(len(sequence.tokens) for sequence in self.active)])
+        self._peak = 0
+        return peak
+
+    def forget_beyond(self, num_tokens: int) -> None:
+        """Free rows keep no more than ``num_tokens`` entries."""
+        for row in self._rows:
+            row.kept = row.kept[:num_tokens]
+
+    def _shared(self, held: list[int], prompt: list[int]) -> int:
+        return common_prefix(held, prompt[:-1]) if self._reuse_prefix else 0
+
+    def _swap(self, a: int, b: int) -> None:
+        if a == b:
+            return
+        rows = self._rows
+        self._cache.swap_rows(a, b, max(len(rows[a].tokens), len(rows[b].tokens)))
+        rows[a], rows[b] = rows[b], rows[a]
+
+
+def common_prefix(a: list[int], b: list[int]) -> int:
+    """Number of equal items at the front, by bisection over slices (compared in C)."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def in_turns(sequences: list[Sequence]) -> list[Sequence]:
+    """The first of each request, then the second of each, and so on."""
+    counts: Counter[object] = Counter()
+    places = []
+    for sequence in sequences:
+        places.append(counts[sequence.job.turn])
+        counts[sequence.job.turn] += 1
+    return [sequence for _, sequence in sorted(zip(places, sequences, strict=True), key=lambda pair: pair[0])]
+
+
+def _owner(row: Row) -> Sequence:
+    assert row.sequence is not None
+    return row.sequence

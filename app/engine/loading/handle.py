@@ -1,0 +1,236 @@
+"""One model of this worker, loaded or not, and the requests that use it.
+
+HTTP threads take a ``Use`` and give it back; as long as there is one the model is not unloaded. The
+inference thread loads and unloads. Knows neither torch nor memory.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
+
+from app.core.errors import LoadingError, RequestError
+from app.core.jobs import BaseJob
+from app.core.model_tables import Task
+from app.core.settings import ModelPlan, Settings
+
+if TYPE_CHECKING:
+    from app.engine.checks.features import Model
+    from app.engine.loading.build import KvMemory, Prepared
+    from app.models.registry import Footprint
+
+ServedState = Literal["unloaded", "loading", "loaded", "failed"]
+LOADING_RETRY_AFTER_S = 5
+
+
+class Use:
+    """One request's use of a model, from the moment it asks until its last sequence ended."""
+
+    def __init__(self, served: Served):
+        self.created_s = time.monotonic()
+        self._served = served
+        self._answered = threading.Event()
+        self._model: Model | None = None
+        self._error: RequestError | None = None
+
+    def grant(self, model: Model) -> None:
+        """The model is loaded and stays so until ``release``."""
+        self._model = model
+        self._answered.set()
+
+    def refuse(self, error: RequestError) -> None:
+        """The model will not be loaded for this request."""
+        self._error = error
+        self._answered.set()
+
+    def wait(self, timeout_s: float) -> Model | None:
+        """The model; None where it is not loaded yet. Raises the ``RequestError`` that keeps it from being."""
+        self._answered.wait(max(timeout_s, 0.0))
+        if self._error is not None:
+            raise self._error
+        return self._model
+
+    def submit(self, job: BaseJob) -> None:
+        """Queue ``job``; the use must have been granted. Raises as ``Inference.submit``."""
+        self._served.submit(job)
+
+    def release(self) -> None:
+        """Give the use back, granted or not; harmless when repeated."""
+        self._served.end(self)
+
+
+class Served:
+    """A model that requests can name.
+
+    ``put`` hands a job to the inference thread, ``wake`` makes it look again, ``check`` raises where
+    no work is taken at all.
+    """
+
+    def __init__(
+        self,
+        plan: ModelPlan,
+        put: Callable[[BaseJob, Served], None],
+        wake: Callable[[], None],
+        check: Callable[[], None],
+    ):
+        self.plan = plan
+        self.task: Task | None = plan.task
+        self.footprint: Footprint | None = None
+        self.prepared: Prepared | None = None
+        self.is_loading = False
+        self.has_failed = False
+        self.idle_since_s = 0.0
+        self._put = put
+        self._wake = wake
+        self._check = check
+        self._lock = threading.Lock()
+        self._uses: set[Use] = set()
+        self._waiting: list[Use] = []
+        self._is_closing = False
+
+    @property
+    def name(self) -> str:
+        return self.plan.name
+
+    @property
+    def settings(self) -> Settings:
+        """The model's own settings."""
+        return self.plan.settings
+
+    @property
+    def is_on_demand(self) -> bool:
+        return self.plan.load == "on_demand"
+
+    @property
+    def model(self) -> Model | None:
+        """None while it is not loaded."""
+        prepared = self.prepared
+        return None if prepared is None else prepared.model
+
+    @property
+    def kv_memory(self) -> KvMemory | None:
+        prepared = self.prepared
+        return None if prepared is None else prepared.kv_memory
+
+    @property
+    def engine_name(self) -> str | None:
+        """The way that the model is run; None while it is not loaded."""
+        prepared = self.prepared
+        return None if prepared is None else prepared.engine_name
+
+    @property
+    def dropped(self) -> list[str] | None:
+        """What failed the check at the load and was left out; None while the model is not loaded."""
+        prepared = self.prepared
+        return None if prepared is None else list(prepared.dropped)
+
+    @property
+    def quantization(self) -> str:
+        """The one that holds; the one that was asked for while the model is not loaded."""
+        prepared = self.prepared
+        return (self.settings if prepared is None else prepared.settings).quantization
+
+    @property
+    def state(self) -> ServedState:
+        """``failed``: the last load did; the next request tries again."""
+        if self.prepared is not None:
+            return "loaded"
+        if self.is_loading or not self.is_on_demand:
+            return "loading"
+        return "failed" if self.has_failed else "unloaded"
+
+    # any thread
+
+    def use(self) -> Use:
+        """Ask for the model; one that is loaded on demand is then loaded.
+
+        Raises ``LoadingError`` or ``ShuttingDownError`` where it cannot be taken.
+        """
+        self._check()
+        use = Use(self)
+        with self._lock:
+            if self.prepared is not None and not self._is_closing:
+                self._uses.add(use)
+                use.grant(self.prepared.model)
+                return use
+            if not self.is_on_demand:
+                raise LoadingError("the model is still loading", retry_after_s=LOADING_RETRY_AFTER_S)
+            self._waiting.append(use)
+        self._wake()
+        return use
+
+    def submit(self, job: BaseJob) -> None:
+        """Queue ``job`` for this model. Raises as ``Inference.submit``."""
+        self._put(job, self)
+
+    def end(self, use: Use) -> None:
+        """``use`` is over."""
+        with self._lock:
+            if use in self._waiting:
+                self._waiting.remove(use)
+            self._uses.discard(use)
+            is_last = not self._uses
+            self.idle_since_s = time.monotonic()
+        if is_last and self.is_on_demand:
+            self._wake()
+
+    # inference thread
+
+    @property
+    def has_work(self) -> bool:
+        return self.prepared is not None and self.prepared.generator.has_work
+
+    @property
+    def is_idle(self) -> bool:
+        """Nobody uses it; a closing model that is idle may be unloaded."""
+        with self._lock:
+            return not self._uses
+
+    @property
+    def waits_since_s(self) -> float | None:
+        """When the first of those asked that wait for the model; None where nobody does."""
+        with self._lock:
+            return self._waiting[0].created_s if self._waiting else None
+
+    def open(self, prepared: Prepared) -> None:
+        """The model is loaded: whoever waits gets it."""
+        with self._lock:
+            self.prepared = prepared
+            self.task = prepared.model.task
+            self.is_loading = self.has_failed = False
+            self.idle_since_s = time.monotonic()
+        self.resume()
+
+    def hold_back(self) -> None:
+        """New uses wait, so that the model becomes idle and can be unloaded."""
+        with self._lock:
+            self._is_closing = True
+
+    def resume(self) -> None:
+        """Grant what waits for the loaded model."""
+        with self._lock:
+            self._is_closing = False
+            if self.prepared is None:
+                return
+            for use in self._waiting:
+                self._uses.add(use)
+                use.grant(self.prepared.model)
+            self._waiting.clear()
+
+    def close(self) -> Prepared | None:
+        """Take the model out of service where nobody uses it; the caller lets go of it then."""
+        with self._lock:
+            if self._uses:
+                return None
+            prepared, self.prepared = self.prepared, None
+            self._is_closing = False
+            return prepared
+
+    def refuse_waiting(self, error: RequestError) -> None:
+        """Fail the requests that wait for the model."""
+        with self._lock:
+            for use in self._waiting:
+                use.refuse(error)
+            self._waiting.clear()

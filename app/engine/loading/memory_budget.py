@@ -1,0 +1,46 @@
+"""Memory for one more model: what it needs, and what is free of that. Inference thread only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+
+from app.engine.loading.build import Prepared
+from app.engine.loading.handle import Served
+from app.models.memory import free_bytes
+from app.models.packing import wants_packing
+from app.models.registry import Footprint
+
+# Beside weights and cache: activations, tokenizer, bookkeeping.
+MARGIN = 1.05
+
+
+def missing_bytes(wanted: Served, all_served: Iterable[Served], device: torch.device) -> int:
+    """What is not free of the memory that the model needs; 0 or less where all of it is."""
+    free = free_bytes(device) - promised_bytes(all_served)
+    return int(num_bytes(wanted) * MARGIN) - free
+
+
+def promised_bytes(all_served: Iterable[Served]) -> int:
+    """Memory that counts as free and belongs to loaded models: caches that will grow, mapped weights."""
+    promised = 0
+    for one in all_served:
+        if (prepared := one.prepared) is not None:
+            promised += prepared.kv_growth_bytes
+            if one.footprint is not None and one.footprint.is_mapped:
+                promised += one.footprint.weight_bytes
+    return promised
+
+
+def num_bytes(served: Served) -> int:
+    """What the model takes; hub ids, which cannot be measured, are loaded at the start and stay."""
+    return 0 if served.footprint is None else served.footprint.num_bytes
+
+
+def as_loaded(predicted: Footprint, prepared: Prepared) -> Footprint:
+    """The footprint, with what only the loaded model tells."""
+    kv_bytes = predicted.kv_bytes if prepared.kv_memory is None else prepared.kv_memory.max_bytes
+    is_mapped = predicted.is_mapped and not wants_packing(prepared.model.checkpoint, prepared.settings)
+    return replace(predicted, kv_bytes=kv_bytes, is_mapped=is_mapped)

@@ -1,0 +1,293 @@
+"""Which models of a worker are loaded: residents at the start, the others when somebody asks.
+
+Everything happens on the inference thread: while transformers builds a model it changes torch's
+default dtype for the whole process, so a load on another thread would spoil a pass on this one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from app.core.errors import InsufficientMemoryError, LoadFailedError, ModelLoadError, StartError
+from app.core.load_marks import marks
+from app.core.logging import get_logger
+from app.core.metrics import Metrics
+from app.engine.loading.build import Prepared, prepare
+from app.engine.loading.handle import Served
+from app.engine.loading.memory_budget import as_loaded, missing_bytes, num_bytes, promised_bytes
+from app.engine.loading.readahead import PageReader
+from app.engine.thread.first_load import unexpected
+from app.models.devices import choose_device
+from app.models.memory import free_bytes
+from app.models.registry import inspect, resident_weight_bytes
+from app.models.unloading import give_back
+
+LOAD_FAILED_RETRY_AFTER_S = 10
+NO_MEMORY_RETRY_AFTER_S = 60
+ENDED_A_PROCESS = "its last load has ended the process, mostly for want of memory"
+
+log = get_logger("engine")
+
+
+class ModelPool:
+    """Loads and unloads the models of one worker.
+
+    ``note_loading`` is told when a load begins and ends; ``between_tokens`` is for models whose
+    steps are long; ``wake`` may be called by another thread, to have ``tend`` called.
+    """
+
+    def __init__(
+        self,
+        served: Sequence[Served],
+        slot: int,
+        metrics: Metrics,
+        *,
+        note_loading: Callable[[bool], None],
+        between_tokens: Callable[[Served], None],
+        wake: Callable[[], None],
+    ):
+        self._served = served
+        self._on_demand = [one for one in served if one.is_on_demand]
+        self._slot = slot
+        self._metrics = metrics
+        self._note_loading = note_loading
+        self._between_tokens = between_tokens
+        self._wake = wake
+        self._device = choose_device(served[0].settings.device)
+        self._reader: tuple[Served, PageReader] | None = None
+
+    def load_residents(self, progress: Callable[[float], None]) -> None:
+        """Learn what the models are, and load those that stay. Raises ``StartError``."""
+        residents = [one for one in self._served if not one.is_on_demand]
+        try:
+            if len(self._served) > 1 or self._on_demand:
+                self._inspect()
+            for i, served in enumerate(residents):
+                if served.prepared is None:
+                    self._require_room(served)
+                    self._note_loading(True)
+                    self._load(served, partial(_share, progress, i, len(residents)))
+        finally:
+            self._note_loading(False)
+
+    def _require_room(self, resident: Served) -> None:
+        """Raise ``ModelLoadError`` where the weights cannot fit: the kernel would kill the load, without a word.
+
+        A GPU's memory is reckoned with where layers are placed.
+        """
+        if self._device.type != "cpu":
+            return
+        needed = resident_weight_bytes(resident.plan)
+        free = free_bytes(self._device) - promised_bytes(self._served)
+        if needed > max(free, 0):
+            raise ModelLoadError(
+                f"the weights of {resident.settings.model} need {needed / 2**30:.2f} GiB, "
+                f"{max(free, 0) / 2**30:.2f} GiB are free: more memory, a smaller model, FORKLIFT_DTYPE or "
+                "FORKLIFT_QUANTIZATION"
+            )
+
+    def _inspect(self) -> None:
+        for served in self._served:
+            try:
+                self._inspect_one(served)
+            except ModelLoadError as error:
+                if not served.is_on_demand or not Path(served.settings.model).exists():
+                    raise
+                log.warning("model_unavailable", slot=self._slot, model=served.name, error=str(error))
+                served.has_failed = True
+
+    def _inspect_one(self, served: Served) -> None:
+        """Learn what the model is and takes. Raises ``ModelLoadError`` for another kind than it was before."""
+        inspected = inspect(served.plan)
+        if served.task not in (None, inspected.task):
+            kinds = f"{served.task} at the start, {inspected.task} now"
+            raise ModelLoadError(f"the folder of the model {served.name} has changed its kind: {kinds}")
+        served.task, served.footprint = inspected.task, inspected.footprint
+
+    def tend(self, now_s: float) -> bool:
+        """Unload what was idle long enough, load what is waited for; whether any of that happened.
+
+        Returns soon, except for a load. Models that others wait for are closed once their running
+        requests have ended.
+        """
+        if not self._on_demand:
+            return False
+        has_changed = self._unload_idle(now_s)
+        wanted = self._wanted()
+        if wanted is None:
+            for served in self._on_demand:
+                served.resume()
+            return has_changed
+        if pause_s := self._pause_s(wanted):
+            self._refuse_deadly(wanted, pause_s)
+            return True
+        if wanted.footprint is None and (failure := self._failure(lambda: self._inspect_one(wanted), wanted)):
+            self._refuse_unloadable(wanted, failure)
+            return True
+        if not self._has_read(wanted) or not self._has_room(wanted):
+            return has_changed
+        self._load_on_demand(wanted)
+        return True
+
+    def next_look_s(self, now_s: float) -> float | None:
+        """Seconds until a model will have been idle for long enough; None where none is about to."""
+        ends = [one.idle_since_s + one.plan.idle_unload_s for one in self._loaded() if one.is_idle]
+        return max(min(ends) - now_s, 0.0) if ends else None
+
+    def _loaded(self) -> list[Served]:
+        """Models that may be unloaded, the one that was idle longest first."""
+        return sorted((one for one in self._on_demand if one.prepared is not None), key=lambda one: one.idle_since_s)
+
+    def _wanted(self) -> Served | None:
+        """The model that is waited for longest."""
+        waits = [(since_s, one) for one in self._on_demand if not one.prepared and (since_s := one.waits_since_s)]
+        return min(waits, key=lambda pair: pair[0])[1] if waits else None
+
+    def _unload_idle(self, now_s: float) -> bool:
+        idle = [one for one in self._loaded() if one.is_idle and now_s - one.idle_since_s >= one.plan.idle_unload_s]
+        closed = [self._unload(one, "idle") for one in idle]
+        return any(closed)
+
+    def _has_read(self, wanted: Served) -> bool:
+        """Whether the weights lie in the page cache; at first nobody else must wait for a disk.
+
+        Without other work there is nobody to protect, and the load may read for itself.
+        """
+        if self._reader is None or self._reader[0] is not wanted:
+            if not any(one.has_work for one in self._served):
+                return True
+            self._reader = (wanted, PageReader(Path(wanted.settings.model), self._wake))
+        return self._reader[1].has_ended
+
+    def _has_room(self, wanted: Served) -> bool:
+        """Whether the model may be loaded now. Unloads others for it, or asks busy ones to come to an end."""
+        while (missing := missing_bytes(wanted, self._served, self._device)) > 0:
+            loaded = self._loaded()
+            if missing > sum(num_bytes(one) for one in loaded):
+                self._refuse_too_large(wanted, missing)
+                return False
+            idle = next((one for one in loaded if one.is_idle), None)
+            if idle is None:
+                for one in loaded:
+                    one.hold_back()
+                return False
+            self._unload(idle, "room")
+        return True
+
+    def _refuse_too_large(self, wanted: Served, missing: int) -> None:
+        text = f"the model {wanted.name} does not fit into memory beside those that stay loaded"
+        log.error("no_memory_to_load", slot=self._slot, model=wanted.name, missing_bytes=missing)
+        self._metrics.count_refused_load(wanted.name)
+        wanted.has_failed = True
+        wanted.refuse_waiting(InsufficientMemoryError(text, retry_after_s=NO_MEMORY_RETRY_AFTER_S))
+
+    def _load_on_demand(self, wanted: Served) -> None:
+        """Load for those who wait; where it fails they are told so, and the next request tries again."""
+        self._reader = None
+        self._note_loading(True)
+        wanted.is_loading = True
+        place, load_marks = self._served.index(wanted), marks()
+        if load_marks is not None:
+            load_marks.begin(place)
+        try:
+            failure = self._failure(lambda: self._load(wanted, lambda _: None, has_changed=True), wanted)
+        finally:
+            wanted.is_loading = False
+            self._note_loading(False)
+        if load_marks is not None:
+            load_marks.end(place, has_worked=failure is None)
+        if failure is not None:
+            self._refuse_unloadable(wanted, failure)
+
+    def _pause_s(self, wanted: Served) -> float:
+        """For how long the model is not loaded, as loading it has ended processes; 0 mostly."""
+        load_marks = marks()
+        return 0.0 if load_marks is None else load_marks.pause_s(self._served.index(wanted))
+
+    def _refuse_deadly(self, wanted: Served, pause_s: float) -> None:
+        wait_s = math.ceil(pause_s)
+        log.error("load_refused", slot=self._slot, model=wanted.name, reason=ENDED_A_PROCESS, retry_in_s=wait_s)
+        wanted.has_failed = True
+        text = f"the model {wanted.name} is not loaded: {ENDED_A_PROCESS}; it is tried again in {wait_s} s"
+        wanted.refuse_waiting(LoadFailedError(text, retry_after_s=wait_s))
+
+    def _failure(self, act: Callable[[], None], wanted: Served) -> str | None:
+        """What went wrong with ``act`` for the model, or None."""
+        try:
+            act()
+        except StartError as error:
+            return str(error)
+        except Exception as error:
+            log.exception("load_raised", slot=self._slot, model=wanted.name)
+            return str(unexpected(error))
+        return None
+
+    def _refuse_unloadable(self, wanted: Served, failure: str) -> None:
+        """Not to be called while the error is handled: its traceback keeps what was loaded alive."""
+        give_back(self._device)
+        log.error("load_failed", slot=self._slot, model=wanted.name, error=failure)
+        wanted.has_failed = True
+        text = f"the model {wanted.name} could not be loaded; the server's log has the cause"
+        wanted.refuse_waiting(LoadFailedError(text, retry_after_s=LOAD_FAILED_RETRY_AFTER_S))
+
+    def _load(self, served: Served, progress: Callable[[float], None], *, has_changed: bool = False) -> None:
+        """Load and open; ``has_changed``: the folder may have since it was looked at."""
+        started_s = time.monotonic()
+        promised = promised_bytes(self._served)
+        # A load may come in the middle of another model's step; weights made in inference mode could not be changed.
+        with torch.inference_mode(False), self._metrics.load_of(served.name):
+            if has_changed:
+                self._inspect_one(served)
+            prepared = prepare(
+                served.settings,
+                progress,
+                lambda: self._between_tokens(served),
+                task=served.task,
+                promised_bytes=promised,
+            )
+        if served.footprint is not None:
+            served.footprint = as_loaded(served.footprint, prepared)
+        prepared.generator.guard.on_unsound = partial(self._metrics.count_unsound_logits, served.name)
+        self._metrics.count_engine(served.name, prepared.engine_name, prepared.dropped)
+        served.open(prepared)
+        self._tell(served, prepared, time.monotonic() - started_s)
+
+    def _tell(self, served: Served, prepared: Prepared, load_s: float) -> None:
+        checkpoint = prepared.model.checkpoint
+        log.info(
+            "model_loaded",
+            slot=self._slot,
+            model=prepared.model.name,
+            task=prepared.model.task,
+            device=str(checkpoint.device),
+            dtype=str(checkpoint.dtype).removeprefix("torch."),
+            quantization=prepared.settings.quantization,
+            context_tokens=prepared.model.context_tokens,
+            engine=prepared.engine_name,
+            dropped=list(prepared.dropped),
+            load_s=round(load_s, 2),
+            check_s=round(prepared.check_s, 2),
+        )
+
+    def _unload(self, served: Served, reason: str) -> bool:
+        """Take the model out of memory; False where somebody began to use it."""
+        prepared = served.close()
+        if prepared is None:
+            return False
+        prepared.model.forget_weights()
+        del prepared
+        give_back(self._device)
+        self._metrics.count_unload(served.name, reason)
+        log.info("model_unloaded", slot=self._slot, model=served.name, reason=reason)
+        return True
+
+
+def _share(progress: Callable[[float], None], index: int, count: int, share: float) -> None:
+    """Tell ``progress`` how far all loads are, of which the one of this index is as far as ``share``."""
+    progress((index + share) / count)

@@ -1,0 +1,163 @@
+"""Micro-batching for encoders: what waits is encoded together, in as few passes as memory allows.
+
+Inference thread only; the same methods as the generators have. Where more than one text waits,
+those that are about to arrive are waited for: until one deadline, counted from the first text and
+never moved. A text that waits alone is encoded at once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+
+from app.core.encoder_jobs import Encoded, EncoderJob
+from app.core.errors import InternalError, RequestError
+from app.engine.generation.waiting import WaitingJobs
+from app.engine.guard import Guard
+from app.models.encoder_model import EncoderModel
+
+MAX_ITEMS = 32
+# Padded tokens of one pass; a single text may be longer.
+MAX_TOKENS = 8192
+# Logits of one fill-mask pass: 256 MiB in float32.
+MAX_LOGITS = 2**26
+WAIT_S = 0.001
+
+
+class EncoderBatcher:
+    """Encodes up to ``max_items`` texts per step on one model."""
+
+    def __init__(
+        self,
+        model: EncoderModel,
+        *,
+        max_items: int = MAX_ITEMS,
+        max_tokens: int = MAX_TOKENS,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ):
+        self._model = model
+        self._device = model.checkpoint.device
+        self._max_items = max_items
+        fills_masks = model.task == "fill-mask"
+        self._max_tokens = min(max_tokens, MAX_LOGITS // model.vocab_size) if fills_masks else max_tokens
+        self._encode = self._fill if fills_masks else self._embed
+        self._clock = clock
+        self._sleep = sleep
+        self._waiting = WaitingJobs[EncoderJob]()
+        self.guard = Guard(self._device)
+
+    def add(self, job: EncoderJob) -> None:
+        """Queue ``job``, first come first served."""
+        self._waiting.add(job)
+
+    @property
+    def has_work(self) -> bool:
+        return len(self._waiting) > 0
+
+    @torch.inference_mode()
+    def step(self) -> None:
+        """Encode what waits, up to the maximum; or wait for more, once, and return."""
+        self._waiting.sweep(self._clock())
+        if self._waits_for_more():
+            return
+        jobs = [self._waiting.start_next() for _ in range(min(len(self._waiting), self._max_items))]
+        for group in self._groups(jobs):
+            self._run(self._wanted(group))
+
+    def fail_waiting(self, error: RequestError) -> None:
+        """End every job that has not started."""
+        self._waiting.fail_all(error)
+
+    def fail_all(self, error: RequestError) -> None:
+        """End every job; between two steps all of them wait."""
+        self._waiting.fail_all(error)
+
+    def _waits_for_more(self) -> bool:
+        """Sleep until the deadline of the first text if others wait with it and there is room for more."""
+        if not 1 < len(self._waiting) < self._max_items:
+            return False
+        left_s = self._waiting.first.timings.created_s + WAIT_S - self._clock()
+        if left_s <= 0:
+            return False
+        self._sleep(left_s)
+        return True
+
+    def _groups(self, jobs: list[EncoderJob]) -> list[list[EncoderJob]]:
+        """Texts of similar length together, so that little is padded; each group fits one pass."""
+        groups: list[list[EncoderJob]] = []
+        for job in sorted(jobs, key=lambda job: len(job.prompt_ids)):
+            if groups and len(job.prompt_ids) * (len(groups[-1]) + 1) <= self._max_tokens:
+                groups[-1].append(job)
+            else:
+                groups.append([job])
+        return groups
+
+    def _wanted(self, jobs: list[EncoderJob]) -> list[EncoderJob]:
+        """Those that were neither cancelled nor late while other groups ran; the others end here."""
+        wanted = []
+        for job in jobs:
+            if (cause := job.stop_cause(self._clock())) is None:
+                wanted.append(job)
+            else:
+                job.fail(cause)
+        return wanted
+
+    def _run(self, jobs: list[EncoderJob]) -> None:
+        """One pass over ``jobs``; where it fails, one for each, so that none fails for another's sake."""
+        results = self.guard.run(jobs, partial(self._encode, jobs)) if jobs else []
+        if results is not None:
+            for job, encoded in zip(jobs, results, strict=True):
+                if encoded.is_sound:
+                    job.finish_with(encoded)
+                else:
+                    self.guard.note_unsound(job)
+                    job.fail(InternalError())
+        elif len(jobs) > 1 and self.guard.poison is None:
+            for job in jobs:
+                self._run([job])
+        else:
+            for job in jobs:
+                job.fail(InternalError())
+
+    def _fill(self, jobs: Sequence[EncoderJob]) -> list[Encoded]:
+        logits = self._forward(jobs).logits
+        results = []
+        for row, job in enumerate(jobs):
+            places = [at for at, token in enumerate(job.prompt_ids) if token == self._model.mask_id]
+            scores = logits[row, places].float().softmax(dim=-1)
+            values, tokens = scores.topk(min(job.top_k, scores.shape[-1]))
+            pairs = zip(tokens.tolist(), values.tolist(), strict=True)
+            results.append(Encoded(masks=tuple(tuple(zip(*pair, strict=True)) for pair in pairs)))
+        return results
+
+    def _embed(self, jobs: Sequence[EncoderJob]) -> list[Encoded]:
+        hidden = self._forward(jobs).last_hidden_state.float()
+        vectors = torch.stack([self._pool(hidden[row, : len(job.prompt_ids)]) for row, job in enumerate(jobs)])
+        if self._model.form.normalize:
+            vectors = torch.nn.functional.normalize(vectors, dim=-1)
+        return [Encoded(vector=tuple(vector)) for vector in vectors.tolist()]
+
+    def _pool(self, hidden: torch.Tensor) -> torch.Tensor:
+        """One vector of a text's own tokens ``(seq, size)``."""
+        match self._model.form.pooling:
+            case "mean":
+                return hidden.mean(dim=0)
+            case "cls":
+                return hidden[0]
+            case "lasttoken":
+                return hidden[-1]
+
+    def _forward(self, jobs: Sequence[EncoderJob]) -> Any:
+        """The model's output for the texts, padded on the right to ``(num_jobs, longest)``."""
+        length = max(len(job.prompt_ids) for job in jobs)
+        pad = self._model.pad_id
+        ids = [[*job.prompt_ids, *[pad] * (length - len(job.prompt_ids))] for job in jobs]
+        mask = [[1] * len(job.prompt_ids) + [0] * (length - len(job.prompt_ids)) for job in jobs]
+        return self._model.checkpoint.model(
+            input_ids=torch.tensor(ids, device=self._device), attention_mask=torch.tensor(mask, device=self._device)
+        )

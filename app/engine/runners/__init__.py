@@ -1,0 +1,1 @@
+"""Forward passes over the KV cache."""

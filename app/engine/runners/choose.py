@@ -1,0 +1,47 @@
+"""The forward passes that the scheduler asks for, and which runner makes them.
+
+Every runner writes the same entries into the same kind of cache, so that rows can be swapped,
+copied and reused whoever ran them. Inference thread only; knows neither jobs nor sampling.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import torch
+
+from app.engine.kv.cache import SlotCache
+from app.engine.runners.bucketed import BucketedRunner
+from app.engine.runners.eager import SlotRunner
+from app.engine.runners.mixed import MixingRunner, can_mix
+from app.models.loader import Checkpoint
+
+RunnerKind = Literal["eager", "bucketed"]
+
+
+class DecodeRunner(Protocol):
+    """Rows 0, 1, .. of ``cache`` are those that decode together; no pass changes the entries of another row."""
+
+    @property
+    def cache(self) -> SlotCache: ...
+
+    def prefill(self, row: int, tokens: list[int], start: int, *, all_logits: bool = False) -> torch.Tensor:
+        """Feed ``tokens`` at positions ``start``.. of ``row``.
+
+        Logits ``(1, vocab)`` behind the last token, or ``(len(tokens), vocab)`` behind each.
+        """
+        ...
+
+    def decode(self, tokens: list[list[int]], starts: list[int]) -> torch.Tensor:
+        """Feed as many tokens to each of rows 0, 1, ..; logits ``(num_rows, num_new, vocab)`` behind each.
+
+        They are valid until the next pass.
+        """
+        ...
+
+
+def make_runner(kind: RunnerKind, checkpoint: Checkpoint, num_slots: int, max_tokens: int) -> DecodeRunner:
+    """A runner for ``num_slots`` sequences of at most ``max_tokens`` tokens; nothing it gives is checked here."""
+    if kind == "bucketed":
+        return BucketedRunner(checkpoint, num_slots, max_tokens)
+    return (MixingRunner if can_mix(checkpoint) else SlotRunner)(checkpoint, num_slots, max_tokens)

@@ -1,0 +1,63 @@
+"""Forward passes over the slot KV cache: one row's prompt chunk, or the next tokens of many rows.
+
+The scheduler decides which; this is the only part of the step that builds tensors for the model.
+Inference thread only; knows neither jobs nor sampling.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from app.engine.kv.cache import SlotCache, Window
+from app.models.cache_argument import cache_argument_of
+from app.models.loader import Checkpoint
+
+
+class SlotRunner:
+    """Runs ``model`` with a cache of ``num_slots`` rows of at most ``max_tokens`` entries."""
+
+    def __init__(self, checkpoint: Checkpoint, num_slots: int, max_tokens: int, window: Window | None = None):
+        self._model = checkpoint.model
+        self._device = checkpoint.device
+        self._dtype = checkpoint.dtype
+        self.cache = SlotCache(self._model.config.get_text_config().num_hidden_layers, num_slots, max_tokens, window)
+        self._caching = {cache_argument_of(self._model): self.cache, "use_cache": True}
+
+    def prefill(self, row: int, tokens: list[int], start: int, *, all_logits: bool = False) -> torch.Tensor:
+        """Feed ``tokens`` at positions ``start``.. of ``row``.
+
+        Logits ``(1, vocab)`` behind the last token, or ``(len(tokens), vocab)`` behind each.
+        """
+        self.cache.window.set(row, [start], len(tokens))
+        positions = torch.arange(start, start + len(tokens), device=self._device)[None]
+        return self._forward([tokens], positions, None, num_logits=len(tokens) if all_logits else 1)[0]
+
+    def decode(self, tokens: list[list[int]], starts: list[int]) -> torch.Tensor:
+        """Feed as many tokens to each of rows 0, 1, ..; logits ``(num_rows, num_new, vocab)`` behind each."""
+        num_new = len(tokens[0])
+        self.cache.window.set(0, starts, num_new, self._device)
+        positions = torch.tensor(starts, device=self._device)[:, None]
+        if num_new > 1:
+            positions = positions + torch.arange(num_new, device=self._device)
+        mask = self._mask(positions) if len(starts) > 1 else None
+        return self._forward(tokens, positions, mask, num_logits=num_new)
+
+    def _forward(
+        self, tokens: list[list[int]], positions: torch.Tensor, mask: torch.Tensor | None, num_logits: int
+    ) -> torch.Tensor:
+        output = self._model(
+            input_ids=torch.tensor(tokens, device=self._device),
+            position_ids=positions,
+            attention_mask=mask,
+            logits_to_keep=num_logits,
+            **self._caching,
+        )
+        logits: torch.Tensor = output.logits
+        return logits
+
+    def _mask(self, positions: torch.Tensor) -> torch.Tensor:
+        """Additive mask ``(rows, 1, num_new, length)``: each row sees its own entries up to its position."""
+        entries = torch.arange(self.cache.window.length, device=self._device)
+        is_visible = entries <= positions[:, None, :, None]
+        mask = torch.zeros(is_visible.shape, dtype=self._dtype, device=self._device)
+        return mask.masked_fill_(~is_visible, torch.finfo(self._dtype).min)

@@ -1,0 +1,201 @@
+"""Several sequences in one forward pass: next tokens and chunks of prompts, laid end to end.
+
+A pass costs a fixed time whatever it carries; on small models that is half of it. So prompts that
+are read beside running streams go through the model with them: the linear layers see one long row
+of tokens, and attention, the only place where sequences differ, is computed piece by piece.
+Works for models that take their attention from transformers' interface. Inference thread only;
+knows neither jobs nor sampling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from app.engine.kv.cache import Window
+from app.engine.runners.eager import SlotRunner
+from app.models.loader import Checkpoint
+
+ATTENTION = "forklift_ragged"
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Part of a prompt: ``tokens`` for positions ``start``.. of ``row``."""
+
+    row: int
+    tokens: list[int]
+    start: int
+    all_logits: bool = False
+
+    @property
+    def end(self) -> int:
+        """Entries of the row behind the pass."""
+        return self.start + len(self.tokens)
+
+
+class RaggedWindow(Window):
+    """A window that a pass may also fill with a token for each of rows 0, 1, .. and with chunks behind them."""
+
+    def set(self, first: int, positions: list[int], num_new: int, device: torch.device | None = None) -> None:
+        self.chunks: list[Chunk] | None = None
+        super().set(first, positions, num_new, device)
+
+    def set_pieces(self, positions: list[int], chunks: list[Chunk], device: torch.device, dtype: torch.dtype) -> None:
+        """What the next pass holds; masks are made once here and serve all layers."""
+        self.set(0, positions or [0], 1, device)
+        self.chunks = chunks
+        self.num_rows, self.row_length = len(positions), self.length
+        self.row_mask = None
+        if self.num_rows > 1:
+            self.row_mask = additive_mask(self.row_positions[:, None], self.row_length, dtype)
+        self.chunk_masks = [chunk_mask(chunk, device, dtype) for chunk in chunks]
+        self.length = max(self.row_length, *(chunk.end for chunk in chunks))
+
+    def write(self, buffer: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        """With pieces: store ``(1, num_kv_heads, num_tokens, head_dim)`` states where they belong; the whole buffer."""
+        if self.chunks is None:
+            return super().write(buffer, states)
+        at = self.num_rows
+        if at == 1:
+            buffer[0, :, self.start] = states[0, :, 0]
+        elif at:
+            buffer[self.rows, :, self.row_positions] = states[0, :, :at].transpose(0, 1)
+        for chunk in self.chunks:
+            end = at + len(chunk.tokens)
+            buffer[chunk.row, :, chunk.start : chunk.end] = states[0, :, at:end]
+            at = end
+        return buffer
+
+
+def additive_mask(positions: torch.Tensor, length: int, dtype: torch.dtype) -> torch.Tensor:
+    """``(rows, 1, num_new, length)`` from positions ``(rows, num_new)``: each sees entries up to its own."""
+    is_hidden = torch.arange(length, device=positions.device) > positions[:, None, :, None]
+    mask = torch.zeros(is_hidden.shape, dtype=dtype, device=positions.device)
+    return mask.masked_fill_(is_hidden, torch.finfo(dtype).min)
+
+
+def chunk_mask(chunk: Chunk, device: torch.device, dtype: torch.dtype) -> torch.Tensor | None:
+    """None where a causal pass, or one token that sees everything, needs no mask."""
+    if chunk.start == 0 or len(chunk.tokens) == 1:
+        return None
+    return additive_mask(torch.arange(chunk.start, chunk.end, device=device)[None], chunk.end, dtype)
+
+
+def ragged_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    _mask: torch.Tensor | None,
+    *,
+    ragged_window: RaggedWindow,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention of ``query`` ``(1, heads, num_tokens, head_dim)`` to buffers ``(num_slots, kv_heads, capacity, ..)``.
+
+    Returns ``(1, num_tokens, heads, head_dim)``; transformers' own function computes each piece.
+    """
+    window, at = ragged_window, ragged_window.num_rows
+    assert window.chunks is not None
+    options.pop("is_causal", None)
+    pieces = []
+    if at:
+        rows = query[0, :, :at].transpose(0, 1)[:, :, None]
+        keys, values = (buffer[:at, :, : window.row_length] for buffer in (key, value))
+        found, _ = sdpa_attention_forward(module, rows, keys, values, window.row_mask, is_causal=False, **options)
+        pieces.append(found.transpose(0, 1))
+    for chunk, mask in zip(window.chunks, window.chunk_masks, strict=True):
+        end = at + len(chunk.tokens)
+        keys, values = (buffer[chunk.row : chunk.row + 1, :, : chunk.end] for buffer in (key, value))
+        pieces.append(chunk_attention(module, query[:, :, at:end], keys, values, mask, **options))
+        at = end
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1), None
+
+
+def chunk_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    mask: torch.Tensor | None,
+    **options: Any,
+) -> torch.Tensor:
+    """Attention of one chunk, ``(1, num_tokens, heads, head_dim)``.
+
+    With a mask transformers copies keys and values for every query head that shares them, since on a
+    GPU torch would leave its fast kernels. On the CPU torch needs no copies: a chunk of 16 tokens behind
+    1,900 takes half the time (torch 2.13).
+    """
+    if mask is None or query.device.type != "cpu" or options.get("position_bias") is not None:
+        found, _ = sdpa_attention_forward(module, query, keys, values, mask, is_causal=True, **options)
+        return cast(torch.Tensor, found)
+    found = scaled_dot_product_attention(
+        query, keys, values, attn_mask=mask, scale=options.get("scaling"), enable_gqa=query.shape[1] != keys.shape[1]
+    )
+    return found.transpose(1, 2)
+
+
+ALL_ATTENTION_FUNCTIONS.register(ATTENTION, ragged_attention)
+
+
+class MixingRunner(SlotRunner):
+    """A runner that can also read prompts and decode in one pass."""
+
+    def __init__(self, checkpoint: Checkpoint, num_slots: int, max_tokens: int):
+        self._window = RaggedWindow()
+        super().__init__(checkpoint, num_slots, max_tokens, self._window)
+
+    def mixed(
+        self, tokens: list[int], starts: list[int], chunks: list[Chunk]
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Feed one of ``tokens`` to each of rows 0, 1, .. at ``starts``, and the chunks (at least one) to their rows.
+
+        Logits ``(num_rows, 1, vocab)`` of the rows, and per chunk what ``prefill`` gives.
+        """
+        self._window.set_pieces(starts, chunks, self._device, self._dtype)
+        with self._attention():
+            logits = self._mixed_logits(tokens, starts, chunks)
+        rows, *rest = torch.split(logits, [len(starts), *(len(c.tokens) if c.all_logits else 1 for c in chunks)])
+        return rows[:, None], rest
+
+    def _mixed_logits(self, tokens: list[int], starts: list[int], chunks: list[Chunk]) -> torch.Tensor:
+        """``(num_wanted, vocab)``: of every row, and of the last token or all tokens of every chunk."""
+        ids, positions, wanted = list(tokens), list(starts), list(range(len(tokens)))
+        for chunk in chunks:
+            first = len(ids)
+            ids += chunk.tokens
+            positions += range(chunk.start, chunk.end)
+            wanted += range(first if chunk.all_logits else len(ids) - 1, len(ids))
+        output = self._model(
+            input_ids=torch.tensor([ids], device=self._device),
+            position_ids=torch.tensor([positions], device=self._device),
+            logits_to_keep=torch.tensor(wanted, device=self._device),
+            ragged_window=self._window,
+            **self._caching,
+        )
+        logits: torch.Tensor = output.logits[0]
+        return logits
+
+    @contextmanager
+    def _attention(self) -> Iterator[None]:
+        """Ours in the place of the model's, which everything else (``generate``) goes on to use."""
+        config = self._model.config.get_text_config()
+        usual, config._attn_implementation = config._attn_implementation, ATTENTION
+        try:
+            yield
+        finally:
+            config._attn_implementation = usual
+
+
+def can_mix(checkpoint: Checkpoint) -> bool:
+    """Whether the model's attention can be replaced; what comes of it is checked at the load (``ladder.py``)."""
+    config = checkpoint.model.config.get_text_config()
+    return bool(checkpoint.model._supports_attention_backend) and config._attn_implementation == "sdpa"

@@ -1,0 +1,1 @@
+"""The inference thread of a worker: what reaches it, its loop, the clocks by which it is watched."""

@@ -1,0 +1,241 @@
+"""The inference thread: the only one that touches torch. Loads models, then steps each in turn.
+
+Torch and transformers are imported on this thread, after the process was bound to its GPU.
+HTTP threads hand jobs in with ``submit``; the worker's main thread starts, drains and watches it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from app.core.errors import InternalError, LoadingError, RequestError, StartError, shutting_down
+from app.core.heap import limit_heaps
+from app.core.jobs import BaseJob
+from app.core.logging import get_logger
+from app.core.metrics import Metrics
+from app.core.settings import Settings
+from app.core.tracebacks import OF_TENSORS, for_callers
+from app.engine.loading.handle import Served
+from app.engine.thread.first_load import FirstLoad, OnState
+from app.engine.thread.inbox import Inbox
+from app.engine.thread.rotation import Turns
+from app.engine.thread.stall_clock import Vitals
+
+if TYPE_CHECKING:
+    from app.engine.checks.features import Model
+    from app.engine.loading.build import KvMemory
+    from app.engine.loading.pool import ModelPool
+
+LOADING_RETRY_AFTER_S = 2
+STOP_TIMEOUT_S = 5.0
+# HTTP threads need not wait for the inference thread's allocations; a model that is unloaded leaves more behind in two.
+NUM_HEAPS = 2
+# While steps go on, between two looks for what is to be loaded, unloaded or given back; a wake-up is heeded at once.
+LOOK_PERIOD_S = 0.1
+
+log = get_logger("engine")
+
+
+class Inference:
+    """One worker's models and the thread that runs them; ``served`` has the order of the settings.
+
+    ``on_state`` is told every change of state and the progress of loading (0 to 1); it is called
+    on this thread. ``ready`` means that the models which stay are loaded.
+    """
+
+    def __init__(self, settings: Settings, slot: int, on_state: OnState, metrics: Metrics):
+        self._inbox = Inbox()
+        self.served = tuple(Served(plan, self.submit, self._inbox.wake, self._require_open) for plan in settings.plans)
+        limit_heaps(1 if any(served.is_on_demand for served in self.served) else NUM_HEAPS)
+        self._slot = slot
+        self._on_state = on_state
+        self._metrics = metrics
+        self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
+        self._vitals = Vitals(settings.load_timeout_s, settings.stall_timeout_s)
+        self._first_load = FirstLoad(slot, on_state)
+        self._turns = Turns(self.served, self._vitals)
+        self._pool: ModelPool | None = None
+        self._is_ready = False
+        self._is_tending = False
+        self._next_look_s = 0.0
+        self._leaving = threading.Event()
+        self._cancelled_by: RequestError | None = None
+        self._is_stopped = False
+
+    # any thread
+
+    @property
+    def model(self) -> Model | None:
+        """The first model; None while it is not loaded."""
+        return self.served[0].model
+
+    @property
+    def kv_memory(self) -> KvMemory | None:
+        """Memory of the first model's KV cache."""
+        return self.served[0].kv_memory
+
+    @property
+    def kv_cache_max_bytes(self) -> int:
+        """What the KV caches of all loaded models may take."""
+        memories = [served.kv_memory for served in self.served]
+        return sum(memory.max_bytes for memory in memories if memory is not None)
+
+    def start(self) -> None:
+        """Start loading; returns at once."""
+        atexit.register(self._stop)
+        self._thread.start()
+
+    def submit(self, job: BaseJob, served: Served | None = None) -> None:
+        """Queue ``job`` for a loaded model, by default the first.
+
+        Raises ``LoadingError`` or ``ShuttingDownError`` where it cannot be taken.
+        """
+        self._require_open()
+        self._inbox.put(job, self.served[0] if served is None else served)
+
+    def _require_open(self) -> None:
+        if self._leaving.is_set():
+            raise shutting_down()
+        if not self._is_ready or self._vitals.crash is not None:
+            raise LoadingError("the model is loading", retry_after_s=LOADING_RETRY_AFTER_S)
+
+    def drain(self) -> None:
+        """Take no new jobs and fail the waiting ones; running ones go on. A first load is not tried again."""
+        self._leaving.set()
+        self._inbox.wake()
+
+    def cancel_all(self, error: RequestError) -> None:
+        """Fail every job before its next token."""
+        self._cancelled_by = error
+        self.drain()
+
+    def load_failure(self) -> StartError | None:
+        """Why the last load failed; None while loading or ready. The thread tries again by itself."""
+        return self._first_load.failure
+
+    def start_anew(self) -> None:
+        """The process did not run for a while: what seems late had no time either."""
+        self._vitals.start_anew(time.monotonic())
+
+    def defect(self) -> str | None:
+        """Why this process must be replaced, or None."""
+        if self._vitals.crash is not None:
+            return self._vitals.crash
+        if (poison := self._turns.poison()) is not None:
+            return f"the device is unusable: {poison}"
+        return self._vitals.overdue(time.monotonic())
+
+    def _stop(self) -> None:
+        """Let the thread leave torch before the interpreter ends: killed inside C++ it would abort the process."""
+        self._is_stopped = True
+        self.cancel_all(shutting_down())
+        self._thread.join(STOP_TIMEOUT_S)
+
+    # inference thread
+
+    def _run(self) -> None:
+        try:
+            self._pool = self._first_load.run(self._load, self._leaving)
+            if self._pool is not None:
+                self._serve(self._pool)
+        except BaseException as error:
+            with for_callers(OF_TENSORS):
+                log.exception("inference_thread_died", slot=self._slot)
+            self._vitals.crash = f"the inference thread died: {type(error).__name__}"
+            self._on_state("failed", 0.0)
+            self._fail_everything()
+
+    def _load(self) -> ModelPool:
+        """Load the models that stay, warm up and become ready. Raises ``StartError``."""
+        self._vitals.note_loading(True)
+        try:
+            from app.engine.loading.pool import ModelPool
+
+            self._on_state("loading", 0.1)
+            pool = ModelPool(
+                self.served,
+                self._slot,
+                self._metrics,
+                note_loading=self._vitals.note_loading,
+                between_tokens=self._between_tokens,
+                wake=self._inbox.wake,
+            )
+            pool.load_residents(lambda share: self._on_state("loading", share))
+        finally:
+            self._vitals.note_loading(False)
+        self._is_ready = True
+        self._on_state("ready", 1.0)
+        return pool
+
+    def _serve(self, pool: ModelPool) -> None:
+        patience_s: float | None = 0.0
+        while True:
+            self._take_jobs(patience_s)
+            if self._is_stopped:
+                return
+            is_busy = self._turns.step()
+            patience_s = 0.0 if is_busy and not self._must_look else self._look(pool)
+
+    def _take_jobs(self, patience_s: float | None) -> None:
+        """Move what was submitted to the engines; ``patience_s`` as in ``Inbox.take``."""
+        for job, served in self._inbox.take(patience_s):
+            assert served.prepared is not None, "a model is not unloaded while a request uses it"
+            served.prepared.generator.add(job)
+        if self._leaving.is_set():
+            self._close_down()
+
+    def _close_down(self) -> None:
+        """Fail what waits, or everything."""
+        if self._cancelled_by is not None:
+            self._turns.fail_all(self._cancelled_by)
+        else:
+            self._turns.fail_waiting(shutting_down())
+
+    @property
+    def _must_look(self) -> bool:
+        return self._inbox.was_woken or time.monotonic() >= self._next_look_s
+
+    def _look(self, pool: ModelPool) -> float | None:
+        """Load, unload and give back what is due; for how long the thread may wait then, None: until it is woken."""
+        self._tend(pool)
+        now_s = time.monotonic()
+        waits = (self._turns.rest(now_s), None if self._leaving.is_set() else pool.next_look_s(now_s))
+        if self._inbox.was_woken or self._turns.have_work:
+            return 0.0
+        return min((wait_s for wait_s in waits if wait_s is not None), default=None)
+
+    def _tend(self, pool: ModelPool) -> None:
+        """Load and unload what is due; a load may come here again, from its warm-up."""
+        if self._is_tending:
+            return
+        self._is_tending, self._inbox.was_woken = True, False
+        try:
+            if not self._leaving.is_set() and pool.tend(time.monotonic()):
+                self._on_state("ready", 1.0)
+                self._inbox.was_woken = True  # another one may be due
+        finally:
+            self._is_tending = False
+            self._next_look_s = time.monotonic() + LOOK_PERIOD_S
+
+    def _between_tokens(self, active: Served) -> None:
+        """The fallback calls this inside its long step: meanwhile jobs arrive, deadlines pass, others step."""
+        if self._pool is None:
+            return
+        self._vitals.note_step()
+        self._take_jobs(0.0)
+        self._turns.step(active)
+        if self._must_look:
+            self._tend(self._pool)
+
+    def _fail_everything(self) -> None:
+        self._turns.fail_all(InternalError())
+        for job, _ in self._inbox.take(0.0):
+            job.fail(InternalError())
+
+
+def make_inference(settings: Settings, slot: int, on_state: OnState, metrics: Metrics | None = None) -> Inference:
+    """The factory that ``post_fork`` is given; without ``metrics`` loads are counted for nobody."""
+    return Inference(settings, slot, on_state, Metrics() if metrics is None else metrics)

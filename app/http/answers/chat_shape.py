@@ -1,0 +1,91 @@
+"""What the answers of ``/v1/chat/completions`` look like. HTTP threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from app.http.answers.completions_shape import OpenAIShape
+from app.http.answers.logprobs import chat_entry
+from app.http.answers.tool_calls import ToolCallFilter, split_calls
+from app.http.requests.completion import Completion, Piece
+from app.http.requests.running import Generation
+from app.http.schemas.chat_body import ChatCompletionsBody
+
+
+class ChatCompletionsShape(OpenAIShape):
+    """``chat.completion`` and its chunks."""
+
+    id_prefix = "chatcmpl"
+    whole_object = "chat.completion"
+    chunk_object = "chat.completion.chunk"
+
+    def __init__(self, body: ChatCompletionsBody):
+        super().__init__(body)
+        self._body = body
+        self._filters: dict[int, ToolCallFilter] = {}
+
+    def whole(self, generation: Generation) -> object:
+        choices = [self._choice(index, one, generation) for index, one in enumerate(generation.completions)]
+        return self._answer(generation, choices)
+
+    def first(self, generation: Generation) -> Iterable[object]:
+        for index in range(self._body.num_choices):
+            delta = {"role": "assistant", "content": "", "refusal": None}
+            yield self._delta(generation, index, delta)
+
+    def piece(self, piece: Piece, generation: Generation) -> Iterable[object]:
+        text, calls = self._part(piece)
+        logprobs = self._logprobs(piece, generation)
+        if text or logprobs:
+            yield self._delta(generation, piece.index, {"content": text}, logprobs)
+        for number, call in enumerate(calls):
+            yield self._delta(generation, piece.index, {"tool_calls": [{"index": number, **call}]})
+        if piece.finish_reason is not None:
+            reason = finish_reason(piece.finish_reason, calls)
+            yield self._delta(generation, piece.index, {}, reason=reason)
+
+    def _choice(self, index: int, one: Completion, generation: Generation) -> dict[str, Any]:
+        text, calls = split_calls(one.text) if self._body.shown_tools else (one.text, [])
+        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        if calls:
+            message |= {"content": text or None, "tool_calls": calls}
+        reason = finish_reason(one.finish_reason, calls)
+        logprobs = self._logprobs(one.as_piece(index), generation)
+        if self._body.logprobs:
+            logprobs = logprobs or {"content": [], "refusal": None}
+        return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": reason}
+
+    def _part(self, piece: Piece) -> tuple[str, list[dict[str, Any]]]:
+        """The text that can go out, and at the end the calls."""
+        if not self._body.shown_tools:
+            return piece.text, []
+        parts = self._filters.setdefault(piece.index, ToolCallFilter())
+        text = parts.push(piece.text)
+        rest, calls = parts.finish() if piece.finish_reason is not None else ("", [])
+        return text + rest, calls
+
+    def _logprobs(self, piece: Piece, generation: Generation) -> dict[str, Any] | None:
+        """The tokens of the content; special ones, such as the end, are no part of it."""
+        if not self._body.logprobs:
+            return None
+        vocabulary = generation.vocabulary
+        scored = [one.scored for one in self._tracks.push(piece, generation) if one.scored is not None]
+        entries = [chat_entry(vocabulary, one) for one in scored if not vocabulary.is_special(one.token)]
+        return {"content": entries, "refusal": None} if entries else None
+
+    def _delta(
+        self,
+        generation: Generation,
+        index: int,
+        delta: dict[str, Any],
+        logprobs: dict[str, Any] | None = None,
+        reason: str | None = None,
+    ) -> dict[str, Any]:
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+        return self._chunk(generation, choice)
+
+
+def finish_reason(reason: str | None, calls: list[dict[str, Any]]) -> str | None:
+    """``tool_calls`` where a completion that came to its end calls something."""
+    return "tool_calls" if calls and reason == "stop" else reason

@@ -1,0 +1,1 @@
+"""The Flask application: what holds for every route."""

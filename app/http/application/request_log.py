@@ -1,0 +1,156 @@
+"""Request ids, and what is told of each request: one log line, and its share of the metrics.
+
+HTTP threads. The record lives in ``flask.g`` while the request is handled; a streamed answer keeps
+it until the server closes the response.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from flask import Flask, Response, g, request
+
+from app.core.errors import RequestError
+from app.core.logging import get_logger
+from app.core.tracebacks import handle_requests
+from app.serve.context import WorkerContext
+from app.serve.gate import PROBES
+
+if TYPE_CHECKING:
+    from app.core.metrics import Metrics
+    from app.http.requests.running import Generation
+
+MAX_IGNORED_NAMES = 32
+# Proxies and clients that read heads of 4 kB are common.
+MAX_IGNORED_CHARACTERS = 1024
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+log = get_logger("http")
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """What the log line of one request will say."""
+
+    request_id: str
+    route: str
+    worker: int | None
+    log_prompts: bool
+    started_s: float = field(default_factory=time.monotonic)
+    model: str | None = None
+    is_model_named: bool = False
+    recordid: str | int | None = None
+    prompt: object = None
+    generation: Generation | None = None
+    error: RequestError | None = None
+    ignored_fields: list[str] = field(default_factory=list)
+
+    @property
+    def error_code(self) -> str | None:
+        """Why the request failed, also where its stream told so behind a status of 200."""
+        error = self.error or (self.generation and self.generation.error)
+        return error.code if error else None
+
+    def emit(self, status: int, metrics: Metrics, rule: str | None) -> None:
+        """Count the request and write its line; probes only at debug level, or they would drown the rest."""
+        metrics.count_request(rule, status, self.error_code)
+        if self.generation is not None:
+            generation, total_s = self.generation, time.monotonic() - self.started_s
+            metrics.observe_generation(generation.timings(), generation.usage(), generation.jobs, total_s)
+        write = log.debug if self.route in PROBES else log.info
+        write("request", **self._line(status))
+
+    def _line(self, status: int) -> dict[str, Any]:
+        line: dict[str, Any] = {
+            "request_id": self.request_id,
+            "recordid": self.recordid,
+            "route": self.route,
+            "model": self.model,
+            "worker": self.worker,
+            "status": status,
+            "queue_ms": None,
+            "ttft_ms": None,
+            "total_ms": round((time.monotonic() - self.started_s) * 1000, 1),
+            "prompt_tokens": None,
+            "completion_tokens": None,
+            "finish_reason": None,
+        }
+        if self.generation is not None:
+            line |= generation_fields(self.generation)
+        line["error"] = self.error_code
+        if self.ignored_fields:
+            line["ignored_fields"] = shown_names(self.ignored_fields)
+        if self.log_prompts and self.prompt is not None:
+            line["prompt"] = self.prompt
+            line["completion"] = self.generation.text if self.generation else None
+        return line
+
+
+def shown_names(names: list[str]) -> list[str]:
+    """Names that a caller made up, each once, few and short, as a header can hold them."""
+    shown = [quote(name[:64], safe="") for name in list(dict.fromkeys(names))[:MAX_IGNORED_NAMES]]
+    ends = accumulate(len(name) + len(", ") for name in shown)
+    return [name for name, end in zip(shown, ends, strict=True) if end <= MAX_IGNORED_CHARACTERS]
+
+
+def generation_fields(generation: Generation) -> dict[str, Any]:
+    """What the line says of a generation; None for points that were never reached."""
+    timings, usage = generation.timings(), generation.usage()
+    points = timings.as_ms()
+    reasons = [completion.finish_reason for completion in generation.completions]
+    return {
+        "queue_ms": points["queue_ms"] if timings.started_s is not None else None,
+        "ttft_ms": points["ttft_ms"] if timings.first_token_s is not None else None,
+        "prompt_tokens": usage["prompt_tokens"],
+        "completion_tokens": usage["completion_tokens"],
+        "finish_reason": reasons[0] if reasons and None not in reasons else None,
+    }
+
+
+def record() -> RequestRecord:
+    """The record of the request that this thread handles."""
+    found: RequestRecord = g.record
+    return found
+
+
+def init_app(app: Flask, context: WorkerContext) -> None:
+    """Open a record before each request; return its id and write its line after."""
+
+    @app.before_request
+    def open_record() -> None:
+        handle_requests()
+        route = request.url_rule.rule if request.url_rule else request.path[:200]
+        request_id = choose_request_id(request.headers.get("X-Request-Id"))
+        g.record = RequestRecord(request_id, route, context.slot, context.settings.log_prompts)
+
+    @app.after_request
+    def close_record(response: Response) -> Response:
+        response.headers["X-Request-Id"] = record().request_id
+        if record().ignored_fields:
+            response.headers["X-Ignored-Fields"] = ", ".join(shown_names(record().ignored_fields))
+        if record().worker is not None:
+            response.headers["X-Worker"] = str(record().worker)
+        rule = request.url_rule.rule if request.url_rule else None
+        emit_at_end(response, partial(record().emit, response.status_code, context.metrics, rule))
+        return response
+
+
+def emit_at_end(response: Response, emit: Callable[[], None]) -> None:
+    """Emit now, or when a streamed answer has ended."""
+    if response.is_streamed:
+        response.call_on_close(emit)
+    else:
+        emit()
+
+
+def choose_request_id(given: str | None) -> str:
+    """The caller's id where it is well formed, else a new one."""
+    return given if given and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex

@@ -1,0 +1,183 @@
+"""What each route takes and gives: the table behind the OpenAPI description. Pure data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.http.answers import openai_types as openai_answers
+from app.http.answers import types as answers
+from app.http.answers.stream import TEXT_TYPES, EventWriter
+from app.http.reading.body import FORM_TYPES, JSON_TYPE
+from app.http.schemas.chat_body import ChatCompletionsBody
+from app.http.schemas.completions_body import CompletionsBody
+from app.http.schemas.encoder_bodies import EmbeddingsBody, FillMaskBody
+from app.http.schemas.fim_body import FimBody
+from app.http.schemas.infill_body import InfillBody
+from app.http.schemas.native_bodies import ChatBody, CompleteBody
+from app.http.schemas.token_bodies import DetokenizeBody, TokenizeBody
+
+READS_BODY = (400, 408, 413, 415)
+WORKS = (*READS_BODY, 404, 503, 504)
+
+
+@dataclass(frozen=True)
+class Form:
+    """An HTML form with one field."""
+
+    field: str
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One method of one route.
+
+    ``bodies`` and ``answers`` map media types to Python types (None: no schema, only text);
+    ``statuses`` are the errors beyond 401 and 500, which every route can give.
+    """
+
+    summary: str
+    tag: str
+    answers: Mapping[str, Any]
+    bodies: Mapping[str, Any] = field(default_factory=dict)
+    statuses: tuple[int, ...] = ()
+    example: Mapping[str, Any] = field(default_factory=dict)
+    text: str = ""
+
+    @property
+    def takes_place(self) -> bool:
+        """Whether a request waits in the queue, so that ``X-Request-Timeout-S`` means something."""
+        return 504 in self.statuses
+
+
+def _posting(
+    summary: str,
+    tag: str,
+    body: Any,
+    answer: Any,
+    example: dict[str, Any],
+    *,
+    streams: tuple[str, ...] = (),
+    text: str = "",
+) -> Operation:
+    """JSON in; JSON out, or one of ``streams``."""
+    found = {JSON_TYPE: answer, **dict.fromkeys(streams)}
+    return Operation(summary, tag, found, {JSON_TYPE: body}, WORKS, {JSON_TYPE: example}, text)
+
+
+EVENTS = EventWriter.mimetype
+NATIVE_STREAMS = (EVENTS, *TEXT_TYPES)
+STREAM_TEXT = "With `stream`: events `data: {json}`, at the end `data: [DONE]`; a failure is an event with `error`."
+CONVERSATION = {"messages": [{"role": "user", "content": "What does os.getcwd do?"}], "max_tokens": 32}
+ROOT_TEXT = (
+    "The requests of older services: `data` is continued, `prompt` is answered, masks in a plain text are filled."
+)
+
+OPERATIONS: dict[tuple[str, str], Operation] = {
+    ("/complete", "post"): _posting(
+        "Continue a text",
+        "native",
+        CompleteBody,
+        answers.Completion,
+        {"prompt": "def add(a, b):", "max_new_tokens": 16},
+        streams=NATIVE_STREAMS,
+        text=STREAM_TEXT,
+    ),
+    ("/chat", "post"): _posting(
+        "Answer a conversation",
+        "native",
+        ChatBody,
+        answers.ChatAnswer,
+        {"prompt": "What does os.getcwd do?", "history": []},
+        streams=NATIVE_STREAMS,
+        text=STREAM_TEXT,
+    ),
+    ("/infill", "post"): _posting(
+        "Fill holes in a text",
+        "native",
+        InfillBody,
+        answers.InfillAnswer | answers.SelectedFields,
+        {"prefix": "def add(a, b):\n    ", "suffix": "\n\nprint(add(1, 2))\n"},
+        streams=NATIVE_STREAMS,
+        text="A single hole can be streamed.",
+    ),
+    ("/fill-mask", "post"): _posting(
+        "Propose tokens for masks",
+        "native",
+        FillMaskBody,
+        answers.Proposals,
+        {"text": "The capital of France is [MASK].", "top_k": 3},
+        text="As transformers' pipeline answers: a list; for several masks, or several texts, a list of those.",
+    ),
+    ("/tokenize", "post"): _posting(
+        "Text to tokens", "native", TokenizeBody, answers.Tokens, {"text": "def add(a, b):"}
+    ),
+    ("/detokenize", "post"): _posting(
+        "Tokens to text", "native", DetokenizeBody, answers.Text, {"tokens": [10, 11, 12]}
+    ),
+    ("/v1/completions", "post"): _posting(
+        "Continue texts, fill a hole before a suffix, score prompts",
+        "OpenAI",
+        CompletionsBody,
+        openai_answers.TextCompletion,
+        {"prompt": "def add(a, b):", "max_tokens": 16, "temperature": 0},
+        streams=(EVENTS,),
+    ),
+    ("/v1/chat/completions", "post"): _posting(
+        "Answer a conversation",
+        "OpenAI",
+        ChatCompletionsBody,
+        openai_answers.ChatCompletion,
+        CONVERSATION,
+        streams=(EVENTS,),
+    ),
+    ("/v1/fim/completions", "post"): _posting(
+        "Fill a hole",
+        "OpenAI",
+        FimBody,
+        openai_answers.FimCompletion,
+        {"prompt": "def add(a, b):", "suffix": "\n\nprint(add(1, 2))\n", "max_tokens": 16},
+        streams=(EVENTS,),
+        text="Mistral's API.",
+    ),
+    ("/v1/embeddings", "post"): _posting(
+        "Texts to vectors", "OpenAI", EmbeddingsBody, openai_answers.EmbeddingList, {"input": "some text"}
+    ),
+    ("/v1/models", "get"): Operation("The served models", "OpenAI", {JSON_TYPE: openai_answers.ModelList}),
+    ("/v1/models/{name}", "get"): Operation(
+        "One model by name", "OpenAI", {JSON_TYPE: openai_answers.ModelEntry}, statuses=(404,)
+    ),
+    ("/v1/capabilities", "get"): Operation(
+        "What the models can do, within which bounds", "server", {JSON_TYPE: answers.CapabilitiesList}, statuses=(503,)
+    ),
+    ("/livez", "get"): Operation("200 while the process answers", "server", {JSON_TYPE: answers.Alive}),
+    ("/readyz", "get"): Operation("200 when this server can take work", "server", {JSON_TYPE: answers.Readiness}),
+    ("/health", "get"): Operation("As /readyz, with a word for the state", "server", {JSON_TYPE: answers.Health}),
+    ("/props", "get"): Operation(
+        "A model as llama.cpp's plugins ask for it", "server", {JSON_TYPE: answers.Props}, statuses=(404, 503)
+    ),
+    ("/metrics", "get"): Operation("Prometheus' text format", "server", {"text/plain": None}),
+    ("/", "post"): Operation(
+        "Continue, chat or fill masks",
+        "older forms",
+        {JSON_TYPE: str | answers.PromptAnswer | answers.Proposals, **dict.fromkeys(NATIVE_STREAMS)},
+        {JSON_TYPE: CompleteBody | ChatBody, "text/plain": None},
+        WORKS,
+        {JSON_TYPE: {"data": "#print hello world function"}, "text/plain": "The capital of France is [MASK]."},
+        ROOT_TEXT,
+    ),
+    ("/", "put"): Operation(
+        "Continue a form field",
+        "older forms",
+        {JSON_TYPE: str},
+        dict.fromkeys(FORM_TYPES, Form("data")),
+        WORKS,
+        {FORM_TYPES[0]: {"data": "#print hello world function"}},
+    ),
+    ("/", "get"): Operation(
+        "Playground for browsers, a pointer for others", "pages", {JSON_TYPE: answers.Pointer, "text/html": None}
+    ),
+    ("/openapi.json", "get"): Operation("This description", "pages", {JSON_TYPE: dict[str, Any]}),
+    ("/docs", "get"): Operation("This description for people", "pages", {"text/html": None}),
+}

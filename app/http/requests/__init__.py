@@ -1,0 +1,1 @@
+"""A request while it is worked on: admitted, planned, submitted, running."""

@@ -1,0 +1,175 @@
+"""A request's place on the board and its use of a model, taken before any work. HTTP threads."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import cast
+
+from flask import request
+
+from app.core.errors import (
+    InternalError,
+    InvalidParameterError,
+    QueueTimeoutError,
+    RequestTimeoutError,
+    UnsupportedParameterError,
+)
+from app.core.jobs import BaseJob, Constraint, Grammar
+from app.core.model_tables import Task
+from app.core.patience import patient_until
+from app.http.application.auth import caller_scope
+from app.http.application.error_envelope import ClientGoneError
+from app.http.application.request_log import record
+from app.http.backend import WORK, Served, ServedModel, TextModel, Use
+from app.http.requests.connection import CLIENT_CHECK_S, is_client_gone
+from app.http.requests.limits import TIMEOUT_HEADER, Deadlines
+from app.serve.admission import Place
+from app.serve.context import WorkerContext
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a request asks of its seat: places, the field that says how many, and the caller's own part of the cache."""
+
+    num_sequences: int = 1
+    param: str = "n"
+    cache_salt: str | None = None
+
+
+NEED_ONE = Need()
+
+
+class Seat:
+    """A place, and the use of a loaded model: given back together, once, from any thread."""
+
+    def __init__(self, place: Place, served: Served, deadlines: Deadlines, owner: bytes = b""):
+        self.served = served
+        self.deadlines = deadlines
+        self._owner = owner
+        self._place = place
+        self._use: Use | None = None
+        self._model: ServedModel | None = None
+        self._asked_s = time.monotonic()
+        self._has_waited = False
+
+    @property
+    def model(self) -> ServedModel:
+        assert self._model is not None, "a seat is handed out with its model"
+        return self._model
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether this worker is given up: its inference thread will not end the request."""
+        return self._place.is_lost
+
+    def wait_for_model(self) -> None:
+        """Have the model loaded if it is not. Raises a ``RequestError``, also when the caller leaves or it takes too
+        long."""
+        self._use = self.served.use()
+        while (model := self._use.wait(CLIENT_CHECK_S if self._has_waited else 0.0)) is None:
+            self._has_waited = True
+            self._require_patience()
+        self._model = model
+
+    def compiled(self, constraint: Constraint) -> Grammar:
+        """What a completion is to match, ready to be followed. Raises a ``RequestError``, also when the caller leaves
+        or it takes too long."""
+        constraints = cast(TextModel, self.model).constraints
+        return constraints.compiled(constraint, caller_scope(request.environ), self._require_patience)
+
+    def submit(self, job: BaseJob) -> None:
+        """Queue ``job`` for the model; the jobs of a seat take turns with those of others as one."""
+        job.owner, job.turn = self._owner, self
+        assert self._use is not None, "a seat is handed out with its model"
+        if self._has_waited:
+            job.timings.created_s = self._asked_s
+        self._use.submit(job)
+
+    def start(self) -> None:
+        """A sequence of the request leaves the queue."""
+        self._place.start()
+
+    def keep(self, num_sequences: int) -> None:
+        """The places of all but ``num_sequences`` are free again."""
+        self._place.keep(num_sequences)
+
+    def release(self) -> None:
+        """Give both back; harmless when repeated."""
+        self._place.release()
+        if self._use is not None:
+            self._use.release()
+
+    def _require_patience(self) -> None:
+        now_s = time.monotonic()
+        if is_client_gone(request.environ):
+            raise ClientGoneError()
+        if self.is_lost:
+            raise InternalError()
+        if now_s >= self.deadlines.total_s:
+            raise RequestTimeoutError("the request took longer than its time limit")
+        if now_s >= self.deadlines.queue_s:
+            raise QueueTimeoutError("the request waited to be started longer than its time limit")
+
+
+@contextmanager
+def seated(
+    context: WorkerContext, served: Served, task: Task | None = None, *, need: Need = NEED_ONE
+) -> Iterator[Seat]:
+    """A seat, which is free again where the block raises; else whoever took it over gives it back.
+
+    Raises ``InvalidParameterError`` where there will never be as many places as it needs, and
+    ``UnsupportedParameterError`` where the model is for another task than ``task``.
+    """
+    deadlines = Deadlines.from_now(context.settings, request.headers.get(TIMEOUT_HEADER))
+    try:
+        place = context.admission.enter(deadlines.own_s, need.num_sequences)
+    except InvalidParameterError as error:
+        raise InvalidParameterError(f"{need.param}: {error.message}", param=need.param) from None
+    seat = Seat(place, served, deadlines, owner_of(need.cache_salt))
+    try:
+        _require_task(served, task)
+        seat.wait_for_model()
+        _require_task(served, task)
+        with patient_until(min(deadlines.queue_s, deadlines.total_s)):
+            yield seat
+    except BaseException:
+        seat.release()
+        raise
+
+
+def owner_of(cache_salt: str | None) -> bytes:
+    """Whose computed prefixes this request may use: those of its API key, or of its own part of them."""
+    return hashlib.sha256(f"{caller_scope(request.environ)}\0{cache_salt or ''}".encode()).digest()
+
+
+def _require_task(served: Served, task: Task | None) -> None:
+    """A task that is not known yet is looked at again once the model is loaded."""
+    if task is not None and served.task not in (None, task):
+        text = f"the model {served.name} does not {WORK[task]}: its task is {served.task}"
+        raise UnsupportedParameterError(text, param=model_param())
+
+
+def model_param() -> str | None:
+    """The field at fault where the chosen model cannot do what is asked: the one that named it, if one did."""
+    return "model" if record().is_model_named else None
+
+
+def first_start(seat: Seat, jobs: Sequence[BaseJob]) -> Callable[[], None]:
+    """For ``on_started``: each job that starts moves a place; behind the first the others may wait for it."""
+    has_started = False
+
+    def start() -> None:
+        nonlocal has_started
+        seat.start()
+        if has_started:
+            return
+        has_started = True
+        for job in jobs:
+            if job.timings.started_s is None:
+                job.queue_deadline_s = float("inf")
+
+    return start

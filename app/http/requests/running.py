@@ -1,0 +1,221 @@
+"""One generation request while it runs: its jobs under one place, until the last event of the last job.
+
+HTTP threads. A ``Generation`` holds a place and one job or several (several choices, prompts or
+holes); closing it, at any time and any number of times, stops the jobs and gives the place back once
+the engine has let go of every sequence. Where one job fails the request fails, and the others stop.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from app.core.errors import InternalError, QueueTimeoutError, RequestError, RequestTimeoutError
+from app.core.jobs import BaseJob, Timings
+from app.http.application.error_envelope import ClientGoneError
+from app.http.backend import Vocabulary
+from app.http.requests.completion import Batch, Completion, Piece
+from app.http.requests.connection import CLIENT_CHECK_S, is_client_gone
+
+if TYPE_CHECKING:
+    from app.http.requests.admitted import Seat
+
+# The engine ends overdue jobs itself; only one that hangs is this late.
+DEADLINE_GRACE_S = 2.0
+# How long the HTTP thread itself waits for the engine to let go of a cancelled sequence.
+RELEASE_WAIT_S = 2.0
+
+
+class Generation:
+    """Jobs that run, and the place they take together.
+
+    ``num_per_prompt`` jobs in a row share a prompt, whose tokens are counted once.
+    """
+
+    def __init__(
+        self,
+        request_id: str,
+        seat: Seat,
+        model: str,
+        environ: dict[str, Any],
+        news: threading.Event,
+        vocabulary: Vocabulary,
+        num_per_prompt: int = 1,
+    ):
+        self.request_id = request_id
+        self.model = model
+        self.vocabulary = vocabulary
+        self.error: RequestError | None = None
+        self.completions: list[Completion] = []
+        self._seat = seat
+        self._environ = environ
+        self._news = news
+        self._num_per_prompt = num_per_prompt
+        self._is_closed = False
+
+    def add(self, job: BaseJob) -> None:
+        """``job`` was submitted; several jobs set ``news`` at each event."""
+        self.completions.append(Completion(job))
+
+    @property
+    def jobs(self) -> list[BaseJob]:
+        return [completion.job for completion in self.completions]
+
+    @property
+    def text(self) -> str:
+        """The first completion so far."""
+        return self.completions[0].text if self.completions else ""
+
+    @property
+    def num_left(self) -> int:
+        """Sequences that have not ended."""
+        return sum(not completion.has_ended for completion in self.completions)
+
+    @property
+    def has_ended_well(self) -> bool:
+        return all(completion.finish_reason is not None for completion in self.completions)
+
+    def next_batch(self, timeout_s: float = float("inf")) -> Batch | None:
+        """What came, waiting at most ``timeout_s`` for it; None if nothing did.
+
+        Raises ``ClientGoneError`` when the caller left, ``DeadlineError`` when the engine missed
+        the deadline by more than the grace, ``InternalError`` when the worker is given up.
+        """
+        until_s = time.monotonic() + timeout_s
+        while True:
+            left_s = until_s - time.monotonic()
+            pieces = self._wait(min(CLIENT_CHECK_S, left_s))
+            if pieces:
+                return self._batch(pieces)
+            self._require_client()
+            self._require_worker()
+            self._require_in_time()
+            if left_s <= 0:
+                return None
+
+    def require_batch(self) -> Batch:
+        """What came, however long it takes. Raises the error that ended a sequence, if one did."""
+        batch = self.next_batch()
+        assert batch is not None, "without a timeout something comes"
+        if batch.error is not None:
+            raise batch.error
+        return batch
+
+    def read_all(self) -> list[Completion]:
+        """All completions, whole. Raises the error that ended one, if one did."""
+        while not self.require_batch().is_last:
+            pass
+        return self.completions
+
+    def close(self) -> None:
+        """Stop the jobs that have not ended, and give the place back."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if not self.has_ended_well and self.error is None:
+            self.error = ClientGoneError()
+        for job in self.jobs:
+            if not job.has_ended:
+                job.cancel(self.error or ClientGoneError())
+        wait_s = 0.0 if self._seat.is_lost else RELEASE_WAIT_S
+        if self._has_ended_by(time.monotonic() + wait_s):
+            self._seat.release()
+        else:
+            threading.Thread(target=self._release_at_end, name="release-place", daemon=True).start()
+
+    def fail(self, error: BaseException | None) -> None:
+        """Close because of ``error``; the log line tells the first one."""
+        if isinstance(error, RequestError) and self.error is None:
+            self.error = error
+        self.close()
+
+    def __enter__(self) -> Generation:
+        return self
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
+        self.fail(error)
+
+    def timings(self) -> Timings:
+        """First start, first token and last end over all jobs."""
+        timings = [job.timings for job in self.jobs]
+        ends = [one.finished_s for one in timings if one.finished_s is not None]
+        return Timings(
+            created_s=min((one.created_s for one in timings), default=time.monotonic()),
+            started_s=min((one.started_s for one in timings if one.started_s is not None), default=None),
+            first_token_s=min((one.first_token_s for one in timings if one.first_token_s is not None), default=None),
+            finished_s=max(ends) if ends and len(ends) == len(timings) else None,
+        )
+
+    def usage(self) -> dict[str, Any]:
+        """Token counts as OpenAI's API names them: prompts once, completions all, discarded ones too."""
+        prompts = [job.usage for job in self.jobs[:: self._num_per_prompt]]
+        num_prompt = sum(usage.prompt_tokens for usage in prompts)
+        num_completion = sum(job.usage.completion_tokens for job in self.jobs)
+        return {
+            "prompt_tokens": num_prompt,
+            "completion_tokens": num_completion,
+            "total_tokens": num_prompt + num_completion,
+            "prompt_tokens_details": {"cached_tokens": sum(usage.cached_tokens for usage in prompts)},
+        }
+
+    def headers(self) -> dict[str, str]:
+        """Timing headers, as far as the points in time are reached."""
+        timings = self.timings()
+        points = timings.as_ms()
+        headers = {"X-Queue-Ms": str(points["queue_ms"]), "X-Ttft-Ms": str(points["ttft_ms"])}
+        return headers if timings.finished_s is None else headers | {"X-Total-Ms": str(points["total_ms"])}
+
+    def _wait(self, timeout_s: float) -> list[Piece]:
+        if len(self.completions) == 1:
+            events = self.completions[0].job.next_events(timeout_s)
+            return [self.completions[0].read(0, events)] if events else []
+        self._news.wait(max(timeout_s, 0.0))
+        self._news.clear()
+        pieces = []
+        for index, completion in enumerate(self.completions):
+            events = [] if completion.has_ended else completion.job.next_events(0)
+            if events:
+                pieces.append(completion.read(index, events))
+        return pieces
+
+    def _batch(self, pieces: list[Piece]) -> Batch:
+        for completion in self.completions:
+            if completion.error is not None:
+                self.fail(completion.error)
+                return Batch(pieces, is_last=False, error=completion.error)
+        if self.has_ended_well:
+            # Already here, so that a caller who reads slowly does not hold a place.
+            self._seat.release()
+            return Batch(pieces, is_last=True)
+        self._seat.keep(max(self.num_left, 1))
+        self._require_client()
+        return Batch(pieces, is_last=False)
+
+    def _require_client(self) -> None:
+        if is_client_gone(self._environ):
+            raise ClientGoneError()
+
+    def _require_worker(self) -> None:
+        """An inference thread that hangs ends no job; the process leaves a moment after it is given up."""
+        if self._seat.is_lost:
+            raise InternalError()
+
+    def _require_in_time(self) -> None:
+        now_s = time.monotonic() - DEADLINE_GRACE_S
+        if now_s > min(job.deadline_s for job in self.jobs):
+            raise RequestTimeoutError("the request took longer than its time limit")
+        has_started = any(job.timings.started_s is not None for job in self.jobs)
+        if not has_started and now_s > min(job.queue_deadline_s for job in self.jobs):
+            raise QueueTimeoutError("the request waited in the queue longer than its time limit")
+
+    def _has_ended_by(self, until_s: float) -> bool:
+        for job in self.jobs:
+            while not job.has_ended and time.monotonic() < until_s:
+                job.next_events(min(CLIENT_CHECK_S, until_s - time.monotonic()))
+        return all(job.has_ended for job in self.jobs)
+
+    def _release_at_end(self) -> None:
+        self._has_ended_by(float("inf"))
+        self._seat.release()

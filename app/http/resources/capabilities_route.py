@@ -1,0 +1,115 @@
+"""``GET /v1/capabilities``: what this server's models can do, within which bounds, at what cost. HTTP threads."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import psutil
+from flask import Response
+
+from app.core.errors import LoadingError
+from app.core.model_tables import Task
+from app.core.settings import Settings
+from app.http.application.error_envelope import json_response
+from app.http.application.restful import Route
+from app.http.backend import Served, ServedModel
+from app.http.schemas.chat_body import ChatCompletionsBody
+from app.http.schemas.completions_body import CompletionsBody
+from app.http.schemas.encoder_bodies import EmbeddingsBody, FillMaskBody
+from app.http.schemas.fim_body import FimBody
+from app.http.schemas.infill_body import InfillBody
+from app.http.schemas.native_bodies import ChatBody, CompleteBody
+from app.http.schemas.strict import StrictBody
+from app.serve.admission import LOADING_RETRY_AFTER_S
+
+BODIES: dict[Task, dict[str, type[StrictBody]]] = {
+    "generate": {
+        "/complete": CompleteBody,
+        "/chat": ChatBody,
+        "/infill": InfillBody,
+        "/v1/completions": CompletionsBody,
+        "/v1/chat/completions": ChatCompletionsBody,
+        "/v1/fim/completions": FimBody,
+    },
+    "fill-mask": {"/fill-mask": FillMaskBody},
+    "embeddings": {"/v1/embeddings": EmbeddingsBody},
+}
+# What a JSON schema says of a value beside its meaning.
+BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength", "maxItems", "enum")
+
+
+class Capabilities(Route):
+    """The served models, one by one."""
+
+    def get(self) -> Response:
+        return json_response({"object": "list", "data": [describe(served) for served in self.service.served]})
+
+
+def describe(served: Served) -> dict[str, Any]:
+    """One model: what it is, what it supports, what it holds in memory.
+
+    What only its weights and tokenizer tell is null while a model on demand is not loaded, and its task
+    where its folder could not be read. Raises
+    ``LoadingError`` for one that is about to be loaded for good.
+    """
+    model, task = served.model, served.task
+    if model is None and not served.is_on_demand:
+        raise LoadingError("the model is still loading", retry_after_s=LOADING_RETRY_AFTER_S)
+    return {
+        "id": served.name,
+        "object": "model.capabilities",
+        "state": served.state,
+        "load": "on_demand" if served.is_on_demand else "resident",
+        "task": task,
+        "context_tokens": model and model.context_tokens,
+        "vocab_size": model and model.vocab_size,
+        "dtype": model and model.dtype,
+        "quantization": served.quantization,
+        "engine": served.engine_name,
+        "dropped": served.dropped,
+        "supports": model and supports(model),
+        "limits": limits(served.settings),
+        "kv_cache": kv_cache(served),
+        "memory": {"process_rss_bytes": psutil.Process().memory_info().rss},
+        "routes": {path: parameters(body) for path, body in (BODIES[task] if task else {}).items()},
+    }
+
+
+def supports(model: ServedModel) -> dict[str, bool]:
+    """What a caller may ask of this model beside plain text."""
+    flags = {"chat": "has_chat_template", "tools": "has_tool_template", "infill": "has_infill"}
+    return {name: bool(getattr(model, flag, False)) for name, flag in flags.items()}
+
+
+def limits(settings: Settings) -> dict[str, Any]:
+    """The server's bounds, which hold beside those of the parameters."""
+    names = ("max_new_tokens", "default_new_tokens", "max_batch_size", "max_queue", "max_body_bytes")
+    seconds = ("queue_timeout_s", "request_timeout_s")
+    return {name: getattr(settings, name) for name in (*names, *seconds)}
+
+
+def kv_cache(served: Served) -> dict[str, int] | None:
+    """Memory of the KV cache, of one token and when it is full; None where transformers manages it."""
+    memory = served.kv_memory
+    return None if memory is None else {"bytes_per_token": memory.bytes_per_token, "max_bytes": memory.max_bytes}
+
+
+@functools.cache
+def parameters(body: type[StrictBody]) -> dict[str, dict[str, Any]]:
+    """Each field of a body with its types, bounds and description."""
+    schema = body.model_json_schema()
+    required = schema.get("required", [])
+    return {name: parameter(field, name in required) for name, field in schema["properties"].items()}
+
+
+def parameter(field: dict[str, Any], is_required: bool) -> dict[str, Any]:
+    """One field: types without null, and the bounds of each."""
+    options = [option for option in field.get("anyOf", [field]) if option.get("type") != "null"]
+    shown: dict[str, Any] = {"type": sorted({option.get("type", "object") for option in options})}
+    for option in options:
+        shown |= {name: option[name] for name in BOUNDS if name in option}
+    shown["required"] = is_required
+    if "description" in field:
+        shown["description"] = field["description"]
+    return shown

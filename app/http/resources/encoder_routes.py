@@ -1,0 +1,101 @@
+"""``/fill-mask`` and ``/v1/embeddings``. HTTP threads."""
+
+from __future__ import annotations
+
+import array
+import base64
+import sys
+from collections.abc import Iterator
+
+from flask import Response
+
+from app.core.errors import InvalidParameterError, UnsupportedParameterError
+from app.http.application.error_envelope import json_response
+from app.http.application.request_log import record
+from app.http.application.restful import Route
+from app.http.backend import EncoderModel
+from app.http.reading.body import read_body
+from app.http.requests.encoding import open_encoding
+from app.http.schemas.encoder_bodies import MAX_PROPOSALS, EmbeddingsBody, FillMaskBody
+
+
+class FillMask(Route):
+    """Proposes tokens for masks."""
+
+    def post(self) -> Response:
+        return fill_mask(self, read_body(FillMaskBody))
+
+
+def fill_mask(route: Route, body: FillMaskBody) -> Response:
+    """What transformers' pipeline answers; a list of that for a list of texts."""
+    line = record()
+    line.recordid = body.recordid
+    line.prompt = body.text
+    encoding = open_encoding(
+        route.service.context,
+        route.service.choose(body.model, "fill-mask"),
+        "fill-mask",
+        "text",
+        lambda model: encode_texts(body, model),
+        body.top_k,
+    )
+    with encoding:
+        answers = [encoding.encoder.filled(ids, encoded) for ids, encoded in encoding.read_encoded()]
+        return json_response(answers[0] if isinstance(body.text, str) else answers, headers=encoding.headers())
+
+
+def encode_texts(body: FillMaskBody, model: EncoderModel) -> Iterator[list[int]]:
+    """Token ids of each text. Raises ``InvalidParameterError`` without masks, or with too many proposals."""
+    num_proposals = 0
+    for text in body.texts:
+        ids = model.encode_masked(text)
+        num_proposals += model.num_masks(ids) * body.top_k
+        yield ids
+    if num_proposals > MAX_PROPOSALS:
+        message = f"top_k: {num_proposals} proposals for all masks are above the bound of {MAX_PROPOSALS}"
+        raise InvalidParameterError(message, param="top_k")
+
+
+class Embeddings(Route):
+    """Turns texts into vectors; OpenAI's API."""
+
+    def post(self) -> Response:
+        body = read_body(EmbeddingsBody)
+        record().prompt = body.input
+        served = self.service.choose(body.model, "embeddings")
+        encoding = open_encoding(
+            self.service.context, served, "embeddings", "input", lambda model: encode_inputs(body, model)
+        )
+        with encoding:
+            vectors = [encoded.vector for _, encoded in encoding.read_encoded()]
+            data = [
+                {"object": "embedding", "index": index, "embedding": write_vector(vector, body)}
+                for index, vector in enumerate(vectors)
+            ]
+            num_tokens = encoding.usage()["prompt_tokens"]
+            usage = {"prompt_tokens": num_tokens, "total_tokens": num_tokens}
+            answer = {"object": "list", "data": data, "model": encoding.model, "usage": usage}
+            return json_response(answer, headers=encoding.headers())
+
+
+def encode_inputs(body: EmbeddingsBody, model: EncoderModel) -> Iterator[list[int]]:
+    """Token ids of each input. Raises ``InvalidParameterError`` or ``UnsupportedParameterError``."""
+    if body.dimensions not in (None, model.num_dimensions):
+        text = f"dimensions: the vectors of the model {model.name} have {model.num_dimensions} and cannot be cut"
+        raise UnsupportedParameterError(text, param="dimensions")
+    for one in body.inputs:
+        if not isinstance(one, str) and max(one) >= model.vocab_size:
+            text = f"input: token ids go from 0 to {model.vocab_size - 1}"
+            raise InvalidParameterError(text, param="input")
+    for one in body.inputs:
+        yield model.encode(one) if isinstance(one, str) else one
+
+
+def write_vector(vector: tuple[float, ...], body: EmbeddingsBody) -> list[float] | str:
+    """The numbers, or base64 of them as little-endian float32."""
+    if body.encoding_format != "base64":
+        return list(vector)
+    packed = array.array("f", vector)
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return base64.b64encode(packed.tobytes()).decode("ascii")

@@ -1,0 +1,68 @@
+"""``/infill``. HTTP threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+from flask import Response
+
+from app.http.answers.llama_cpp_details import llama_cpp_details, selected
+from app.http.answers.native_shapes import details
+from app.http.application.request_log import record
+from app.http.reading.body import read_body
+from app.http.requests.completion import Piece
+from app.http.requests.infilling import Infilling, open_infilling
+from app.http.requests.running import Generation
+from app.http.resources.text_route import GeneratingRoute
+from app.http.schemas.infill_body import InfillBody
+
+
+class Infill(GeneratingRoute):
+    """Fills holes; a single one may be streamed."""
+
+    def post(self) -> Response:
+        body = read_body(InfillBody)
+        served = self.served(body)
+        record().prompt = body.texts
+        context = self.service.context
+        return self.send(lambda: open_infilling(body, served, context), served, body, InfillShape(body))
+
+
+class InfillShape:
+    """What fills the holes, and the text around them; streamed, what fills the one hole, piece by piece."""
+
+    prefix = ""
+
+    def __init__(self, body: InfillBody):
+        self._body = body
+
+    def whole(self, generation: Generation) -> object:
+        infilling = cast(Infilling, generation)
+        answer = {"infills": infilling.infills, "text": infilling.whole, **self._details(infilling)}
+        return selected({**self._content(infilling.text), **answer}, self._body.response_fields)
+
+    def first(self, generation: Generation) -> Iterable[object]:
+        return []
+
+    def piece(self, piece: Piece, generation: Generation) -> Iterable[object]:
+        if not piece.text:
+            return []
+        own = {"stop": False} if self._body.is_llama_cpp else {}
+        return [{**self._content(piece.text), "infill": piece.text, **own}]
+
+    def last(self, generation: Generation) -> Iterable[object]:
+        return [{**self._content(""), "infill": "", **self._details(cast(Infilling, generation))}]
+
+    def _content(self, text: str) -> dict[str, str]:
+        """The text under llama.cpp's name, for those who speak as its plugins do."""
+        return {"content": text} if self._body.is_llama_cpp else {}
+
+    def _details(self, infilling: Infilling) -> dict[str, Any]:
+        """Why each hole ended; ``length`` for the request where any hole was cut."""
+        reasons = infilling.finish_reasons
+        whole = "length" if "length" in reasons else "stop"
+        shown = {**details(infilling, self._body), "finish_reason": whole, "finish_reasons": reasons}
+        if not self._body.is_llama_cpp:
+            return shown
+        return {**shown, **llama_cpp_details(infilling, infilling.context_tokens)}

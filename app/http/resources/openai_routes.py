@@ -1,0 +1,114 @@
+"""OpenAI's API: completions, chat, models. HTTP threads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flask import Response
+
+from app.core.errors import UnsupportedParameterError
+from app.http.answers.chat_shape import ChatCompletionsShape
+from app.http.answers.completions_shape import CompletionsShape, FimShape
+from app.http.answers.native_shapes import Shape
+from app.http.answers.stream import EventWriter, Writer
+from app.http.application.error_envelope import json_response
+from app.http.application.restful import Route
+from app.http.application.service import Service
+from app.http.backend import EndedPrompt, Message, Served, TextModel
+from app.http.reading.body import read_body
+from app.http.requests.planning import require_known
+from app.http.resources.text_route import GeneratingRoute
+from app.http.schemas.chat_body import ChatCompletionsBody
+from app.http.schemas.completions_body import CompletionsBody
+from app.http.schemas.fim_body import FimBody
+from app.http.schemas.sampling_fields import SamplingOptions
+
+
+class OpenAIRoute(GeneratingRoute):
+    """A generating route whose streams are events, whatever ``Accept`` says."""
+
+    def writer(self, body: SamplingOptions, shape: Shape) -> Writer:
+        return EventWriter(shape)
+
+
+class Completions(OpenAIRoute):
+    """Continues texts, fills a hole before a suffix, or scores prompts."""
+
+    def post(self) -> Response:
+        body = read_body(CompletionsBody)
+        served = self.served(body)
+        return self.answer(served, body, CompletionsShape(body), lambda model: encode_prompts(body, model), body.prompt)
+
+
+class ChatCompletions(OpenAIRoute):
+    """Answers a conversation."""
+
+    def post(self) -> Response:
+        body = read_body(ChatCompletionsBody)
+        served = self.served(body)
+        messages = body.conversation(served.settings.system_prompt)
+        shape = ChatCompletionsShape(body)
+        return self.answer(served, body, shape, lambda model: [encode_messages(body, messages, model)], messages)
+
+
+class FimCompletions(OpenAIRoute):
+    """Fills a hole, as Mistral's API has it."""
+
+    def post(self) -> Response:
+        body = read_body(FimBody)
+        served = self.served(body)
+        texts = [body.prompt, body.suffix or ""]
+        return self.answer(served, body, FimShape(body), lambda model: encode_prompts(body, model), texts)
+
+
+class Models(Route):
+    """The models that are served."""
+
+    def get(self) -> Response:
+        data = [describe(served, self.service) for served in self.service.served]
+        return json_response({"object": "list", "data": data})
+
+
+class Model(Route):
+    """One model by name; names may hold slashes."""
+
+    def get(self, name: str) -> Response:
+        return json_response(describe(self.service.find(name), self.service))
+
+
+def encode_prompts(body: CompletionsBody | FimBody, model: TextModel) -> Sequence[list[int] | EndedPrompt]:
+    """The ids of each prompt. Raises a ``RequestError`` for ids that the model has not."""
+    if body.suffix and isinstance(body.prompt, str):
+        return [encode_suffix(body.prompt, body.suffix, model)]
+    for prompt in body.prompts:
+        if not isinstance(prompt, str):
+            require_known(prompt, model, "prompt")
+    return [model.encode(prompt) if isinstance(prompt, str) else prompt for prompt in body.prompts]
+
+
+def encode_suffix(prompt: str, suffix: str, model: TextModel) -> EndedPrompt:
+    """The prompt of the hole between the two. Raises ``UnsupportedParameterError`` where the model has no holes."""
+    if not model.has_infill:
+        raise UnsupportedParameterError(f"suffix: the model {model.name} does not fill holes", param="suffix")
+    return model.encode_infill([prompt, suffix], [])
+
+
+def encode_messages(body: ChatCompletionsBody, messages: list[Message], model: TextModel) -> list[int]:
+    """The ids of the conversation. Raises ``UnsupportedParameterError`` where the template knows no tools."""
+    param = "tools" if body.shown_tools else "messages"
+    if (body.shown_tools or body.has_tool_messages) and not model.has_tool_template:
+        text = f"{param}: the chat template of the model {model.name} knows no tools"
+        raise UnsupportedParameterError(text, param=param)
+    return model.encode_chat(messages, body.shown_tools)
+
+
+def describe(served: Served, service: Service) -> dict[str, object]:
+    """OpenAI's model object and our ``state``; ``created`` is when it was loaded, or the server started."""
+    created_s = service.created_s if served.model is None else served.model.created_s
+    return {
+        "id": served.name,
+        "object": "model",
+        "created": created_s,
+        "owned_by": "forklift",
+        "state": served.state,
+    }

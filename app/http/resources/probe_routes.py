@@ -1,0 +1,99 @@
+"""Probes. They read the slot board and never wait for inference. HTTP threads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from flask import Response, request
+
+from app import __version__
+from app.core.errors import LoadingError
+from app.http.application.error_envelope import json_response
+from app.http.application.restful import Route
+from app.http.backend import Served
+from app.http.resources.capabilities_route import kv_cache
+from app.serve.admission import LOADING_RETRY_AFTER_S
+from app.serve.context import State
+
+if TYPE_CHECKING:
+    from app.serve.board import SlotRow
+
+# Which state describes a server whose slots differ: the first that any live slot is in.
+PRECEDENCE: tuple[State, ...] = ("ready", "loading", "draining", "failed")
+
+
+class Livez(Route):
+    """200 while the process answers."""
+
+    def get(self) -> Response:
+        return json_response({"status": "ok"})
+
+
+class Readyz(Route):
+    """200 when any worker of this server can take work."""
+
+    def get(self) -> Response:
+        body = self.readiness()
+        return json_response(body, 200 if body["state"] == "ready" else 503)
+
+    def readiness(self) -> dict[str, object]:
+        rows = self.service.context.board.rows()
+        live = [row for row in rows if row.pid is not None]
+        state = overall_state([row.state for row in live])
+        return {
+            "state": state,
+            "progress": max((row.progress for row in live if row.state == state), default=0.0),
+            "kv_cache": kv_cache(self.service.served[0]),
+            "engines": [engine(served) for served in self.service.served],
+            "slots": [describe(row) for row in rows],
+        }
+
+
+class Health(Readyz):
+    """The same under the name that llama.cpp's plugins and load balancers ask for, with a word for the state."""
+
+    def get(self) -> Response:
+        body = self.readiness()
+        is_ready = body["state"] == "ready"
+        return json_response({"status": "ok" if is_ready else body["state"], **body}, 200 if is_ready else 503)
+
+
+class Props(Route):
+    """What llama.cpp's plugins ask of a model: its context, and how many are served together."""
+
+    def get(self) -> Response:
+        served = self.service.choose(request.args.get("model"), None)
+        if served.model is None:
+            raise LoadingError("the model is not loaded", retry_after_s=LOADING_RETRY_AFTER_S)
+        return json_response(
+            {
+                "default_generation_settings": {"n_ctx": served.model.context_tokens},
+                "total_slots": served.settings.max_batch_size,
+                "model_alias": served.name,
+                "model_path": served.name,
+                "build_info": f"forklift-{__version__}",
+            }
+        )
+
+
+def overall_state(states: Sequence[State]) -> State:
+    """The server's state; with no live worker it is loading, since the master starts them again."""
+    return next((state for state in PRECEDENCE if state in states), "loading")
+
+
+def engine(served: Served) -> dict[str, object]:
+    """The way that this worker runs a model; nulls while it is not loaded."""
+    return {"model": served.name, "engine": served.engine_name, "dropped": served.dropped}
+
+
+def describe(row: SlotRow) -> dict[str, object]:
+    """One worker slot as the contract shows it."""
+    return {
+        "slot": row.slot,
+        "pid": row.pid,
+        "gpus": list(row.gpus),
+        "state": row.state,
+        "num_running": row.num_running,
+        "num_waiting": row.num_waiting,
+    }

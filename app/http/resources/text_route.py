@@ -1,0 +1,56 @@
+"""What all generating routes do after they have read their body. HTTP threads."""
+
+from __future__ import annotations
+
+from flask import Response, request
+
+from app.http.answers.native_shapes import ChatShape, CompletionShape, Shape
+from app.http.answers.stream import Writer, choose_writer, stream_response
+from app.http.application.error_envelope import json_response
+from app.http.application.request_log import record
+from app.http.application.restful import Route
+from app.http.backend import Served
+from app.http.requests.open import Encode
+from app.http.requests.running import Generation
+from app.http.requests.stream_opening import Open
+from app.http.schemas.native_bodies import ChatBody, CompleteBody
+from app.http.schemas.sampling_fields import SamplingOptions
+
+
+class GeneratingRoute(Route):
+    """Completes or chats, and answers whole or as a stream."""
+
+    def complete(self, body: CompleteBody, shape: CompletionShape) -> Response:
+        return self.answer(self.served(body), body, shape, lambda model: [model.encode(body.text)], body.text)
+
+    def chat(self, body: ChatBody, shape: ChatShape) -> Response:
+        served = self.served(body)
+        messages = body.conversation(served.settings.system_prompt)
+        return self.answer(served, body, shape, lambda model: [model.encode_chat(messages)], messages)
+
+    def served(self, body: SamplingOptions) -> Served:
+        """The model that the request means. Raises ``ModelNotFoundError``."""
+        record().recordid = body.record_key
+        return self.service.choose(body.model, "generate")
+
+    def answer(self, served: Served, body: SamplingOptions, shape: Shape, encode: Encode, prompt: object) -> Response:
+        record().prompt = prompt
+        return self.send(lambda: self.service.generator.open(served, body, encode), served, body, shape)
+
+    def send(self, open_generation: Open, served: Served, body: SamplingOptions, shape: Shape) -> Response:
+        """The answer in the form that the body asks for."""
+        if not body.stream:
+            return _whole(open_generation(), shape)
+        may_take_long = served.model is None or body.constraint is not None
+        writer = self.writer(body, shape)
+        return stream_response(open_generation, writer, self.service.ping_interval_s, may_take_long=may_take_long)
+
+    def writer(self, body: SamplingOptions, shape: Shape) -> Writer:
+        """The form of a stream."""
+        return choose_writer(request, shape, body.num_choices)
+
+
+def _whole(generation: Generation, shape: Shape) -> Response:
+    with generation:
+        generation.read_all()
+        return json_response(shape.whole(generation), headers=generation.headers())

@@ -1,0 +1,54 @@
+"""``/tokenize`` and ``/detokenize``. HTTP threads; the tokenizer runs here, under the model's lock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from flask import Response
+
+from app.http.application.error_envelope import json_response
+from app.http.application.restful import Route
+from app.http.backend import ServedModel
+from app.http.reading.body import read_body
+from app.http.requests.admitted import seated
+from app.http.requests.limits import naming
+from app.http.schemas.token_bodies import DetokenizeBody, TokenizeBody
+
+
+class TokenRoute(Route):
+    """Tokenizing takes a place as generating does: it is the first thing that overload must stop."""
+
+    @contextmanager
+    def model(self, name: str | None) -> Iterator[ServedModel]:
+        """The model for as long as the block holds the place. Raises a ``RequestError``."""
+        with seated(self.service.context, self.service.choose(name, None)) as seat:
+            yield seat.model
+            seat.release()
+
+
+class Tokenize(TokenRoute):
+    """Text to ids."""
+
+    def post(self) -> Response:
+        body = read_body(TokenizeBody)
+        with self.model(body.model) as model:
+            with naming("text"):
+                ids = model.encode(body.given, add_special_tokens=body.add_special_tokens)
+            answer = {
+                "tokens": ids,
+                "token_strings": model.token_strings(ids),
+                "count": len(ids),
+                "max_context": model.context_tokens,
+            }
+        return json_response(answer)
+
+
+class Detokenize(TokenRoute):
+    """Ids to text."""
+
+    def post(self) -> Response:
+        body = read_body(DetokenizeBody)
+        with self.model(body.model) as model:
+            text = model.detokenize(body.tokens)
+        return json_response({"text": text})

@@ -1,0 +1,230 @@
+"""The body of ``POST /v1/chat/completions``."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from app.core.errors import InvalidParameterError, UnsupportedParameterError
+from app.core.settings import Settings
+from app.http.answers.json_end import MAX_DEPTH as MAX_CALL_DEPTH
+from app.http.backend import Message
+from app.http.schemas.llama_cpp_fields import is_unbounded, one_bound
+from app.http.schemas.openai_fields import NO_EFFECT, NoteText, OpenAIOptions
+from app.http.schemas.response_format import BoundedObject, require_shallow
+from app.http.schemas.sampling_fields import Length
+from app.http.schemas.strict import StrictBody
+
+MAX_TOOLS = 64
+MAX_CALLS = 128
+# Names of the most tokens to generate.
+BOUNDS = ("max_tokens", "max_completion_tokens", "n_predict")
+MAX_TOP_LOGPROBS = 20
+
+# Every escape, so that none is read from its middle; whole pairs before halves.
+_ESCAPES = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\."
+)
+
+SpeakerName = Annotated[str, StringConstraints(max_length=256)]
+FunctionName = Annotated[str, StringConstraints(pattern="^[a-zA-Z0-9_.-]{1,64}$")]
+
+
+class TextPart(StrictBody):
+    """A part of a message; only text is understood."""
+
+    type: Literal["text"]
+    text: str
+    cache_control: BoundedObject | None = Field(None, description=NO_EFFECT)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_text(cls, fields: Any) -> Any:
+        kind = fields.get("type") if isinstance(fields, dict) else "text"
+        if isinstance(kind, str) and kind != "text":
+            text = f"messages: parts of the type {kind[:64]!r} are not understood, only text"
+            raise UnsupportedParameterError(text, param="messages")
+        return fields
+
+
+Content = str | Annotated[list[TextPart], Field(min_length=1, fail_fast=True)]
+
+
+class CalledFunction(StrictBody):
+    """A call that the assistant made; ``arguments`` is a JSON object as text."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(StrictBody):
+    """One call in an assistant's message."""
+
+    id: Annotated[str, StringConstraints(max_length=256)]
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class PlainMessage(StrictBody):
+    """What the caller says."""
+
+    role: Literal["system", "developer", "user"]
+    content: Content
+    name: SpeakerName | None = Field(None, description="Who speaks, for templates that show it.")
+
+
+class AssistantMessage(StrictBody):
+    """What the model said."""
+
+    role: Literal["assistant"]
+    content: Content | None = None
+    name: SpeakerName | None = Field(None, description="Who speaks, for templates that show it.")
+    refusal: str | None = Field(None, description="Stands for the content where there is none.")
+    reasoning_content: str | None = Field(None, description="What it thought, for templates that show it.")
+    annotations: Annotated[list[Any], Field(max_length=MAX_CALLS)] | None = Field(None, description=NO_EFFECT)
+    tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_CALLS, fail_fast=True)] | None = None
+
+
+class ToolMessage(StrictBody):
+    """What a tool answered."""
+
+    role: Literal["tool"]
+    content: Content
+    tool_call_id: Annotated[str, StringConstraints(max_length=256)]
+    name: SpeakerName | None = Field(None, description="The function's name. Default: that of the call it answers.")
+
+
+AnyMessage = Annotated[PlainMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
+
+
+class Function(StrictBody):
+    """A function that the model may call."""
+
+    name: FunctionName
+    description: str | None = None
+    parameters: BoundedObject | None = None
+    strict: Literal[False] | None = Field(None, description="Arguments are not constrained.")
+
+
+class Tool(StrictBody):
+    """A tool; only functions are known."""
+
+    type: Literal["function"]
+    function: Function
+
+
+class ChatCompletionsBody(OpenAIOptions):
+    """A conversation to be answered, as OpenAI's API has it."""
+
+    messages: Annotated[list[AnyMessage], Field(min_length=1, fail_fast=True)] = Field(description="The conversation.")
+    max_tokens: int | None = Field(
+        None, ge=-1, description="Most tokens to generate. Default, and -1: what fits the context."
+    )
+    max_completion_tokens: int | None = Field(None, ge=-1, description="Another name for max_tokens.")
+    logprobs: bool | None = Field(None, description="Tell the log-probability of each token.")
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS, description="Best tokens told with each.")
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = Field(
+        None, description="Functions that the model may call, where its chat template renders them."
+    )
+    tool_choice: Literal["auto", "none"] | None = Field(None, description="none: the tools are not shown to the model.")
+    modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = Field(
+        None, description="Text is what there is."
+    )
+    reasoning_effort: NoteText | None = Field(None, description=NO_EFFECT)
+    verbosity: NoteText | None = Field(None, description=NO_EFFECT)
+    prediction: BoundedObject | None = Field(None, description=NO_EFFECT)
+    parallel_tool_calls: Literal[True] | None = Field(None, description="The model decides how many it makes.")
+
+    @model_validator(mode="after")
+    def _check(self) -> ChatCompletionsBody:
+        one_bound(self, *BOUNDS)
+        if self.top_logprobs is not None and not self.logprobs:
+            raise InvalidParameterError("top_logprobs: only with logprobs", param="top_logprobs")
+        if self.shown_tools and self.constraint is not None:
+            raise UnsupportedParameterError("tools: cannot be sent together with a response format", param="tools")
+        return self
+
+    @property
+    def shown_tools(self) -> list[dict[str, Any]] | None:
+        """Descriptions for the chat template; None where there are none."""
+        if not self.tools or self.tool_choice == "none":
+            return None
+        return [tool.model_dump(exclude_none=True, exclude={"function": {"strict"}}) for tool in self.tools]
+
+    @property
+    def has_tool_messages(self) -> bool:
+        """Whether the conversation holds calls or their answers."""
+        return any(isinstance(one, ToolMessage) or getattr(one, "tool_calls", None) for one in self.messages)
+
+    @property
+    def prompt_param(self) -> str:
+        return "messages"
+
+    @property
+    def num_logprobs(self) -> int | None:
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+    def length(self, settings: Settings) -> Length:
+        name, bound = one_bound(self, *BOUNDS)
+        return Length(name, None if is_unbounded(bound) else bound, None)
+
+    def _calls(self) -> Iterator[ToolCall]:
+        for message in self.messages:
+            yield from getattr(message, "tool_calls", None) or []
+
+    def conversation(self, default_system: str | None) -> list[Message]:
+        """Messages for the chat template, with the server's system message where there is none."""
+        names = {call.id: call.function.name for call in self._calls()}
+        messages = [_for_template(message, names) for message in self.messages]
+        has_own = any(message["role"] == "system" for message in messages)
+        return messages if has_own or not default_system else [_system(default_system), *messages]
+
+
+def _system(content: str) -> Message:
+    return {"role": "system", "content": content}
+
+
+def _for_template(message: PlainMessage | AssistantMessage | ToolMessage, called: dict[str, str]) -> Message:
+    """A message with the names and ids that templates show. ``called`` holds the functions' names by call id."""
+    role = "system" if message.role == "developer" else message.role
+    shown: Message = {"role": role, "content": _text(message.content)}
+    name = message.name
+    if isinstance(message, AssistantMessage):
+        if message.reasoning_content is not None:
+            shown["reasoning_content"] = message.reasoning_content
+        if message.tool_calls:
+            shown["tool_calls"] = [_call(call) for call in message.tool_calls]
+        # A template tells by `none` that there is nothing but calls.
+        elif shown["content"] is None:
+            shown["content"] = message.refusal or ""
+    if isinstance(message, ToolMessage):
+        shown["tool_call_id"] = message.tool_call_id
+        name = name or called.get(message.tool_call_id)
+    return shown if name is None else {**shown, "name": name}
+
+
+def _text(content: str | list[TextPart] | None) -> str | None:
+    return content if content is None or isinstance(content, str) else "".join(part.text for part in content)
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    """Templates render the arguments as an object, where OpenAI's API sends them as text."""
+    try:
+        arguments = json.loads(_without_halves(call.function.arguments) or "{}")
+        if not isinstance(arguments, dict):
+            raise ValueError("they are no object")
+        require_shallow(arguments, max_depth=MAX_CALL_DEPTH)
+    except (ValueError, RecursionError):
+        text = "messages: the arguments of a tool call must be a JSON object, not nested too deeply"
+        raise InvalidParameterError(text, param="messages") from None
+    function = {"name": call.function.name, "arguments": arguments}
+    return {"id": call.id, "type": "function", "function": function}
+
+
+def _without_halves(source: str) -> str:
+    """JSON without escaped halves of surrogate pairs, which a model may write and no tokenizer reads."""
+    return _ESCAPES.sub(lambda found: "\\ufffd" if found["half"] else found[0], source)
