@@ -13,7 +13,7 @@ import click
 
 from app.core.jobs import Job, SamplingParams
 from app.core.settings import load_settings
-from app.engine.generation.batched import SlotGenerator
+from app.engine.generation.batched import BatchedEngine
 from app.engine.loading.build import make_slots, prepare
 from app.models.text_model import TextModel
 from benchmarks.load import median, percentile
@@ -25,7 +25,7 @@ def random_ids(rng: random.Random, length: int) -> list[int]:
     return [rng.randrange(100, 8000) for _ in range(length)]
 
 
-def generator(model: TextModel, **settings: object) -> SlotGenerator:
+def generator(model: TextModel, **settings: object) -> BatchedEngine:
     return make_slots(model, load_settings({f"FORKLIFT_{k.upper()}": str(v) for k, v in settings.items()}))
 
 
@@ -33,7 +33,7 @@ def job(prompt: list[int], num_new: int) -> Job:
     return Job("benchmark", prompt, SamplingParams(num_new, ignore_eos=True))
 
 
-def finish(engine: SlotGenerator, *jobs: Job) -> float:
+def finish(engine: BatchedEngine, *jobs: Job) -> float:
     """Seconds until all jobs have ended."""
     for one in jobs:
         engine.add(one)
@@ -100,7 +100,7 @@ def editing(model: TextModel, runs: int, num_drafts: int) -> dict[str, object]:
     return {"tokens_per_s": median(without), "with_lookup_tokens_per_s": median(with_drafts), "speed_up": ratio}
 
 
-def following(model: TextModel, engine: SlotGenerator, prompt: list[int], answer: list[int]) -> float:
+def following(model: TextModel, engine: BatchedEngine, prompt: list[int], answer: list[int]) -> float:
     """Seconds to generate ``answer``, which a bias makes the likeliest continuation."""
     from app.engine.generation import batched as generation
 

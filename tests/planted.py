@@ -100,9 +100,9 @@ def write_too_far(patch: Patch) -> None:
 
 def dropped_chunk(patch: Patch) -> None:
     """A mixed pass does not store the last of its chunks."""
-    from app.engine.runners.mixed import RaggedWindow
+    from app.engine.runners.mixed import MixedWindow
 
-    write = RaggedWindow.write
+    write = MixedWindow.write
 
     def without_last(window: Any, buffer: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
         chunks = window.chunks
@@ -112,7 +112,7 @@ def dropped_chunk(patch: Patch) -> None:
         finally:
             window.chunks = chunks
 
-    patch(RaggedWindow, "write", without_last)
+    patch(MixedWindow, "write", without_last)
 
 
 def positions_off(patch: Patch) -> None:
@@ -133,10 +133,10 @@ def positions_off(patch: Patch) -> None:
 
 def swapped_rows(patch: Patch) -> None:
     """A runner gives the logits of two rows in each other's place."""
-    from app.engine.runners.eager import SlotRunner
+    from app.engine.runners.eager import EagerRunner
 
-    decode = SlotRunner.decode
-    patch(SlotRunner, "decode", lambda runner, tokens, starts: decode(runner, tokens, starts).flip(0))
+    decode = EagerRunner.decode
+    patch(EagerRunner, "decode", lambda runner, tokens, starts: decode(runner, tokens, starts).flip(0))
 
 
 def wrong_sampler_row(patch: Patch) -> None:

@@ -8,7 +8,7 @@ from app.core.errors import LoadingError
 from app.core.settings import Settings
 
 
-class OneServed:
+class OneHandle:
     """``inference`` has ``model``, which may change, ``kv_memory`` and ``submit``; it may name its ``engine_name``."""
 
     is_on_demand = False
@@ -46,13 +46,13 @@ class OneServed:
     def state(self) -> str:
         return "loaded" if self.model else "loading"
 
-    def use(self) -> OneUse:
+    def lease(self) -> OneLease:
         if self.model is None:
             raise LoadingError("the model is still loading", retry_after_s=5)
-        return OneUse(self._inference)
+        return OneLease(self._inference)
 
 
-class OneUse:
+class OneLease:
     """Granted at once."""
 
     def __init__(self, inference: Any):

@@ -278,7 +278,7 @@ class Settings(BaseModel):
         return parse_addresses(self.bind)
 
     @property
-    def num_lanes(self) -> int:
+    def max_running(self) -> int:
         """Sequences that one worker decodes together, over all its models."""
         return sum(plan.settings.max_batch_size for plan in self.plans)
 
@@ -290,7 +290,7 @@ class Settings(BaseModel):
     @property
     def num_http_threads(self) -> int:
         """Threads per worker that parse, wait and write."""
-        return self.http_threads or self.num_lanes + self.max_queue + THREAD_HEADROOM
+        return self.http_threads or self.max_running + self.max_queue + THREAD_HEADROOM
 
 
 def name_of(model: str) -> str:

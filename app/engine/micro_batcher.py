@@ -28,7 +28,7 @@ MAX_LOGITS = 2**26
 WAIT_S = 0.001
 
 
-class EncoderBatcher:
+class MicroBatcher:
     """Encodes up to ``max_items`` texts per step on one model."""
 
     def __init__(

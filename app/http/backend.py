@@ -114,7 +114,7 @@ class TextModel(ServedModel, Protocol):
     def encode_chat(self, messages: list[Message], tools: list[dict[str, Any]] | None = None) -> list[int]: ...
 
 
-class Use(Protocol):
+class ModelLease(Protocol):
     """One request's use of a model; as long as it lasts the model stays loaded."""
 
     def wait(self, timeout_s: float) -> ServedModel | None:
@@ -124,7 +124,7 @@ class Use(Protocol):
     def release(self) -> None: ...
 
 
-class Served(Protocol):
+class ModelHandle(Protocol):
     """A model that requests can name, loaded or not (``app/engine/loading/handle.py``)."""
 
     @property
@@ -139,7 +139,7 @@ class Served(Protocol):
     def state(self) -> ServedState: ...
     @property
     def model(self) -> ServedModel | None:
-        """None while it is not loaded; a request that needs it takes a ``Use``."""
+        """None while it is not loaded; a request that needs it takes a ``ModelLease``."""
 
     @property
     def engine_name(self) -> str | None:
@@ -155,16 +155,16 @@ class Served(Protocol):
     def is_on_demand(self) -> bool: ...
     @property
     def kv_memory(self) -> KvMemory | None: ...
-    def use(self) -> Use: ...
+    def lease(self) -> ModelLease: ...
 
 
 class Inference(Protocol):
     """Where work goes."""
 
     @property
-    def served(self) -> Sequence[Served]: ...
+    def handles(self) -> Sequence[ModelHandle]: ...
 
 
-def served_by(context: WorkerContext) -> Sequence[Served]:
+def served_by(context: WorkerContext) -> Sequence[ModelHandle]:
     """The models of the context's worker, in the order of the settings."""
-    return cast(Inference, context.inference).served
+    return cast(Inference, context.inference).handles

@@ -21,8 +21,8 @@ from app.core.jobs import Constraint
 from app.core.native import guarded
 from app.models.grammars.nursery import Nursery, Patience
 from app.models.grammars.running import Grammar
-from app.models.grammars.shelf import Place, Shelf
-from app.models.grammars.turns import LOOK_S, Turns
+from app.models.grammars.shelf import GrammarKey, Shelf
+from app.models.grammars.turns import LOOK_S, Rotation
 from app.models.grammars.wire import Source
 from app.models.schemas.emission import plain_schema
 from app.models.schemas.patterns import check_cost
@@ -45,8 +45,8 @@ class Constraints:
         self._lock = threading.Lock()
         self._nursery: Nursery | None = None
         self._shelf = Shelf()
-        self._turns = Turns(MAX_COMPILING)
-        self._compiling: dict[Place, threading.Event] = {}
+        self._turns = Rotation(MAX_COMPILING)
+        self._compiling: dict[GrammarKey, threading.Event] = {}
 
     def compiled(self, constraint: Constraint, scope: str = "", patience: Patience = _forever) -> Grammar:
         """The grammar of ``constraint``; one that was compiled for the same ``scope`` is used again.
@@ -71,7 +71,7 @@ class Constraints:
         if nursery is not None:
             nursery.close()
 
-    def _made(self, place: Place, source: Source, patience: Patience) -> Grammar:
+    def _made(self, place: GrammarKey, source: Source, patience: Patience) -> Grammar:
         """Compile, or wait for the thread that compiles the same."""
         while (grammar := self._shelf.get(place)) is None:
             with self._lock:
@@ -84,7 +84,7 @@ class Constraints:
                 patience()
         return grammar
 
-    def _compile(self, place: Place, source: Source, patience: Patience, done: threading.Event) -> Grammar:
+    def _compile(self, place: GrammarKey, source: Source, patience: Patience, done: threading.Event) -> Grammar:
         try:
             with self._turns.taken(place[0], patience):
                 grammar = self._prepared().compile(source, patience)

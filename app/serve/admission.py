@@ -16,17 +16,17 @@ from contextlib import contextmanager
 
 from app.core.errors import InvalidParameterError, LoadingError, OverloadedError, shutting_down
 from app.core.settings import Settings
-from app.serve.board import STATES, Row, SlotBoard
+from app.serve.board import STATES, BoardEntry, SlotBoard
 
 # Weight of the newest sample: the mean follows a change of load within about ten requests.
 SERVICE_TIME_WEIGHT = 0.2
 LOADING_RETRY_AFTER_S = 5
 
 
-class Hold:
+class ConnectionTicket:
     """One accepted connection that counts as load until its request gets a place or it is dropped."""
 
-    def __init__(self, board: SlotBoard, row: Row):
+    def __init__(self, board: SlotBoard, row: BoardEntry):
         """Count the connection; the caller is inside ``board.locked``."""
         self._board = board
         self._row = row
@@ -45,13 +45,13 @@ class Hold:
         self.is_held = False
 
 
-class Place:
+class RequestTicket:
     """One request's right to wait and run, as many places as it has sequences; from any thread.
 
     ``release`` gives all of them back, each exactly once.
     """
 
-    def __init__(self, board: SlotBoard, row: Row, num_sequences: int = 1):
+    def __init__(self, board: SlotBoard, row: BoardEntry, num_sequences: int = 1):
         """Start waiting; the caller is inside ``board.locked``."""
         self._board = board
         self._row = row
@@ -105,16 +105,16 @@ class Place:
 
 
 class Admission:
-    """The door of one worker; ``slot`` is None as long as the worker has none."""
+    """Admits requests to one worker; ``slot`` is None as long as the worker has none."""
 
     def __init__(self, settings: Settings, board: SlotBoard, slot: int | None):
         self.slot = slot
         self._board = board
-        self._num_lanes_each = settings.num_lanes
+        self._max_running_each = settings.max_running
         self._max_queue = settings.max_queue
         self._carried = threading.local()
 
-    def enter(self, limit_s: float | None = None, num_sequences: int = 1) -> Place:
+    def enter(self, limit_s: float | None = None, num_sequences: int = 1) -> RequestTicket:
         """Waiting places for the sequences of one request that may take ``limit_s`` seconds at most.
 
         Raises ``InvalidParameterError`` where there will never be so many, and ``OverloadedError``,
@@ -123,7 +123,7 @@ class Admission:
         with self._board.locked() as rows:
             row = self._own_row(rows)
             self._require_possible(num_sequences, len(rows))
-            wait_s = expected_wait_s(num_places_taken(rows), self._num_lanes(rows), mean_service_s(rows))
+            wait_s = expected_wait_s(num_places_taken(rows), self._max_running(rows), mean_service_s(rows))
             if num_places_taken(rows) + num_sequences > self._num_places(rows):
                 raise OverloadedError("the server is overloaded", retry_after_s=max(1, math.ceil(wait_s)))
             if limit_s is not None and limit_s < wait_s:
@@ -131,39 +131,39 @@ class Admission:
                     "the request would wait longer than its time limit", retry_after_s=max(1, math.ceil(wait_s))
                 )
             self._drop_carried()
-            return Place(self._board, row, num_sequences)
+            return RequestTicket(self._board, row, num_sequences)
 
-    def is_full(self, rows: Sequence[Row]) -> bool:
+    def is_full(self, rows: Sequence[BoardEntry]) -> bool:
         """Whether one more request would be refused, whichever worker accepts it."""
         return num_places_taken(rows) >= self._num_places(rows)
 
     def _require_possible(self, num_sequences: int, num_workers: int) -> None:
         """What no free server could take is a fault of the request, not overload."""
-        num_places = num_workers * self._num_lanes_each + self._max_queue
+        num_places = num_workers * self._max_running_each + self._max_queue
         if num_sequences > num_places:
             raise InvalidParameterError(
                 f"the request has {num_sequences} sequences (prompts times completions), and this server has room for "
                 f"{num_places}: FORKLIFT_MAX_BATCH_SIZE per worker and FORKLIFT_MAX_QUEUE"
             )
 
-    def _num_places(self, rows: Sequence[Row]) -> int:
-        return self._num_lanes(rows) + self._max_queue
+    def _num_places(self, rows: Sequence[BoardEntry]) -> int:
+        return self._max_running(rows) + self._max_queue
 
-    def _num_lanes(self, rows: Sequence[Row]) -> int:
+    def _max_running(self, rows: Sequence[BoardEntry]) -> int:
         now_s = time.monotonic()
-        return self._num_lanes_each * sum(row.is_ready and not row.is_silent(now_s) for row in rows)
+        return self._max_running_each * sum(row.is_ready and not row.is_silent(now_s) for row in rows)
 
     @contextmanager
-    def carrying(self, hold: Hold) -> Iterator[None]:
-        """While this thread serves ``hold``'s connection: a place that it enters replaces the hold."""
-        self._carried.hold = hold
+    def carrying(self, ticket: ConnectionTicket) -> Iterator[None]:
+        """While this thread serves ``ticket``'s connection: a place that it enters replaces the connection's own."""
+        self._carried.ticket = ticket
         try:
             yield
         finally:
-            self._carried.hold = None
-            hold.drop()
+            self._carried.ticket = None
+            ticket.drop()
 
-    def _own_row(self, rows: Sequence[Row]) -> Row:
+    def _own_row(self, rows: Sequence[BoardEntry]) -> BoardEntry:
         row = None if self.slot is None else rows[self.slot]
         if row is None or STATES[row.state] in ("loading", "failed"):
             raise LoadingError("the model is not ready", retry_after_s=LOADING_RETRY_AFTER_S)
@@ -172,24 +172,24 @@ class Admission:
         return row
 
     def _drop_carried(self) -> None:
-        hold: Hold | None = getattr(self._carried, "hold", None)
-        if hold is not None:
-            hold.drop_locked()
+        ticket: ConnectionTicket | None = getattr(self._carried, "ticket", None)
+        if ticket is not None:
+            ticket.drop_locked()
 
 
-def num_places_taken(rows: Sequence[Row]) -> int:
+def num_places_taken(rows: Sequence[BoardEntry]) -> int:
     """Sequences that run or wait, over all workers."""
     return sum(row.num_running + row.num_waiting for row in rows)
 
 
-def mean_service_s(rows: Sequence[Row]) -> float:
+def mean_service_s(rows: Sequence[BoardEntry]) -> float:
     """Mean seconds from start to release over the ready workers; 0 before the first request ended."""
     known = [row.service_s for row in rows if row.is_ready and row.service_s]
     return sum(known) / len(known) if known else 0.0
 
 
-def expected_wait_s(num_places_taken: int, num_lanes: int, service_s: float) -> float:
-    """Seconds until one more request would start: a lane becomes free every ``service_s / num_lanes``."""
-    if num_places_taken < num_lanes or not num_lanes:
+def expected_wait_s(num_places_taken: int, max_running: int, service_s: float) -> float:
+    """Seconds until one more request would start: one that runs ends every ``service_s / max_running``."""
+    if num_places_taken < max_running or not max_running:
         return 0.0
-    return (num_places_taken - num_lanes + 1) * service_s / num_lanes
+    return (num_places_taken - max_running + 1) * service_s / max_running

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.serve.board import STATES, Row
+from app.serve.board import STATES, BoardEntry
 
 # Between two looks at the board while another worker should accept.
 STEP_S = 0.005
@@ -17,7 +17,7 @@ STEP_S = 0.005
 LIMIT_S = 0.5
 
 
-def is_my_turn(rows: Sequence[Row], slot: int | None, now_s: float) -> bool:
+def is_my_turn(rows: Sequence[BoardEntry], slot: int | None, now_s: float) -> bool:
     """Whether no other worker is better placed; the caller is inside ``SlotBoard.locked``.
 
     Ready workers come before those that load or failed, then the smaller load decides. A worker
@@ -58,14 +58,14 @@ class Deferral:
         self.since_s = None
 
 
-def has_other_server(rows: Sequence[Row], slot: int | None, now_s: float) -> bool:
+def has_other_server(rows: Sequence[BoardEntry], slot: int | None, now_s: float) -> bool:
     """Whether a connection that this worker leaves alone is served by another."""
     return any(_can_accept(row, now_s) for at, row in enumerate(rows) if at != slot)
 
 
-def _can_accept(row: Row, now_s: float) -> bool:
+def _can_accept(row: BoardEntry, now_s: float) -> bool:
     return row.pid != 0 and STATES[row.state] != "draining" and not row.is_silent(now_s)
 
 
-def _rank(row: Row) -> tuple[bool, int]:
+def _rank(row: BoardEntry) -> tuple[bool, int]:
     return not row.is_ready, row.load

@@ -41,7 +41,7 @@ log = get_logger("serve")
 STATES: tuple[State, ...] = get_args(State)
 
 
-class Row(ctypes.Structure):
+class BoardEntry(ctypes.Structure):
     """One slot as it lies in shared memory; touch it only inside ``SlotBoard.locked``.
 
     ``lease`` is 0 while the slot is free, ``pid`` 0 until the worker has told it.
@@ -113,7 +113,7 @@ class _Header(ctypes.Structure):
 
 
 @dataclass(frozen=True, slots=True)
-class SlotRow:
+class SlotState:
     """One slot at one moment, as ``/readyz`` shows it; ``pid`` is None while no worker has it."""
 
     slot: int
@@ -137,19 +137,19 @@ class SlotBoard:
     def __init__(self, gpus: Sequence[tuple[str, ...]]):
         self.gpus = tuple(gpus)
         header_bytes = ctypes.sizeof(_Header)
-        size_bytes = header_bytes + len(self.gpus) * ctypes.sizeof(Row)
+        size_bytes = header_bytes + len(self.gpus) * ctypes.sizeof(BoardEntry)
         self._fd = memory.make_in_first(lambda folder: memory.anonymous_file(folder, size_bytes), "the slot board")
         weakref.finalize(self, os.close, self._fd)
         shared = mmap.mmap(self._fd, size_bytes)
         self._header = _Header.from_buffer(shared)
-        self._rows = list((Row * len(self.gpus)).from_buffer(shared, header_bytes))
+        self._rows = list((BoardEntry * len(self.gpus)).from_buffer(shared, header_bytes))
         self._thread_lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self.gpus)
 
     @contextmanager
-    def locked(self) -> Iterator[list[Row]]:
+    def locked(self) -> Iterator[list[BoardEntry]]:
         """The rows, with every other thread and process kept out. Keep the block short."""
         with self._thread_lock:
             at = self._lock()
@@ -246,7 +246,7 @@ class SlotBoard:
             self._header.is_halting = 1
             return is_first
 
-    def rows(self) -> list[SlotRow]:
+    def rows(self) -> list[SlotState]:
         """All slots as of now, lowest first: of one moment, unless the lock's holder does not run."""
         with self._glance():
             return [self._snapshot(slot, row) for slot, row in enumerate(self._rows)]
@@ -271,8 +271,8 @@ class SlotBoard:
             time.sleep(FIRST_PAUSE_S)
         return found
 
-    def _snapshot(self, slot: int, row: Row) -> SlotRow:
-        return SlotRow(
+    def _snapshot(self, slot: int, row: BoardEntry) -> SlotState:
+        return SlotState(
             slot,
             row.pid or None,
             self.gpus[slot],

@@ -13,7 +13,7 @@ import psutil
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from app.core.cgroups import memory_limit_bytes
-from app.serve.board import STATES, SlotBoard, SlotRow
+from app.serve.board import STATES, SlotBoard, SlotState
 from app.serve.gpus import gpu_memory_bytes
 
 # The container's own limit, in control groups of version 2 and 1.
@@ -40,14 +40,14 @@ class BoardCollector:
         yield from _gpus(sorted({label for row in rows for label in row.gpus}))
 
 
-def _gauge(name: str, text: str, values: Iterable[tuple[SlotRow, float]]) -> Metric:
+def _gauge(name: str, text: str, values: Iterable[tuple[SlotState, float]]) -> Metric:
     family = GaugeMetricFamily(f"forklift_{name}", text, labels=["slot"])
     for row, value in values:
         family.add_metric([str(row.slot)], value)
     return family
 
 
-def _states(rows: list[SlotRow]) -> Metric:
+def _states(rows: list[SlotState]) -> Metric:
     family = GaugeMetricFamily("forklift_worker_state", "1 for the state of each slot.", labels=["slot", "state"])
     for row in rows:
         for state in STATES:
@@ -55,7 +55,7 @@ def _states(rows: list[SlotRow]) -> Metric:
     return family
 
 
-def _restarts(rows: list[SlotRow]) -> Metric:
+def _restarts(rows: list[SlotState]) -> Metric:
     text = "Workers that ended without having been told to."
     family = CounterMetricFamily("forklift_worker_restarts", text, labels=["slot"])
     for row in rows:
@@ -63,11 +63,11 @@ def _restarts(rows: list[SlotRow]) -> Metric:
     return family
 
 
-def _kv_cache(rows: list[SlotRow]) -> Iterator[tuple[SlotRow, float]]:
+def _kv_cache(rows: list[SlotState]) -> Iterator[tuple[SlotState, float]]:
     return ((row, row.kv_cache_max_bytes) for row in rows if row.kv_cache_max_bytes)
 
 
-def _resident(rows: list[SlotRow]) -> Iterator[tuple[SlotRow, float]]:
+def _resident(rows: list[SlotState]) -> Iterator[tuple[SlotState, float]]:
     for row in rows:
         try:
             if row.pid is not None:

@@ -18,7 +18,7 @@ from typing import Any
 from app.serve import answers
 from app.serve.closing import Closer
 from app.serve.receiving import Incoming, Receiver
-from app.serve.tls import Door
+from app.serve.tls import TlsWrapper
 
 # Handshakes that have begun come to their end in this time.
 QUIET_S = 0.1
@@ -61,7 +61,7 @@ class _Ending:
     def __init__(self, listeners: list[socket.socket], cfg: Any, max_body_bytes: int):
         self._poller = selectors.DefaultSelector()
         self._num_connections = 0
-        self._door = Door(cfg) if cfg.is_ssl else None
+        self._tls = TlsWrapper(cfg) if cfg.is_ssl else None
         self._closer = Closer(self._poller, self._count_closed)
         self._receiver = Receiver(
             self._poller,
@@ -89,7 +89,7 @@ class _Ending:
     def _accept(self, listener: socket.socket, _same: socket.socket) -> None:
         with suppress(OSError):
             sock, client = listener.accept()
-            sock = sock if self._door is None else self._door.wrap(sock)
+            sock = sock if self._tls is None else self._tls.wrap(sock)
             self._num_connections += 1
             self._receiver.add(sock, client, None, None)
 

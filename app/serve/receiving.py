@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from app.serve import tls
-from app.serve.admission import Hold
+from app.serve.admission import ConnectionTicket
 from app.serve.answers import (
     Answer,
     body_timeout,
@@ -58,7 +58,7 @@ class Incoming:
     client: Any
     server: Any
     buffer: RequestBuffer
-    hold: Hold | None
+    ticket: ConnectionTicket | None
     num_bytes: int = 0
     num_reads: int = 0
 
@@ -66,10 +66,10 @@ class Incoming:
     def is_dripping(self) -> bool:
         return self.num_reads > NUM_FREE_READS and self.num_bytes < self.num_reads * LEAST_READ_BYTES
 
-    def drop_hold(self) -> None:
+    def drop_ticket(self) -> None:
         """Stop counting as load."""
-        if self.hold is not None:
-            self.hold.drop()
+        if self.ticket is not None:
+            self.ticket.drop()
 
 
 class Receiver:
@@ -102,9 +102,9 @@ class Receiver:
         self._num_bytes = 0
         self._max_bytes = max(MAX_BUFFERED_BYTES, MIN_BUFFERED_BODIES * max_body_bytes)
 
-    def add(self, sock: socket.socket, client: Any, server: Any, hold: Hold | None) -> None:
+    def add(self, sock: socket.socket, client: Any, server: Any, ticket: ConnectionTicket | None) -> None:
         """Start reading; the first bytes are often there already."""
-        incoming = Incoming(sock, client, server, RequestBuffer(self._max_body_bytes), hold)
+        incoming = Incoming(sock, client, server, RequestBuffer(self._max_body_bytes), ticket)
         now_s = time.monotonic()
         sock.setblocking(False)
         self._waiting.add(incoming, now_s)
@@ -119,7 +119,7 @@ class Receiver:
     def expire(self, now_s: float) -> None:
         """Answer 408 to the late, close the silent, and stop counting the slow as load."""
         for incoming in self._fresh.take_expired(now_s):
-            incoming.drop_hold()
+            incoming.drop_ticket()
         for incoming in self._resting.take_expired(now_s):
             self._listen(incoming)
         for incoming in self._waiting.take_expired(now_s):
@@ -136,7 +136,7 @@ class Receiver:
             return False
         self._forget(oldest)
         self.give_back(oldest.num_bytes)
-        oldest.drop_hold()
+        oldest.drop_ticket()
         self._closer.close_now(oldest.sock)
         return True
 
@@ -223,7 +223,7 @@ class Receiver:
 
     def _release(self, incoming: Incoming) -> None:
         self.give_back(incoming.num_bytes)
-        incoming.drop_hold()
+        incoming.drop_ticket()
         self._closer.close(incoming.sock)
 
     def _forget(self, incoming: Incoming) -> None:

@@ -75,7 +75,7 @@ def make_context(cfg: Any, _make_default: object = None) -> ssl.SSLContext:
     return _pair.context()
 
 
-class Door:
+class TlsWrapper:
     """Wraps accepted connections."""
 
     def __init__(self, cfg: Any):

@@ -22,9 +22,9 @@ from app.core.heap import trim_heap
 from app.core.logging import get_logger
 from app.core.tracebacks import for_callers
 from app.serve import answers
-from app.serve.admission import Hold
+from app.serve.admission import ConnectionTicket
 from app.serve.balance import STEP_S, Deferral, has_other_server, is_my_turn
-from app.serve.board import Row
+from app.serve.board import BoardEntry
 from app.serve.closing import LINGER_S, Closer
 from app.serve.context import current
 from app.serve.descriptors import Descriptors, is_harmless, is_shortage
@@ -33,7 +33,7 @@ from app.serve.link import Link
 from app.serve.receiving import Incoming, Receiver
 from app.serve.sending import Sender
 from app.serve.threads import HttpThreads, NoThreadError
-from app.serve.tls import Door
+from app.serve.tls import TlsWrapper
 
 HEARTBEAT_S = 1.0
 # What cancelled requests get to write their error event; a hurried master kills after 2 s.
@@ -82,7 +82,7 @@ class ForkliftWorker(ThreadWorker):
         self._max_connections = self._descriptors.max_connections(self.worker_connections)
         self._closer = Closer(self.poller, self._count_closed)
         self._sender = Sender(self.poller, settings.write_timeout_s, self._close, self._give_memory_back)
-        self._door = Door(self.cfg) if self.cfg.is_ssl else None
+        self._tls = TlsWrapper(self.cfg) if self.cfg.is_ssl else None
         self._receiver = Receiver(
             self.poller,
             settings.body_timeout_s,
@@ -124,11 +124,11 @@ class ForkliftWorker(ThreadWorker):
         with self._context.board.locked() as rows:
             if not self._should_accept(rows):
                 return
-            hold = self._hold(rows)
-        if not self._accept_now(listener, hold) and hold is not None:
-            hold.drop()
+            ticket = self._ticket(rows)
+        if not self._accept_now(listener, ticket) and ticket is not None:
+            ticket.drop()
 
-    def _should_accept(self, rows: list[Row]) -> bool:
+    def _should_accept(self, rows: list[BoardEntry]) -> bool:
         """Where every place is taken, whoever is first may refuse; so may one that stops, where all do."""
         now_s, slot = time.monotonic(), self._context.slot
         if not self.alive:
@@ -139,23 +139,23 @@ class ForkliftWorker(ThreadWorker):
         is_refusing = slot is not None and rows[slot].is_ready and self._context.admission.is_full(rows)
         return is_my_turn(rows, slot, now_s) or is_refusing or not self._deferral.defer(now_s)
 
-    def _accept_now(self, listener: Any, hold: Hold | None) -> bool:
+    def _accept_now(self, listener: Any, ticket: ConnectionTicket | None) -> bool:
         try:
             sock, client = listener.accept()
         except OSError as error:
             self._survive(error, listener)
             return False
         try:
-            sock = sock if self._door is None else self._door.wrap(sock)
+            sock = sock if self._tls is None else self._tls.wrap(sock)
         except OSError:
             return False
         self.nr_conns += 1
-        self._receiver.add(sock, client, listener.getsockname(), hold)
+        self._receiver.add(sock, client, listener.getsockname(), ticket)
         return True
 
-    def _hold(self, rows: list[Row]) -> Hold | None:
+    def _ticket(self, rows: list[BoardEntry]) -> ConnectionTicket | None:
         slot = self._context.slot
-        return None if slot is None else Hold(self._context.board, rows[slot])
+        return None if slot is None else ConnectionTicket(self._context.board, rows[slot])
 
     def _survive(self, error: OSError, listener: Any) -> None:
         """Go on where only this one ``accept`` failed. Raises what is not such a case."""
@@ -205,17 +205,17 @@ class ForkliftWorker(ThreadWorker):
         conn.parser = get_parser(self.cfg, incoming.buffer.pieces(), incoming.client)
         conn.initialized = conn.data_ready = True
         conn.num_bytes = incoming.num_bytes
-        conn.hold = incoming.hold
-        if conn.hold is None or not conn.hold.is_held:
+        conn.ticket = incoming.ticket
+        if conn.ticket is None or not conn.ticket.is_held:
             with self._context.board.locked() as rows:
-                conn.hold = incoming.hold = self._hold(rows)
+                conn.ticket = incoming.ticket = self._ticket(rows)
         return conn
 
     def handle(self, conn: Any) -> Any:
         """Serve one request (HTTP thread). Its connection counts as load until it has a place."""
         conn.sock.begin()
-        hold = getattr(conn, "hold", None)
-        with nullcontext() if hold is None else self._context.admission.carrying(hold):
+        ticket = getattr(conn, "ticket", None)
+        with nullcontext() if ticket is None else self._context.admission.carrying(ticket):
             return super().handle(conn)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:

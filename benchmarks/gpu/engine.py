@@ -11,7 +11,7 @@ import torch
 
 from app.core.jobs import Job, SamplingParams, TextDelta
 from app.core.settings import load_settings
-from app.engine.generation.batched import SlotGenerator
+from app.engine.generation.batched import BatchedEngine
 from app.engine.loading.build import make_slots, prepare
 from app.models.text_model import TextModel
 from benchmarks.gpu.shapes import SHAPES
@@ -35,7 +35,7 @@ def environ(shape: str, folder: Path, device: str, **settings: object) -> dict[s
 
 def loaded(shape: str, folder: Path, device: str, **settings: object) -> TextModel:
     found = prepare(load_settings(environ(shape, folder, device, **settings)), lambda _: None, lambda: None)
-    if not isinstance(found.generator, SlotGenerator) or not isinstance(found.model, TextModel):
+    if not isinstance(found.generator, BatchedEngine) or not isinstance(found.model, TextModel):
         raise SystemExit(f"{shape} does not run on slots here: see the log")
     return found.model
 
@@ -49,7 +49,7 @@ def job(prompt: list[int], num_new: int) -> Job:
     return Job("benchmark", prompt, SamplingParams(num_new, ignore_eos=True, num_logprobs=0))
 
 
-def finish(engine: SlotGenerator, jobs: list[Job]) -> list[list[int]]:
+def finish(engine: BatchedEngine, jobs: list[Job]) -> list[list[int]]:
     """The tokens of each job."""
     for one in jobs:
         engine.add(one)

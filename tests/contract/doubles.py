@@ -19,7 +19,7 @@ from app.core.settings import Settings
 from app.serve.admission import Admission
 from app.serve.board import SlotBoard
 from app.serve.context import State, WorkerContext
-from tests.serving import OneServed
+from tests.serving import OneHandle
 
 POLL_S = 0.005
 
@@ -208,7 +208,7 @@ class World:
         assert slot is not None
         self.board.set_state(slot, state, 0.5 if state == "loading" else 1.0)
         self.inference = ScriptedInference(self.model if state != "loading" else None)
-        self.inference.served = (OneServed(self.inference, self.settings),)
+        self.inference.handles = (OneHandle(self.inference, self.settings),)
         admission = Admission(self.settings, self.board, slot)
         self.context = WorkerContext(self.settings, slot, self.board, admission, self.inference)  # type: ignore[arg-type]
 

@@ -13,13 +13,13 @@ TEXT = "Hello,\nworld"
 
 
 @pytest.fixture
-def served(make_world):
+def handle(make_world):
     return client_of(make_world(model=RoomyModel()))
 
 
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
-def test_a_clients_published_request_is_answered_whole(served, client):
-    response = served.post(client.path, json=client.body)
+def test_a_clients_published_request_is_answered_whole(handle, client):
+    response = handle.post(client.path, json=client.body)
     assert response.status_code == 200, response.get_data(as_text=True)
     assert "X-Ignored-Fields" not in response.headers
     if client.body.get("stream"):
@@ -59,12 +59,12 @@ def test_the_table_holds_every_route_that_clients_use_and_names_each_source():
     assert all(client.source.startswith("https://") for client in CLIENTS)
 
 
-def test_probes_and_properties_are_where_llama_cpps_plugins_look(served, make_world):
-    health = served.get("/health")
+def test_probes_and_properties_are_where_llama_cpps_plugins_look(handle, make_world):
+    health = handle.get("/health")
     assert (health.status_code, health.get_json()["status"]) == (200, "ok")
-    props = served.get("/props?model=scripted&autoload=false").get_json()
+    props = handle.get("/props?model=scripted&autoload=false").get_json()
     assert props["default_generation_settings"]["n_ctx"] == 4096
-    assert served.get("/props?model=other").status_code == 404
+    assert handle.get("/props?model=other").status_code == 404
     loading = client_of(make_world("loading"))
     assert (loading.get("/health").status_code, loading.get("/health").get_json()["status"]) == (503, "loading")
     assert loading.get("/props").status_code == 503
@@ -76,12 +76,12 @@ def test_health_needs_no_key_and_props_does(make_world):
     assert keyed.get("/props").status_code == 401
 
 
-def test_llama_cpps_name_for_text_is_taken_by_tokenize(served):
-    assert served.post("/tokenize", json={"content": "ab"}).get_json()["count"] == 2
-    assert served.post("/tokenize", json={"content": "ab", "text": "ab"}).status_code == 400
+def test_llama_cpps_name_for_text_is_taken_by_tokenize(handle):
+    assert handle.post("/tokenize", json={"content": "ab"}).get_json()["count"] == 2
+    assert handle.post("/tokenize", json={"content": "ab", "text": "ab"}).status_code == 400
 
 
-def test_llama_vims_warm_up_of_a_chat_generates_nothing(served):
+def test_llama_vims_warm_up_of_a_chat_generates_nothing(handle):
     warm = {"id_slot": 0, "messages": [{"role": "user", "content": "hi"}], "samplers": [], "n_predict": 0}
     body = {**warm, "stream": False, "cache_prompt": True, "response_fields": [""]}
-    assert served.post(CHAT, json=body).status_code == 200
+    assert handle.post(CHAT, json=body).status_code == 200

@@ -173,7 +173,7 @@ def test_a_panic_while_a_request_is_read_is_its_own_400(client, world, monkeypat
     def panic(*_args: object, **_options: object) -> list[int]:
         raise PanicException("in a tokenizer")
 
-    monkeypatch.setattr(type(world.inference.served[0].model), "encode", panic)
+    monkeypatch.setattr(type(world.inference.handles[0].model), "encode", panic)
     response = client.post("/complete", json={"prompt": "a"})
     assert (response.status_code, response.json["error"]["code"]) == (400, "invalid_parameter")
     monkeypatch.undo()

@@ -40,13 +40,13 @@ def assert_conforms(document, response, path, method="post"):
 
 
 def test_every_route_and_method_is_described(app, document):
-    served = {
+    handle = {
         (re.sub(r"<\w+:(\w+)>", r"{\1}", rule.rule), method.lower())
         for rule in app.url_map.iter_rules()
         for method in rule.methods - {"HEAD", "OPTIONS"}
     }
     described = {(path, method) for path, methods in document["paths"].items() for method in methods}
-    assert described == served
+    assert described == handle
 
 
 def test_every_schema_is_a_valid_one_and_every_reference_leads_somewhere(document):

@@ -40,19 +40,19 @@ def client(world):
     return world.client()
 
 
-def served(world, name):
-    return next(one for one in world.inference.served if one.name == name)
+def handle(world, name):
+    return next(one for one in world.inference.handles if one.name == name)
 
 
 @pytest.fixture
 def gate(world, monkeypatch):
     """Loads wait until it is set."""
-    wait_until(lambda: served(world, "spare").state == "unloaded", LIMIT_S)
+    wait_until(lambda: handle(world, "spare").state == "unloaded", LIMIT_S)
     gate, prepare = threading.Event(), pool_module.prepare
     monkeypatch.setattr(pool_module, "prepare", lambda *a, **k: (gate.wait(LIMIT_S), prepare(*a, **k))[1])
     yield gate
     gate.set()
-    wait_until(lambda: all(one.state in ("loaded", "unloaded") for one in world.inference.served), LIMIT_S)
+    wait_until(lambda: all(one.state in ("loaded", "unloaded") for one in world.inference.handles), LIMIT_S)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_model_of_another_task_is_refused_before_it_is_loaded(client, world, g
     refused = client.post("/complete", json={**BODY, "model": "vectors"})
     assert_envelope(refused, 400, "unsupported_parameter")
     assert "embeddings" in refused.get_json()["error"]["message"]
-    assert served(world, "vectors").state == "unloaded"
+    assert handle(world, "vectors").state == "unloaded"
 
 
 def test_bounds_and_prompts_are_the_models_own(client):
@@ -112,8 +112,8 @@ def test_a_system_prompt_of_one_model_is_not_the_others(client, world):
         for name in ("org/code", "chat")
     ]
     system = {"role": "system", "content": "Be brief."}
-    with_system = served(world, "chat").model.encode_chat([system, *asked["messages"]])
-    without = served(world, "org/code").model.encode_chat(asked["messages"])
+    with_system = handle(world, "chat").model.encode_chat([system, *asked["messages"]])
+    without = handle(world, "org/code").model.encode_chat(asked["messages"])
     assert counts == [len(without), len(with_system)]
 
 
@@ -121,7 +121,7 @@ def test_every_model_is_listed_in_the_order_of_the_file_with_its_state(client, w
     listed = client.get("/v1/models").get_json()["data"]
     assert [one["id"] for one in listed] == ["bert", "org/code", "chat", "vectors", "spare"]
     assert {one["state"] for one in listed[:3]} == {"loaded"}
-    wait_until(lambda: served(world, "spare").state == "unloaded", LIMIT_S)
+    wait_until(lambda: handle(world, "spare").state == "unloaded", LIMIT_S)
     assert client.get("/v1/models/spare").get_json()["state"] == "unloaded"
     assert client.get("/v1/models/org/code").get_json()["id"] == "org/code"
 
@@ -138,7 +138,7 @@ def test_what_only_a_loaded_model_tells_is_null_until_then(client, gate):
 def test_tokens_of_a_model_on_demand_load_it(client, world):
     tokens = client.post("/tokenize", json={"text": "def f", "model": "spare"}).get_json()["tokens"]
     assert client.post("/detokenize", json={"tokens": tokens, "model": "spare"}).get_json() == {"text": "def f"}
-    wait_until(lambda: served(world, "spare").state == "unloaded", LIMIT_S)
+    wait_until(lambda: handle(world, "spare").state == "unloaded", LIMIT_S)
 
 
 @pytest.mark.parametrize(("limit", "code"), [("0.3", "request_timeout")])

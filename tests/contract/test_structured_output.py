@@ -90,7 +90,7 @@ def test_the_largest_exact_number_is_exact(client):
     ],
 )
 def test_no_name_comes_twice_however_likely_its_tokens_are(client, world, schema):
-    model = world.inference.served[0].model
+    model = world.inference.handles[0].model
     likely = {str(token): 60.0 for text in ("a", '"', "b") for token in model.encode(text, add_special_tokens=False)}
     names: list[list[str]] = []
     for seed in range(4):
@@ -196,7 +196,7 @@ def test_no_value_of_a_keyword_makes_the_compiler_panic(client, schema):
 def test_a_hole_may_end_where_its_constraint_may(model_folder, family):
     world = RealWorld(model_folder(family))
     try:
-        client, model = world.client(), world.inference.served[0].model
+        client, model = world.client(), world.inference.handles[0].model
         ends = model.encode_infill(["x = ", "\n"], []).stop_ids
         likely = {str(token): 100.0 for token in ends}
         fields = {"temperature": 0, "logit_bias": likely}
@@ -216,7 +216,7 @@ def test_a_hole_may_end_where_its_constraint_may(model_folder, family):
 
 
 def test_choices_of_one_request_share_one_grammar(client, world):
-    constraints = world.inference.served[0].model.constraints
+    constraints = world.inference.handles[0].model.constraints
     before = len(constraints._shelf)
     texts = [
         one["text"]

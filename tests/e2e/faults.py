@@ -44,15 +44,15 @@ class Faults:
             self._wrap_decode()
 
     def _wrap_decode(self) -> None:
-        from app.engine.runners.eager import SlotRunner
+        from app.engine.runners.eager import EagerRunner
 
-        decode = SlotRunner.decode
+        decode = EagerRunner.decode
 
         def faulty(*args: Any) -> Any:
             self._before_decode()
             return decode(*args)
 
-        SlotRunner.decode = faulty  # type: ignore[method-assign]
+        EagerRunner.decode = faulty  # type: ignore[method-assign]
 
     def _before_decode(self) -> None:
         word = self._file.read_text() if self._file.exists() else ""

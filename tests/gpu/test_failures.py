@@ -37,7 +37,7 @@ os._exit(0)
 
 def test_out_of_memory_fails_the_request_gives_memory_back_and_the_next_one_works(model_folder, monkeypatch):
     model = load(model_folder("qwen2"), FORKLIFT_DEVICE="cuda")
-    generator = generator_of(model, num_slots=2)
+    generator = generator_of(model, max_running=2)
     run(generator, greedy_job([5, 6, 7], 4))
     before = torch.cuda.memory_reserved()
     prefill = generator.runner.prefill
@@ -71,7 +71,7 @@ def test_a_device_assert_marks_the_process_for_replacement(model_folder):
 
 def test_memory_of_a_peak_goes_back_to_the_device(model_folder):
     model = load(model_folder("qwen2"), FORKLIFT_DEVICE="cuda")
-    generator = generator_of(model, num_slots=64)
+    generator = generator_of(model, max_running=64)
     run(generator, greedy_job([30] * 900, 8))
     generator.rest(0.0)
     peak = torch.cuda.memory_reserved()

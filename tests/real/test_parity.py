@@ -44,17 +44,17 @@ def test_cold_and_warm_one_at_a_time(model, prompts, expected, monkeypatch):
         assert warm.usage.cached_tokens == len(prompt) - 1
 
 
-@pytest.mark.parametrize("num_slots", [4, 16])
-def test_in_batches(model, prompts, expected, monkeypatch, num_slots):
-    log, generator = TokenLog(monkeypatch), generator_of(model, num_slots=num_slots, chunk=16)
+@pytest.mark.parametrize("max_running", [4, 16])
+def test_in_batches(model, prompts, expected, monkeypatch, max_running):
+    log, generator = TokenLog(monkeypatch), generator_of(model, max_running=max_running, chunk=16)
     jobs = [greedy_job(prompt, NUM_NEW) for prompt in prompts]
     run(generator, *jobs)
     assert [log.of(job) for job in jobs] == expected
 
 
-@pytest.mark.parametrize("num_slots", [1, 8])
-def test_with_prompt_lookup(model, prompts, expected, monkeypatch, num_slots):
-    log, generator = TokenLog(monkeypatch), generator_of(model, num_slots=num_slots, drafts=4)
+@pytest.mark.parametrize("max_running", [1, 8])
+def test_with_prompt_lookup(model, prompts, expected, monkeypatch, max_running):
+    log, generator = TokenLog(monkeypatch), generator_of(model, max_running=max_running, drafts=4)
     jobs = [greedy_job(prompt, NUM_NEW) for prompt in prompts]
     run(generator, *jobs)
     assert [log.of(job) for job in jobs] == expected

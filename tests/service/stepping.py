@@ -20,7 +20,7 @@ from app.core.jobs import Job, TextDelta
 from app.core.settings import Settings
 from app.engine.generation.waiting import WaitingJobs
 from tests.contract.doubles import ScriptedModel
-from tests.serving import OneServed
+from tests.serving import OneHandle
 
 
 class SteppingInference:
@@ -29,8 +29,8 @@ class SteppingInference:
     def __init__(self, settings: Settings, slot: int, on_state: Callable[[Any, float], None], _metrics: object):
         self.model = ScriptedModel(context_tokens=int(os.environ.get("STEP_CONTEXT_TOKENS", "4096")))
         self.kv_memory = None
-        self.served = (OneServed(self, settings),)
-        self._num_lanes = settings.max_batch_size
+        self.handles = (OneHandle(self, settings),)
+        self._max_running = settings.max_batch_size
         self._slot = slot
         self._on_state = on_state
         self._token_s = float(os.environ.get("STEP_TOKEN_S", "0.005"))
@@ -83,7 +83,7 @@ class SteppingInference:
                 self._end(job, lambda job=job, cause=cause: job.fail(cause))
 
     def _admit(self) -> None:
-        while len(self._waiting) and len(self._running) < self._num_lanes:
+        while len(self._waiting) and len(self._running) < self._max_running:
             job = self._waiting.start_next()
             self._note("started", job)
             self._running.append(job)

@@ -19,15 +19,15 @@ from app.engine.checks.plain_cache import has_plain_cache
 from app.engine.checks.plays import BRIEF, Play
 from app.engine.checks.reference import TOLERANCE, distance, probe_tokens
 from app.engine.checks.rehearsal import StrictGuard, advance, rehearse
-from app.engine.generation.batch_options import SlotOptions
-from app.engine.generation.batched import SlotGenerator
-from app.engine.generation.serial import GenerateGenerator
+from app.engine.generation.batch_options import BatchOptions
+from app.engine.generation.batched import BatchedEngine
+from app.engine.generation.serial import SerialEngine
 from app.engine.guard import Guard
-from app.engine.micro_batcher import EncoderBatcher
+from app.engine.micro_batcher import MicroBatcher
 from app.engine.runners.bucketed import BucketedRunner
-from app.engine.runners.choose import DecodeRunner
-from app.engine.runners.eager import SlotRunner
-from app.engine.runners.mixed import MixingRunner, can_mix
+from app.engine.runners.choose import Runner
+from app.engine.runners.eager import EagerRunner
+from app.engine.runners.mixed import MixedRunner, can_mix
 from app.models.encoder_model import EncoderModel
 from app.models.loader import Checkpoint
 from app.models.text_model import TextModel
@@ -76,19 +76,19 @@ class Step:
 
 
 def on_slots(
-    make_runner: Callable[[Checkpoint, int, int], DecodeRunner],
+    make_runner: Callable[[Checkpoint, int, int], Runner],
 ) -> Callable[[TextModel, Settings, Play, Callable[[], None]], Candidate]:
     """How to attempt the slot engine with a runner of that kind: what is checked runs on the runner that serves."""
 
     def attempt(model: TextModel, settings: Settings, play: Play, _between_tokens: Callable[[], None]) -> Candidate:
-        options = SlotOptions.of(settings)
-        runner = make_runner(model.checkpoint, options.num_slots, model.context_tokens)
+        options = BatchOptions.of(settings)
+        runner = make_runner(model.checkpoint, options.max_running, model.context_tokens)
         failure = None
         # As it will serve, and where there is time without the drafts, too.
         for num_drafts in {options.num_draft_tokens} if play is BRIEF else {0, options.num_draft_tokens}:
             played = replace(options, prefill_chunk_tokens=play.chunk_tokens, num_draft_tokens=num_drafts)
-            failure = failure or played_by(SlotGenerator(model, played, runner), model, settings, play, num_drafts > 0)
-        return Candidate(SlotGenerator(model, options, runner), failure)
+            failure = failure or played_by(BatchedEngine(model, played, runner), model, settings, play, num_drafts > 0)
+        return Candidate(BatchedEngine(model, options, runner), failure)
 
     return attempt
 
@@ -106,22 +106,22 @@ def one_by_one(model: TextModel, settings: Settings, play: Play, between_tokens:
     is_rounded = bound_of(settings) is not None
     tolerance = ROUNDED_TOLERANCE if is_rounded else TOLERANCE[dtype]
     is_strict = dtype == torch.float32 and not is_rounded
-    failure = rehearse(GenerateGenerator(model), model, play, tolerance, is_strict=is_strict)
-    return Candidate(GenerateGenerator(model, between_tokens), failure)
+    failure = rehearse(SerialEngine(model), model, play, tolerance, is_strict=is_strict)
+    return Candidate(SerialEngine(model, between_tokens), failure)
 
 
 def together(model: EncoderModel, settings: Settings, play: Play, _between_tokens: Callable[[], None]) -> Candidate:
     """Texts of unlike lengths in one pass."""
-    return Candidate(EncoderBatcher(model), encoding_failure(EncoderBatcher(model), model, settings, play))
+    return Candidate(MicroBatcher(model), encoding_failure(MicroBatcher(model), model, settings, play))
 
 
 def separately(model: EncoderModel, settings: Settings, play: Play, _between_tokens: Callable[[], None]) -> Candidate:
     """Each text in a pass of its own."""
-    batcher = EncoderBatcher(model, max_items=1)
-    return Candidate(batcher, encoding_failure(EncoderBatcher(model, max_items=1), model, settings, play))
+    batcher = MicroBatcher(model, max_items=1)
+    return Candidate(batcher, encoding_failure(MicroBatcher(model, max_items=1), model, settings, play))
 
 
-def encoding_failure(batcher: EncoderBatcher, model: EncoderModel, settings: Settings, play: Play) -> str | None:
+def encoding_failure(batcher: MicroBatcher, model: EncoderModel, settings: Settings, play: Play) -> str | None:
     """Whether a text is encoded as it is alone, whatever waits with it."""
     device = model.checkpoint.device
     lengths = (play.num_long, play.num_short, play.num_other)
@@ -130,7 +130,7 @@ def encoding_failure(batcher: EncoderBatcher, model: EncoderModel, settings: Set
         lone = [
             vector
             for length in lengths
-            for vector in encoded(EncoderBatcher(model, max_items=1), [text_job(model, length)], device)
+            for vector in encoded(MicroBatcher(model, max_items=1), [text_job(model, length)], device)
         ]
     except Exception as error:
         return f"raises {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
@@ -148,7 +148,7 @@ def text_job(model: EncoderModel, length: int) -> EncoderJob:
     return EncoderJob("self-check", tokens, top_k=model.vocab_size)
 
 
-def encoded(batcher: EncoderBatcher, jobs: list[EncoderJob], device: torch.device) -> list[torch.Tensor]:
+def encoded(batcher: MicroBatcher, jobs: list[EncoderJob], device: torch.device) -> list[torch.Tensor]:
     """One vector for each job: its own, or the probabilities of all tokens in the place of its mask."""
     batcher.guard = StrictGuard(device)
     for job in jobs:
@@ -176,9 +176,9 @@ TEXT_STEPS = (
         "mixed",
         "mixed",
         lambda model, settings: has_slots(model, settings) and can_mix(model.checkpoint),
-        on_slots(MixingRunner),
+        on_slots(MixedRunner),
     ),
-    Step("batched", "batched", has_slots, on_slots(SlotRunner)),
+    Step("batched", "batched", has_slots, on_slots(EagerRunner)),
     Step("serial", "serial", lambda _model, _settings: True, one_by_one),
 )
 ENCODER_STEPS = (

@@ -9,13 +9,13 @@ from app.engine.runners.choose import RunnerKind
 
 
 @dataclass(frozen=True, slots=True)
-class SlotOptions:
+class BatchOptions:
     """The settings of the same meaning; the defaults are the plainest way to work.
 
     ``num_draft_tokens`` 0: no prompt lookup.
     """
 
-    num_slots: int
+    max_running: int
     prefill_chunk_tokens: int
     reuse_prefix: bool = True
     num_draft_tokens: int = 0
@@ -23,9 +23,9 @@ class SlotOptions:
     overlap_text: bool = False
 
     @classmethod
-    def of(cls, settings: Settings) -> SlotOptions:
+    def of(cls, settings: Settings) -> BatchOptions:
         return cls(
-            num_slots=settings.max_batch_size,
+            max_running=settings.max_batch_size,
             prefill_chunk_tokens=settings.prefill_chunk_tokens,
             reuse_prefix=settings.prefix_cache,
             num_draft_tokens=settings.prompt_lookup,

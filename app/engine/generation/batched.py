@@ -14,7 +14,7 @@ import torch
 
 from app.core.errors import InternalError, RequestError
 from app.core.jobs import Job
-from app.engine.generation.batch_options import SlotOptions
+from app.engine.generation.batch_options import BatchOptions
 from app.engine.generation.prefill_budget import PrefillBudget
 from app.engine.generation.prompt_lookup import PromptLookup
 from app.engine.generation.sequence import Sequence
@@ -22,8 +22,8 @@ from app.engine.generation.waiting import WaitingJobs
 from app.engine.guard import Guard
 from app.engine.kv.rows import RowTable
 from app.engine.kv.trimming import Trimmer
-from app.engine.runners.choose import DecodeRunner, make_runner
-from app.engine.runners.mixed import Chunk, MixingRunner
+from app.engine.runners.choose import Runner, make_runner
+from app.engine.runners.mixed import Chunk, MixedRunner
 from app.engine.sampling.sampler import UNSOUND, choose
 from app.engine.text.text_output import Pace
 from app.models.text_model import TextModel
@@ -32,19 +32,19 @@ from app.models.text_model import TextModel
 Part: TypeAlias = tuple[Sequence, list[int]]
 
 
-class SlotGenerator:
-    """Decodes up to ``options.num_slots`` sequences together on one model.
+class BatchedEngine:
+    """Decodes up to ``options.max_running`` sequences together on one model.
 
     ``runner`` makes its passes; default: the fastest that the model's architecture allows.
     """
 
-    def __init__(self, text_model: TextModel, options: SlotOptions, runner: DecodeRunner | None = None):
-        checkpoint, num_slots = text_model.checkpoint, options.num_slots
+    def __init__(self, text_model: TextModel, options: BatchOptions, runner: Runner | None = None):
+        checkpoint, max_running = text_model.checkpoint, options.max_running
         self._text_model = text_model
         self._options = options
         self.guard = Guard(checkpoint.device)
-        self.runner = runner or make_runner(options.runner, checkpoint, num_slots, text_model.context_tokens)
-        self._rows = RowTable(self.runner.cache, num_slots, options.reuse_prefix)
+        self.runner = runner or make_runner(options.runner, checkpoint, max_running, text_model.context_tokens)
+        self._rows = RowTable(self.runner.cache, max_running, options.reuse_prefix)
         self._budget = PrefillBudget(options.prefill_chunk_tokens)
         self._trimmer = Trimmer(self.runner.cache, self._rows, self.guard.give_back)
         self._pace = Pace()
@@ -129,7 +129,7 @@ class SlotGenerator:
 
         Where the pass fails, separate ones follow: only the sequence that it fails for is to fail.
         """
-        if not isinstance(self.runner, MixingRunner) or not parts or self._rows.num_running + len(parts) < 2:
+        if not isinstance(self.runner, MixedRunner) or not parts or self._rows.num_running + len(parts) < 2:
             return False
         running = self._rows.running
         if any(self._drafts(running)):

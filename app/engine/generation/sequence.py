@@ -14,7 +14,7 @@ from app.engine.guard import UnsoundLogitsError
 from app.engine.sampling.row_logits import RowLogits
 from app.engine.sampling.sampler import RowSampler, logprobs
 from app.engine.text.text_filter import Detokenizer, TextFilter
-from app.engine.text.text_output import Outbox, Pace
+from app.engine.text.text_output import Pace, TextOutput
 from app.models.text_model import TextModel
 
 
@@ -37,7 +37,7 @@ class Sequence:
         logits = RowLogits(params, job.prompt_ids, model.vocab_size, device, self.end_ids, matcher)
         self.sampler = RowSampler(params, logits)
         self.lookup: PromptLookup | None = None
-        self._outbox = Outbox(job, pace)
+        self._output = TextOutput(job, pace)
         self._detokenizer = Detokenizer(model.decode, job.prompt_ids)
         self._vocabulary = model.vocabulary
         self._filter = self._make_filter(model)
@@ -133,7 +133,7 @@ class Sequence:
         if not is_stopped and self.job.params.stop and self._vocabulary.is_special(token):
             rest, is_stopped = self._filter.push_special(self._vocabulary.token_bytes(token).decode())
             text += rest
-        self._outbox.add(text, scores)
+        self._output.add(text, scores)
         if is_stopped:
             self._finish("stop", is_cut=True)
         elif self._filter.is_too_slow:
@@ -161,7 +161,7 @@ class Sequence:
         if self.job.is_ended_by(error):
             self._end("length")
             return
-        self._outbox.flush()
+        self._output.flush()
         self.job.fail(error)
 
     def _end(self, reason: FinishReason, scores: tuple[TokenLogprob, ...] = ()) -> None:
@@ -169,9 +169,9 @@ class Sequence:
         if not is_stopped:
             rest, is_stopped = self._filter.finish()
             text += rest
-        self._outbox.add(text, scores)
+        self._output.add(text, scores)
         self._finish("stop" if is_stopped else reason, is_cut=is_stopped)
 
     def _finish(self, reason: FinishReason, *, is_cut: bool = False) -> None:
-        self._outbox.flush()
+        self._output.flush()
         self.job.finish(reason, is_cut=is_cut)

@@ -25,7 +25,7 @@ from app.engine.text.text_output import Pace
 from app.models.text_model import TextModel
 
 
-class GenerateGenerator:
+class SerialEngine:
     """Runs one job after another through ``model.generate``.
 
     ``between_tokens`` is called at every token: a ``generate`` call can take long, and meanwhile

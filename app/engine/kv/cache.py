@@ -62,17 +62,17 @@ class Window:
         return buffer[self.first : self.first + self.count, :, : self.length]
 
 
-class SlotLayer(CacheLayerMixin):
-    """Keys and values of one layer, each ``(num_slots, num_kv_heads, capacity, head_dim)``."""
+class KVLayer(CacheLayerMixin):
+    """Keys and values of one layer, each ``(num_rows, num_kv_heads, capacity, head_dim)``."""
 
     is_croppable = False
     is_sliding = False
 
-    def __init__(self, num_slots: int, max_tokens: int, window: Window):
+    def __init__(self, num_rows: int, max_tokens: int, window: Window):
         super().__init__()
         self.keys: torch.Tensor | None
         self.values: torch.Tensor | None
-        self.num_slots = num_slots
+        self.num_rows = num_rows
         self.max_tokens = max_tokens
         self.window = window
 
@@ -155,17 +155,17 @@ class SlotLayer(CacheLayerMixin):
 
     def _empty(self, like: torch.Tensor, capacity: int) -> torch.Tensor:
         # Zeros, not garbage: masked entries take part in attention with weight 0, and 0 x NaN is NaN.
-        return like.new_zeros((self.num_slots, like.shape[1], capacity, like.shape[3]))
+        return like.new_zeros((self.num_rows, like.shape[1], capacity, like.shape[3]))
 
 
-class SlotCache(Cache):
+class KVCache(Cache):
     """The layers of one model, sharing one ``window``."""
 
-    def __init__(self, num_layers: int, num_slots: int, max_tokens: int, window: Window | None = None):
+    def __init__(self, num_layers: int, num_rows: int, max_tokens: int, window: Window | None = None):
         self.window = window or Window()
-        self.num_slots = num_slots
+        self.num_rows = num_rows
         self.max_tokens = max_tokens
-        self.slot_layers = [SlotLayer(num_slots, max_tokens, self.window) for _ in range(num_layers)]
+        self.slot_layers = [KVLayer(num_rows, max_tokens, self.window) for _ in range(num_layers)]
         super().__init__(layers=list(self.slot_layers))
 
     def swap_rows(self, a: int, b: int, num_tokens: int) -> None:
@@ -203,7 +203,7 @@ class SlotCache(Cache):
     @property
     def max_bytes(self) -> int:
         """Memory that the buffers reach when every row is full; known after the first pass."""
-        return self.bytes_per_token * self.num_slots * self.max_tokens
+        return self.bytes_per_token * self.num_rows * self.max_tokens
 
     @property
     def num_bytes(self) -> int:

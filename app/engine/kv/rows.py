@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 
 from app.engine.generation.sequence import Sequence
-from app.engine.kv.cache import SlotCache
+from app.engine.kv.cache import KVCache
 
 
 class Row:
@@ -31,7 +31,7 @@ class Row:
 class RowTable:
     """Assigns rows and keeps them in order; ``cache`` follows every move."""
 
-    def __init__(self, cache: SlotCache, num_rows: int, reuse_prefix: bool):
+    def __init__(self, cache: KVCache, num_rows: int, reuse_prefix: bool):
         self._cache = cache
         self._rows = [Row() for _ in range(num_rows)]
         self._reuse_prefix = reuse_prefix

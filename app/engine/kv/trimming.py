@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from app.engine.kv.cache import INITIAL_CAPACITY_TOKENS, SlotCache
+from app.engine.kv.cache import INITIAL_CAPACITY_TOKENS, KVCache
 from app.engine.kv.rows import RowTable
 
 # Long, since what is cut off may be a conversation that goes on: its prefix would be computed again.
@@ -19,7 +19,7 @@ PERIOD_S = 300.0
 class Trimmer:
     """Looks at ``cache`` once per period; ``give_back`` hands what it freed to the device."""
 
-    def __init__(self, cache: SlotCache, rows: RowTable, give_back: Callable[[], None]):
+    def __init__(self, cache: KVCache, rows: RowTable, give_back: Callable[[], None]):
         self._cache = cache
         self._rows = rows
         self._give_back = give_back

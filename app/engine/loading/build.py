@@ -14,9 +14,9 @@ from app.core.settings import Settings
 from app.engine.checks.features import Model
 from app.engine.checks.ladder import Ladder
 from app.engine.checks.steps import Engine, EngineName
-from app.engine.generation.batch_options import SlotOptions
-from app.engine.generation.batched import SlotGenerator
-from app.engine.generation.serial import GenerateGenerator
+from app.engine.generation.batch_options import BatchOptions
+from app.engine.generation.batched import BatchedEngine
+from app.engine.generation.serial import SerialEngine
 from app.models.loader import Checkpoint, load_checkpoint
 from app.models.memory import free_bytes
 from app.models.text_model import TextModel
@@ -47,20 +47,20 @@ class Prepared:
     check_s: float
 
     @property
-    def serial(self) -> GenerateGenerator | None:
+    def serial(self) -> SerialEngine | None:
         """The engine, where one of its steps is a whole request."""
-        return self.generator if isinstance(self.generator, GenerateGenerator) else None
+        return self.generator if isinstance(self.generator, SerialEngine) else None
 
     @property
     def kv_growth_bytes(self) -> int:
         """What the KV cache has not taken yet, and will where every sequence grows as long as can be."""
-        if self.kv_memory is None or not isinstance(self.generator, SlotGenerator):
+        if self.kv_memory is None or not isinstance(self.generator, BatchedEngine):
             return 0
         return self.kv_memory.max_bytes - self.generator.runner.cache.num_bytes
 
     def rest(self, now_s: float) -> float | None:
         """Give memory back that was not needed for long; seconds until there may be more to give, or None."""
-        return self.generator.rest(now_s) if isinstance(self.generator, SlotGenerator) else None
+        return self.generator.rest(now_s) if isinstance(self.generator, BatchedEngine) else None
 
 
 def prepare(
@@ -93,20 +93,20 @@ def prepare(
     )
 
 
-def make_slots(model: TextModel, settings: Settings) -> SlotGenerator:
+def make_slots(model: TextModel, settings: Settings) -> BatchedEngine:
     """The slot engine as the settings want it, unchecked."""
-    return SlotGenerator(model, SlotOptions.of(settings))
+    return BatchedEngine(model, BatchOptions.of(settings))
 
 
 def kv_memory(generator: Engine, model: Model, promised_bytes: int) -> KvMemory | None:
     """What the KV cache may take. Raises ``ModelLoadError`` where that cannot fit."""
-    if not isinstance(generator, SlotGenerator):
+    if not isinstance(generator, BatchedEngine):
         return None
     cache = generator.runner.cache
     free = max(free_bytes(model.checkpoint.device) + cache.num_bytes - promised_bytes, 0)
     if cache.max_bytes > free:
         raise ModelLoadError(
-            f"the KV cache of {cache.num_slots} x {cache.max_tokens} tokens needs {cache.max_bytes / 2**30:.2f} GiB, "
+            f"the KV cache of {cache.num_rows} x {cache.max_tokens} tokens needs {cache.max_bytes / 2**30:.2f} GiB, "
             f"{free / 2**30:.2f} GiB are free: lower FORKLIFT_MAX_BATCH_SIZE or FORKLIFT_MAX_CONTEXT_TOKENS"
         )
     return KvMemory(cache.bytes_per_token, cache.max_bytes)

@@ -1,6 +1,6 @@
 """One model of this worker, loaded or not, and the requests that use it.
 
-HTTP threads take a ``Use`` and give it back; as long as there is one the model is not unloaded. The
+HTTP threads take a ``ModelLease`` and give it back; as long as there is one the model is not unloaded. The
 inference thread loads and unloads. Knows neither torch nor memory.
 """
 
@@ -25,12 +25,12 @@ ServedState = Literal["unloaded", "loading", "loaded", "failed"]
 LOADING_RETRY_AFTER_S = 5
 
 
-class Use:
+class ModelLease:
     """One request's use of a model, from the moment it asks until its last sequence ended."""
 
-    def __init__(self, served: Served):
+    def __init__(self, handle: ModelHandle):
         self.created_s = time.monotonic()
-        self._served = served
+        self._handle = handle
         self._answered = threading.Event()
         self._model: Model | None = None
         self._error: RequestError | None = None
@@ -54,14 +54,14 @@ class Use:
 
     def submit(self, job: BaseJob) -> None:
         """Queue ``job``; the use must have been granted. Raises as ``Inference.submit``."""
-        self._served.submit(job)
+        self._handle.submit(job)
 
     def release(self) -> None:
         """Give the use back, granted or not; harmless when repeated."""
-        self._served.end(self)
+        self._handle.end(self)
 
 
-class Served:
+class ModelHandle:
     """A model that requests can name.
 
     ``put`` hands a job to the inference thread, ``wake`` makes it look again, ``check`` raises where
@@ -71,7 +71,7 @@ class Served:
     def __init__(
         self,
         plan: ModelPlan,
-        put: Callable[[BaseJob, Served], None],
+        put: Callable[[BaseJob, ModelHandle], None],
         wake: Callable[[], None],
         check: Callable[[], None],
     ):
@@ -86,8 +86,8 @@ class Served:
         self._wake = wake
         self._check = check
         self._lock = threading.Lock()
-        self._uses: set[Use] = set()
-        self._waiting: list[Use] = []
+        self._leases: set[ModelLease] = set()
+        self._waiting: list[ModelLease] = []
         self._is_closing = False
 
     @property
@@ -143,35 +143,35 @@ class Served:
 
     # any thread
 
-    def use(self) -> Use:
+    def lease(self) -> ModelLease:
         """Ask for the model; one that is loaded on demand is then loaded.
 
         Raises ``LoadingError`` or ``ShuttingDownError`` where it cannot be taken.
         """
         self._check()
-        use = Use(self)
+        lease = ModelLease(self)
         with self._lock:
             if self.prepared is not None and not self._is_closing:
-                self._uses.add(use)
-                use.grant(self.prepared.model)
-                return use
+                self._leases.add(lease)
+                lease.grant(self.prepared.model)
+                return lease
             if not self.is_on_demand:
                 raise LoadingError("the model is still loading", retry_after_s=LOADING_RETRY_AFTER_S)
-            self._waiting.append(use)
+            self._waiting.append(lease)
         self._wake()
-        return use
+        return lease
 
     def submit(self, job: BaseJob) -> None:
         """Queue ``job`` for this model. Raises as ``Inference.submit``."""
         self._put(job, self)
 
-    def end(self, use: Use) -> None:
-        """``use`` is over."""
+    def end(self, lease: ModelLease) -> None:
+        """``lease`` is over."""
         with self._lock:
-            if use in self._waiting:
-                self._waiting.remove(use)
-            self._uses.discard(use)
-            is_last = not self._uses
+            if lease in self._waiting:
+                self._waiting.remove(lease)
+            self._leases.discard(lease)
+            is_last = not self._leases
             self.idle_since_s = time.monotonic()
         if is_last and self.is_on_demand:
             self._wake()
@@ -186,7 +186,7 @@ class Served:
     def is_idle(self) -> bool:
         """Nobody uses it; a closing model that is idle may be unloaded."""
         with self._lock:
-            return not self._uses
+            return not self._leases
 
     @property
     def waits_since_s(self) -> float | None:
@@ -214,15 +214,15 @@ class Served:
             self._is_closing = False
             if self.prepared is None:
                 return
-            for use in self._waiting:
-                self._uses.add(use)
-                use.grant(self.prepared.model)
+            for lease in self._waiting:
+                self._leases.add(lease)
+                lease.grant(self.prepared.model)
             self._waiting.clear()
 
     def close(self) -> Prepared | None:
         """Take the model out of service where nobody uses it; the caller lets go of it then."""
         with self._lock:
-            if self._uses:
+            if self._leases:
                 return None
             prepared, self.prepared = self.prepared, None
             self._is_closing = False
@@ -231,6 +231,6 @@ class Served:
     def refuse_waiting(self, error: RequestError) -> None:
         """Fail the requests that wait for the model."""
         with self._lock:
-            for use in self._waiting:
-                use.refuse(error)
+            for lease in self._waiting:
+                lease.refuse(error)
             self._waiting.clear()

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from app.engine.loading.build import Prepared
-from app.engine.loading.handle import Served
+from app.engine.loading.handle import ModelHandle
 from app.models.memory import free_bytes
 from app.models.packing import wants_packing
 from app.models.registry import Footprint
@@ -17,16 +17,16 @@ from app.models.registry import Footprint
 MARGIN = 1.05
 
 
-def missing_bytes(wanted: Served, all_served: Iterable[Served], device: torch.device) -> int:
+def missing_bytes(wanted: ModelHandle, handles: Iterable[ModelHandle], device: torch.device) -> int:
     """What is not free of the memory that the model needs; 0 or less where all of it is."""
-    free = free_bytes(device) - promised_bytes(all_served)
+    free = free_bytes(device) - promised_bytes(handles)
     return int(num_bytes(wanted) * MARGIN) - free
 
 
-def promised_bytes(all_served: Iterable[Served]) -> int:
+def promised_bytes(handles: Iterable[ModelHandle]) -> int:
     """Memory that counts as free and belongs to loaded models: caches that will grow, mapped weights."""
     promised = 0
-    for one in all_served:
+    for one in handles:
         if (prepared := one.prepared) is not None:
             promised += prepared.kv_growth_bytes
             if one.footprint is not None and one.footprint.is_mapped:
@@ -34,9 +34,9 @@ def promised_bytes(all_served: Iterable[Served]) -> int:
     return promised
 
 
-def num_bytes(served: Served) -> int:
+def num_bytes(handle: ModelHandle) -> int:
     """What the model takes; hub ids, which cannot be measured, are loaded at the start and stay."""
-    return 0 if served.footprint is None else served.footprint.num_bytes
+    return 0 if handle.footprint is None else handle.footprint.num_bytes
 
 
 def as_loaded(predicted: Footprint, prepared: Prepared) -> Footprint:

@@ -19,9 +19,9 @@ from app.core.load_marks import marks
 from app.core.logging import get_logger
 from app.core.metrics import Metrics
 from app.engine.loading.build import Prepared, prepare
-from app.engine.loading.handle import Served
+from app.engine.loading.handle import ModelHandle
 from app.engine.loading.memory_budget import as_loaded, missing_bytes, num_bytes, promised_bytes
-from app.engine.loading.readahead import PageReader
+from app.engine.loading.readahead import ReadAhead
 from app.engine.thread.first_load import unexpected
 from app.models.devices import choose_device
 from app.models.memory import free_bytes
@@ -44,39 +44,39 @@ class ModelPool:
 
     def __init__(
         self,
-        served: Sequence[Served],
+        handles: Sequence[ModelHandle],
         slot: int,
         metrics: Metrics,
         *,
         note_loading: Callable[[bool], None],
-        between_tokens: Callable[[Served], None],
+        between_tokens: Callable[[ModelHandle], None],
         wake: Callable[[], None],
     ):
-        self._served = served
-        self._on_demand = [one for one in served if one.is_on_demand]
+        self._handles = handles
+        self._on_demand = [one for one in handles if one.is_on_demand]
         self._slot = slot
         self._metrics = metrics
         self._note_loading = note_loading
         self._between_tokens = between_tokens
         self._wake = wake
-        self._device = choose_device(served[0].settings.device)
-        self._reader: tuple[Served, PageReader] | None = None
+        self._device = choose_device(handles[0].settings.device)
+        self._reader: tuple[ModelHandle, ReadAhead] | None = None
 
     def load_residents(self, progress: Callable[[float], None]) -> None:
         """Learn what the models are, and load those that stay. Raises ``StartError``."""
-        residents = [one for one in self._served if not one.is_on_demand]
+        residents = [one for one in self._handles if not one.is_on_demand]
         try:
-            if len(self._served) > 1 or self._on_demand:
+            if len(self._handles) > 1 or self._on_demand:
                 self._inspect()
-            for i, served in enumerate(residents):
-                if served.prepared is None:
-                    self._require_room(served)
+            for i, handle in enumerate(residents):
+                if handle.prepared is None:
+                    self._require_room(handle)
                     self._note_loading(True)
-                    self._load(served, partial(_share, progress, i, len(residents)))
+                    self._load(handle, partial(_share, progress, i, len(residents)))
         finally:
             self._note_loading(False)
 
-    def _require_room(self, resident: Served) -> None:
+    def _require_room(self, resident: ModelHandle) -> None:
         """Raise ``ModelLoadError`` where the weights cannot fit: the kernel would kill the load, without a word.
 
         A GPU's memory is reckoned with where layers are placed.
@@ -84,7 +84,7 @@ class ModelPool:
         if self._device.type != "cpu":
             return
         needed = resident_weight_bytes(resident.plan)
-        free = free_bytes(self._device) - promised_bytes(self._served)
+        free = free_bytes(self._device) - promised_bytes(self._handles)
         if needed > max(free, 0):
             raise ModelLoadError(
                 f"the weights of {resident.settings.model} need {needed / 2**30:.2f} GiB, "
@@ -93,22 +93,22 @@ class ModelPool:
             )
 
     def _inspect(self) -> None:
-        for served in self._served:
+        for handle in self._handles:
             try:
-                self._inspect_one(served)
+                self._inspect_one(handle)
             except ModelLoadError as error:
-                if not served.is_on_demand or not Path(served.settings.model).exists():
+                if not handle.is_on_demand or not Path(handle.settings.model).exists():
                     raise
-                log.warning("model_unavailable", slot=self._slot, model=served.name, error=str(error))
-                served.has_failed = True
+                log.warning("model_unavailable", slot=self._slot, model=handle.name, error=str(error))
+                handle.has_failed = True
 
-    def _inspect_one(self, served: Served) -> None:
+    def _inspect_one(self, handle: ModelHandle) -> None:
         """Learn what the model is and takes. Raises ``ModelLoadError`` for another kind than it was before."""
-        inspected = inspect(served.plan)
-        if served.task not in (None, inspected.task):
-            kinds = f"{served.task} at the start, {inspected.task} now"
-            raise ModelLoadError(f"the folder of the model {served.name} has changed its kind: {kinds}")
-        served.task, served.footprint = inspected.task, inspected.footprint
+        inspected = inspect(handle.plan)
+        if handle.task not in (None, inspected.task):
+            kinds = f"{handle.task} at the start, {inspected.task} now"
+            raise ModelLoadError(f"the folder of the model {handle.name} has changed its kind: {kinds}")
+        handle.task, handle.footprint = inspected.task, inspected.footprint
 
     def tend(self, now_s: float) -> bool:
         """Unload what was idle long enough, load what is waited for; whether any of that happened.
@@ -121,8 +121,8 @@ class ModelPool:
         has_changed = self._unload_idle(now_s)
         wanted = self._wanted()
         if wanted is None:
-            for served in self._on_demand:
-                served.resume()
+            for handle in self._on_demand:
+                handle.resume()
             return has_changed
         if pause_s := self._pause_s(wanted):
             self._refuse_deadly(wanted, pause_s)
@@ -140,11 +140,11 @@ class ModelPool:
         ends = [one.idle_since_s + one.plan.idle_unload_s for one in self._loaded() if one.is_idle]
         return max(min(ends) - now_s, 0.0) if ends else None
 
-    def _loaded(self) -> list[Served]:
+    def _loaded(self) -> list[ModelHandle]:
         """Models that may be unloaded, the one that was idle longest first."""
         return sorted((one for one in self._on_demand if one.prepared is not None), key=lambda one: one.idle_since_s)
 
-    def _wanted(self) -> Served | None:
+    def _wanted(self) -> ModelHandle | None:
         """The model that is waited for longest."""
         waits = [(since_s, one) for one in self._on_demand if not one.prepared and (since_s := one.waits_since_s)]
         return min(waits, key=lambda pair: pair[0])[1] if waits else None
@@ -154,20 +154,20 @@ class ModelPool:
         closed = [self._unload(one, "idle") for one in idle]
         return any(closed)
 
-    def _has_read(self, wanted: Served) -> bool:
+    def _has_read(self, wanted: ModelHandle) -> bool:
         """Whether the weights lie in the page cache; at first nobody else must wait for a disk.
 
         Without other work there is nobody to protect, and the load may read for itself.
         """
         if self._reader is None or self._reader[0] is not wanted:
-            if not any(one.has_work for one in self._served):
+            if not any(one.has_work for one in self._handles):
                 return True
-            self._reader = (wanted, PageReader(Path(wanted.settings.model), self._wake))
+            self._reader = (wanted, ReadAhead(Path(wanted.settings.model), self._wake))
         return self._reader[1].has_ended
 
-    def _has_room(self, wanted: Served) -> bool:
+    def _has_room(self, wanted: ModelHandle) -> bool:
         """Whether the model may be loaded now. Unloads others for it, or asks busy ones to come to an end."""
-        while (missing := missing_bytes(wanted, self._served, self._device)) > 0:
+        while (missing := missing_bytes(wanted, self._handles, self._device)) > 0:
             loaded = self._loaded()
             if missing > sum(num_bytes(one) for one in loaded):
                 self._refuse_too_large(wanted, missing)
@@ -180,19 +180,19 @@ class ModelPool:
             self._unload(idle, "room")
         return True
 
-    def _refuse_too_large(self, wanted: Served, missing: int) -> None:
+    def _refuse_too_large(self, wanted: ModelHandle, missing: int) -> None:
         text = f"the model {wanted.name} does not fit into memory beside those that stay loaded"
         log.error("no_memory_to_load", slot=self._slot, model=wanted.name, missing_bytes=missing)
         self._metrics.count_refused_load(wanted.name)
         wanted.has_failed = True
         wanted.refuse_waiting(InsufficientMemoryError(text, retry_after_s=NO_MEMORY_RETRY_AFTER_S))
 
-    def _load_on_demand(self, wanted: Served) -> None:
+    def _load_on_demand(self, wanted: ModelHandle) -> None:
         """Load for those who wait; where it fails they are told so, and the next request tries again."""
         self._reader = None
         self._note_loading(True)
         wanted.is_loading = True
-        place, load_marks = self._served.index(wanted), marks()
+        place, load_marks = self._handles.index(wanted), marks()
         if load_marks is not None:
             load_marks.begin(place)
         try:
@@ -205,19 +205,19 @@ class ModelPool:
         if failure is not None:
             self._refuse_unloadable(wanted, failure)
 
-    def _pause_s(self, wanted: Served) -> float:
+    def _pause_s(self, wanted: ModelHandle) -> float:
         """For how long the model is not loaded, as loading it has ended processes; 0 mostly."""
         load_marks = marks()
-        return 0.0 if load_marks is None else load_marks.pause_s(self._served.index(wanted))
+        return 0.0 if load_marks is None else load_marks.pause_s(self._handles.index(wanted))
 
-    def _refuse_deadly(self, wanted: Served, pause_s: float) -> None:
+    def _refuse_deadly(self, wanted: ModelHandle, pause_s: float) -> None:
         wait_s = math.ceil(pause_s)
         log.error("load_refused", slot=self._slot, model=wanted.name, reason=ENDED_A_PROCESS, retry_in_s=wait_s)
         wanted.has_failed = True
         text = f"the model {wanted.name} is not loaded: {ENDED_A_PROCESS}; it is tried again in {wait_s} s"
         wanted.refuse_waiting(LoadFailedError(text, retry_after_s=wait_s))
 
-    def _failure(self, act: Callable[[], None], wanted: Served) -> str | None:
+    def _failure(self, act: Callable[[], None], wanted: ModelHandle) -> str | None:
         """What went wrong with ``act`` for the model, or None."""
         try:
             act()
@@ -228,7 +228,7 @@ class ModelPool:
             return str(unexpected(error))
         return None
 
-    def _refuse_unloadable(self, wanted: Served, failure: str) -> None:
+    def _refuse_unloadable(self, wanted: ModelHandle, failure: str) -> None:
         """Not to be called while the error is handled: its traceback keeps what was loaded alive."""
         give_back(self._device)
         log.error("load_failed", slot=self._slot, model=wanted.name, error=failure)
@@ -236,29 +236,29 @@ class ModelPool:
         text = f"the model {wanted.name} could not be loaded; the server's log has the cause"
         wanted.refuse_waiting(LoadFailedError(text, retry_after_s=LOAD_FAILED_RETRY_AFTER_S))
 
-    def _load(self, served: Served, progress: Callable[[float], None], *, has_changed: bool = False) -> None:
+    def _load(self, handle: ModelHandle, progress: Callable[[float], None], *, has_changed: bool = False) -> None:
         """Load and open; ``has_changed``: the folder may have since it was looked at."""
         started_s = time.monotonic()
-        promised = promised_bytes(self._served)
+        promised = promised_bytes(self._handles)
         # A load may come in the middle of another model's step; weights made in inference mode could not be changed.
-        with torch.inference_mode(False), self._metrics.load_of(served.name):
+        with torch.inference_mode(False), self._metrics.load_of(handle.name):
             if has_changed:
-                self._inspect_one(served)
+                self._inspect_one(handle)
             prepared = prepare(
-                served.settings,
+                handle.settings,
                 progress,
-                lambda: self._between_tokens(served),
-                task=served.task,
+                lambda: self._between_tokens(handle),
+                task=handle.task,
                 promised_bytes=promised,
             )
-        if served.footprint is not None:
-            served.footprint = as_loaded(served.footprint, prepared)
-        prepared.generator.guard.on_unsound = partial(self._metrics.count_unsound_logits, served.name)
-        self._metrics.count_engine(served.name, prepared.engine_name, prepared.dropped)
-        served.open(prepared)
-        self._tell(served, prepared, time.monotonic() - started_s)
+        if handle.footprint is not None:
+            handle.footprint = as_loaded(handle.footprint, prepared)
+        prepared.generator.guard.on_unsound = partial(self._metrics.count_unsound_logits, handle.name)
+        self._metrics.count_engine(handle.name, prepared.engine_name, prepared.dropped)
+        handle.open(prepared)
+        self._tell(handle, prepared, time.monotonic() - started_s)
 
-    def _tell(self, served: Served, prepared: Prepared, load_s: float) -> None:
+    def _tell(self, handle: ModelHandle, prepared: Prepared, load_s: float) -> None:
         checkpoint = prepared.model.checkpoint
         log.info(
             "model_loaded",
@@ -275,16 +275,16 @@ class ModelPool:
             check_s=round(prepared.check_s, 2),
         )
 
-    def _unload(self, served: Served, reason: str) -> bool:
+    def _unload(self, handle: ModelHandle, reason: str) -> bool:
         """Take the model out of memory; False where somebody began to use it."""
-        prepared = served.close()
+        prepared = handle.close()
         if prepared is None:
             return False
         prepared.model.forget_weights()
         del prepared
         give_back(self._device)
-        self._metrics.count_unload(served.name, reason)
-        log.info("model_unloaded", slot=self._slot, model=served.name, reason=reason)
+        self._metrics.count_unload(handle.name, reason)
+        log.info("model_unloaded", slot=self._slot, model=handle.name, reason=reason)
         return True
 
 

@@ -19,7 +19,7 @@ CHUNK_BYTES = 8 * 2**20
 log = get_logger("engine")
 
 
-class PageReader:
+class ReadAhead:
     """Reads the weights in ``folder`` once and calls ``done``.
 
     What cannot be found or read is left to the load to complain about.

@@ -12,8 +12,8 @@ from bisect import bisect_left
 
 import torch
 
-from app.engine.kv.cache import INITIAL_CAPACITY_TOKENS, SlotCache
-from app.engine.runners.eager import SlotRunner
+from app.engine.kv.cache import INITIAL_CAPACITY_TOKENS, KVCache
+from app.engine.runners.eager import EagerRunner
 from app.models.cache_argument import cache_argument_of
 from app.models.loader import Checkpoint
 
@@ -58,20 +58,20 @@ class Bucket:
 
 
 class BucketedRunner:
-    """Runs ``model`` with a cache of ``num_slots`` rows and one scratch row."""
+    """Runs ``model`` with a cache of ``num_rows`` rows and one scratch row."""
 
-    def __init__(self, checkpoint: Checkpoint, num_slots: int, max_tokens: int):
+    def __init__(self, checkpoint: Checkpoint, num_rows: int, max_tokens: int):
         self._model = checkpoint.model
         self._dtype = checkpoint.dtype
-        self._eager = SlotRunner(checkpoint, num_slots + 1, max_tokens)
+        self._eager = EagerRunner(checkpoint, num_rows + 1, max_tokens)
         self._caching = {cache_argument_of(checkpoint.model): self._eager.cache, "use_cache": True}
-        self._inputs = Inputs(num_slots, num_slots, checkpoint.device)
+        self._inputs = Inputs(num_rows, num_rows, checkpoint.device)
         self._buckets: dict[tuple[int, int], Bucket] = {}
-        self.batch_sizes = powers_of_two(1, num_slots)
+        self.batch_sizes = powers_of_two(1, num_rows)
         self.lengths = powers_of_two(min(INITIAL_CAPACITY_TOKENS, max_tokens), max_tokens)
 
     @property
-    def cache(self) -> SlotCache:
+    def cache(self) -> KVCache:
         return self._eager.cache
 
     def prefill(self, row: int, tokens: list[int], start: int, *, all_logits: bool = False) -> torch.Tensor:

@@ -10,20 +10,20 @@ from typing import Literal, Protocol
 
 import torch
 
-from app.engine.kv.cache import SlotCache
+from app.engine.kv.cache import KVCache
 from app.engine.runners.bucketed import BucketedRunner
-from app.engine.runners.eager import SlotRunner
-from app.engine.runners.mixed import MixingRunner, can_mix
+from app.engine.runners.eager import EagerRunner
+from app.engine.runners.mixed import MixedRunner, can_mix
 from app.models.loader import Checkpoint
 
 RunnerKind = Literal["eager", "bucketed"]
 
 
-class DecodeRunner(Protocol):
+class Runner(Protocol):
     """Rows 0, 1, .. of ``cache`` are those that decode together; no pass changes the entries of another row."""
 
     @property
-    def cache(self) -> SlotCache: ...
+    def cache(self) -> KVCache: ...
 
     def prefill(self, row: int, tokens: list[int], start: int, *, all_logits: bool = False) -> torch.Tensor:
         """Feed ``tokens`` at positions ``start``.. of ``row``.
@@ -40,8 +40,8 @@ class DecodeRunner(Protocol):
         ...
 
 
-def make_runner(kind: RunnerKind, checkpoint: Checkpoint, num_slots: int, max_tokens: int) -> DecodeRunner:
-    """A runner for ``num_slots`` sequences of at most ``max_tokens`` tokens; nothing it gives is checked here."""
+def make_runner(kind: RunnerKind, checkpoint: Checkpoint, num_rows: int, max_tokens: int) -> Runner:
+    """A runner for ``num_rows`` sequences of at most ``max_tokens`` tokens; nothing it gives is checked here."""
     if kind == "bucketed":
-        return BucketedRunner(checkpoint, num_slots, max_tokens)
-    return (MixingRunner if can_mix(checkpoint) else SlotRunner)(checkpoint, num_slots, max_tokens)
+        return BucketedRunner(checkpoint, num_rows, max_tokens)
+    return (MixedRunner if can_mix(checkpoint) else EagerRunner)(checkpoint, num_rows, max_tokens)

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import torch
 
-from app.engine.kv.cache import SlotCache, Window
+from app.engine.kv.cache import KVCache, Window
 from app.models.cache_argument import cache_argument_of
 from app.models.loader import Checkpoint
 
 
-class SlotRunner:
-    """Runs ``model`` with a cache of ``num_slots`` rows of at most ``max_tokens`` entries."""
+class EagerRunner:
+    """Runs ``model`` with a cache of ``num_rows`` rows of at most ``max_tokens`` entries."""
 
-    def __init__(self, checkpoint: Checkpoint, num_slots: int, max_tokens: int, window: Window | None = None):
+    def __init__(self, checkpoint: Checkpoint, num_rows: int, max_tokens: int, window: Window | None = None):
         self._model = checkpoint.model
         self._device = checkpoint.device
         self._dtype = checkpoint.dtype
-        self.cache = SlotCache(self._model.config.get_text_config().num_hidden_layers, num_slots, max_tokens, window)
+        self.cache = KVCache(self._model.config.get_text_config().num_hidden_layers, num_rows, max_tokens, window)
         self._caching = {cache_argument_of(self._model): self.cache, "use_cache": True}
 
     def prefill(self, row: int, tokens: list[int], start: int, *, all_logits: bool = False) -> torch.Tensor:

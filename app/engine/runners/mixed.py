@@ -20,7 +20,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from app.engine.kv.cache import Window
-from app.engine.runners.eager import SlotRunner
+from app.engine.runners.eager import EagerRunner
 from app.models.loader import Checkpoint
 
 ATTENTION = "forklift_ragged"
@@ -41,7 +41,7 @@ class Chunk:
         return self.start + len(self.tokens)
 
 
-class RaggedWindow(Window):
+class MixedWindow(Window):
     """A window that a pass may also fill with a token for each of rows 0, 1, .. and with chunks behind them."""
 
     def set(self, first: int, positions: list[int], num_new: int, device: torch.device | None = None) -> None:
@@ -89,21 +89,21 @@ def chunk_mask(chunk: Chunk, device: torch.device, dtype: torch.dtype) -> torch.
     return additive_mask(torch.arange(chunk.start, chunk.end, device=device)[None], chunk.end, dtype)
 
 
-def ragged_attention(
+def mixed_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     _mask: torch.Tensor | None,
     *,
-    ragged_window: RaggedWindow,
+    mixed_window: MixedWindow,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of ``query`` ``(1, heads, num_tokens, head_dim)`` to buffers ``(num_slots, kv_heads, capacity, ..)``.
+    """Attention of ``query`` ``(1, heads, num_tokens, head_dim)`` to buffers ``(num_rows, kv_heads, capacity, ..)``.
 
     Returns ``(1, num_tokens, heads, head_dim)``; transformers' own function computes each piece.
     """
-    window, at = ragged_window, ragged_window.num_rows
+    window, at = mixed_window, mixed_window.num_rows
     assert window.chunks is not None
     options.pop("is_causal", None)
     pieces = []
@@ -143,15 +143,15 @@ def chunk_attention(
     return found.transpose(1, 2)
 
 
-ALL_ATTENTION_FUNCTIONS.register(ATTENTION, ragged_attention)
+ALL_ATTENTION_FUNCTIONS.register(ATTENTION, mixed_attention)
 
 
-class MixingRunner(SlotRunner):
+class MixedRunner(EagerRunner):
     """A runner that can also read prompts and decode in one pass."""
 
-    def __init__(self, checkpoint: Checkpoint, num_slots: int, max_tokens: int):
-        self._window = RaggedWindow()
-        super().__init__(checkpoint, num_slots, max_tokens, self._window)
+    def __init__(self, checkpoint: Checkpoint, num_rows: int, max_tokens: int):
+        self._window = MixedWindow()
+        super().__init__(checkpoint, num_rows, max_tokens, self._window)
 
     def mixed(
         self, tokens: list[int], starts: list[int], chunks: list[Chunk]
@@ -178,7 +178,7 @@ class MixingRunner(SlotRunner):
             input_ids=torch.tensor([ids], device=self._device),
             position_ids=torch.tensor([positions], device=self._device),
             logits_to_keep=torch.tensor(wanted, device=self._device),
-            ragged_window=self._window,
+            mixed_window=self._window,
             **self._caching,
         )
         logits: torch.Tensor = output.logits[0]

@@ -26,7 +26,7 @@ class Pace:
         self.gap_s = min(GAP_PER_SEQUENCE_S * max(num_running - 1, 0), LONGEST_GAP_S)
 
 
-class Outbox:
+class TextOutput:
     """Text of one job that has not gone out yet. The first piece of a stream goes at once."""
 
     def __init__(self, job: Job, pace: Pace):

@@ -6,21 +6,21 @@ import queue
 from collections.abc import Iterator
 
 from app.core.jobs import BaseJob
-from app.engine.loading.handle import Served
+from app.engine.loading.handle import ModelHandle
 
 
 class Inbox:
     """``was_woken`` says that somebody called ``wake``; the inference thread clears it when it has looked."""
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[tuple[BaseJob, Served] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[BaseJob, ModelHandle] | None] = queue.SimpleQueue()
         self.was_woken = False
 
     # any thread
 
-    def put(self, job: BaseJob, served: Served) -> None:
+    def put(self, job: BaseJob, handle: ModelHandle) -> None:
         """Queue ``job`` for a model that is loaded."""
-        self._queue.put((job, served))
+        self._queue.put((job, handle))
 
     def wake(self) -> None:
         """Have the thread look at what it has to do."""
@@ -28,7 +28,7 @@ class Inbox:
 
     # inference thread
 
-    def take(self, patience_s: float | None) -> Iterator[tuple[BaseJob, Served]]:
+    def take(self, patience_s: float | None) -> Iterator[tuple[BaseJob, ModelHandle]]:
         """What has come, waiting ``patience_s`` at most for the first, job or wake-up; None: until there is one."""
         try:
             item = self._queue.get(timeout=patience_s)

@@ -18,11 +18,11 @@ from app.core.logging import get_logger
 from app.core.metrics import Metrics
 from app.core.settings import Settings
 from app.core.tracebacks import OF_TENSORS, for_callers
-from app.engine.loading.handle import Served
+from app.engine.loading.handle import ModelHandle
 from app.engine.thread.first_load import FirstLoad, OnState
 from app.engine.thread.inbox import Inbox
-from app.engine.thread.rotation import Turns
-from app.engine.thread.stall_clock import Vitals
+from app.engine.thread.rotation import Rotation
+from app.engine.thread.stall_clock import StallClock
 
 if TYPE_CHECKING:
     from app.engine.checks.features import Model
@@ -40,7 +40,7 @@ log = get_logger("engine")
 
 
 class Inference:
-    """One worker's models and the thread that runs them; ``served`` has the order of the settings.
+    """One worker's models and the thread that runs them; ``handle`` has the order of the settings.
 
     ``on_state`` is told every change of state and the progress of loading (0 to 1); it is called
     on this thread. ``ready`` means that the models which stay are loaded.
@@ -48,15 +48,17 @@ class Inference:
 
     def __init__(self, settings: Settings, slot: int, on_state: OnState, metrics: Metrics):
         self._inbox = Inbox()
-        self.served = tuple(Served(plan, self.submit, self._inbox.wake, self._require_open) for plan in settings.plans)
-        limit_heaps(1 if any(served.is_on_demand for served in self.served) else NUM_HEAPS)
+        self.handles = tuple(
+            ModelHandle(plan, self.submit, self._inbox.wake, self._require_open) for plan in settings.plans
+        )
+        limit_heaps(1 if any(handle.is_on_demand for handle in self.handles) else NUM_HEAPS)
         self._slot = slot
         self._on_state = on_state
         self._metrics = metrics
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
-        self._vitals = Vitals(settings.load_timeout_s, settings.stall_timeout_s)
+        self._stall_clock = StallClock(settings.load_timeout_s, settings.stall_timeout_s)
         self._first_load = FirstLoad(slot, on_state)
-        self._turns = Turns(self.served, self._vitals)
+        self._rotation = Rotation(self.handles, self._stall_clock)
         self._pool: ModelPool | None = None
         self._is_ready = False
         self._is_tending = False
@@ -70,17 +72,17 @@ class Inference:
     @property
     def model(self) -> Model | None:
         """The first model; None while it is not loaded."""
-        return self.served[0].model
+        return self.handles[0].model
 
     @property
     def kv_memory(self) -> KvMemory | None:
         """Memory of the first model's KV cache."""
-        return self.served[0].kv_memory
+        return self.handles[0].kv_memory
 
     @property
     def kv_cache_max_bytes(self) -> int:
         """What the KV caches of all loaded models may take."""
-        memories = [served.kv_memory for served in self.served]
+        memories = [handle.kv_memory for handle in self.handles]
         return sum(memory.max_bytes for memory in memories if memory is not None)
 
     def start(self) -> None:
@@ -88,18 +90,18 @@ class Inference:
         atexit.register(self._stop)
         self._thread.start()
 
-    def submit(self, job: BaseJob, served: Served | None = None) -> None:
+    def submit(self, job: BaseJob, handle: ModelHandle | None = None) -> None:
         """Queue ``job`` for a loaded model, by default the first.
 
         Raises ``LoadingError`` or ``ShuttingDownError`` where it cannot be taken.
         """
         self._require_open()
-        self._inbox.put(job, self.served[0] if served is None else served)
+        self._inbox.put(job, self.handles[0] if handle is None else handle)
 
     def _require_open(self) -> None:
         if self._leaving.is_set():
             raise shutting_down()
-        if not self._is_ready or self._vitals.crash is not None:
+        if not self._is_ready or self._stall_clock.crash is not None:
             raise LoadingError("the model is loading", retry_after_s=LOADING_RETRY_AFTER_S)
 
     def drain(self) -> None:
@@ -118,15 +120,15 @@ class Inference:
 
     def start_anew(self) -> None:
         """The process did not run for a while: what seems late had no time either."""
-        self._vitals.start_anew(time.monotonic())
+        self._stall_clock.start_anew(time.monotonic())
 
     def defect(self) -> str | None:
         """Why this process must be replaced, or None."""
-        if self._vitals.crash is not None:
-            return self._vitals.crash
-        if (poison := self._turns.poison()) is not None:
+        if self._stall_clock.crash is not None:
+            return self._stall_clock.crash
+        if (poison := self._rotation.poison()) is not None:
             return f"the device is unusable: {poison}"
-        return self._vitals.overdue(time.monotonic())
+        return self._stall_clock.overdue(time.monotonic())
 
     def _stop(self) -> None:
         """Let the thread leave torch before the interpreter ends: killed inside C++ it would abort the process."""
@@ -144,28 +146,28 @@ class Inference:
         except BaseException as error:
             with for_callers(OF_TENSORS):
                 log.exception("inference_thread_died", slot=self._slot)
-            self._vitals.crash = f"the inference thread died: {type(error).__name__}"
+            self._stall_clock.crash = f"the inference thread died: {type(error).__name__}"
             self._on_state("failed", 0.0)
             self._fail_everything()
 
     def _load(self) -> ModelPool:
         """Load the models that stay, warm up and become ready. Raises ``StartError``."""
-        self._vitals.note_loading(True)
+        self._stall_clock.note_loading(True)
         try:
             from app.engine.loading.pool import ModelPool
 
             self._on_state("loading", 0.1)
             pool = ModelPool(
-                self.served,
+                self.handles,
                 self._slot,
                 self._metrics,
-                note_loading=self._vitals.note_loading,
+                note_loading=self._stall_clock.note_loading,
                 between_tokens=self._between_tokens,
                 wake=self._inbox.wake,
             )
             pool.load_residents(lambda share: self._on_state("loading", share))
         finally:
-            self._vitals.note_loading(False)
+            self._stall_clock.note_loading(False)
         self._is_ready = True
         self._on_state("ready", 1.0)
         return pool
@@ -176,23 +178,23 @@ class Inference:
             self._take_jobs(patience_s)
             if self._is_stopped:
                 return
-            is_busy = self._turns.step()
+            is_busy = self._rotation.step()
             patience_s = 0.0 if is_busy and not self._must_look else self._look(pool)
 
     def _take_jobs(self, patience_s: float | None) -> None:
         """Move what was submitted to the engines; ``patience_s`` as in ``Inbox.take``."""
-        for job, served in self._inbox.take(patience_s):
-            assert served.prepared is not None, "a model is not unloaded while a request uses it"
-            served.prepared.generator.add(job)
+        for job, handle in self._inbox.take(patience_s):
+            assert handle.prepared is not None, "a model is not unloaded while a request uses it"
+            handle.prepared.generator.add(job)
         if self._leaving.is_set():
             self._close_down()
 
     def _close_down(self) -> None:
         """Fail what waits, or everything."""
         if self._cancelled_by is not None:
-            self._turns.fail_all(self._cancelled_by)
+            self._rotation.fail_all(self._cancelled_by)
         else:
-            self._turns.fail_waiting(shutting_down())
+            self._rotation.fail_waiting(shutting_down())
 
     @property
     def _must_look(self) -> bool:
@@ -202,8 +204,8 @@ class Inference:
         """Load, unload and give back what is due; for how long the thread may wait then, None: until it is woken."""
         self._tend(pool)
         now_s = time.monotonic()
-        waits = (self._turns.rest(now_s), None if self._leaving.is_set() else pool.next_look_s(now_s))
-        if self._inbox.was_woken or self._turns.have_work:
+        waits = (self._rotation.rest(now_s), None if self._leaving.is_set() else pool.next_look_s(now_s))
+        if self._inbox.was_woken or self._rotation.have_work:
             return 0.0
         return min((wait_s for wait_s in waits if wait_s is not None), default=None)
 
@@ -220,18 +222,18 @@ class Inference:
             self._is_tending = False
             self._next_look_s = time.monotonic() + LOOK_PERIOD_S
 
-    def _between_tokens(self, active: Served) -> None:
+    def _between_tokens(self, active: ModelHandle) -> None:
         """The fallback calls this inside its long step: meanwhile jobs arrive, deadlines pass, others step."""
         if self._pool is None:
             return
-        self._vitals.note_step()
+        self._stall_clock.note_step()
         self._take_jobs(0.0)
-        self._turns.step(active)
+        self._rotation.step(active)
         if self._must_look:
             self._tend(self._pool)
 
     def _fail_everything(self) -> None:
-        self._turns.fail_all(InternalError())
+        self._rotation.fail_all(InternalError())
         for job, _ in self._inbox.take(0.0):
             job.fail(InternalError())
 

@@ -6,42 +6,42 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from app.core.errors import RequestError
-from app.engine.loading.handle import Served
-from app.engine.thread.stall_clock import Vitals
+from app.engine.loading.handle import ModelHandle
+from app.engine.thread.stall_clock import StallClock
 
 if TYPE_CHECKING:
     from app.engine.loading.build import Prepared
 
 
-class Turns:
-    """Steps the models of ``served``, and ends what they have in hand; ``vitals`` is told of every step."""
+class Rotation:
+    """Steps the models of ``handles``, and ends what they have in hand; ``stall_clock`` is told of every step."""
 
-    def __init__(self, served: Sequence[Served], vitals: Vitals):
-        self._served = served
-        self._vitals = vitals
+    def __init__(self, handles: Sequence[ModelHandle], stall_clock: StallClock):
+        self._handles = handles
+        self._stall_clock = stall_clock
 
     @property
     def have_work(self) -> bool:
-        return any(served.has_work for served in self._served)
+        return any(handle.has_work for handle in self._handles)
 
-    def step(self, active: Served | None = None) -> bool:
+    def step(self, active: ModelHandle | None = None) -> bool:
         """One step of every model that has work; whether there is more.
 
         ``active`` is in the middle of a step of its own. Inside it no other step may be a whole
         request: those models take turns by request.
         """
-        for served in self._served:
-            if served is active or not served.has_work or served.prepared is None:
+        for handle in self._handles:
+            if handle is active or not handle.has_work or handle.prepared is None:
                 continue
-            self._vitals.note_step()
-            serial = served.prepared.serial
+            self._stall_clock.note_step()
+            serial = handle.prepared.serial
             if active is not None and serial is not None:
                 serial.sweep()
             else:
-                served.prepared.generator.step()
+                handle.prepared.generator.step()
         has_work = self.have_work
         if not has_work:
-            self._vitals.note_idle()
+            self._stall_clock.note_idle()
         return has_work
 
     def rest(self, now_s: float) -> float | None:
@@ -56,17 +56,17 @@ class Turns:
 
     def fail_waiting(self, error: RequestError) -> None:
         """End every request that has not started, and those that wait for a model."""
-        for served in self._served:
-            served.refuse_waiting(error)
+        for handle in self._handles:
+            handle.refuse_waiting(error)
         for prepared in self._prepared():
             prepared.generator.fail_waiting(error)
 
     def fail_all(self, error: RequestError) -> None:
         """End every request."""
-        for served in self._served:
-            served.refuse_waiting(error)
+        for handle in self._handles:
+            handle.refuse_waiting(error)
         for prepared in self._prepared():
             prepared.generator.fail_all(error)
 
     def _prepared(self) -> Iterator[Prepared]:
-        return (prepared for served in self._served if (prepared := served.prepared) is not None)
+        return (prepared for handle in self._handles if (prepared := handle.prepared) is not None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 
 
-class Vitals:
+class StallClock:
     """Two clocks, of which at most one runs, and the thread's last words.
 
     While a model loads no other one steps: that is no stall.

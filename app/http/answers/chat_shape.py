@@ -9,7 +9,7 @@ from app.http.answers.completions_shape import OpenAIShape
 from app.http.answers.logprobs import chat_entry
 from app.http.answers.tool_calls import ToolCallFilter, split_calls
 from app.http.requests.completion import Completion, Piece
-from app.http.requests.running import Generation
+from app.http.requests.running import RunningRequest
 from app.http.schemas.chat_body import ChatCompletionsBody
 
 
@@ -25,16 +25,16 @@ class ChatCompletionsShape(OpenAIShape):
         self._body = body
         self._filters: dict[int, ToolCallFilter] = {}
 
-    def whole(self, generation: Generation) -> object:
+    def whole(self, generation: RunningRequest) -> object:
         choices = [self._choice(index, one, generation) for index, one in enumerate(generation.completions)]
         return self._answer(generation, choices)
 
-    def first(self, generation: Generation) -> Iterable[object]:
+    def first(self, generation: RunningRequest) -> Iterable[object]:
         for index in range(self._body.num_choices):
             delta = {"role": "assistant", "content": "", "refusal": None}
             yield self._delta(generation, index, delta)
 
-    def piece(self, piece: Piece, generation: Generation) -> Iterable[object]:
+    def piece(self, piece: Piece, generation: RunningRequest) -> Iterable[object]:
         text, calls = self._part(piece)
         logprobs = self._logprobs(piece, generation)
         if text or logprobs:
@@ -45,7 +45,7 @@ class ChatCompletionsShape(OpenAIShape):
             reason = finish_reason(piece.finish_reason, calls)
             yield self._delta(generation, piece.index, {}, reason=reason)
 
-    def _choice(self, index: int, one: Completion, generation: Generation) -> dict[str, Any]:
+    def _choice(self, index: int, one: Completion, generation: RunningRequest) -> dict[str, Any]:
         text, calls = split_calls(one.text) if self._body.shown_tools else (one.text, [])
         message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
         if calls:
@@ -65,7 +65,7 @@ class ChatCompletionsShape(OpenAIShape):
         rest, calls = parts.finish() if piece.finish_reason is not None else ("", [])
         return text + rest, calls
 
-    def _logprobs(self, piece: Piece, generation: Generation) -> dict[str, Any] | None:
+    def _logprobs(self, piece: Piece, generation: RunningRequest) -> dict[str, Any] | None:
         """The tokens of the content; special ones, such as the end, are no part of it."""
         if not self._body.logprobs:
             return None
@@ -76,7 +76,7 @@ class ChatCompletionsShape(OpenAIShape):
 
     def _delta(
         self,
-        generation: Generation,
+        generation: RunningRequest,
         index: int,
         delta: dict[str, Any],
         logprobs: dict[str, Any] | None = None,

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from app.http.answers.logprobs import legacy_block, place_prompt
 from app.http.answers.native_shapes import Tracks
 from app.http.requests.completion import Completion, Piece
-from app.http.requests.running import Generation
+from app.http.requests.running import RunningRequest
 from app.http.schemas.completions_body import CompletionsBody
 from app.http.schemas.openai_fields import OpenAIOptions
 
@@ -27,25 +27,25 @@ class OpenAIShape:
         self._created_s = int(time.time())
         self._tracks = Tracks(options)
 
-    def first(self, generation: Generation) -> Iterable[object]:
+    def first(self, generation: RunningRequest) -> Iterable[object]:
         return []
 
-    def last(self, generation: Generation) -> Iterable[object]:
+    def last(self, generation: RunningRequest) -> Iterable[object]:
         if not self._options.has_usage_chunk:
             return []
         return [{**self._envelope(generation, self.chunk_object), "choices": [], "usage": generation.usage()}]
 
-    def _answer(self, generation: Generation, choices: list[dict[str, Any]]) -> dict[str, Any]:
+    def _answer(self, generation: RunningRequest, choices: list[dict[str, Any]]) -> dict[str, Any]:
         envelope = self._envelope(generation, self.whole_object)
         return {**envelope, "choices": choices, "usage": generation.usage()}
 
-    def _chunk(self, generation: Generation, choice: dict[str, Any]) -> dict[str, Any]:
+    def _chunk(self, generation: RunningRequest, choice: dict[str, Any]) -> dict[str, Any]:
         chunk = {**self._envelope(generation, self.chunk_object), "choices": [choice]}
         if self._options.has_usage_throughout:
             return {**chunk, "usage": generation.usage()}
         return {**chunk, "usage": None} if self._options.has_usage_chunk else chunk
 
-    def _envelope(self, generation: Generation, kind: str) -> dict[str, Any]:
+    def _envelope(self, generation: RunningRequest, kind: str) -> dict[str, Any]:
         return {
             "id": f"{self.id_prefix}-{generation.request_id}",
             "object": kind,
@@ -66,17 +66,17 @@ class CompletionsShape(OpenAIShape):
         self._body = body
         self._echoed: set[int] = set()
 
-    def whole(self, generation: Generation) -> object:
+    def whole(self, generation: RunningRequest) -> object:
         kept = [generation.completions[index].as_piece(index) for index in self._kept(generation)]
         choices = [self._choice(piece, generation, is_whole=True) for piece in kept]
         return self._answer(generation, [{**choice, "index": index} for index, choice in enumerate(choices)])
 
-    def piece(self, piece: Piece, generation: Generation) -> Iterable[object]:
+    def piece(self, piece: Piece, generation: RunningRequest) -> Iterable[object]:
         choice = self._choice(piece, generation)
         has_news = choice["text"] or choice["logprobs"] or choice["finish_reason"]
         return [self._chunk(generation, choice)] if has_news else []
 
-    def _choice(self, piece: Piece, generation: Generation, *, is_whole: bool = False) -> dict[str, Any]:
+    def _choice(self, piece: Piece, generation: RunningRequest, *, is_whole: bool = False) -> dict[str, Any]:
         prefix = self._echo(piece.index, generation)
         return {
             "text": prefix + piece.text,
@@ -85,14 +85,14 @@ class CompletionsShape(OpenAIShape):
             "finish_reason": piece.finish_reason,
         }
 
-    def _echo(self, index: int, generation: Generation) -> str:
+    def _echo(self, index: int, generation: RunningRequest) -> str:
         """The prompt, in front of what comes first."""
         if not self._body.echo or index in self._echoed:
             return ""
         prompt = self._body.prompts[index // self._body.num_choices]
         return prompt if isinstance(prompt, str) else generation.vocabulary.text(prompt)
 
-    def _logprobs(self, piece: Piece, prefix: str, generation: Generation, is_whole: bool) -> dict[str, Any] | None:
+    def _logprobs(self, piece: Piece, prefix: str, generation: RunningRequest, is_whole: bool) -> dict[str, Any] | None:
         """The lists of a choice, empty ones where a stop left no token; None in a chunk without text."""
         is_first = piece.index not in self._echoed
         self._echoed.add(piece.index)
@@ -105,7 +105,7 @@ class CompletionsShape(OpenAIShape):
             placed = place_prompt(generation.vocabulary, ids, completion.prompt_logprobs, prefix) + placed
         return legacy_block(generation.vocabulary, placed) if placed or piece.text or is_whole else None
 
-    def _kept(self, generation: Generation) -> list[int]:
+    def _kept(self, generation: RunningRequest) -> list[int]:
         """Indices of the completions that are returned: the best n of each prompt."""
         size, num_kept = self._body.num_choices, self._body.n or 1
         groups = [list(range(at, at + size)) for at in range(0, len(generation.completions), size)]
@@ -122,14 +122,14 @@ class FimShape(OpenAIShape):
     whole_object = "chat.completion"
     chunk_object = "chat.completion.chunk"
 
-    def whole(self, generation: Generation) -> object:
+    def whole(self, generation: RunningRequest) -> object:
         choices = []
         for index, one in enumerate(generation.completions):
             message = {"role": "assistant", "content": one.text, "tool_calls": None, "prefix": False}
             choices.append({"index": index, "message": message, "finish_reason": one.finish_reason})
         return self._answer(generation, choices)
 
-    def piece(self, piece: Piece, generation: Generation) -> Iterable[object]:
+    def piece(self, piece: Piece, generation: RunningRequest) -> Iterable[object]:
         delta = {"role": "assistant", "content": piece.text}
         choice = {"index": piece.index, "delta": delta, "finish_reason": piece.finish_reason}
         return [self._chunk(generation, choice)] if piece.text or piece.finish_reason else []

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.http.requests.running import Generation
+from app.http.requests.running import RunningRequest
 
 
-def llama_cpp_details(generation: Generation, context_tokens: int) -> dict[str, Any]:
+def llama_cpp_details(generation: RunningRequest, context_tokens: int) -> dict[str, Any]:
     """Counts, speeds, and how the completion ended."""
     usage, last = generation.usage(), generation.completions[-1]
     return {
@@ -26,7 +26,7 @@ def llama_cpp_details(generation: Generation, context_tokens: int) -> dict[str, 
     }
 
 
-def llama_cpp_timings(generation: Generation) -> dict[str, float]:
+def llama_cpp_timings(generation: RunningRequest) -> dict[str, float]:
     """Our own points in time, and what they mean per token and per second."""
     points, usage = generation.timings().as_ms(), generation.usage()
     num_read = usage["prompt_tokens"] - usage["prompt_tokens_details"]["cached_tokens"]

@@ -14,7 +14,7 @@ from app.core.errors import UnsupportedParameterError
 from app.http.answers.logprobs import PlacedToken, TokenTrack, native_entry
 from app.http.application.error_envelope import prompt_form_body
 from app.http.requests.completion import Completion, Piece
-from app.http.requests.running import Generation
+from app.http.requests.running import RunningRequest
 from app.http.schemas.generation_options import GenerationOptions
 from app.http.schemas.native_bodies import ChatBody, CompleteBody
 from app.http.schemas.sampling_fields import SamplingOptions
@@ -26,16 +26,16 @@ class Shape(Protocol):
     prefix: str
     """Text that goes in front of each completion."""
 
-    def whole(self, generation: Generation) -> object:
+    def whole(self, generation: RunningRequest) -> object:
         """The answer, once the generation has ended."""
 
-    def first(self, generation: Generation) -> Iterable[object]:
+    def first(self, generation: RunningRequest) -> Iterable[object]:
         """Events of a stream before anything that was generated."""
 
-    def piece(self, piece: Piece, generation: Generation) -> Iterable[object]:
+    def piece(self, piece: Piece, generation: RunningRequest) -> Iterable[object]:
         """Events for what came."""
 
-    def last(self, generation: Generation) -> Iterable[object]:
+    def last(self, generation: RunningRequest) -> Iterable[object]:
         """Events before ``[DONE]``."""
 
 
@@ -46,7 +46,7 @@ class Tracks:
         self._can_cut = bool(options.stop or options.patterns)
         self._tracks: dict[int, TokenTrack] = {}
 
-    def push(self, piece: Piece, generation: Generation, start: int = 0) -> list[PlacedToken]:
+    def push(self, piece: Piece, generation: RunningRequest, start: int = 0) -> list[PlacedToken]:
         """The tokens whose text is out with ``piece``; ``start`` is the length of the text in front of its first."""
         track = self._tracks.get(piece.index)
         if track is None:
@@ -69,12 +69,12 @@ class NativeShape:
         self._options = body
         self._tracks = Tracks(body)
 
-    def first(self, generation: Generation) -> Iterable[object]:
+    def first(self, generation: RunningRequest) -> Iterable[object]:
         if not self.prefix:
             return []
         return [self._indexed(index, {self.key: self.prefix}) for index in range(self._options.num_choices)]
 
-    def piece(self, piece: Piece, generation: Generation) -> Iterable[object]:
+    def piece(self, piece: Piece, generation: RunningRequest) -> Iterable[object]:
         event: dict[str, Any] = {self.key: piece.text}
         scores = self._scores(piece, generation)
         if scores:
@@ -83,19 +83,19 @@ class NativeShape:
             event["finish_reason"] = piece.finish_reason
         return [self._indexed(piece.index, event)] if piece.text or len(event) > 1 else []
 
-    def _choices(self, generation: Generation) -> dict[str, Any]:
+    def _choices(self, generation: RunningRequest) -> dict[str, Any]:
         """The fields that the whole answer has for several choices, or for log-probabilities."""
         choices = [self._choice(index, one, generation) for index, one in enumerate(generation.completions)]
         scores = {} if self._options.num_logprobs is None else {"logprobs": choices[0]["logprobs"]}
         return {**scores, "choices": choices} if self._options.num_choices > 1 else scores
 
-    def _choice(self, index: int, one: Completion, generation: Generation) -> dict[str, Any]:
+    def _choice(self, index: int, one: Completion, generation: RunningRequest) -> dict[str, Any]:
         choice = {"index": index, self.key: self.prefix + one.text, "finish_reason": one.finish_reason}
         if self._options.num_logprobs is None:
             return choice
         return {**choice, "logprobs": self._scores(one.as_piece(index), generation)}
 
-    def _scores(self, piece: Piece, generation: Generation) -> list[dict[str, Any]]:
+    def _scores(self, piece: Piece, generation: RunningRequest) -> list[dict[str, Any]]:
         if self._options.num_logprobs is None:
             return []
         placed = self._tracks.push(piece, generation)
@@ -114,11 +114,11 @@ class CompletionShape(NativeShape):
         super().__init__(body)
         self.prefix = body.text if body.echo else ""
 
-    def whole(self, generation: Generation) -> object:
+    def whole(self, generation: RunningRequest) -> object:
         text = self.prefix + generation.text
         return {"completion": text, **self._choices(generation), **details(generation, self._options)}
 
-    def last(self, generation: Generation) -> Iterable[object]:
+    def last(self, generation: RunningRequest) -> Iterable[object]:
         return [{"completion": "", **details(generation, self._options)}]
 
 
@@ -129,7 +129,7 @@ class TextShape(CompletionShape):
         super().__init__(body)
         refuse_what_has_no_place(body)
 
-    def whole(self, generation: Generation) -> object:
+    def whole(self, generation: RunningRequest) -> object:
         return self.prefix + generation.text
 
 
@@ -142,14 +142,14 @@ class ChatShape(NativeShape):
         super().__init__(body)
         self._body = body
 
-    def whole(self, generation: Generation) -> object:
+    def whole(self, generation: RunningRequest) -> object:
         head = self._head(generation, generation.text)
         return {**head, **self._choices(generation), **details(generation, self._body)}
 
-    def last(self, generation: Generation) -> Iterable[object]:
+    def last(self, generation: RunningRequest) -> Iterable[object]:
         return [{**self._head(generation, ""), **details(generation, self._body)}]
 
-    def _head(self, generation: Generation, response: str) -> dict[str, object]:
+    def _head(self, generation: RunningRequest, response: str) -> dict[str, object]:
         history = self._body.rounds(generation.text)
         return {**prompt_form_body(response, 200), "history": history}
 
@@ -161,7 +161,7 @@ class PromptShape(ChatShape):
         super().__init__(body)
         refuse_what_has_no_place(body)
 
-    def whole(self, generation: Generation) -> object:
+    def whole(self, generation: RunningRequest) -> object:
         return prompt_form_body(generation.text, 200)
 
 
@@ -174,7 +174,7 @@ def refuse_what_has_no_place(body: GenerationOptions) -> None:
         raise UnsupportedParameterError(text, param="logprobs")
 
 
-def details(generation: Generation, body: GenerationOptions) -> dict[str, Any]:
+def details(generation: RunningRequest, body: GenerationOptions) -> dict[str, Any]:
     """What every native answer tells beside the text."""
     assert generation.has_ended_well, "only a generation that ended well is described"
     shown = {

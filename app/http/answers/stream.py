@@ -20,7 +20,7 @@ from app.http.application.error_envelope import ClientGoneError, error_body, log
 from app.http.application.request_log import RequestRecord, record
 from app.http.reading.strict_json import dump
 from app.http.requests.completion import Batch, Piece
-from app.http.requests.running import Generation
+from app.http.requests.running import RunningRequest
 from app.http.requests.stream_opening import Open, StreamSource
 
 # The contract says 10 s, for the head of a stream and for comments; a busy machine needs the rest.
@@ -43,9 +43,9 @@ class Writer(Protocol):
     mimetype: str
     ping: bytes
 
-    def first(self, generation: Generation) -> bytes: ...
-    def piece(self, piece: Piece, generation: Generation) -> bytes: ...
-    def last(self, generation: Generation) -> bytes: ...
+    def first(self, generation: RunningRequest) -> bytes: ...
+    def piece(self, piece: Piece, generation: RunningRequest) -> bytes: ...
+    def last(self, generation: RunningRequest) -> bytes: ...
     def error(self, error: RequestError, request_id: str) -> bytes: ...
 
 
@@ -58,13 +58,13 @@ class EventWriter:
     def __init__(self, shape: Shape):
         self._shape = shape
 
-    def first(self, generation: Generation) -> bytes:
+    def first(self, generation: RunningRequest) -> bytes:
         return events(self._shape.first(generation))
 
-    def piece(self, piece: Piece, generation: Generation) -> bytes:
+    def piece(self, piece: Piece, generation: RunningRequest) -> bytes:
         return events(self._shape.piece(piece, generation))
 
-    def last(self, generation: Generation) -> bytes:
+    def last(self, generation: RunningRequest) -> bytes:
         return events(self._shape.last(generation)) + event("[DONE]")
 
     def error(self, error: RequestError, request_id: str) -> bytes:
@@ -80,13 +80,13 @@ class TextWriter:
         self.mimetype = mimetype
         self._prefix = prefix
 
-    def first(self, generation: Generation) -> bytes:
+    def first(self, generation: RunningRequest) -> bytes:
         return self._prefix.encode()
 
-    def piece(self, piece: Piece, generation: Generation) -> bytes:
+    def piece(self, piece: Piece, generation: RunningRequest) -> bytes:
         return piece.text.encode()
 
-    def last(self, generation: Generation) -> bytes:
+    def last(self, generation: RunningRequest) -> bytes:
         return b""
 
     def error(self, error: RequestError, request_id: str) -> bytes:
@@ -137,7 +137,7 @@ def stream_response(
     return response
 
 
-def _timings(generation: Generation | None, first: Batch | None) -> dict[str, str]:
+def _timings(generation: RunningRequest | None, first: Batch | None) -> dict[str, str]:
     if generation is None or first is None:
         return {}
     headers = generation.headers()
@@ -189,7 +189,7 @@ class _Stream:
         yield self._writer.error(batch.error, generation.request_id)
 
     @property
-    def _generation(self) -> Generation:
+    def _generation(self) -> RunningRequest:
         assert self._source.generation is not None, "what brings a batch is open"
         return self._source.generation
 
@@ -213,7 +213,7 @@ class _Stream:
         return error
 
 
-def _pieces(generation: Generation, batch: Batch, writer: Writer) -> bytes:
+def _pieces(generation: RunningRequest, batch: Batch, writer: Writer) -> bytes:
     return b"".join(writer.piece(piece, generation) for piece in batch.pieces)
 
 

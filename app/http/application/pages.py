@@ -15,7 +15,7 @@ from pathlib import Path
 
 from flask import Flask, Response, request
 
-FOLDER = Path(__file__).parent / "playground"
+FOLDER = Path(__file__).resolve().parents[1] / "playground"
 HTML = "text/html"
 PAGES = {"/": "playground.html", "/docs": "docs.html"}
 _STYLE = re.compile(r'<link rel="stylesheet" href="([a-z_]+\.css)">')

@@ -26,7 +26,7 @@ from app.serve.gate import PROBES
 
 if TYPE_CHECKING:
     from app.core.metrics import Metrics
-    from app.http.requests.running import Generation
+    from app.http.requests.running import RunningRequest
 
 MAX_IGNORED_NAMES = 32
 # Proxies and clients that read heads of 4 kB are common.
@@ -49,7 +49,7 @@ class RequestRecord:
     is_model_named: bool = False
     recordid: str | int | None = None
     prompt: object = None
-    generation: Generation | None = None
+    generation: RunningRequest | None = None
     error: RequestError | None = None
     ignored_fields: list[str] = field(default_factory=list)
 
@@ -101,7 +101,7 @@ def shown_names(names: list[str]) -> list[str]:
     return [name for name, end in zip(shown, ends, strict=True) if end <= MAX_IGNORED_CHARACTERS]
 
 
-def generation_fields(generation: Generation) -> dict[str, Any]:
+def generation_fields(generation: RunningRequest) -> dict[str, Any]:
     """What the line says of a generation; None for points that were never reached."""
     timings, usage = generation.timings(), generation.usage()
     points = timings.as_ms()

@@ -10,8 +10,8 @@ from app.core.errors import ModelNotFoundError
 from app.core.model_tables import Task
 from app.core.settings import Settings
 from app.http.application.request_log import record
-from app.http.backend import Served, served_by
-from app.http.requests.open import Generator
+from app.http.backend import ModelHandle, served_by
+from app.http.requests.open import RequestOpener
 from app.serve.context import WorkerContext
 
 MAX_LISTED = 10
@@ -23,7 +23,7 @@ class Service:
     """The worker's context, and how this application was configured."""
 
     context: WorkerContext
-    generator: Generator
+    generator: RequestOpener
     ping_interval_s: float
     created_s: int
 
@@ -32,25 +32,25 @@ class Service:
         return self.context.settings
 
     @property
-    def served(self) -> Sequence[Served]:
+    def handles(self) -> Sequence[ModelHandle]:
         """The models, in the order of the settings."""
         return served_by(self.context)
 
-    def find(self, name: str) -> Served:
+    def find(self, name: str) -> ModelHandle:
         """The model of this name. Raises ``ModelNotFoundError``."""
-        for served in self.served:
-            if served.name == name:
-                return served
+        for handle in self.handles:
+            if handle.name == name:
+                return handle
         raise ModelNotFoundError(self._unknown(name), param="model")
 
     def _unknown(self, name: str) -> str:
-        names = [served.name for served in self.served]
+        names = [handle.name for handle in self.handles]
         nearest = difflib.get_close_matches(name[:MAX_SHOWN], names, n=1, cutoff=0.6) if len(names) > 1 else []
         hint = f"did you mean {nearest[0]!r}? " if nearest else ""
         listed = ", ".join(map(repr, names[:MAX_LISTED])) + (", ..." if len(names) > MAX_LISTED else "")
         return f"there is no model {name[:MAX_SHOWN]!r}; {hint}this server has {listed} (GET /v1/models)"
 
-    def choose(self, name: str | None, task: Task | None) -> Served:
+    def choose(self, name: str | None, task: Task | None) -> ModelHandle:
         """The model that a request means, which its log line will name. Raises ``ModelNotFoundError``.
 
         Without a name the first one for ``task``; where there is none the first, which will refuse.
@@ -58,7 +58,7 @@ class Service:
         if name is not None:
             chosen = self.find(name)
         else:
-            of_task = (served for served in self.served if task in (None, served.task))
-            chosen = next(of_task, self.served[0])
+            of_task = (handle for handle in self.handles if task in (None, handle.task))
+            chosen = next(of_task, self.handles[0])
         record().model, record().is_model_named = chosen.name, name is not None
         return chosen

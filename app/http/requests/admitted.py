@@ -1,4 +1,4 @@
-"""A request's place on the board and its use of a model, taken before any work. HTTP threads."""
+"""A request's ticket on the board and its lease of a model, taken before any work. HTTP threads."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from app.core.patience import patient_until
 from app.http.application.auth import caller_scope
 from app.http.application.error_envelope import ClientGoneError
 from app.http.application.request_log import record
-from app.http.backend import WORK, Served, ServedModel, TextModel, Use
+from app.http.backend import WORK, ModelHandle, ModelLease, ServedModel, TextModel
 from app.http.requests.connection import CLIENT_CHECK_S, is_client_gone
 from app.http.requests.limits import TIMEOUT_HEADER, Deadlines
-from app.serve.admission import Place
+from app.serve.admission import RequestTicket
 from app.serve.context import WorkerContext
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a request asks of its seat: places, the field that says how many, and the caller's own part of the cache."""
+    """What a request asks for: places, the field that says how many, and the caller's own part of the cache."""
 
     num_sequences: int = 1
     param: str = "n"
@@ -43,22 +43,22 @@ class Need:
 NEED_ONE = Need()
 
 
-class Seat:
+class AdmittedRequest:
     """A place, and the use of a loaded model: given back together, once, from any thread."""
 
-    def __init__(self, place: Place, served: Served, deadlines: Deadlines, owner: bytes = b""):
-        self.served = served
+    def __init__(self, place: RequestTicket, handle: ModelHandle, deadlines: Deadlines, owner: bytes = b""):
+        self.handle = handle
         self.deadlines = deadlines
         self._owner = owner
         self._place = place
-        self._use: Use | None = None
+        self._lease: ModelLease | None = None
         self._model: ServedModel | None = None
         self._asked_s = time.monotonic()
         self._has_waited = False
 
     @property
     def model(self) -> ServedModel:
-        assert self._model is not None, "a seat is handed out with its model"
+        assert self._model is not None, "a request is admitted with its model"
         return self._model
 
     @property
@@ -69,8 +69,8 @@ class Seat:
     def wait_for_model(self) -> None:
         """Have the model loaded if it is not. Raises a ``RequestError``, also when the caller leaves or it takes too
         long."""
-        self._use = self.served.use()
-        while (model := self._use.wait(CLIENT_CHECK_S if self._has_waited else 0.0)) is None:
+        self._lease = self.handle.lease()
+        while (model := self._lease.wait(CLIENT_CHECK_S if self._has_waited else 0.0)) is None:
             self._has_waited = True
             self._require_patience()
         self._model = model
@@ -82,12 +82,12 @@ class Seat:
         return constraints.compiled(constraint, caller_scope(request.environ), self._require_patience)
 
     def submit(self, job: BaseJob) -> None:
-        """Queue ``job`` for the model; the jobs of a seat take turns with those of others as one."""
+        """Queue ``job`` for the model; the jobs of a request take turns with those of others as one."""
         job.owner, job.turn = self._owner, self
-        assert self._use is not None, "a seat is handed out with its model"
+        assert self._lease is not None, "a request is admitted with its model"
         if self._has_waited:
             job.timings.created_s = self._asked_s
-        self._use.submit(job)
+        self._lease.submit(job)
 
     def start(self) -> None:
         """A sequence of the request leaves the queue."""
@@ -100,8 +100,8 @@ class Seat:
     def release(self) -> None:
         """Give both back; harmless when repeated."""
         self._place.release()
-        if self._use is not None:
-            self._use.release()
+        if self._lease is not None:
+            self._lease.release()
 
     def _require_patience(self) -> None:
         now_s = time.monotonic()
@@ -116,10 +116,10 @@ class Seat:
 
 
 @contextmanager
-def seated(
-    context: WorkerContext, served: Served, task: Task | None = None, *, need: Need = NEED_ONE
-) -> Iterator[Seat]:
-    """A seat, which is free again where the block raises; else whoever took it over gives it back.
+def admit(
+    context: WorkerContext, handle: ModelHandle, task: Task | None = None, *, need: Need = NEED_ONE
+) -> Iterator[AdmittedRequest]:
+    """Admit a request; what it holds is given back where the block raises, else by whoever took it over.
 
     Raises ``InvalidParameterError`` where there will never be as many places as it needs, and
     ``UnsupportedParameterError`` where the model is for another task than ``task``.
@@ -129,15 +129,15 @@ def seated(
         place = context.admission.enter(deadlines.own_s, need.num_sequences)
     except InvalidParameterError as error:
         raise InvalidParameterError(f"{need.param}: {error.message}", param=need.param) from None
-    seat = Seat(place, served, deadlines, owner_of(need.cache_salt))
+    admitted = AdmittedRequest(place, handle, deadlines, owner_of(need.cache_salt))
     try:
-        _require_task(served, task)
-        seat.wait_for_model()
-        _require_task(served, task)
+        _require_task(handle, task)
+        admitted.wait_for_model()
+        _require_task(handle, task)
         with patient_until(min(deadlines.queue_s, deadlines.total_s)):
-            yield seat
+            yield admitted
     except BaseException:
-        seat.release()
+        admitted.release()
         raise
 
 
@@ -146,10 +146,10 @@ def owner_of(cache_salt: str | None) -> bytes:
     return hashlib.sha256(f"{caller_scope(request.environ)}\0{cache_salt or ''}".encode()).digest()
 
 
-def _require_task(served: Served, task: Task | None) -> None:
+def _require_task(handle: ModelHandle, task: Task | None) -> None:
     """A task that is not known yet is looked at again once the model is loaded."""
-    if task is not None and served.task not in (None, task):
-        text = f"the model {served.name} does not {WORK[task]}: its task is {served.task}"
+    if task is not None and handle.task not in (None, task):
+        text = f"the model {handle.name} does not {WORK[task]}: its task is {handle.task}"
         raise UnsupportedParameterError(text, param=model_param())
 
 
@@ -158,13 +158,13 @@ def model_param() -> str | None:
     return "model" if record().is_model_named else None
 
 
-def first_start(seat: Seat, jobs: Sequence[BaseJob]) -> Callable[[], None]:
+def first_start(admitted: AdmittedRequest, jobs: Sequence[BaseJob]) -> Callable[[], None]:
     """For ``on_started``: each job that starts moves a place; behind the first the others may wait for it."""
     has_started = False
 
     def start() -> None:
         nonlocal has_started
-        seat.start()
+        admitted.start()
         if has_started:
             return
         has_started = True

@@ -12,22 +12,22 @@ from app.core.encoder_jobs import Encoded, EncoderJob
 from app.core.errors import ContextLengthError
 from app.core.model_tables import Task
 from app.http.application.request_log import record
-from app.http.backend import EncoderModel, Served
-from app.http.requests.admitted import Seat, first_start, seated
+from app.http.backend import EncoderModel, ModelHandle
+from app.http.requests.admitted import AdmittedRequest, admit, first_start
 from app.http.requests.limits import naming
 from app.http.requests.open import submit_all
-from app.http.requests.running import Generation
+from app.http.requests.running import RunningRequest
 from app.serve.context import WorkerContext
 
 # Token ids of each text, made as they are asked for: the first that does not fit spares the others.
 Encode = Callable[[EncoderModel], Iterable[list[int]]]
 
 
-class Encoding(Generation):
+class Encoding(RunningRequest):
     """Texts that are being encoded, and the place they take together."""
 
-    def __init__(self, seat: Seat, model: EncoderModel, news: threading.Event, jobs: list[EncoderJob]):
-        super().__init__(record().request_id, seat, model.name, request.environ, news, model.vocabulary)
+    def __init__(self, admitted: AdmittedRequest, model: EncoderModel, news: threading.Event, jobs: list[EncoderJob]):
+        super().__init__(record().request_id, admitted, model.name, request.environ, news, model.vocabulary)
         self.encoder = model
         self.encoder_jobs = jobs
 
@@ -38,31 +38,33 @@ class Encoding(Generation):
 
 
 def open_encoding(
-    context: WorkerContext, served: Served, task: Task, param: str, encode: Encode, top_k: int = 0
+    context: WorkerContext, handle: ModelHandle, task: Task, param: str, encode: Encode, top_k: int = 0
 ) -> Encoding:
-    """Take a seat at ``served``, tokenize, submit a job for each text. Raises a ``RequestError``."""
-    with seated(context, served, task) as seat:
-        model = cast(EncoderModel, seat.model)
+    """Admit the request, tokenize, submit a job for each text. Raises a ``RequestError``."""
+    with admit(context, handle, task) as admitted:
+        model = cast(EncoderModel, admitted.model)
         with naming(param):
             texts = [_fitting(ids, model, param) for ids in encode(model)]
     news = threading.Event()
-    jobs = _make_jobs(texts, top_k, seat, news)
-    encoding = Encoding(seat, model, news, jobs)
+    jobs = _make_jobs(texts, top_k, admitted, news)
+    encoding = Encoding(admitted, model, news, jobs)
     record().generation = encoding
-    submit_all(jobs, seat, encoding)
+    submit_all(jobs, admitted, encoding)
     return encoding
 
 
-def _make_jobs(texts: list[list[int]], top_k: int, seat: Seat, news: threading.Event) -> list[EncoderJob]:
+def _make_jobs(
+    texts: list[list[int]], top_k: int, admitted: AdmittedRequest, news: threading.Event
+) -> list[EncoderJob]:
     jobs: list[EncoderJob] = []
-    start = first_start(seat, jobs)
+    start = first_start(admitted, jobs)
     for ids in texts:
         job = EncoderJob(
             record().request_id,
             ids,
             top_k,
-            queue_deadline_s=seat.deadlines.queue_s,
-            deadline_s=seat.deadlines.total_s,
+            queue_deadline_s=admitted.deadlines.queue_s,
+            deadline_s=admitted.deadlines.total_s,
             on_started=start,
             on_event=news.set if len(texts) > 1 else None,
         )

@@ -12,22 +12,22 @@ from app.core.errors import ContextLengthError, UnsupportedParameterError
 from app.core.jobs import Job
 from app.core.patience import patient_until
 from app.http.application.request_log import record
-from app.http.backend import Served, TextModel
-from app.http.requests.admitted import Need, Seat, model_param, seated
+from app.http.backend import ModelHandle, TextModel
+from app.http.requests.admitted import AdmittedRequest, Need, admit, model_param
 from app.http.requests.completion import Completion
 from app.http.requests.limits import naming
 from app.http.requests.planning import Plan, make_plans, with_seed_of
-from app.http.requests.running import Generation
+from app.http.requests.running import RunningRequest
 from app.http.schemas.infill_body import InfillBody
 from app.serve.context import WorkerContext
 
 
-class Infilling(Generation):
+class Infilling(RunningRequest):
     """Holes that are being filled from left to right, each prompt with what filled the ones before."""
 
-    def __init__(self, body: InfillBody, seat: Seat, model: TextModel):
+    def __init__(self, body: InfillBody, admitted: AdmittedRequest, model: TextModel):
         news = threading.Event()
-        super().__init__(record().request_id, seat, model.name, request.environ, news, model.vocabulary)
+        super().__init__(record().request_id, admitted, model.name, request.environ, news, model.vocabulary)
         self._body = body
         self._encoder = model
         self._num_holes = len(body.texts) - 1
@@ -88,10 +88,10 @@ class Infilling(Generation):
         return True
 
     def _plan_with(self, filled: list[str], files: list[tuple[str, str]]) -> Plan:
-        seat, at = self._seat, len(filled)
-        with patient_until(seat.deadlines.total_s), naming(self._body.prompt_param):
+        admitted, at = self._admitted, len(filled)
+        with patient_until(admitted.deadlines.total_s), naming(self._body.prompt_param):
             prompt = self._encoder.encode_infill(self._body.texts, filled, files, self._body.start)
-        [plan] = make_plans(self._body, [prompt], self._encoder, seat.served.settings, seat.compiled)
+        [plan] = make_plans(self._body, [prompt], self._encoder, admitted.handle.settings, admitted.compiled)
         before = (self._body.start or self._body.texts[at] or "".join(filled[-1:]))[-1:]
         return replace(plan, params=replace(with_seed_of(plan.params, at), text_before=before))
 
@@ -103,12 +103,12 @@ class Infilling(Generation):
             plan.params,
             is_open=plan.is_open,
             # A later hole goes on with a request that has started: it may wait for its turn.
-            queue_deadline_s=float("inf") if self.completions else self._seat.deadlines.queue_s,
-            deadline_s=self._seat.deadlines.total_s,
-            on_started=self._seat.start,
+            queue_deadline_s=float("inf") if self.completions else self._admitted.deadlines.queue_s,
+            deadline_s=self._admitted.deadlines.total_s,
+            on_started=self._admitted.start,
             on_event=self._news.set,
         )
-        self._seat.submit(job)
+        self._admitted.submit(job)
         self.add(job)
 
     def read_all(self) -> list[Completion]:
@@ -127,19 +127,19 @@ class Infilling(Generation):
         except ContextLengthError:
             self._num_unfilled = self._num_holes - len(self.completions)
             self._num_holes = len(self.completions)
-            self._seat.release()
+            self._admitted.release()
         else:
             self.submit(plan)
 
 
-def open_infilling(body: InfillBody, served: Served, context: WorkerContext) -> Infilling:
-    """Take a seat at ``served`` and submit the first hole. Raises a ``RequestError``; the place is then free again."""
-    with seated(context, served, "generate", need=Need(cache_salt=body.cache_salt)) as seat:
-        model = cast(TextModel, seat.model)
+def open_infilling(body: InfillBody, handle: ModelHandle, context: WorkerContext) -> Infilling:
+    """Admit the request and submit the first hole. Raises a ``RequestError``; the place is then free again."""
+    with admit(context, handle, "generate", need=Need(cache_salt=body.cache_salt)) as admitted:
+        model = cast(TextModel, admitted.model)
         if not model.has_infill:
             text = f"the model {model.name} does not fill holes: it has no infilling format"
             raise UnsupportedParameterError(text, param=model_param())
-        infilling = Infilling(body, seat, model)
+        infilling = Infilling(body, admitted, model)
         plan = infilling.plan_first()
     record().generation = infilling
     try:

@@ -10,11 +10,11 @@ from flask import request
 
 from app.core.jobs import BaseJob, Job
 from app.http.application.request_log import record
-from app.http.backend import EndedPrompt, Served, TextModel
-from app.http.requests.admitted import Need, Seat, first_start, seated
+from app.http.backend import EndedPrompt, ModelHandle, TextModel
+from app.http.requests.admitted import AdmittedRequest, Need, admit, first_start
 from app.http.requests.limits import naming
 from app.http.requests.planning import Plan, make_plans
-from app.http.requests.running import Generation
+from app.http.requests.running import RunningRequest
 from app.http.schemas.sampling_fields import SamplingOptions
 from app.serve.context import WorkerContext
 
@@ -22,28 +22,28 @@ from app.serve.context import WorkerContext
 Encode = Callable[[TextModel], Sequence[list[int] | EndedPrompt]]
 
 
-class Generator:
+class RequestOpener:
     """Starts generations on one worker."""
 
     def __init__(self, context: WorkerContext):
         self._context = context
 
-    def open(self, served: Served, options: SamplingOptions, encode: Encode) -> Generation:
-        """Take a seat at ``served``, tokenize, submit ``options.num_choices`` jobs per prompt, prompt by prompt.
+    def open(self, handle: ModelHandle, options: SamplingOptions, encode: Encode) -> RunningRequest:
+        """Admit the request, tokenize, submit ``options.num_choices`` jobs per prompt, prompt by prompt.
 
         Raises a ``RequestError``; the place is then free again.
         """
-        with seated(self._context, served, "generate", need=need_of(options)) as seat:
-            model = cast(TextModel, seat.model)
+        with admit(self._context, handle, "generate", need=need_of(options)) as admitted:
+            model = cast(TextModel, admitted.model)
             with naming(options.prompt_param):
                 prompts = encode(model)
-            plans = make_plans(options, prompts, model, served.settings, seat.compiled)
+            plans = make_plans(options, prompts, model, handle.settings, admitted.compiled)
         news = threading.Event()
-        generation = Generation(
-            record().request_id, seat, model.name, request.environ, news, model.vocabulary, options.num_choices
+        generation = RunningRequest(
+            record().request_id, admitted, model.name, request.environ, news, model.vocabulary, options.num_choices
         )
         record().generation = generation
-        submit_all(make_jobs(plans, seat, news, is_streamed=bool(options.stream)), seat, generation)
+        submit_all(make_jobs(plans, admitted, news, is_streamed=bool(options.stream)), admitted, generation)
         return generation
 
 
@@ -53,21 +53,23 @@ def need_of(options: SamplingOptions) -> Need:
     return Need(options.num_sequences, param, options.cache_salt)
 
 
-def submit_all(jobs: Sequence[BaseJob], seat: Seat, generation: Generation) -> None:
+def submit_all(jobs: Sequence[BaseJob], admitted: AdmittedRequest, generation: RunningRequest) -> None:
     """Queue the jobs of one request; where one is refused the request fails."""
     try:
         for job in jobs:
-            seat.submit(job)
+            admitted.submit(job)
             generation.add(job)
     except BaseException as error:
         generation.fail(error)
         raise
 
 
-def make_jobs(plans: list[Plan], seat: Seat, news: threading.Event, *, is_streamed: bool = True) -> list[Job]:
+def make_jobs(
+    plans: list[Plan], admitted: AdmittedRequest, news: threading.Event, *, is_streamed: bool = True
+) -> list[Job]:
     """Jobs of one request. The first that starts moves the place; the others may then wait for it."""
     jobs: list[Job] = []
-    start = first_start(seat, jobs)
+    start = first_start(admitted, jobs)
     jobs += [
         Job(
             record().request_id,
@@ -75,8 +77,8 @@ def make_jobs(plans: list[Plan], seat: Seat, news: threading.Event, *, is_stream
             plan.params,
             is_streamed=is_streamed,
             is_open=plan.is_open,
-            queue_deadline_s=seat.deadlines.queue_s,
-            deadline_s=seat.deadlines.total_s,
+            queue_deadline_s=admitted.deadlines.queue_s,
+            deadline_s=admitted.deadlines.total_s,
             on_started=start,
             on_event=news.set if len(plans) > 1 else None,
         )

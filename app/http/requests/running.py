@@ -1,6 +1,6 @@
 """One generation request while it runs: its jobs under one place, until the last event of the last job.
 
-HTTP threads. A ``Generation`` holds a place and one job or several (several choices, prompts or
+HTTP threads. A ``RunningRequest`` holds a place and one job or several (several choices, prompts or
 holes); closing it, at any time and any number of times, stops the jobs and gives the place back once
 the engine has let go of every sequence. Where one job fails the request fails, and the others stop.
 """
@@ -20,7 +20,7 @@ from app.http.requests.completion import Batch, Completion, Piece
 from app.http.requests.connection import CLIENT_CHECK_S, is_client_gone
 
 if TYPE_CHECKING:
-    from app.http.requests.admitted import Seat
+    from app.http.requests.admitted import AdmittedRequest
 
 # The engine ends overdue jobs itself; only one that hangs is this late.
 DEADLINE_GRACE_S = 2.0
@@ -28,7 +28,7 @@ DEADLINE_GRACE_S = 2.0
 RELEASE_WAIT_S = 2.0
 
 
-class Generation:
+class RunningRequest:
     """Jobs that run, and the place they take together.
 
     ``num_per_prompt`` jobs in a row share a prompt, whose tokens are counted once.
@@ -37,7 +37,7 @@ class Generation:
     def __init__(
         self,
         request_id: str,
-        seat: Seat,
+        admitted: AdmittedRequest,
         model: str,
         environ: dict[str, Any],
         news: threading.Event,
@@ -49,7 +49,7 @@ class Generation:
         self.vocabulary = vocabulary
         self.error: RequestError | None = None
         self.completions: list[Completion] = []
-        self._seat = seat
+        self._admitted = admitted
         self._environ = environ
         self._news = news
         self._num_per_prompt = num_per_prompt
@@ -119,9 +119,9 @@ class Generation:
         for job in self.jobs:
             if not job.has_ended:
                 job.cancel(self.error or ClientGoneError())
-        wait_s = 0.0 if self._seat.is_lost else RELEASE_WAIT_S
+        wait_s = 0.0 if self._admitted.is_lost else RELEASE_WAIT_S
         if self._has_ended_by(time.monotonic() + wait_s):
-            self._seat.release()
+            self._admitted.release()
         else:
             threading.Thread(target=self._release_at_end, name="release-place", daemon=True).start()
 
@@ -131,7 +131,7 @@ class Generation:
             self.error = error
         self.close()
 
-    def __enter__(self) -> Generation:
+    def __enter__(self) -> RunningRequest:
         return self
 
     def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
@@ -187,9 +187,9 @@ class Generation:
                 return Batch(pieces, is_last=False, error=completion.error)
         if self.has_ended_well:
             # Already here, so that a caller who reads slowly does not hold a place.
-            self._seat.release()
+            self._admitted.release()
             return Batch(pieces, is_last=True)
-        self._seat.keep(max(self.num_left, 1))
+        self._admitted.keep(max(self.num_left, 1))
         self._require_client()
         return Batch(pieces, is_last=False)
 
@@ -199,7 +199,7 @@ class Generation:
 
     def _require_worker(self) -> None:
         """An inference thread that hangs ends no job; the process leaves a moment after it is given up."""
-        if self._seat.is_lost:
+        if self._admitted.is_lost:
             raise InternalError()
 
     def _require_in_time(self) -> None:
@@ -218,4 +218,4 @@ class Generation:
 
     def _release_at_end(self) -> None:
         self._has_ended_by(float("inf"))
-        self._seat.release()
+        self._admitted.release()

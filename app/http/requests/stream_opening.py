@@ -14,18 +14,18 @@ from collections.abc import Callable
 from app.core.errors import OverloadedError
 from app.http.application.error_envelope import ClientGoneError
 from app.http.requests.completion import Batch
-from app.http.requests.running import Generation
+from app.http.requests.running import RunningRequest
 
-Open = Callable[[], Generation]
+Open = Callable[[], RunningRequest]
 
 
-class Opening:
+class StreamOpening:
     """Calls ``open_generation`` on a thread that sees the same request."""
 
     def __init__(self, open_generation: Open):
         self._done = threading.Event()
         self._lock = threading.Lock()
-        self._generation: Generation | None = None
+        self._generation: RunningRequest | None = None
         self._error: BaseException | None = None
         self._is_abandoned = False
         run = contextvars.copy_context().run
@@ -34,7 +34,7 @@ class Opening:
         except RuntimeError:
             raise OverloadedError("the server cannot start a thread", retry_after_s=1) from None
 
-    def wait(self, timeout_s: float) -> Generation | None:
+    def wait(self, timeout_s: float) -> RunningRequest | None:
         """The generation once it is open; None where that takes longer. Raises the error that it failed with."""
         if not self._done.wait(max(0.0, timeout_s)):
             return None
@@ -68,12 +68,13 @@ class StreamSource:
     """The batches of one stream, whether its generation is open already or not."""
 
     def __init__(self, open_generation: Open, *, may_take_long: bool):
-        self._opening = Opening(open_generation) if may_take_long else None
+        self._opening = StreamOpening(open_generation) if may_take_long else None
         self.generation = None if may_take_long else open_generation()
 
     def next_batch(self, timeout_s: float) -> Batch | None:
-        """What came, waiting at most ``timeout_s``; None if nothing did. Raises as ``Generation.next_batch`` does, and
-        what opening failed with."""
+        """What came, waiting at most ``timeout_s``; None if nothing did.
+
+        Raises as ``RunningRequest.next_batch`` does, and what opening failed with."""
         until_s = time.monotonic() + timeout_s
         if self.generation is None:
             assert self._opening is not None

@@ -13,7 +13,7 @@ from app.core.model_tables import Task
 from app.core.settings import Settings
 from app.http.application.error_envelope import json_response
 from app.http.application.restful import Route
-from app.http.backend import Served, ServedModel
+from app.http.backend import ModelHandle, ServedModel
 from app.http.schemas.chat_body import ChatCompletionsBody
 from app.http.schemas.completions_body import CompletionsBody
 from app.http.schemas.encoder_bodies import EmbeddingsBody, FillMaskBody
@@ -43,34 +43,34 @@ class Capabilities(Route):
     """The served models, one by one."""
 
     def get(self) -> Response:
-        return json_response({"object": "list", "data": [describe(served) for served in self.service.served]})
+        return json_response({"object": "list", "data": [describe(handle) for handle in self.service.handles]})
 
 
-def describe(served: Served) -> dict[str, Any]:
+def describe(handle: ModelHandle) -> dict[str, Any]:
     """One model: what it is, what it supports, what it holds in memory.
 
     What only its weights and tokenizer tell is null while a model on demand is not loaded, and its task
     where its folder could not be read. Raises
     ``LoadingError`` for one that is about to be loaded for good.
     """
-    model, task = served.model, served.task
-    if model is None and not served.is_on_demand:
+    model, task = handle.model, handle.task
+    if model is None and not handle.is_on_demand:
         raise LoadingError("the model is still loading", retry_after_s=LOADING_RETRY_AFTER_S)
     return {
-        "id": served.name,
+        "id": handle.name,
         "object": "model.capabilities",
-        "state": served.state,
-        "load": "on_demand" if served.is_on_demand else "resident",
+        "state": handle.state,
+        "load": "on_demand" if handle.is_on_demand else "resident",
         "task": task,
         "context_tokens": model and model.context_tokens,
         "vocab_size": model and model.vocab_size,
         "dtype": model and model.dtype,
-        "quantization": served.quantization,
-        "engine": served.engine_name,
-        "dropped": served.dropped,
+        "quantization": handle.quantization,
+        "engine": handle.engine_name,
+        "dropped": handle.dropped,
         "supports": model and supports(model),
-        "limits": limits(served.settings),
-        "kv_cache": kv_cache(served),
+        "limits": limits(handle.settings),
+        "kv_cache": kv_cache(handle),
         "memory": {"process_rss_bytes": psutil.Process().memory_info().rss},
         "routes": {path: parameters(body) for path, body in (BODIES[task] if task else {}).items()},
     }
@@ -89,9 +89,9 @@ def limits(settings: Settings) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in (*names, *seconds)}
 
 
-def kv_cache(served: Served) -> dict[str, int] | None:
+def kv_cache(handle: ModelHandle) -> dict[str, int] | None:
     """Memory of the KV cache, of one token and when it is full; None where transformers manages it."""
-    memory = served.kv_memory
+    memory = handle.kv_memory
     return None if memory is None else {"bytes_per_token": memory.bytes_per_token, "max_bytes": memory.max_bytes}
 
 

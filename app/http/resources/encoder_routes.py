@@ -62,9 +62,9 @@ class Embeddings(Route):
     def post(self) -> Response:
         body = read_body(EmbeddingsBody)
         record().prompt = body.input
-        served = self.service.choose(body.model, "embeddings")
+        handle = self.service.choose(body.model, "embeddings")
         encoding = open_encoding(
-            self.service.context, served, "embeddings", "input", lambda model: encode_inputs(body, model)
+            self.service.context, handle, "embeddings", "input", lambda model: encode_inputs(body, model)
         )
         with encoding:
             vectors = [encoded.vector for _, encoded in encoding.read_encoded()]

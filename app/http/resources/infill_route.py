@@ -13,20 +13,20 @@ from app.http.application.request_log import record
 from app.http.reading.body import read_body
 from app.http.requests.completion import Piece
 from app.http.requests.infilling import Infilling, open_infilling
-from app.http.requests.running import Generation
-from app.http.resources.text_route import GeneratingRoute
+from app.http.requests.running import RunningRequest
+from app.http.resources.text_route import TextRoute
 from app.http.schemas.infill_body import InfillBody
 
 
-class Infill(GeneratingRoute):
+class Infill(TextRoute):
     """Fills holes; a single one may be streamed."""
 
     def post(self) -> Response:
         body = read_body(InfillBody)
-        served = self.served(body)
+        handle = self.handle_of(body)
         record().prompt = body.texts
         context = self.service.context
-        return self.send(lambda: open_infilling(body, served, context), served, body, InfillShape(body))
+        return self.send(lambda: open_infilling(body, handle, context), handle, body, InfillShape(body))
 
 
 class InfillShape:
@@ -37,21 +37,21 @@ class InfillShape:
     def __init__(self, body: InfillBody):
         self._body = body
 
-    def whole(self, generation: Generation) -> object:
+    def whole(self, generation: RunningRequest) -> object:
         infilling = cast(Infilling, generation)
         answer = {"infills": infilling.infills, "text": infilling.whole, **self._details(infilling)}
         return selected({**self._content(infilling.text), **answer}, self._body.response_fields)
 
-    def first(self, generation: Generation) -> Iterable[object]:
+    def first(self, generation: RunningRequest) -> Iterable[object]:
         return []
 
-    def piece(self, piece: Piece, generation: Generation) -> Iterable[object]:
+    def piece(self, piece: Piece, generation: RunningRequest) -> Iterable[object]:
         if not piece.text:
             return []
         own = {"stop": False} if self._body.is_llama_cpp else {}
         return [{**self._content(piece.text), "infill": piece.text, **own}]
 
-    def last(self, generation: Generation) -> Iterable[object]:
+    def last(self, generation: RunningRequest) -> Iterable[object]:
         return [{**self._content(""), "infill": "", **self._details(cast(Infilling, generation))}]
 
     def _content(self, text: str) -> dict[str, str]:

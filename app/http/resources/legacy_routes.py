@@ -21,7 +21,7 @@ from app.http.reading.body import (
     require_type,
 )
 from app.http.resources.encoder_routes import fill_mask
-from app.http.resources.text_route import GeneratingRoute
+from app.http.resources.text_route import TextRoute
 from app.http.schemas.encoder_bodies import FillMaskBody
 from app.http.schemas.native_bodies import ChatBody, CompleteBody
 
@@ -29,7 +29,7 @@ from app.http.schemas.native_bodies import ChatBody, CompleteBody
 TEXT_TYPES = ("text/plain", FORM_TYPES[0])
 
 
-class Root(GeneratingRoute):
+class Root(TextRoute):
     """Code completion with ``data``, chat with ``prompt``, masks filled in a plain text."""
 
     def get(self) -> Response:

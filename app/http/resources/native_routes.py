@@ -6,11 +6,11 @@ from flask import Response
 
 from app.http.answers.native_shapes import ChatShape, CompletionShape
 from app.http.reading.body import read_body
-from app.http.resources.text_route import GeneratingRoute
+from app.http.resources.text_route import TextRoute
 from app.http.schemas.native_bodies import ChatBody, CompleteBody
 
 
-class Complete(GeneratingRoute):
+class Complete(TextRoute):
     """Continues a text."""
 
     def post(self) -> Response:
@@ -18,7 +18,7 @@ class Complete(GeneratingRoute):
         return self.complete(body, CompletionShape(body))
 
 
-class Chat(GeneratingRoute):
+class Chat(TextRoute):
     """Answers a conversation."""
 
     def post(self) -> Response:

@@ -14,17 +14,17 @@ from app.http.answers.stream import EventWriter, Writer
 from app.http.application.error_envelope import json_response
 from app.http.application.restful import Route
 from app.http.application.service import Service
-from app.http.backend import EndedPrompt, Message, Served, TextModel
+from app.http.backend import EndedPrompt, Message, ModelHandle, TextModel
 from app.http.reading.body import read_body
 from app.http.requests.planning import require_known
-from app.http.resources.text_route import GeneratingRoute
+from app.http.resources.text_route import TextRoute
 from app.http.schemas.chat_body import ChatCompletionsBody
 from app.http.schemas.completions_body import CompletionsBody
 from app.http.schemas.fim_body import FimBody
 from app.http.schemas.sampling_fields import SamplingOptions
 
 
-class OpenAIRoute(GeneratingRoute):
+class OpenAIRoute(TextRoute):
     """A generating route whose streams are events, whatever ``Accept`` says."""
 
     def writer(self, body: SamplingOptions, shape: Shape) -> Writer:
@@ -36,8 +36,8 @@ class Completions(OpenAIRoute):
 
     def post(self) -> Response:
         body = read_body(CompletionsBody)
-        served = self.served(body)
-        return self.answer(served, body, CompletionsShape(body), lambda model: encode_prompts(body, model), body.prompt)
+        handle = self.handle_of(body)
+        return self.answer(handle, body, CompletionsShape(body), lambda model: encode_prompts(body, model), body.prompt)
 
 
 class ChatCompletions(OpenAIRoute):
@@ -45,10 +45,10 @@ class ChatCompletions(OpenAIRoute):
 
     def post(self) -> Response:
         body = read_body(ChatCompletionsBody)
-        served = self.served(body)
-        messages = body.conversation(served.settings.system_prompt)
+        handle = self.handle_of(body)
+        messages = body.conversation(handle.settings.system_prompt)
         shape = ChatCompletionsShape(body)
-        return self.answer(served, body, shape, lambda model: [encode_messages(body, messages, model)], messages)
+        return self.answer(handle, body, shape, lambda model: [encode_messages(body, messages, model)], messages)
 
 
 class FimCompletions(OpenAIRoute):
@@ -56,16 +56,16 @@ class FimCompletions(OpenAIRoute):
 
     def post(self) -> Response:
         body = read_body(FimBody)
-        served = self.served(body)
+        handle = self.handle_of(body)
         texts = [body.prompt, body.suffix or ""]
-        return self.answer(served, body, FimShape(body), lambda model: encode_prompts(body, model), texts)
+        return self.answer(handle, body, FimShape(body), lambda model: encode_prompts(body, model), texts)
 
 
 class Models(Route):
     """The models that are served."""
 
     def get(self) -> Response:
-        data = [describe(served, self.service) for served in self.service.served]
+        data = [describe(handle, self.service) for handle in self.service.handles]
         return json_response({"object": "list", "data": data})
 
 
@@ -102,13 +102,13 @@ def encode_messages(body: ChatCompletionsBody, messages: list[Message], model: T
     return model.encode_chat(messages, body.shown_tools)
 
 
-def describe(served: Served, service: Service) -> dict[str, object]:
+def describe(handle: ModelHandle, service: Service) -> dict[str, object]:
     """OpenAI's model object and our ``state``; ``created`` is when it was loaded, or the server started."""
-    created_s = service.created_s if served.model is None else served.model.created_s
+    created_s = service.created_s if handle.model is None else handle.model.created_s
     return {
-        "id": served.name,
+        "id": handle.name,
         "object": "model",
         "created": created_s,
         "owned_by": "forklift",
-        "state": served.state,
+        "state": handle.state,
     }

@@ -11,13 +11,13 @@ from app import __version__
 from app.core.errors import LoadingError
 from app.http.application.error_envelope import json_response
 from app.http.application.restful import Route
-from app.http.backend import Served
+from app.http.backend import ModelHandle
 from app.http.resources.capabilities_route import kv_cache
 from app.serve.admission import LOADING_RETRY_AFTER_S
 from app.serve.context import State
 
 if TYPE_CHECKING:
-    from app.serve.board import SlotRow
+    from app.serve.board import SlotState
 
 # Which state describes a server whose slots differ: the first that any live slot is in.
 PRECEDENCE: tuple[State, ...] = ("ready", "loading", "draining", "failed")
@@ -44,8 +44,8 @@ class Readyz(Route):
         return {
             "state": state,
             "progress": max((row.progress for row in live if row.state == state), default=0.0),
-            "kv_cache": kv_cache(self.service.served[0]),
-            "engines": [engine(served) for served in self.service.served],
+            "kv_cache": kv_cache(self.service.handles[0]),
+            "engines": [engine(handle) for handle in self.service.handles],
             "slots": [describe(row) for row in rows],
         }
 
@@ -63,15 +63,15 @@ class Props(Route):
     """What llama.cpp's plugins ask of a model: its context, and how many are served together."""
 
     def get(self) -> Response:
-        served = self.service.choose(request.args.get("model"), None)
-        if served.model is None:
+        handle = self.service.choose(request.args.get("model"), None)
+        if handle.model is None:
             raise LoadingError("the model is not loaded", retry_after_s=LOADING_RETRY_AFTER_S)
         return json_response(
             {
-                "default_generation_settings": {"n_ctx": served.model.context_tokens},
-                "total_slots": served.settings.max_batch_size,
-                "model_alias": served.name,
-                "model_path": served.name,
+                "default_generation_settings": {"n_ctx": handle.model.context_tokens},
+                "total_slots": handle.settings.max_batch_size,
+                "model_alias": handle.name,
+                "model_path": handle.name,
                 "build_info": f"forklift-{__version__}",
             }
         )
@@ -82,12 +82,12 @@ def overall_state(states: Sequence[State]) -> State:
     return next((state for state in PRECEDENCE if state in states), "loading")
 
 
-def engine(served: Served) -> dict[str, object]:
+def engine(handle: ModelHandle) -> dict[str, object]:
     """The way that this worker runs a model; nulls while it is not loaded."""
-    return {"model": served.name, "engine": served.engine_name, "dropped": served.dropped}
+    return {"model": handle.name, "engine": handle.engine_name, "dropped": handle.dropped}
 
 
-def describe(row: SlotRow) -> dict[str, object]:
+def describe(row: SlotState) -> dict[str, object]:
     """One worker slot as the contract shows it."""
     return {
         "slot": row.slot,

@@ -9,39 +9,41 @@ from app.http.answers.stream import Writer, choose_writer, stream_response
 from app.http.application.error_envelope import json_response
 from app.http.application.request_log import record
 from app.http.application.restful import Route
-from app.http.backend import Served
+from app.http.backend import ModelHandle
 from app.http.requests.open import Encode
-from app.http.requests.running import Generation
+from app.http.requests.running import RunningRequest
 from app.http.requests.stream_opening import Open
 from app.http.schemas.native_bodies import ChatBody, CompleteBody
 from app.http.schemas.sampling_fields import SamplingOptions
 
 
-class GeneratingRoute(Route):
+class TextRoute(Route):
     """Completes or chats, and answers whole or as a stream."""
 
     def complete(self, body: CompleteBody, shape: CompletionShape) -> Response:
-        return self.answer(self.served(body), body, shape, lambda model: [model.encode(body.text)], body.text)
+        return self.answer(self.handle_of(body), body, shape, lambda model: [model.encode(body.text)], body.text)
 
     def chat(self, body: ChatBody, shape: ChatShape) -> Response:
-        served = self.served(body)
-        messages = body.conversation(served.settings.system_prompt)
-        return self.answer(served, body, shape, lambda model: [model.encode_chat(messages)], messages)
+        handle = self.handle_of(body)
+        messages = body.conversation(handle.settings.system_prompt)
+        return self.answer(handle, body, shape, lambda model: [model.encode_chat(messages)], messages)
 
-    def served(self, body: SamplingOptions) -> Served:
+    def handle_of(self, body: SamplingOptions) -> ModelHandle:
         """The model that the request means. Raises ``ModelNotFoundError``."""
         record().recordid = body.record_key
         return self.service.choose(body.model, "generate")
 
-    def answer(self, served: Served, body: SamplingOptions, shape: Shape, encode: Encode, prompt: object) -> Response:
+    def answer(
+        self, handle: ModelHandle, body: SamplingOptions, shape: Shape, encode: Encode, prompt: object
+    ) -> Response:
         record().prompt = prompt
-        return self.send(lambda: self.service.generator.open(served, body, encode), served, body, shape)
+        return self.send(lambda: self.service.generator.open(handle, body, encode), handle, body, shape)
 
-    def send(self, open_generation: Open, served: Served, body: SamplingOptions, shape: Shape) -> Response:
+    def send(self, open_generation: Open, handle: ModelHandle, body: SamplingOptions, shape: Shape) -> Response:
         """The answer in the form that the body asks for."""
         if not body.stream:
             return _whole(open_generation(), shape)
-        may_take_long = served.model is None or body.constraint is not None
+        may_take_long = handle.model is None or body.constraint is not None
         writer = self.writer(body, shape)
         return stream_response(open_generation, writer, self.service.ping_interval_s, may_take_long=may_take_long)
 
@@ -50,7 +52,7 @@ class GeneratingRoute(Route):
         return choose_writer(request, shape, body.num_choices)
 
 
-def _whole(generation: Generation, shape: Shape) -> Response:
+def _whole(generation: RunningRequest, shape: Shape) -> Response:
     with generation:
         generation.read_all()
         return json_response(shape.whole(generation), headers=generation.headers())

@@ -11,7 +11,7 @@ from app.http.application.error_envelope import json_response
 from app.http.application.restful import Route
 from app.http.backend import ServedModel
 from app.http.reading.body import read_body
-from app.http.requests.admitted import seated
+from app.http.requests.admitted import admit
 from app.http.requests.limits import naming
 from app.http.schemas.token_bodies import DetokenizeBody, TokenizeBody
 
@@ -22,9 +22,9 @@ class TokenRoute(Route):
     @contextmanager
     def model(self, name: str | None) -> Iterator[ServedModel]:
         """The model for as long as the block holds the place. Raises a ``RequestError``."""
-        with seated(self.service.context, self.service.choose(name, None)) as seat:
-            yield seat.model
-            seat.release()
+        with admit(self.service.context, self.service.choose(name, None)) as admitted:
+            yield admitted.model
+            admitted.release()
 
 
 class Tokenize(TokenRoute):

@@ -13,7 +13,7 @@ from app.models.grammars.running import Grammar
 MAX_GRAMMARS = 32
 MAX_BYTES = 256 << 20
 
-Place = tuple[str, bytes]
+GrammarKey = tuple[str, bytes]
 """Whose it is, and a hash of what was compiled."""
 
 
@@ -24,9 +24,9 @@ class Shelf:
         self._max_grammars = max_grammars
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
-        self._grammars: OrderedDict[Place, Grammar] = OrderedDict()
+        self._grammars: OrderedDict[GrammarKey, Grammar] = OrderedDict()
 
-    def get(self, place: Place) -> Grammar | None:
+    def get(self, place: GrammarKey) -> Grammar | None:
         """The grammar of that place, now the latest used; None where there is none that still runs."""
         with self._lock:
             grammar = self._grammars.get(place)
@@ -38,7 +38,7 @@ class Shelf:
             self._grammars.move_to_end(place)
             return grammar
 
-    def put(self, place: Place, grammar: Grammar) -> None:
+    def put(self, place: GrammarKey, grammar: Grammar) -> None:
         """Keep ``grammar``, and let go of the oldest ones for which there is no room."""
         with self._lock:
             self._grammars[place] = grammar

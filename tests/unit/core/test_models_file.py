@@ -64,7 +64,7 @@ def test_each_model_has_settings_of_its_own(read, tmp_path):
 def test_the_environment_gives_the_defaults_of_all_models(read):
     settings = read(EXAMPLE, FORKLIFT_DTYPE="float32", FORKLIFT_MAX_BATCH_SIZE="2")
     assert [plan.settings.dtype for plan in settings.plans] == ["float32", "bfloat16", "float32"]
-    assert settings.num_lanes == 2 + 4 + 2
+    assert settings.max_running == 2 + 4 + 2
     assert settings.num_http_threads == 8 + 10 + 8
 
 
@@ -72,7 +72,7 @@ def test_one_model_without_a_file_is_a_plan_too():
     settings = load_settings({"FORKLIFT_MODEL": "/models/gpt2", "FORKLIFT_MAX_BATCH_SIZE": "5"})
     [plan] = settings.plans
     assert (plan.name, plan.settings, plan.load) == ("gpt2", settings, "resident")
-    assert settings.num_lanes == 5
+    assert settings.max_running == 5
 
 
 @pytest.mark.parametrize("name", ["MODEL", "MODEL_NAME", "REVISION", "TRUST_REMOTE_CODE", "CHAT_TEMPLATE"])

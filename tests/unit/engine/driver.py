@@ -12,11 +12,11 @@ from app.core.settings import load_settings
 from app.engine.checks.plain_cache import has_plain_cache
 from app.engine.checks.plays import FULL
 from app.engine.checks.steps import on_slots
-from app.engine.generation.batch_options import SlotOptions
-from app.engine.generation.batched import SlotGenerator
+from app.engine.generation.batch_options import BatchOptions
+from app.engine.generation.batched import BatchedEngine
 from app.engine.generation.sequence import Sequence
 from app.engine.runners.choose import RunnerKind
-from app.engine.runners.eager import SlotRunner
+from app.engine.runners.eager import EagerRunner
 from app.models.loader import load_checkpoint
 from app.models.text_model import TextModel
 
@@ -29,20 +29,20 @@ def load(folder: Path, **environ: str) -> TextModel:
 def generator_of(
     model: TextModel,
     *,
-    num_slots: int = 1,
+    max_running: int = 1,
     chunk: int = 256,
     reuse_prefix: bool = True,
     drafts: int = 0,
     runner: RunnerKind = "eager",
     overlap_text: bool = False,
-) -> SlotGenerator:
-    return SlotGenerator(model, SlotOptions(num_slots, chunk, reuse_prefix, drafts, runner, overlap_text))
+) -> BatchedEngine:
+    return BatchedEngine(model, BatchOptions(max_running, chunk, reuse_prefix, drafts, runner, overlap_text))
 
 
 def can_use_slots(model: TextModel) -> bool:
     """Whether separate passes on slots are what the check at a load accepts."""
     settings = load_settings({"FORKLIFT_MODEL": "unused"})
-    return has_plain_cache(model) and on_slots(SlotRunner)(model, settings, FULL, lambda: None).failure is None
+    return has_plain_cache(model) and on_slots(EagerRunner)(model, settings, FULL, lambda: None).failure is None
 
 
 def greedy_reference(model: TextModel, prompt: list[int], num_new: int, **options: object) -> list[int]:
@@ -85,7 +85,7 @@ class TokenLog:
         return self._tokens.get(job, [])
 
 
-def run(generator: SlotGenerator, *jobs: Job) -> None:
+def run(generator: BatchedEngine, *jobs: Job) -> None:
     for job in jobs:
         generator.add(job)
     while generator.has_work:

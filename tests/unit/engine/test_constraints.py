@@ -11,7 +11,7 @@ import pytest
 
 from app.core.errors import BadRequestError, ConstraintTooCostlyError, UnsupportedParameterError
 from app.core.jobs import Constraint, Failed, Finished, Job, SamplingParams
-from app.engine.generation.serial import GenerateGenerator
+from app.engine.generation.serial import SerialEngine
 from app.models.grammars import running
 from app.models.text_model import TextModel
 from tests.unit.engine.driver import generator_of, load, outcome, run
@@ -45,7 +45,7 @@ def test_output_in_a_mixed_batch_matches(model, drafts, temperature):
     jobs = [job_of(model, JSON, temperature=temperature, seed=seed) for seed in range(4)]
     dates = [job_of(model, DATE, temperature=temperature, seed=seed) for seed in range(4)]
     free = job_of(model, None, temperature=temperature)
-    run(generator_of(model, num_slots=5, drafts=drafts), *jobs, free, *dates)
+    run(generator_of(model, max_running=5, drafts=drafts), *jobs, free, *dates)
     for job in jobs:
         text, end = outcome(job)
         assert end == Finished("stop")
@@ -58,7 +58,7 @@ def test_output_in_a_mixed_batch_matches(model, drafts, temperature):
 
 def test_the_fallback_follows_the_constraint_too(model):
     job = job_of(model, DATE, temperature=1.0, seed=3)
-    run(GenerateGenerator(model), job)
+    run(SerialEngine(model), job)
     assert re.fullmatch(DATE.source, outcome(job)[0])
 
 
@@ -80,7 +80,7 @@ def test_what_cannot_be_followed_is_refused_before_it_starts(model, constraint):
         model.constraints.compiled(constraint)
 
 
-@pytest.mark.parametrize("generator", [generator_of, GenerateGenerator])
+@pytest.mark.parametrize("generator", [generator_of, SerialEngine])
 def test_a_grammar_whose_process_ends_fails_its_own_jobs_only(model, generator):
     pattern = Constraint("regex", "[a-z]{40}")
     lost, other = job_of(model, pattern), job_of(model, DATE)
@@ -103,7 +103,7 @@ def test_a_grammar_that_uses_up_its_processor_time_fails(model, monkeypatch):
     assert end.error.param == "regex"
 
 
-@pytest.mark.parametrize("generator", [generator_of, GenerateGenerator])
+@pytest.mark.parametrize("generator", [generator_of, SerialEngine])
 def test_where_a_constraint_allows_the_end_every_token_that_ends_the_sequence_is_allowed(model, generator):
     likes_the_end = {"logit_bias": ((HOLE_END, 1000.0),), "stop_token_ids": frozenset({HOLE_END})}
     job = job_of(model, Constraint("regex", r"(.|\n)*"), 40, **likes_the_end)

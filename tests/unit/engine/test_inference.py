@@ -170,7 +170,7 @@ def test_a_step_that_hangs_is_a_defect(start, model_folder, monkeypatch):
     started = start(model_folder("qwen2"), FORKLIFT_STALL_TIMEOUT_S="0.2")
     wait_until(lambda: started.is_ready)
     gate = threading.Event()
-    monkeypatch.setattr(started.inference.served[0].prepared.generator.runner, "decode", lambda *_: gate.wait(LIMIT_S))
+    monkeypatch.setattr(started.inference.handles[0].prepared.generator.runner, "decode", lambda *_: gate.wait(LIMIT_S))
     started.inference.submit(job_of())
     wait_until(lambda: started.inference.defect() is not None)
     assert "no token for 0.2 s" in started.inference.defect()
@@ -181,7 +181,7 @@ def test_a_thread_that_dies_fails_its_jobs_and_is_a_defect(ready, monkeypatch):
     def die() -> None:
         raise SystemError("the scheduler broke")
 
-    monkeypatch.setattr(ready.inference.served[0].prepared.generator, "step", die)
+    monkeypatch.setattr(ready.inference.handles[0].prepared.generator, "step", die)
     job = job_of()
     ready.inference.submit(job)
     assert isinstance(end_of(job).error, InternalError)

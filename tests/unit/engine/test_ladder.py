@@ -136,12 +136,12 @@ def test_two_faults_are_both_left_out(model_folder, monkeypatch, expected):
 
 
 def test_a_mixed_pass_that_raises_is_not_taken_for_one_that_works(model_folder, monkeypatch):
-    from app.engine.runners.mixed import MixingRunner
+    from app.engine.runners.mixed import MixedRunner
 
     def raising(*_args):
         raise RuntimeError("no such kernel")
 
-    monkeypatch.setattr(MixingRunner, "_mixed_logits", raising)
+    monkeypatch.setattr(MixedRunner, "_mixed_logits", raising)
     with capture_logs() as lines:
         ready = prepared(model_folder("llama"))
     assert (ready.dropped, ready.engine_name) == (("mixed",), "batched")
@@ -216,9 +216,9 @@ def test_an_encoder_that_quantising_spoils_is_served_without_it(model_folder, mo
 
 
 def test_an_encoder_that_a_batch_spoils_gets_a_pass_for_each_text(model_folder, monkeypatch):
-    from app.engine.micro_batcher import EncoderBatcher
+    from app.engine.micro_batcher import MicroBatcher
 
-    forward = EncoderBatcher._forward
+    forward = MicroBatcher._forward
 
     def without_mask(batcher, jobs):
         longest = max(len(job.prompt_ids) for job in jobs)
@@ -226,7 +226,7 @@ def test_an_encoder_that_a_batch_spoils_gets_a_pass_for_each_text(model_folder, 
             job.prompt_ids = job.prompt_ids + [7] * (longest - len(job.prompt_ids))
         return forward(batcher, jobs)
 
-    monkeypatch.setattr(EncoderBatcher, "_forward", without_mask)
+    monkeypatch.setattr(MicroBatcher, "_forward", without_mask)
     assert prepared(model_folder("bert")).dropped == ("together",)
 
 

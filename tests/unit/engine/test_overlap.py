@@ -57,15 +57,15 @@ def whole(job: Job) -> tuple[tuple[object, ...], list[float]]:
     return (text, events[-1], job.usage.completion_tokens, tokens), [entry.logprob for entry in scores]
 
 
-@pytest.mark.parametrize("num_slots", [1, 4])
+@pytest.mark.parametrize("max_running", [1, 4])
 @pytest.mark.parametrize("drafts", [0, 4])
 @pytest.mark.parametrize("runner", ["eager", "bucketed"])
-def test_every_kind_of_request_gives_the_same_answer(qwen2, monkeypatch, num_slots, drafts, runner):
+def test_every_kind_of_request_gives_the_same_answer(qwen2, monkeypatch, max_running, drafts, runner):
     # How a prompt is cut follows from measured times, and log-probabilities differ by rounding with it.
     monkeypatch.setattr(PrefillBudget, "observe", lambda *_: None)
     plain, overlapped = jobs_of(qwen2, random.Random(4)), jobs_of(qwen2, random.Random(4))
-    run(generator_of(qwen2, num_slots=num_slots, chunk=20, drafts=drafts, runner=runner), *plain)
-    options = {"num_slots": num_slots, "chunk": 20, "drafts": drafts, "runner": runner, "overlap_text": True}
+    run(generator_of(qwen2, max_running=max_running, chunk=20, drafts=drafts, runner=runner), *plain)
+    options = {"max_running": max_running, "chunk": 20, "drafts": drafts, "runner": runner, "overlap_text": True}
     run(generator_of(qwen2, **options), *overlapped)
     for ours, theirs in zip(map(whole, overlapped), map(whole, plain), strict=True):
         assert ours[0] == theirs[0]

@@ -38,12 +38,12 @@ def test_serial_greedy_output_equals_generate(model_folder, monkeypatch, family,
 
 
 @pytest.mark.parametrize("family", SLOT_FAMILIES)
-@pytest.mark.parametrize("num_slots", [2, 5, 16])
-def test_batched_greedy_output_with_random_joins_equals_generate(model_folder, monkeypatch, family, num_slots):
+@pytest.mark.parametrize("max_running", [2, 5, 16])
+def test_batched_greedy_output_with_random_joins_equals_generate(model_folder, monkeypatch, family, max_running):
     model = load(model_folder(family))
     log = TokenLog(monkeypatch)
-    generator = generator_of(served(model_folder(family)), num_slots=num_slots, chunk=70)
-    rng = random.Random(num_slots)
+    generator = generator_of(served(model_folder(family)), max_running=max_running, chunk=70)
+    rng = random.Random(max_running)
     prompts = [random_prompt(rng, rng.choice((1, 3, 17, 64, 65, 200))) for _ in range(12)]
     prompts += [prompts[0], prompts[5] + [9], prompts[3][:40] + prompts[2], prompts[5]]
     jobs = [greedy_job(prompt, rng.randrange(1, NUM_NEW)) for prompt in prompts]
@@ -87,7 +87,7 @@ def test_a_repetition_penalty_equals_generates(model_folder, monkeypatch):
 
 
 def test_prefixes_are_reused_by_their_owner_only(model_folder):
-    generator = generator_of(load(model_folder("qwen2")), num_slots=2)
+    generator = generator_of(load(model_folder("qwen2")), max_running=2)
     jobs = [greedy_job(list(range(10, 60)), 2) for _ in range(4)]
     for job, owner in zip(jobs, (b"a", b"b", b"a", b"b"), strict=True):
         job.owner = owner
@@ -96,7 +96,7 @@ def test_prefixes_are_reused_by_their_owner_only(model_folder):
 
 
 def test_a_prefix_of_somebody_who_is_still_busy_is_not_copied(model_folder):
-    generator = generator_of(load(model_folder("qwen2")), num_slots=2)
+    generator = generator_of(load(model_folder("qwen2")), max_running=2)
     busy, other = greedy_job(list(range(10, 60)), 30), greedy_job(list(range(10, 60)), 2)
     busy.owner, other.owner = b"a", b"b"
     generator.add(busy)

@@ -7,9 +7,9 @@ import pytest
 from app.core.settings import load_settings
 from app.engine.checks.plays import BRIEF, FULL
 from app.engine.checks.steps import on_slots
-from app.engine.kv.cache import SlotCache
-from app.engine.runners.eager import SlotRunner
-from app.engine.runners.mixed import MixingRunner
+from app.engine.kv.cache import KVCache
+from app.engine.runners.eager import EagerRunner
+from app.engine.runners.mixed import MixedRunner
 from tests.unit.engine.driver import load
 
 
@@ -27,17 +27,17 @@ def passes(model_folder, monkeypatch):
 
         monkeypatch.setattr(kind, name, noting)
 
-    note(SlotRunner, "prefill", lambda row, tokens, start: start > 0)
-    note(SlotRunner, "decode", lambda tokens, starts: (len(tokens), len(set(starts))))
-    note(MixingRunner, "mixed", lambda tokens, starts, chunks: (len(tokens), len(chunks)))
-    note(SlotCache, "swap_rows", lambda a, b, count: a != b and count > 0)
-    note(SlotCache, "copy_row", lambda source, target, count: count > 0)
+    note(EagerRunner, "prefill", lambda row, tokens, start: start > 0)
+    note(EagerRunner, "decode", lambda tokens, starts: (len(tokens), len(set(starts))))
+    note(MixedRunner, "mixed", lambda tokens, starts, chunks: (len(tokens), len(chunks)))
+    note(KVCache, "swap_rows", lambda a, b, count: a != b and count > 0)
+    note(KVCache, "copy_row", lambda source, target, count: count > 0)
     model = load(model_folder("llama"))
     settings = load_settings({"FORKLIFT_MODEL": "unused", "FORKLIFT_MAX_BATCH_SIZE": "4"})
 
     def played(play):
         notes.clear()
-        assert on_slots(MixingRunner)(model, settings, play, lambda: None).failure is None
+        assert on_slots(MixedRunner)(model, settings, play, lambda: None).failure is None
         return notes
 
     return played

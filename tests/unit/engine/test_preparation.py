@@ -11,11 +11,11 @@ from transformers.pytorch_utils import Conv1D
 from app.core.errors import ModelLoadError, SettingsError
 from app.core.settings import load_settings
 from app.engine.checks import features
-from app.engine.generation.batched import SlotGenerator
-from app.engine.generation.serial import GenerateGenerator
+from app.engine.generation.batched import BatchedEngine
+from app.engine.generation.serial import SerialEngine
 from app.engine.loading import build as preparation
 from app.engine.loading.build import prepare
-from app.engine.runners.mixed import MixingRunner
+from app.engine.runners.mixed import MixedRunner
 from app.models.int4_linear import Int4Linear
 from app.models.int8_linear import Int8TileLinear, has_tiles
 from app.models.quantization import Int8Linear, quantize
@@ -44,11 +44,11 @@ def test_a_kv_cache_that_cannot_fit_stops_the_load(model_folder, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:.*falling back to its reference PyTorch.*")
-@pytest.mark.parametrize(("family", "engine"), [("qwen2", SlotGenerator), ("mamba", GenerateGenerator)])
+@pytest.mark.parametrize(("family", "engine"), [("qwen2", BatchedEngine), ("mamba", SerialEngine)])
 def test_the_engine_follows_from_the_models_cache(model_folder, family, engine):
     ready = prepared(model_folder(family))
     assert type(ready.generator) is engine
-    assert (ready.kv_memory is None) == (engine is GenerateGenerator)
+    assert (ready.kv_memory is None) == (engine is SerialEngine)
 
 
 @pytest.mark.parametrize("context", ["2", "9"])
@@ -65,7 +65,7 @@ def test_quantised_models_are_close_to_float32(model_folder, family, kind, least
     ready = prepared(model_folder(family), FORKLIFT_QUANTIZATION=kind, FORKLIFT_MAX_BATCH_SIZE=batch)
     rounded = logits_of(ready.model, PROMPT)
     assert torch.nn.functional.cosine_similarity(exact, rounded, dim=-1).min() > least
-    assert isinstance(ready.generator, SlotGenerator)
+    assert isinstance(ready.generator, BatchedEngine)
 
 
 @pytest.mark.parametrize("batch", ["1", "4"])
@@ -127,4 +127,4 @@ def test_quantisation_on_another_device_is_refused(kind):
 @pytest.mark.parametrize("quantization", ["none", "int8", "int4"])
 def test_a_quantised_model_too_reads_prompts_beside_running_streams(model_folder, quantization):
     ready = prepared(model_folder("qwen2"), FORKLIFT_QUANTIZATION=quantization)
-    assert isinstance(ready.generator.runner, MixingRunner)
+    assert isinstance(ready.generator.runner, MixedRunner)

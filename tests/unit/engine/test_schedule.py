@@ -14,7 +14,7 @@ from app.core.errors import InternalError, QueueTimeoutError, RequestTimeoutErro
 from app.core.jobs import Failed, Finished, Job, SamplingParams
 from app.engine.generation.prefill_budget import FIRST_TOKENS
 from app.engine.generation.waiting import WaitingJobs
-from app.engine.runners.mixed import MixingRunner
+from app.engine.runners.mixed import MixedRunner
 from tests.unit.engine.driver import TokenLog, generator_of, greedy_job, greedy_reference, load, outcome, run
 
 ACTIONS = st.lists(
@@ -33,10 +33,10 @@ def model(model_folder):
 
 @given(ACTIONS, st.integers(1, 4), st.sampled_from([7, 64]), st.sampled_from([0, 0, 4]))
 @settings(max_examples=60)
-def test_every_job_ends_once_and_has_only_its_own_tokens(model, references, actions, num_slots, chunk, drafts):
+def test_every_job_ends_once_and_has_only_its_own_tokens(model, references, actions, max_running, chunk, drafts):
     with pytest.MonkeyPatch.context() as patch:
         log = TokenLog(patch)
-        generator = generator_of(model, num_slots=num_slots, chunk=chunk, drafts=drafts)
+        generator = generator_of(model, max_running=max_running, chunk=chunk, drafts=drafts)
         jobs: list[Job] = []
         for action, number in actions:
             if action == "arrive":
@@ -61,7 +61,7 @@ def test_every_job_ends_once_and_has_only_its_own_tokens(model, references, acti
         expected = references.of(job)
         assert log.of(job) == expected[: len(log.of(job))]
         assert isinstance(end, Finished) == (log.of(job) == expected)
-    assert generator._rows.num_free == num_slots
+    assert generator._rows.num_free == max_running
 
 
 class References:
@@ -177,7 +177,7 @@ def test_an_end_token_finishes_a_job_unless_it_is_ignored(model, monkeypatch):
 
 
 def test_a_long_prompt_is_prefilled_in_small_steps_while_others_run(model, monkeypatch):
-    generator = generator_of(model, num_slots=2, chunk=256)
+    generator = generator_of(model, max_running=2, chunk=256)
     beside_others = note_chunks(generator, monkeypatch)
     stream, long = greedy_job([30, 40], 60), greedy_job([50 + i % 200 for i in range(300)], 1)
     generator.add(stream)
@@ -206,7 +206,7 @@ def note_chunks(generator, monkeypatch) -> list[int]:
 
 def test_prompts_share_a_pass_with_each_other_and_with_running_streams(model, monkeypatch):
     log = TokenLog(monkeypatch)
-    generator = generator_of(model, num_slots=4, chunk=64)
+    generator = generator_of(model, max_running=4, chunk=64)
     sizes = note_chunks(generator, monkeypatch)
     jobs = [greedy_job([9 + i, 8, 10, 20 + i], 6) for i in range(4)]
     run(generator, *jobs)
@@ -217,7 +217,7 @@ def test_prompts_share_a_pass_with_each_other_and_with_running_streams(model, mo
 
 def test_a_pass_over_many_sequences_that_fails_is_tried_for_each_alone(model, monkeypatch):
     log = TokenLog(monkeypatch)
-    generator = generator_of(model, num_slots=3)
+    generator = generator_of(model, max_running=3)
     running, broken, whole = (greedy_job([9 + i, 8, 10], 6) for i in range(3))
     generator.add(running)
     generator.step()
@@ -237,8 +237,8 @@ def test_a_pass_over_many_sequences_that_fails_is_tried_for_each_alone(model, mo
 def test_a_model_whose_attention_cannot_be_replaced_is_given_separate_passes(model_folder, monkeypatch):
     model = load(model_folder("xglm"))
     log = TokenLog(monkeypatch)
-    generator = generator_of(model, num_slots=2)
-    assert not isinstance(generator.runner, MixingRunner)
+    generator = generator_of(model, max_running=2)
+    assert not isinstance(generator.runner, MixedRunner)
     jobs = [greedy_job([9 + i, 8, 10], 6) for i in range(3)]
     run(generator, *jobs)
     for job in jobs:
@@ -246,7 +246,7 @@ def test_a_model_whose_attention_cannot_be_replaced_is_given_separate_passes(mod
 
 
 def test_requests_take_turns_however_many_sequences_they_have(model):
-    generator = generator_of(model, num_slots=2)
+    generator = generator_of(model, max_running=2)
     crowd = [greedy_job([9, 8, 10 + at], 3) for at in range(8)]
     for job in crowd:
         job.turn = "crowd"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from app.core.jobs import Finished, Job, PromptScored, SamplingParams, TextDelta
-from app.engine.generation.serial import GenerateGenerator
+from app.engine.generation.serial import SerialEngine
 from tests.unit.engine.driver import generator_of, load, logits_of, run
 
 PROMPT = [(i * 29) % 300 + 20 for i in range(40)]
 ENGINES = {
     "slots": lambda model: generator_of(model, chunk=7),
     "drafts": lambda model: generator_of(model, chunk=64, drafts=4),
-    "generate": GenerateGenerator,
+    "generate": SerialEngine,
 }
 
 
@@ -66,7 +66,7 @@ def test_a_prompt_of_one_token_has_no_scores(model):
 def test_rows_of_one_step_get_as_many_alternatives_as_each_asked_for(model):
     wanted = [0, 3, None, 1]
     jobs = [Job("scores", PROMPT[i:], SamplingParams(5, ignore_eos=True, num_logprobs=n)) for i, n in enumerate(wanted)]
-    run(generator_of(model, num_slots=4), *jobs)
+    run(generator_of(model, max_running=4), *jobs)
     for job, num_top in zip(jobs, wanted, strict=True):
         entries = [entry for event in job.next_events(0) if isinstance(event, TextDelta) for entry in event.logprobs]
         assert len(entries) == (0 if num_top is None else 5)

@@ -28,7 +28,7 @@ from app.core.metrics import Metrics
 from app.core.settings import load_settings
 from app.engine.loading import memory_budget as room_module
 from app.engine.loading import pool as pool_module
-from app.engine.loading.handle import Served
+from app.engine.loading.handle import ModelHandle
 from app.engine.thread import inference as inference_module
 from app.engine.thread.inference import Inference, make_inference
 from tests.several import write_models_file
@@ -51,8 +51,8 @@ class Several:
         self.inference: Inference = make_inference(settings, 0, lambda *state: self.states.append(state), self.metrics)
         self.inference.start()
 
-    def __getitem__(self, name: str) -> Served:
-        return next(one for one in self.inference.served if one.name == name)
+    def __getitem__(self, name: str) -> ModelHandle:
+        return next(one for one in self.inference.handles if one.name == name)
 
     def wait_until_ready(self) -> Several:
         wait_until(lambda: ("ready", 1.0) in self.states)
@@ -66,7 +66,7 @@ class Several:
 
     def run(self, name: str, num_new: int = 4, **options: object) -> Job:
         """Wait for the model, run one job to its end, give the use back."""
-        use = self[name].use()
+        use = self[name].lease()
         assert use.wait(LIMIT_S) is not None
         job = job_of(num_new, **options)
         use.submit(job)
@@ -104,7 +104,7 @@ def job_of(num_new: int, **options: object) -> Job:
 
 def running_job(several: Several, name: str, num_new: int = 900):
     """A use with a job that has begun."""
-    use = several[name].use()
+    use = several[name].lease()
     assert use.wait(LIMIT_S) is not None
     job = job_of(num_new)
     use.submit(job)
@@ -159,7 +159,7 @@ def test_a_model_that_runs_whole_requests_lets_the_others_step_between_its_token
 def test_two_models_that_run_whole_requests_take_turns_and_keep_deadlines(start, folders):
     several = start(folders(a="mamba", b="mistral")).wait_until_ready()
     use, first = running_job(several, "a", 900)
-    other = several["b"].use()
+    other = several["b"].lease()
     late, waiting = job_of(4, deadline_s=time.monotonic() + 0.05), job_of(4)
     other.submit(late)
     other.submit(waiting)
@@ -200,7 +200,7 @@ def test_a_load_in_the_middle_of_generate_makes_a_model_that_is_like_any_other(s
     several.run("b")
     weight = next(several["b"].model.checkpoint.model.parameters())
     assert not weight.is_inference() and torch.get_default_dtype() == torch.float32
-    third = several["c"].use()
+    third = several["c"].lease()
     assert third.wait(LIMIT_S) is not None and not job.has_ended
     third.release()
     end(use, job)
@@ -215,7 +215,7 @@ def test_with_nothing_resident_the_server_is_ready_at_once(start, folders):
 def test_an_idle_model_is_unloaded_and_loaded_again(start, folders):
     several = start(folders(a="qwen2") | folders({**ON_DEMAND, "idle_unload_s": 0.3}, b="gpt2")).wait_until_ready()
     several.run("b")
-    held = several["b"].use()
+    held = several["b"].lease()
     model = held.wait(LIMIT_S)
     time.sleep(0.5)
     assert several["b"].state == "loaded", "somebody uses it"
@@ -230,7 +230,7 @@ def test_loads_and_unloads_are_counted_by_model_and_ending(breakable):
     several, weights = breakable
     hidden = weights.rename(weights.with_suffix(".away"))
     with pytest.raises(LoadFailedError):
-        several["b"].use().wait(LIMIT_S)
+        several["b"].lease().wait(LIMIT_S)
     hidden.rename(weights)
     several.run("b")
     assert several.counted("model_loads") == {("a", "loaded"): 1, ("b", "failed"): 1, ("b", "loaded"): 1}
@@ -242,7 +242,7 @@ def test_a_model_whose_files_are_gone_costs_the_streams_of_others_nothing(breaka
     use, job = running_job(several, "a")
     hidden = weights.rename(weights.with_suffix(".away"))
     with pytest.raises(LoadFailedError):
-        several["b"].use().wait(LIMIT_S)
+        several["b"].lease().wait(LIMIT_S)
     assert several.inference.defect() is None and not job.has_ended
     hidden.rename(weights)
     several.run("b")
@@ -259,7 +259,7 @@ class Memory:
         self.room = room
 
     def _taken(self, several: Several) -> int:
-        loaded = [one for one in several.inference.served if one.is_on_demand and one.prepared]
+        loaded = [one for one in several.inference.handles if one.is_on_demand and one.prepared]
         taken = sum(one.footprint.num_bytes for one in loaded)
         self.largest = max(self.largest, taken)
         return taken
@@ -284,9 +284,9 @@ def test_an_idle_model_makes_room_for_the_next(tight):
 
 def test_a_busy_model_ends_its_requests_before_it_makes_room(tight):
     use, job = running_job(tight, "a")
-    waiting = tight["b"].use()
+    waiting = tight["b"].lease()
     assert waiting.wait(0.3) is None
-    late = tight["a"].use()
+    late = tight["a"].lease()
     assert late.wait(0.2) is None, "who comes later waits behind the model that waits for room"
     assert tight["a"].state == "loaded" and not job.has_ended
     end(use, job)
@@ -300,9 +300,9 @@ def test_a_busy_model_ends_its_requests_before_it_makes_room(tight):
 
 def test_when_the_one_who_waits_for_room_gives_up_the_busy_model_goes_on(tight):
     use, job = running_job(tight, "a")
-    waiting = tight["b"].use()
+    waiting = tight["b"].lease()
     assert waiting.wait(0.2) is None
-    late = tight["a"].use()
+    late = tight["a"].lease()
     assert late.wait(0.2) is None
     waiting.release()
     assert late.wait(LIMIT_S) is not None
@@ -315,7 +315,7 @@ def test_a_model_that_can_never_fit_is_refused_and_closes_nothing(tight, monkeyp
     tight.run("a")
     monkeypatch.setattr(room_module, "free_bytes", lambda _: -(10**12))
     with pytest.raises(InsufficientMemoryError, match="does not fit into memory"):
-        tight["b"].use().wait(LIMIT_S)
+        tight["b"].lease().wait(LIMIT_S)
     assert (tight["a"].state, tight["b"].state) == ("loaded", "failed")
     assert tight.counted("model_loads")["b", "refused"] == 1
 
@@ -327,7 +327,7 @@ def test_the_memory_that_loaded_models_will_still_take_is_not_free(start, folder
     assert weights.weight_bytes == sum(p.numel() * 4 for p in load(model_folder("qwen2")).checkpoint.model.parameters())
     assert weights.is_mapped, "the page cache that holds them counts as available"
     expected = prepared.kv_memory.max_bytes - prepared.generator.runner.cache.num_bytes + weights.weight_bytes
-    assert room_module.promised_bytes(several.inference.served) == expected
+    assert room_module.promised_bytes(several.inference.handles) == expected
 
 
 @pytest.mark.parametrize("family", ["qwen2", "codegen", "gpt2", "gpt_bigcode", "xglm", "llama", "glm"])
@@ -351,7 +351,7 @@ def test_a_load_that_fails_fails_who_waits_and_the_next_request_tries_again(brea
     hidden = weights.rename(weights.with_suffix(".away"))
     for _ in range(2):
         with pytest.raises(LoadFailedError, match="the model b could not be loaded") as raised:
-            several["b"].use().wait(LIMIT_S)
+            several["b"].lease().wait(LIMIT_S)
         assert str(weights.parent) not in str(raised.value)
     assert several["b"].state == "failed"
     assert several.inference.defect() is None
@@ -372,7 +372,7 @@ def test_a_model_whose_load_has_ended_a_process_is_not_tried_again_at_once(start
     with pytest.raises(
         LoadFailedError, match="the model b is not loaded: its last load has ended the process"
     ) as raised:
-        several["b"].use().wait(LIMIT_S)
+        several["b"].lease().wait(LIMIT_S)
     assert 1 <= raised.value.retry_after_s <= load_marks.FIRST_PAUSE_S
     several.run("a")
     assert several["b"].state == "failed"
@@ -390,7 +390,7 @@ def test_a_load_that_raises_something_unforeseen_costs_only_who_waits(start, fol
     with monkeypatch.context() as patch:
         patch.setattr(pool_module, "prepare", raising)
         with pytest.raises(LoadFailedError):
-            several["b"].use().wait(LIMIT_S)
+            several["b"].lease().wait(LIMIT_S)
     several.run("b")
 
 
@@ -409,7 +409,7 @@ def stuck(start, folders, monkeypatch):
 def test_a_load_is_no_stall_of_the_models_that_wait_for_it(stuck):
     several, gate = stuck
     use, job = running_job(several, "a")
-    other = several["b"].use()
+    other = several["b"].lease()
     wait_until(lambda: several["b"].state == "loading")
     time.sleep(0.8)
     assert several.inference.defect() is None
@@ -421,20 +421,20 @@ def test_a_load_is_no_stall_of_the_models_that_wait_for_it(stuck):
 
 def test_a_load_on_demand_that_takes_too_long_is_a_defect(stuck, monkeypatch):
     several, _ = stuck
-    monkeypatch.setattr(several.inference._vitals, "_load_timeout_s", 0.1)
-    several["b"].use()
+    monkeypatch.setattr(several.inference._stall_clock, "_load_timeout_s", 0.1)
+    several["b"].lease()
     wait_until(lambda: several.inference.defect() is not None)
     assert "loading took longer than 0.1 s" in several.inference.defect()
 
 
 def test_draining_takes_nobody_new_and_lets_a_load_that_is_under_way_end(stuck):
     several, gate = stuck
-    waiting = several["b"].use()
+    waiting = several["b"].lease()
     wait_until(lambda: several["b"].state == "loading")
-    second = several["b"].use()
+    second = several["b"].lease()
     several.inference.drain()
     with pytest.raises(ShuttingDownError):
-        several["a"].use()
+        several["a"].lease()
     gate.set()
     assert waiting.wait(LIMIT_S) is not None, "the load was under way"
     assert second.wait(LIMIT_S) is not None
@@ -444,7 +444,7 @@ def test_draining_takes_nobody_new_and_lets_a_load_that_is_under_way_end(stuck):
 
 def test_draining_refuses_who_waits_for_room(tight):
     use, job = running_job(tight, "a", 200)
-    waiting = tight["b"].use()
+    waiting = tight["b"].lease()
     assert waiting.wait(0.1) is None
     tight.inference.drain()
     with pytest.raises(ShuttingDownError):
@@ -459,8 +459,8 @@ def test_draining_waits_without_turning_for_a_model_that_is_not_unloaded_any_mor
     several.inference.drain()
     time.sleep(0.6)
     assert several["b"].state == "loaded", "its time is over"
-    looks, rest = [], several.inference._turns.rest
-    several.inference._turns.rest = lambda now_s: (looks.append(now_s), rest(now_s))[1]
+    looks, rest = [], several.inference._rotation.rest
+    several.inference._rotation.rest = lambda now_s: (looks.append(now_s), rest(now_s))[1]
     time.sleep(0.3)
     assert len(looks) < 3
 
@@ -488,7 +488,7 @@ def test_cancelling_all_ends_the_jobs_of_every_model(start, folders):
 
 def test_a_use_that_nobody_waits_for_any_more_loads_nothing(tight):
     use, job = running_job(tight, "a")
-    tight["b"].use().release()
+    tight["b"].lease().release()
     end(use, job)
     tight.run("r")
     assert tight["b"].state == "unloaded"
@@ -499,7 +499,7 @@ def test_a_resident_that_cannot_be_loaded_is_a_load_failure(start, folders):
     wait_until(lambda: several.inference.load_failure() is not None)
     assert "/nowhere/at/all does not exist" in str(several.inference.load_failure())
     with pytest.raises(LoadingError):
-        several["a"].use()
+        several["a"].lease()
 
 
 def test_resident_weights_that_do_not_fit_stop_the_start_before_they_are_read(tmp_path, model_folder, monkeypatch):
@@ -527,7 +527,7 @@ def test_the_task_of_the_file_goes_before_the_configs(start, folders):
 
 def refused(several: Several, name: str) -> str:
     """The code that a request for the model is refused with."""
-    use = several[name].use()
+    use = several[name].lease()
     try:
         with pytest.raises(RequestError) as raised:
             use.wait(LIMIT_S)

@@ -23,7 +23,7 @@ def capacity(generator) -> int:
 
 
 def test_memory_of_a_peak_comes_back_after_a_whole_period_without_need(model):
-    generator = generator_of(model, num_slots=3)
+    generator = generator_of(model, max_running=3)
     run(generator, greedy_job(SHORT, 4))
     at_rest_bytes = generator.runner.cache.num_bytes
     generator.rest(0.0)
@@ -39,7 +39,7 @@ def test_memory_of_a_peak_comes_back_after_a_whole_period_without_need(model):
 @pytest.mark.parametrize("runner", ["eager", "bucketed"])
 def test_output_goes_on_unchanged_across_a_shrink(model, monkeypatch, runner):
     log = TokenLog(monkeypatch)
-    generator = generator_of(model, num_slots=2, runner=runner)
+    generator = generator_of(model, max_running=2, runner=runner)
     run(generator, greedy_job(LONG, 4))
     generator.rest(0.0)
     job = greedy_job(SHORT, 60)

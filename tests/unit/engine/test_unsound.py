@@ -12,7 +12,7 @@ from app.core.errors import InternalError
 from app.core.jobs import Failed, Finished, Job, SamplingParams
 from app.core.metrics import Metrics
 from app.core.settings import load_settings
-from app.engine.generation.serial import GenerateGenerator
+from app.engine.generation.serial import SerialEngine
 from app.engine.loading.build import prepare
 from tests.unit.engine.driver import TokenLog, generator_of, greedy_job, greedy_reference, load, outcome, run
 
@@ -43,7 +43,7 @@ def counting(generator) -> list[int]:
 
 @pytest.mark.parametrize("params", [{}, {"temperature": 0.8, "seed": 1}, {"num_prompt_logprobs": 2}])
 def test_only_the_request_at_fault_fails_and_its_row_is_clean_afterwards(model, monkeypatch, params):
-    generator = generator_of(model, num_slots=3, chunk=5)
+    generator = generator_of(model, max_running=3, chunk=5)
     counts, log = counting(generator), TokenLog(monkeypatch)
     bad = Job("bad", [50, POISON, 51, 52], SamplingParams(8, **params))
     good = [greedy_job(prompt, 8) for prompt in PROMPTS]
@@ -58,7 +58,7 @@ def test_only_the_request_at_fault_fails_and_its_row_is_clean_afterwards(model, 
 
 
 def test_a_request_on_generate_fails_as_well(model):
-    generator = GenerateGenerator(model)
+    generator = SerialEngine(model)
     counts = counting(generator)
     bad, good = greedy_job([50, POISON], 4), greedy_job([50, 51], 4)
     run(generator, bad, good)

@@ -136,7 +136,7 @@ def test_layers_on_disk_change_no_token_and_run_on_slots(model_folder, monkeypat
     assert any(weight.is_meta for weight in model.checkpoint.model.parameters())
     assert has_plain_cache(model) and can_use_slots(model)
     log = TokenLog(monkeypatch)
-    generator = generator_of(model, num_slots=3, chunk=20)
+    generator = generator_of(model, max_running=3, chunk=20)
     rng = random.Random(7)
     jobs = [greedy_job(random_prompt(rng, length), NUM_NEW) for length in (1, 9, 70)]
     run(generator, *jobs)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from app.core.errors import InvalidParameterError, LoadingError, OverloadedError, ShuttingDownError
 from app.core.settings import Settings
-from app.serve.admission import Admission, Hold, Place, expected_wait_s
+from app.serve.admission import Admission, ConnectionTicket, RequestTicket, expected_wait_s
 from app.serve.board import SlotBoard
 
 FORK = multiprocessing.get_context("fork")
@@ -131,7 +131,7 @@ def test_a_connection_is_not_counted_beside_its_place():
     board = ready_board(1)
     admission = door(board)
     with board.locked() as rows:
-        hold = Hold(board, rows[0])
+        hold = ConnectionTicket(board, rows[0])
     with admission.carrying(hold):
         assert counts(board) == (0, 0, 1)
         place = admission.enter()
@@ -143,7 +143,7 @@ def test_a_connection_is_not_counted_beside_its_place():
 def test_a_connection_that_needs_no_place_counts_until_it_is_served():
     board = ready_board(1)
     with board.locked() as rows:
-        hold = Hold(board, rows[0])
+        hold = ConnectionTicket(board, rows[0])
     with door(board).carrying(hold):
         assert counts(board) == (0, 0, 1)
     assert counts(board) == (0, 0, 0)
@@ -159,8 +159,8 @@ ACTIONS = st.lists(
 def test_no_sequence_of_events_exceeds_the_capacity_or_leaves_a_count_behind(actions, batch, queue):
     board = ready_board(3)
     doors = [door(board, slot, batch=batch, queue=queue) for slot in range(3)]
-    places: list[tuple[int, Place]] = []
-    holds: list[Hold] = []
+    places: list[tuple[int, RequestTicket]] = []
+    holds: list[ConnectionTicket] = []
     for action, number in actions:
         slot = number % 3
         if action == "enter":
@@ -170,7 +170,7 @@ def test_no_sequence_of_events_exceeds_the_capacity_or_leaves_a_count_behind(act
                 assert sum(row.num_running + row.num_waiting for row in board.rows()) == 3 * batch + queue
         elif action == "connect":
             with board.locked() as rows:
-                holds.append(Hold(board, rows[slot]))
+                holds.append(ConnectionTicket(board, rows[slot]))
         elif action == "drop" and holds:
             holds[number % len(holds)].drop()
         elif action == "die":
@@ -256,7 +256,7 @@ def test_places_are_never_lost_whoever_starts_and_ends_them_at_once():
     admission = door(board, batch=64, queue=64)
     places = [admission.enter(num_sequences=4) for _ in range(8)]
 
-    def work(place: Place) -> None:
+    def work(place: RequestTicket) -> None:
         for left in (4, 3, 2, 1, 0):
             place.start()
             place.keep(left)

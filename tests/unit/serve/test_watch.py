@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.engine.thread.stall_clock import Vitals
+from app.engine.thread.stall_clock import StallClock
 from app.serve import watch as watch_module
 from app.serve.watch import Watch
 
@@ -43,7 +43,7 @@ def test_a_watch_that_did_not_run_itself_starts_anew_before_it_judges(monkeypatc
 
 
 def test_what_seems_late_after_a_stop_gets_its_whole_time_again():
-    vitals = Vitals(load_timeout_s=100.0, stall_timeout_s=5.0)
+    vitals = StallClock(load_timeout_s=100.0, stall_timeout_s=5.0)
     vitals.note_step()
     now_s = time.monotonic()
     assert vitals.overdue(now_s + 9.0)

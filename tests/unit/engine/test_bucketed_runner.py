@@ -37,12 +37,12 @@ def run_with_joins(generator, jobs: list[Job], rng: random.Random) -> None:
 
 
 @pytest.mark.parametrize("family", SLOT_FAMILIES)
-@pytest.mark.parametrize("num_slots", [1, 3, 16])
-def test_greedy_output_with_joins_and_shared_prefixes_equals_generate(model_folder, monkeypatch, family, num_slots):
+@pytest.mark.parametrize("max_running", [1, 3, 16])
+def test_greedy_output_with_joins_and_shared_prefixes_equals_generate(model_folder, monkeypatch, family, max_running):
     model = load(model_folder(family))
     log = TokenLog(monkeypatch)
-    generator = generator_of(model, num_slots=num_slots, chunk=70, runner="bucketed")
-    rng = random.Random(num_slots)
+    generator = generator_of(model, max_running=max_running, chunk=70, runner="bucketed")
+    rng = random.Random(max_running)
     prompts = [random_prompt(rng, rng.choice((1, 3, 17, 65, 200))) for _ in range(10)]
     prompts += [prompts[0], [*prompts[5], 9], prompts[3][:40] + prompts[2], prompts[5]]
     jobs = [greedy_job(prompt, rng.randrange(1, NUM_NEW)) for prompt in prompts]
@@ -55,7 +55,7 @@ def test_greedy_output_with_joins_and_shared_prefixes_equals_generate(model_fold
 def test_greedy_output_is_the_same_across_the_growth_of_the_cache(model_folder, monkeypatch, family):
     model = load(model_folder(family))
     log = TokenLog(monkeypatch)
-    generator = generator_of(model, num_slots=3, runner="bucketed")
+    generator = generator_of(model, max_running=3, runner="bucketed")
     jobs = [greedy_job(random_prompt(random.Random(i), length), 30) for i, length in enumerate((250, 500, 240, 20))]
     run(generator, *jobs)
     assert generator.runner.cache.slot_layers[0].capacity == 1024
@@ -68,7 +68,7 @@ def test_drafts_take_the_eager_way_and_change_no_token(model_folder, monkeypatch
     model = load(model_folder(family))
     log = TokenLog(monkeypatch)
     jobs = [greedy_job(prompt, 40) for prompt in ([40, 41, 42, 43] * 8, [100] * 30, [7, 300, 9])]
-    run(generator_of(model, num_slots=3, chunk=20, drafts=5, runner="bucketed"), *jobs)
+    run(generator_of(model, max_running=3, chunk=20, drafts=5, runner="bucketed"), *jobs)
     for job in jobs:
         assert log.of(job) == greedy_reference(model, job.prompt_ids, 40, eos_token_id=None)
 
@@ -77,7 +77,7 @@ def test_a_context_shorter_than_the_smallest_bucket_is_used_to_its_end(model_fol
     model = load(model_folder("gpt2"), FORKLIFT_MAX_CONTEXT_TOKENS="50")
     log = TokenLog(monkeypatch)
     job = greedy_job(random_prompt(random.Random(1), 30), 20)
-    run(generator_of(model, num_slots=2, runner="bucketed"), job)
+    run(generator_of(model, max_running=2, runner="bucketed"), job)
     assert log.of(job) == greedy_reference(model, job.prompt_ids, 20, eos_token_id=None)
 
 
@@ -104,8 +104,8 @@ def result(job: Job) -> tuple[list[int], str, Event]:
 
 def jobs_of(model, schedule, runner: str) -> list[Job]:
     """The jobs of a schedule, worked off."""
-    num_slots, drafts, plan = schedule
-    generator = generator_of(model, num_slots=num_slots, chunk=64, drafts=drafts, runner=runner)
+    max_running, drafts, plan = schedule
+    generator = generator_of(model, max_running=max_running, chunk=64, drafts=drafts, runner=runner)
     base = random_prompt(random.Random(5), 300)
     jobs, leaving = [], []
     for i, (joins, length, num_new, stays, heat) in enumerate(plan):
@@ -149,7 +149,7 @@ def test_any_schedule_gives_the_texts_and_ends_of_the_eager_runner(llama, schedu
 
 def test_passes_see_only_the_shapes_of_their_buckets(model_folder, monkeypatch):
     model = load(model_folder("qwen2"))
-    generator = generator_of(model, num_slots=6, chunk=64, runner="bucketed")
+    generator = generator_of(model, max_running=6, chunk=64, runner="bucketed")
     seen = set()
     forward = model.checkpoint.model.forward
 

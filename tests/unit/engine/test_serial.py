@@ -8,7 +8,7 @@ import pytest
 
 from app.core.errors import InternalError, QueueTimeoutError, RequestTimeoutError, ShuttingDownError
 from app.core.jobs import Failed, Finished, Job, SamplingParams
-from app.engine.generation.serial import GenerateGenerator
+from app.engine.generation.serial import SerialEngine
 from tests.tiny_models import SLOT_FAMILIES
 from tests.unit.engine.driver import (
     TokenLog,
@@ -63,7 +63,7 @@ def test_greedy_output_equals_generate(model_folder, monkeypatch, family):
     expected = greedy_reference(model, PROMPT, 24, eos_token_id=None)
     log = TokenLog(monkeypatch)
     job = greedy_job(PROMPT, 24)
-    run(GenerateGenerator(model), job)
+    run(SerialEngine(model), job)
     assert log.of(job) == expected
     assert outcome(job)[1] == Finished("length")
 
@@ -75,14 +75,14 @@ def test_sampling_and_stops_are_those_of_the_slots(model_folder):
     )
     on_slots, through_generate = Job("a", PROMPT, params), Job("b", PROMPT, params)
     run(generator_of(model), on_slots)
-    run(GenerateGenerator(model), through_generate)
+    run(SerialEngine(model), through_generate)
     assert outcome(through_generate) == outcome(on_slots)
     assert through_generate.usage.completion_tokens == on_slots.usage.completion_tokens
 
 
 def test_text_comes_token_by_token_and_a_cancelled_job_stops_at_the_next(model_folder):
     model = load(model_folder("mistral"))
-    generator = GenerateGenerator(model)
+    generator = SerialEngine(model)
     job, later = greedy_job(PROMPT, 500), greedy_job(PROMPT, 2)
     events = []
 
@@ -101,7 +101,7 @@ def test_text_comes_token_by_token_and_a_cancelled_job_stops_at_the_next(model_f
 
 
 def test_deadlines_count_while_another_job_runs(model_folder):
-    generator = GenerateGenerator(load(model_folder("mistral")))
+    generator = SerialEngine(load(model_folder("mistral")))
     running = greedy_job(PROMPT, 900)
     waiting = Job("late", PROMPT, SamplingParams(2), queue_deadline_s=time.monotonic() + 0.05)
     ends = []
@@ -114,7 +114,7 @@ def test_deadlines_count_while_another_job_runs(model_folder):
 
 
 def test_a_job_that_nobody_bounded_ends_at_its_deadline_with_its_text(model_folder):
-    generator = GenerateGenerator(load(model_folder("mistral")))
+    generator = SerialEngine(load(model_folder("mistral")))
     job = Job("open", PROMPT, SamplingParams(900, ignore_eos=True), is_open=True)
 
     def between_tokens() -> None:
@@ -129,7 +129,7 @@ def test_a_job_that_nobody_bounded_ends_at_its_deadline_with_its_text(model_fold
 
 def test_a_model_that_raises_fails_its_job_and_not_the_next(model_folder, monkeypatch):
     model = load(model_folder("mistral"))
-    generator = GenerateGenerator(model)
+    generator = SerialEngine(model)
     forward = model.checkpoint.model.forward
     broken, whole = greedy_job(PROMPT, 8), greedy_job(PROMPT, 8)
 
@@ -147,7 +147,7 @@ def test_a_model_that_raises_fails_its_job_and_not_the_next(model_folder, monkey
 
 
 def test_fail_all_ends_the_active_job_at_its_next_token(model_folder):
-    generator = GenerateGenerator(load(model_folder("mistral")))
+    generator = SerialEngine(load(model_folder("mistral")))
     job, waiting = greedy_job(PROMPT, 300), greedy_job(PROMPT, 3)
     generator.between_tokens = lambda: generator.fail_all(ShuttingDownError("stopping"))
     run(generator, job, waiting)

@@ -21,7 +21,7 @@ def test_greedy_output_with_drafts_equals_generate(model_folder, monkeypatch, fa
     rng = random.Random(2)
     prompts = [CYCLE * 4, [rng.randrange(8, 380) for _ in range(50)], CYCLE * 2 + [9], [100] * 30]
     jobs = [greedy_job(prompt, 40) for prompt in prompts]
-    run(generator_of(model, num_slots=3, chunk=20, drafts=5), *jobs)
+    run(generator_of(model, max_running=3, chunk=20, drafts=5), *jobs)
     for job in jobs:
         assert log.of(job) == greedy_reference(model, job.prompt_ids, 40, eos_token_id=None)
 
@@ -38,8 +38,8 @@ def test_right_guesses_save_passes(model_folder, monkeypatch):
     assert len(passes) < 40
 
 
-@pytest.mark.parametrize("num_slots", [1, 4])
-def test_a_seed_gives_the_same_text_with_and_without_drafts(model_folder, num_slots):
+@pytest.mark.parametrize("max_running", [1, 4])
+def test_a_seed_gives_the_same_text_with_and_without_drafts(model_folder, max_running):
     model = load(model_folder("qwen2"))
 
     def jobs() -> list[Job]:
@@ -49,8 +49,8 @@ def test_a_seed_gives_the_same_text_with_and_without_drafts(model_folder, num_sl
         ]
 
     plain, drafted = jobs(), jobs()
-    run(generator_of(model, num_slots=num_slots), *plain)
-    run(generator_of(model, num_slots=num_slots, drafts=4), *drafted)
+    run(generator_of(model, max_running=max_running), *plain)
+    run(generator_of(model, max_running=max_running, drafts=4), *drafted)
     assert [outcome(job) for job in drafted] == [outcome(job) for job in plain]
 
 

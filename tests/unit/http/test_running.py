@@ -11,7 +11,7 @@ from app.core.jobs import Job, SamplingParams, TextDelta
 from app.http.requests.limits import Deadlines
 from app.http.requests.open import make_jobs
 from app.http.requests.planning import Plan, with_seed_of
-from app.http.requests.running import Generation
+from app.http.requests.running import RunningRequest
 from tests.contract.doubles import Characters
 
 
@@ -53,7 +53,7 @@ def news():
 
 @pytest.fixture
 def generation(place, news, jobs):
-    generation = Generation("r", place, "model", {}, news, Characters(), num_per_prompt=2)
+    generation = RunningRequest("r", place, "model", {}, news, Characters(), num_per_prompt=2)
     for job in jobs:
         generation.add(job)
     yield generation
@@ -140,7 +140,7 @@ def test_choices_of_a_seeded_request_differ_by_their_seeds():
 
 
 def test_a_generation_without_jobs_gives_its_place_back_at_once(place, news):
-    generation = Generation("r", place, "model", {}, news, Characters())
+    generation = RunningRequest("r", place, "model", {}, news, Characters())
     generation.fail(OverloadedError("full"))
     assert place.num_releases == 1
 

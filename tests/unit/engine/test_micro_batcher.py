@@ -14,7 +14,7 @@ from app.core.errors import InternalError, RequestError, RequestTimeoutError
 from app.core.jobs import Failed, Finished
 from app.core.settings import load_settings
 from app.engine.loading.build import prepare
-from app.engine.micro_batcher import EncoderBatcher
+from app.engine.micro_batcher import MicroBatcher
 from app.models.encoder_model import EncoderModel
 from app.models.loader import load_checkpoint
 from tests.proposals import assert_proposals
@@ -52,13 +52,13 @@ def work(batcher, jobs):
 
 def fill(model, texts, top_k=5, **options):
     ids = [model.encode_masked(text) for text in texts]
-    encoded = work(EncoderBatcher(model, **options), [EncoderJob("t", one, top_k) for one in ids])
+    encoded = work(MicroBatcher(model, **options), [EncoderJob("t", one, top_k) for one in ids])
     return [model.filled(one, result) for one, result in zip(ids, encoded, strict=True)]
 
 
 def embed(model, texts, **options):
     jobs = [EncoderJob("t", model.encode(text)) for text in texts]
-    return torch.tensor([result.vector for result in work(EncoderBatcher(model, **options), jobs)])
+    return torch.tensor([result.vector for result in work(MicroBatcher(model, **options), jobs)])
 
 
 @pytest.mark.parametrize("top_k", [1, 5, 100])
@@ -127,8 +127,8 @@ def clock():
 def passes(bert, monkeypatch):
     """The number of texts in each pass over the model."""
     sizes: list[int] = []
-    forward = EncoderBatcher._forward
-    monkeypatch.setattr(EncoderBatcher, "_forward", lambda self, jobs: sizes.append(len(jobs)) or forward(self, jobs))
+    forward = MicroBatcher._forward
+    monkeypatch.setattr(MicroBatcher, "_forward", lambda self, jobs: sizes.append(len(jobs)) or forward(self, jobs))
     return sizes
 
 
@@ -138,8 +138,8 @@ def job_at(clock, length=3, age_s=0.0, **options) -> EncoderJob:
     return job
 
 
-def batcher_of(bert, clock, **options) -> EncoderBatcher:
-    return EncoderBatcher(bert, clock=clock, sleep=clock.sleep, **options)
+def batcher_of(bert, clock, **options) -> MicroBatcher:
+    return MicroBatcher(bert, clock=clock, sleep=clock.sleep, **options)
 
 
 def test_a_text_that_waits_alone_is_encoded_at_once(bert, clock, passes):
@@ -211,7 +211,7 @@ def test_all_can_be_failed(bert, clock):
 @pytest.mark.parametrize("family", ["bert", "sentence"])
 def test_an_encoder_is_prepared_for_the_batcher(model_folder, family):
     ready = prepare(load_settings({"FORKLIFT_MODEL": str(model_folder(family))}), lambda _: None, lambda: None)
-    assert isinstance(ready.generator, EncoderBatcher)
+    assert isinstance(ready.generator, MicroBatcher)
     assert ready.kv_memory is None
 
 
@@ -234,9 +234,9 @@ def test_an_int8_encoder_fills_masks(model_folder):
 
 def test_what_is_cancelled_while_another_group_runs_leaves(bert, clock, monkeypatch):
     short, long = job_at(clock, 2, age_s=1), job_at(clock, 9, age_s=1)
-    forward = EncoderBatcher._forward
+    forward = MicroBatcher._forward
     monkeypatch.setattr(
-        EncoderBatcher, "_forward", lambda self, jobs: long.cancel(RequestError("gone")) or forward(self, jobs)
+        MicroBatcher, "_forward", lambda self, jobs: long.cancel(RequestError("gone")) or forward(self, jobs)
     )
     batcher = batcher_of(bert, clock, max_tokens=10)
     batcher.add(long)

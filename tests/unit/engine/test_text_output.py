@@ -9,7 +9,7 @@ import pytest
 from app.core.errors import RequestTimeoutError
 from app.core.jobs import Failed, Finished, Job, SamplingParams, TextDelta
 from app.engine.text import text_output as outbox
-from app.engine.text.text_output import Outbox, Pace
+from app.engine.text.text_output import Pace, TextOutput
 from tests.unit.engine.driver import generator_of, greedy_job, load, outcome, run
 
 
@@ -24,7 +24,7 @@ def pieces(job: Job) -> list[str]:
 
 def test_a_lone_stream_gets_every_token_at_once(model):
     job = greedy_job([100] * 30, 20)
-    generator = generator_of(model, num_slots=4)
+    generator = generator_of(model, max_running=4)
     generator.add(job)
     num_pieces = 0
     while generator.has_work:
@@ -41,7 +41,7 @@ def test_many_streams_get_larger_pieces_and_the_same_text(model, monkeypatch):
     monkeypatch.setattr(outbox, "GAP_PER_SEQUENCE_S", 10.0)
     monkeypatch.setattr(outbox, "LONGEST_GAP_S", 10.0)
     together = [greedy_job(prompt, 30) for prompt in prompts]
-    run(generator_of(model, num_slots=4), *together)
+    run(generator_of(model, max_running=4), *together)
     for job, expected in zip(together, lone, strict=True):
         found = pieces(job)
         assert "".join(found) == outcome(expected)[0]
@@ -51,7 +51,7 @@ def test_many_streams_get_larger_pieces_and_the_same_text(model, monkeypatch):
 def test_text_that_waits_goes_out_before_a_failure(model, monkeypatch):
     monkeypatch.setattr(outbox, "GAP_PER_SEQUENCE_S", 10.0)
     monkeypatch.setattr(outbox, "LONGEST_GAP_S", 10.0)
-    generator = generator_of(model, num_slots=2)
+    generator = generator_of(model, max_running=2)
     jobs = [greedy_job([30, 31], 200), greedy_job([40, 41], 200)]
     for job in jobs:
         generator.add(job)
@@ -66,7 +66,7 @@ def test_text_that_waits_goes_out_before_a_failure(model, monkeypatch):
 
 
 def test_a_job_that_nobody_bounded_ends_at_its_deadline_with_its_text(model):
-    generator = generator_of(model, num_slots=2)
+    generator = generator_of(model, max_running=2)
     jobs = [Job("open", [30 + i, 31], SamplingParams(200, ignore_eos=True), is_open=True) for i in range(2)]
     for job in jobs:
         generator.add(job)
@@ -83,7 +83,7 @@ def test_a_job_that_nobody_bounded_ends_at_its_deadline_with_its_text(model):
 
 def test_a_gap_lets_text_wait_until_it_has_passed():
     job, pace = Job("o", [1], SamplingParams(5)), Pace()
-    box = Outbox(job, pace)
+    box = TextOutput(job, pace)
     pace.gap_s = 0.05
     box.add("a", ())
     box.add("b", ())
