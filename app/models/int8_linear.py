@@ -11,6 +11,7 @@ on what shares its pass. Each output has a scale for its weights; those of a few
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -23,7 +24,7 @@ from app.models.int8_codes import LARGEST, Codes, codes_of
 ENGINE = "fbgemm"
 
 
-class Int8Linear(nn.Module):
+class Int8Linear(nn.Module, ABC):
     """``nn.Linear`` with packed weights; takes float ``(.., in)``, returns float32 ``(.., out)``.
 
     ``energies`` ``(in,)`` are mean squares of the inputs, where they are known; ``largest`` is the largest code of an
@@ -43,40 +44,42 @@ class Int8Linear(nn.Module):
         self.register_buffer("columns", coded.columns)
         self.register_buffer("factors", coded.factors)
         self._pack(coded)
+        # An operation of a tensor and a number takes three times as long as one of two tensors, for few rows.
+        self._range, self._finer, self._share = torch.tensor([self.largest, 2.0 * self.largest, 0.5 / self.largest])
 
     @property
+    @abstractmethod
     def num_bytes(self) -> int:
         """Memory of weights and scales that are no buffers of the module."""
-        return 0
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         rows = inputs.reshape(-1, self.in_features).float()
-        if self.columns is not None and self.factors is not None:
-            rows = rows.index_select(1, self.columns).mul_(self.factors)
-        steps = rows.abs().amax(dim=1, keepdim=True) / self.largest
+        columns, factors = self.columns, self.factors
+        if columns is not None and factors is not None:
+            rows = rows.index_select(1, columns).mul_(factors)
+        steps = rows.abs().amax(dim=1, keepdim=True).div_(self._range)
         parts = rows.new_empty(2, *rows.shape)
-        # Unpacking the tensor would take three times as long as this.
-        coarse, fine = parts[0], parts[1]
+        coarse, fine = parts.unbind()
         # A row of zeros gets codes that mean nothing, and is multiplied by its step, 0, in the end.
         torch.div(rows, steps, out=fine)
         torch.round(fine, out=coarse)
         # What is left lies within half a step on either side.
-        fine.sub_(coarse).mul_(2 * self.largest)
-        products = self._product(parts.view(-1, rows.shape[1]))
-        num_rows = rows.shape[0]
+        fine.sub_(coarse).mul_(self._finer)
+        coarse, fine = self._product(parts.view(-1, rows.shape[1])).chunk(2)
         # No operation here rounds twice at once: fused ones do, but for the last few numbers of a tensor.
-        outputs = products[:num_rows].add_(products[num_rows:].mul_(0.5 / self.largest)).mul_(steps)
-        if self.bias is not None:
-            outputs.add_(self.bias)
+        outputs = coarse.add_(fine.mul_(self._share)).mul_(steps)
+        bias = self.bias
+        if bias is not None:
+            outputs.add_(bias)
         return outputs.view(*inputs.shape[:-1], self.out_features)
 
+    @abstractmethod
     def _pack(self, coded: Codes) -> None:
         """Keep the weight in the form that ``_product`` reads."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _product(self, codes: torch.Tensor) -> torch.Tensor:
         """Float32 ``(rows, out)``: whole numbers ``codes`` ``(rows, in)`` by the weights and their scales."""
-        raise NotImplementedError
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
@@ -111,6 +114,10 @@ class Int8TileLinear(Int8Linear):
     scales: torch.Tensor
     zeros: torch.Tensor
     largest = LARGEST
+
+    @property
+    def num_bytes(self) -> int:
+        return 0
 
     def _pack(self, coded: Codes) -> None:
         self.register_buffer("packed", torch.ops.onednn.qlinear_prepack(coded.codes, None), persistent=False)
