@@ -4,7 +4,7 @@ Executed by the master at the start and again at HUP. Imports neither torch nor 
 """
 
 # A name without an underscore would be taken for a setting of Gunicorn.
-from app.models.folder import check_models as _check_models
+from app.models.early import check_models as _check_models
 from app.serve import hooks
 from app.serve import tls as _tls
 

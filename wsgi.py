@@ -49,7 +49,7 @@ def main() -> int:
 def serve() -> None:
     """Load and serve until interrupted. Raises ``StartError``."""
     from app.engine.thread.inference import make_inference
-    from app.models.folder import check_models
+    from app.models.early import check_models
     from app.serve.context import set_current
     from app.serve.listening import check_addresses
     from app.serve.startup import start_single

@@ -47,6 +47,15 @@ def check_config(path: Path, config: dict[str, Any]) -> None:
         _check(path, name, value)
         if isinstance(value, dict) and name.endswith("_config"):
             check_config(path, value)
+    _check_layer_types(path, config)
+
+
+def _check_layer_types(path: Path, config: dict[str, Any]) -> None:
+    """A kind for each layer: transformers' ``validate_layer_type`` (5.24) asks the same."""
+    num_layers = config.get("num_hidden_layers")
+    for name in ("layer_types", "mlp_layer_types"):
+        if isinstance(kinds := config.get(name), list) and num_layers is not None and len(kinds) != num_layers:
+            raise ModelLoadError(f"{path}: num_hidden_layers is {num_layers}, but {name} has {len(kinds)} entries")
 
 
 def _check(path: Path, name: str, value: object) -> None:
@@ -65,6 +74,8 @@ def _check(path: Path, name: str, value: object) -> None:
         names = list(value.values()) if isinstance(value, dict) else [value]
         is_known = all(one is None or (isinstance(one, str) and one in known) for one in names)
         _require(path, name, value, is_known, f"one of {', '.join(sorted(known))}: code is not fetched for it")
+    elif name == "quantization_config":
+        _require(path, name, value, isinstance(value, dict), "an object")
     elif name == "model_type":
         _require(path, name, value, isinstance(value, str), "a text")
     elif name == "architectures":

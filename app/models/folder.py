@@ -9,14 +9,15 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
+from typing import Any
 
 from app.core.errors import ModelLoadError
-from app.core.settings import ModelPlan, Settings
+from app.core.settings import ModelPlan
 from app.models.config_values import check_config
-from app.models.early import check_early
 from app.models.headers import check_weight_file
 from app.models.hub_ids import check_hub_id
 from app.models.json_files import MAX_TOKENIZER_BYTES, parse_json, read_bytes, read_object, require_shallow, unreadable
+from app.models.tokenizer_files import check_vocabulary
 
 INDEX = "model.safetensors.index.json"
 SENTENCEPIECE_NAMES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model")
@@ -35,20 +36,13 @@ CONFIGS = (
 )
 # Other files that the tokenizer's classes open.
 TOKENIZER_FILES = ("vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja", "modules.json", *SENTENCEPIECE_NAMES)
+OTHER_WEIGHTS = {
+    ("*.bin", "*.pt", "*.pth", "*.ckpt"): "a pickle file, which is never loaded",
+    ("*.gguf",): "a GGUF file, which is not read",
+    ("*.h5", "*.msgpack", "*.onnx", "onnx/*.onnx"): "of another framework: save the model with transformers and torch",
+}
 # Hints look at so many entries of a folder.
 MAX_LISTED = 200
-
-
-def check_models(settings: Settings) -> None:
-    """Look at the folder of every model that is loaded at the start. Raises ``ModelLoadError``.
-
-    Models on demand are left to those who ask for them; only a folder that is not there is a mistake at once.
-    """
-    for plan in settings.plans:
-        require_folder(plan)
-        if plan.load == "resident":
-            check_folder(plan.settings.model)
-            check_early(Path(plan.settings.model), plan.task, is_trusted=plan.settings.trust_remote_code)
 
 
 def require_folder(plan: ModelPlan) -> None:
@@ -110,6 +104,8 @@ def _content_hint(folder: Path) -> str:
         return f"; {gguf[0]} is a GGUF file: {GGUF}"
     if "adapter_config.json" in names:
         return "; it is an adapter: merge it into its model (PEFT's merge_and_unload) and save that"
+    if "model_index.json" in names:
+        return "; it is a pipeline of diffusers, which is not served"
     inner = [name for name in names if (folder / name / "config.json").is_file()]
     inner += [str(path.parent.relative_to(folder)) for path in folder.glob("snapshots/*/config.json")]
     return f"; {folder / inner[0]} has one" if inner else ""
@@ -117,13 +113,10 @@ def _content_hint(folder: Path) -> str:
 
 def _check_small_files(folder: Path) -> None:
     """Every one that is there can be read, is what its name says, and holds values that can be meant."""
-    for name in CONFIGS:
-        if os.path.lexists(folder / name):
-            config = read_object(folder / name)
-            require_shallow(folder / name, config)
-            check_config(folder / name, config)
+    configs = {name: _check_config_file(folder / name) for name in CONFIGS if os.path.lexists(folder / name)}
+    config = configs["config.json"]
     if os.path.lexists(path := folder / "tokenizer.json"):
-        read_object(path, MAX_TOKENIZER_BYTES)
+        check_vocabulary(path, read_object(path, MAX_TOKENIZER_BYTES), config)
     for name in TOKENIZER_FILES:
         if os.path.lexists(path := folder / name):
             content = read_bytes(path, MAX_TOKENIZER_BYTES)
@@ -133,16 +126,29 @@ def _check_small_files(folder: Path) -> None:
         raise ModelLoadError(f"the model folder {folder} has an adapter_config.json, which leads to another model")
 
 
+def _check_config_file(path: Path) -> dict[str, Any]:
+    config = read_object(path)
+    require_shallow(path, config)
+    check_config(path, config)
+    return config
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files that ``from_pretrained`` will read: one, or the shards that the index names."""
     if os.path.lexists(index := folder / INDEX) and not os.path.lexists(folder / "model.safetensors"):
         return _shards(index)
     found = sorted(folder.glob("*.safetensors"))
     if not found:
-        pickled = sorted(path.name for path in folder.glob("*.bin"))
-        hint = f"; {pickled[0]} is a pickle file, which is never loaded" if pickled else ""
-        raise ModelLoadError(f"the model folder {folder} has no *.safetensors weights{hint}")
+        raise ModelLoadError(f"the model folder {folder} has no *.safetensors weights{_weights_hint(folder)}")
     return found
+
+
+def _weights_hint(folder: Path) -> str:
+    """What the folder holds instead of weights that can be read."""
+    for patterns, what in OTHER_WEIGHTS.items():
+        if found := sorted(path.name for pattern in patterns for path in folder.glob(pattern)):
+            return f"; {found[0]} is {what}"
+    return ""
 
 
 def _shards(index: Path) -> list[Path]:

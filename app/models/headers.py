@@ -10,12 +10,11 @@ from typing import Any
 
 from app.core.errors import ModelLoadError
 from app.core.small_files import open_regular
-from app.models.json_files import parse_json, unreadable
+from app.models.json_files import LFS_POINTER, parse_json, unreadable
 
 # safetensors allows 100 MB. The largest published models have some 100,000 tensors, over many files.
 MAX_HEADER_BYTES = 50_000_000
 MAX_TENSORS = 200_000
-LFS_POINTER = b"version https://git-lfs"
 
 Entry = dict[str, Any]
 

@@ -19,6 +19,7 @@ MAX_CONFIG_BYTES = 10_000_000
 MAX_TOKENIZER_BYTES = 300_000_000
 # Configurations are some five deep; libraries walk them by recursion.
 MAX_DEPTH = 100
+LFS_POINTER = b"version https://git-lfs"
 
 
 def read_object(path: Path, max_bytes: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
@@ -44,6 +45,10 @@ def unreadable(path: Path, error: OSError) -> ModelLoadError:
 
 def parse_json(path: Path, content: bytes) -> Any:
     """What ``content``, of the file at ``path``, says. Raises ``ModelLoadError``."""
+    if not content.strip():
+        raise ModelLoadError(f"{path} is not valid JSON: it is empty")
+    if content.startswith(LFS_POINTER):
+        raise ModelLoadError(f"{path} is a Git LFS pointer: fetch the file itself (git lfs pull)")
     try:
         return json.loads(content)
     except RecursionError:

@@ -6,7 +6,7 @@ can be wrong ends in a ``ModelLoadError`` with one line for the operator.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -97,6 +97,8 @@ def read_model(source: Source, settings: Settings, placement: Placement) -> tupl
         dtype=choose_dtype(settings),
         use_safetensors=True,
         output_loading_info=True,
+        # Told in the report then, with names and shapes; such a model is refused.
+        ignore_mismatched_sizes=True,
         device_map=placement.device_map,
         offload_folder=placement.offload_folder,
         **source.where,
@@ -153,12 +155,21 @@ def check_tokenizer(source: str, tokenizer: PreTrainedTokenizerBase) -> None:
         raise ModelLoadError(f"the model {source} has no tokenizer (tokenizer.json or its family's files)")
 
 
+def _mismatch(key: tuple[str, Sequence[int], Sequence[int]]) -> str:
+    name, found, wanted = key
+    return f"{name} is {_shape(found)}, not {_shape(wanted)}"
+
+
+def _shape(sizes: Sequence[int]) -> str:
+    return " x ".join(map(str, sizes)) or "a number"
+
+
 def check_weights(source: str, report: dict[str, Any], task: Task) -> None:
     """transformers gives weights that the files lack random values, and says so in a warning only.
 
     A missing pooler is no fault: our vectors are pooled from the tokens'.
     """
-    wrong = sorted(map(str, report["missing_keys"])) + sorted(map(str, report["mismatched_keys"]))
+    wrong = sorted(map(str, report["missing_keys"])) + sorted(map(_mismatch, report["mismatched_keys"]))
     if task == "embeddings":
         wrong = [name for name in wrong if "pooler." not in name]
     if wrong:

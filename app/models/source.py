@@ -78,6 +78,9 @@ def first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     if len(lines) > 1 and lines[0].endswith(":"):
         lines[0] = f"{lines[0]} {lines[1]}"
+    if isinstance(error, LookupError | AttributeError | TypeError):
+        # Their texts are only a name, or speak of the library's inside.
+        lines[:1] = [f"{type(error).__name__}: {''.join(lines[:1])}"]
     return lines[0][:MAX_REASON_CHARS] if lines else type(error).__name__
 
 

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from app.core.errors import ModelLoadError
 from app.core.settings import load_settings
+from app.models.early import check_models
 from app.models.loader import Checkpoint, load_checkpoint
 from tests.families.folders import FOLDERS
 
@@ -74,6 +75,12 @@ def test_the_line_names_what_is_wrong(copy_of, family, defect: Callable[[Path], 
     line = str(raised.value)
     assert expected in line and str(folder) in line
     assert "\n" not in line and len(line) < 400
+
+
+@pytest.mark.parametrize("family", FOLDERS)
+def test_nothing_is_wrong_with_a_whole_folder(family_folder, family):
+    folder = family_folder(family)
+    check_models(load_settings({"FORKLIFT_MODEL": str(folder), "FORKLIFT_TRUST_REMOTE_CODE": "true"}))
 
 
 def test_code_beside_the_weights_is_run_only_when_trusted(family_folder):

@@ -36,6 +36,7 @@ def check(situation: Situation) -> Findings:
 def check_files(plan: ModelPlan) -> Findings:
     """What is missing, cut short or of the wrong kind; silent where all is there."""
     from app.models.folder import check_folder
+    from app.models.weights_fit import check_weights_fit
 
     source = plan.settings.model
     try:
@@ -52,6 +53,11 @@ def check_files(plan: ModelPlan) -> Findings:
         return
     if not isinstance(config, dict) or not config.get("model_type", config.get("auto_map")):
         yield Finding("model", "fault", f"{source}/config.json names no model_type", COMPLETE)
+        return
+    try:
+        check_weights_fit(Path(source), config)
+    except StartError as error:
+        yield Finding("model", "fault", str(error), COMPLETE)
 
 
 def _check_content(plan: ModelPlan) -> Any:

@@ -171,7 +171,8 @@ def test_a_kv_cache_that_does_not_fit_the_memory(faults, folder):
 
 
 def test_weights_that_do_not_fit_the_memory_though_they_fit_the_disk(faults, folder):
-    header = json.dumps({"a": {"dtype": "F32", "shape": [2**45], "data_offsets": [0, 2**40]}}).encode()
+    large = {"dtype": "F32", "shape": [2**45], "data_offsets": [0, 2**40]}
+    header = json.dumps({f"model.layers.{index}.a": large for index in range(2)}).encode()
     with (folder / "model.safetensors").open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
         file.truncate(8 + len(header) + 2**40)

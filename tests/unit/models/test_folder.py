@@ -12,11 +12,13 @@ import pytest
 from app.core.errors import ModelLoadError
 from app.core.settings import load_settings
 from app.models import hub_ids
-from app.models.folder import check_folder, check_models
+from app.models.early import check_models
+from app.models.folder import check_folder
 
 CONFIG = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "vocab_size": 10, "eos_token_id": 1}
 DEEP = "[" * 100_000
 TENSOR = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+TOKENIZER = {"model": {"type": "WordLevel", "vocab": {"a": 0}}}
 needs_other_user = pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 
 
@@ -30,8 +32,8 @@ def folder(tmp_path):
     whole = tmp_path / "model"
     whole.mkdir()
     (whole / "config.json").write_text(json.dumps(CONFIG))
-    (whole / "tokenizer.json").write_text("{}")
-    write_weights(whole / "model.safetensors", json.dumps({"a": TENSOR}).encode())
+    (whole / "tokenizer.json").write_text(json.dumps(TOKENIZER))
+    write_weights(whole / "model.safetensors", json.dumps({"h.0.a": TENSOR}).encode())
     return whole
 
 
