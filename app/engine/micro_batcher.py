@@ -7,6 +7,7 @@ never moved. A text that waits alone is encoded at once.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,6 +17,7 @@ import torch
 
 from app.core.encoder_jobs import Encoded, EncoderJob
 from app.core.errors import InternalError, RequestError
+from app.engine.generation.shared_step import SharedStep
 from app.engine.generation.waiting import WaitingJobs
 from app.engine.guard import Guard
 from app.models.encoder_model import EncoderModel
@@ -48,6 +50,7 @@ class MicroBatcher:
         self._encode = self._fill if fills_masks else self._embed
         self._clock = clock
         self._sleep = sleep
+        self._shared = SharedStep(self._max_tokens)
         self._waiting = WaitingJobs[EncoderJob]()
         self.guard = Guard(self._device)
 
@@ -60,14 +63,30 @@ class MicroBatcher:
         return len(self._waiting) > 0
 
     @torch.inference_mode()
-    def step(self) -> None:
-        """Encode what waits, up to the maximum; or wait for more, once, and return."""
+    def step(self, *, is_shared: bool = False) -> None:
+        """Encode what waits, up to the maximum; or wait for more, once, and return.
+
+        ``is_shared``: other models wait for this step, so as many texts (at least one) as fit into its time.
+        """
         self._waiting.sweep(self._clock())
         if self._waits_for_more():
             return
-        jobs = [self._waiting.start_next() for _ in range(min(len(self._waiting), self._max_items))]
+        started_s = self._clock()
+        jobs = self._started(self._shared.tokens if is_shared else math.inf)
         for group in self._groups(jobs):
             self._run(self._wanted(group))
+        if jobs:
+            self._shared.observe(sum(len(job.prompt_ids) for job in jobs), self._clock() - started_s)
+
+    def _started(self, most_tokens: float) -> list[EncoderJob]:
+        """The next texts: one, and those behind it that fit as well."""
+        jobs: list[EncoderJob] = []
+        while len(self._waiting) > 0 and len(jobs) < self._max_items:
+            most_tokens -= len(self._waiting.first.prompt_ids)
+            if jobs and most_tokens < 0:
+                break
+            jobs.append(self._waiting.start_next())
+        return jobs
 
     def fail_waiting(self, error: RequestError) -> None:
         """End every job that has not started."""

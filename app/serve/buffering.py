@@ -115,9 +115,7 @@ class RequestBuffer:
         body = self._body if self._decoder is None else self._decoder.body
         if self._decoder is not None or self._is_cut:
             head = _with_length(_without(head, _DROPPED_WHEN_DECODED), len(body))
-        if self._expects_continue:
-            head = _without(head, (b"expect",))
-        yield head
+        yield _without_continue(head)
         for at in range(0, len(body), PIECE_BYTES):
             yield bytes(body[at : at + PIECE_BYTES])
 
@@ -186,9 +184,11 @@ class RequestBuffer:
 
     @property
     def _expects_continue(self) -> bool:
-        return self._is_version_1_1 and [value.lower() for name, value in self._headers if name == b"expect"] == [
-            b"100-continue"
-        ]
+        return self._is_version_1_1 and any(_is_continue(name, value) for name, value in self._headers)
+
+
+def _is_continue(name: bytes, value: bytes) -> bool:
+    return name.lower() == b"expect" and value.strip(b" \t").lower() == b"100-continue"
 
 
 def _headers(head: bytes) -> list[tuple[bytes, bytes]]:
@@ -201,6 +201,12 @@ def _headers(head: bytes) -> list[tuple[bytes, bytes]]:
 def _without(head: bytes, names: tuple[bytes, ...]) -> bytes:
     lines = head.split(b"\r\n")
     return b"\r\n".join(line for line in lines if line.partition(b":")[0].lower() not in names)
+
+
+def _without_continue(head: bytes) -> bytes:
+    """No such line may reach the parser, however often and in whatever version: it would answer a second time."""
+    lines = (line.partition(b":") for line in head.split(b"\r\n"))
+    return b"\r\n".join(name + colon + value for name, colon, value in lines if not _is_continue(name, value))
 
 
 def _with_length(head: bytes, num_bytes: int) -> bytes:

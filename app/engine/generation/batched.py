@@ -18,6 +18,7 @@ from app.engine.generation.batch_options import BatchOptions
 from app.engine.generation.prefill_budget import PrefillBudget
 from app.engine.generation.prompt_lookup import PromptLookup
 from app.engine.generation.sequence import Sequence
+from app.engine.generation.shared_step import SharedStep
 from app.engine.generation.waiting import WaitingJobs
 from app.engine.guard import Guard
 from app.engine.kv.rows import RowTable
@@ -46,6 +47,7 @@ class BatchedEngine:
         self.runner = runner or make_runner(options.runner, checkpoint, max_running, text_model.context_tokens)
         self._rows = RowTable(self.runner.cache, max_running, options.reuse_prefix)
         self._budget = PrefillBudget(options.prefill_chunk_tokens)
+        self._shared = SharedStep(options.prefill_chunk_tokens)
         self._trimmer = Trimmer(self.runner.cache, self._rows, self.guard.give_back)
         self._pace = Pace()
         self._waiting = WaitingJobs[Job]()
@@ -59,12 +61,15 @@ class BatchedEngine:
         return len(self._waiting) > 0 or self._rows.num_running > 0 or self._rows.num_prefilling > 0
 
     @torch.inference_mode()
-    def step(self) -> None:
-        """Bring every sequence forward: by a chunk of its prompt, or by a token (and what its draft saved)."""
+    def step(self, *, is_shared: bool = False) -> None:
+        """Bring every sequence forward: by a chunk of its prompt, or by a token (and what its draft saved).
+
+        ``is_shared``: other models wait for this step, so what it reads of prompts is bounded in time.
+        """
         self._sweep()
         self._admit()
         self._pace.set(self._rows.num_running)
-        self._forward(self._rows.num_running, self._parts())
+        self._forward(self._rows.num_running, self._parts(is_shared))
 
     def rest(self, now_s: float) -> float | None:
         """Give memory back that was not needed for long; seconds until there may be more, None: never while idle."""
@@ -104,9 +109,10 @@ class BatchedEngine:
             sequence.lookup = PromptLookup(sequence.tokens, self._options.num_draft_tokens)
         return sequence
 
-    def _parts(self) -> list[Part]:
+    def _parts(self, is_shared: bool) -> list[Part]:
         """A bounded number of prompt tokens, first come first served, so that running sequences do not stall."""
         budget = self._budget.tokens(self._rows.num_running)
+        budget = min(budget, self._shared.tokens) if is_shared else budget
         parts = []
         for sequence in self._rows.prefilling:
             if budget <= 0:
@@ -121,8 +127,10 @@ class BatchedEngine:
         if not self._mix(parts):
             self._prefill(parts)
             self._decode()
-        num_prompt_tokens = sum(len(tokens) for _, tokens in parts)
-        self._budget.observe(num_running, num_prompt_tokens, time.perf_counter() - started_s)
+        num_prompt_tokens, took_s = sum(len(tokens) for _, tokens in parts), time.perf_counter() - started_s
+        self._budget.observe(num_running, num_prompt_tokens, took_s)
+        if num_prompt_tokens:
+            self._shared.observe(num_prompt_tokens, took_s)
 
     def _mix(self, parts: list[Part]) -> bool:
         """Prompts and next tokens in one pass, where that saves one; False where nothing was done.

@@ -17,6 +17,7 @@ from app.engine.checks.steps import Engine, EngineName
 from app.engine.generation.batch_options import BatchOptions
 from app.engine.generation.batched import BatchedEngine
 from app.engine.generation.serial import SerialEngine
+from app.engine.micro_batcher import MicroBatcher
 from app.models.loader import Checkpoint, load_checkpoint
 from app.models.memory import free_bytes
 from app.models.text_model import TextModel
@@ -50,6 +51,13 @@ class Prepared:
     def serial(self) -> SerialEngine | None:
         """The engine, where one of its steps is a whole request."""
         return self.generator if isinstance(self.generator, SerialEngine) else None
+
+    def step(self, *, is_shared: bool) -> None:
+        """One step of the engine; ``is_shared``: other models wait for it (a whole request looks after them itself)."""
+        if isinstance(self.generator, BatchedEngine | MicroBatcher):
+            self.generator.step(is_shared=is_shared)
+        else:
+            self.generator.step()
 
     @property
     def kv_growth_bytes(self) -> int:

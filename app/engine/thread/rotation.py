@@ -38,11 +38,15 @@ class Rotation:
             if active is not None and serial is not None:
                 serial.sweep()
             else:
-                handle.prepared.generator.step()
+                handle.prepared.step(is_shared=self._others_wait(handle))
         has_work = self.have_work
         if not has_work:
             self._stall_clock.note_idle()
         return has_work
+
+    def _others_wait(self, handle: ModelHandle) -> bool:
+        """Whether a step of ``handle`` is a gap in what another model writes; the active one has work, too."""
+        return any(other.has_work for other in self._handles if other is not handle)
 
     def rest(self, now_s: float) -> float | None:
         """Let every model give back what it has not needed for long; seconds until there may be more, or None."""

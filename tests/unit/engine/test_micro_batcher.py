@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import pipeline
 
-from app.core.encoder_jobs import EncoderJob
+from app.core.encoder_jobs import Encoded, EncoderJob
 from app.core.errors import InternalError, RequestError, RequestTimeoutError
 from app.core.jobs import Failed, Finished
 from app.core.settings import load_settings
@@ -171,6 +171,36 @@ def test_a_full_batch_does_not_wait(bert, clock, passes):
 def test_a_pass_holds_no_more_padded_tokens_than_the_bound(bert, clock, passes):
     work(batcher_of(bert, clock, max_tokens=20), [job_at(clock, length, age_s=1) for length in (9, 2, 3, 12, 2)])
     assert passes == [3, 1, 1]
+
+
+def test_many_texts_take_no_more_of_a_step_than_a_tenth_of_a_second_while_other_models_wait(bert, clock, monkeypatch):
+    # A token takes 2 ms, so that 32 texts of 10 tokens would be a gap of 0.64 s in the streams of the others.
+    took_s = []
+
+    def slow(batcher, jobs):
+        took_s.append(0.002 * sum(len(job.prompt_ids) for job in jobs))
+        clock.now_s += took_s[-1]
+        return [Encoded() for _ in jobs]
+
+    monkeypatch.setattr(MicroBatcher, "_fill", slow)
+    batcher, jobs = batcher_of(bert, clock), [job_at(clock, length=10, age_s=1) for _ in range(80)]
+    for job in jobs:
+        batcher.add(job)
+    steps_s = []
+    while batcher.has_work:
+        took_s.clear()
+        batcher.step(is_shared=len(steps_s) < 8)
+        steps_s.append(sum(took_s))
+    assert max(steps_s[:8]) < 0.15
+    assert steps_s[8] == pytest.approx(0.64), "alone it takes what there is"
+
+
+def test_a_long_text_is_encoded_in_a_shared_step_of_its_own(bert, clock, passes):
+    batcher = batcher_of(bert, clock)
+    for length in (60, 60, 60):
+        batcher.add(job_at(clock, length, age_s=1))
+    batcher.step(is_shared=True)
+    assert passes == [1]
 
 
 def test_cancelled_and_late_texts_leave_without_a_pass(bert, clock, passes):

@@ -113,6 +113,17 @@ def test_a_client_that_expects_it_is_told_to_continue():
     assert not request._expected_100_continue, "the interim answer would be sent twice"
 
 
+@pytest.mark.parametrize("version", [b"1.0", b"1.1", b"1.2"])
+@pytest.mark.parametrize("line", [b"Expect: 100-continue\r\n", b"EXPECT:\t100-Continue \r\n"])
+def test_the_parser_never_hears_of_it_however_often_it_is_said(version, line):
+    head = (EXPECTING % 5).replace(b"1.1", version).replace(b"Host", line + line + b"Host")
+    verdict, buffer = fed(head + b"hello")
+    assert verdict is Verdict.COMPLETE
+    request, body = parsed(buffer)
+    assert body == b"hello"
+    assert not request._expected_100_continue
+
+
 def test_a_client_is_not_told_to_continue_with_a_body_that_is_too_large():
     verdict, buffer = fed(EXPECTING % (MAX_BODY_BYTES + 1))
     assert (verdict, buffer.wants_continue) == (Verdict.BODY_TOO_LARGE, False)
