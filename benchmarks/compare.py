@@ -86,7 +86,7 @@ def row(name: str, runs: list[dict[str, Summary]]) -> dict[str, Any]:
     streamed = [run["streamed"] for run in runs if "streamed" in run]
 
     def over(summaries: list[Summary], figure: str) -> float:
-        return median([summary.as_dict()[figure] for summary in summaries]) if summaries else 0.0
+        return median([measured(summary, figure) for summary in summaries]) if summaries else 0.0
 
     return {
         "server": name,
@@ -97,6 +97,13 @@ def row(name: str, runs: list[dict[str, Summary]]) -> dict[str, Any]:
         "whole p50 ms": over(whole, "total_p50_ms"),
         "failed": sum(summary.as_dict()["failed"] for run in runs for summary in run.values()),
     }
+
+
+def measured(summary: Summary, figure: str) -> float:
+    """A figure of a load. Raises ``ClickException`` where nothing came from which it could be taken."""
+    if (value := summary.as_dict()[figure]) is None:
+        raise click.ClickException(f"no {figure} was measured: {summary.errors()}")
+    return value
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from unittest.mock import patch
 
 import click
 
@@ -102,15 +103,11 @@ def editing(model: TextModel, runs: int, num_drafts: int) -> dict[str, object]:
 
 def following(model: TextModel, engine: BatchedEngine, prompt: list[int], answer: list[int]) -> float:
     """Seconds to generate ``answer``, which a bias makes the likeliest continuation."""
-    from app.engine.generation import batched as generation
+    from app.engine.generation import batched
 
     steps = iter(answer)
-    choose = generation.choose
-    generation.choose = lambda logits, rows: [(next(steps, 0), None)]
-    try:
+    with patch.object(batched, "choose", lambda logits, rows: [(next(steps, 0), None)]):
         return finish(engine, job(prompt, len(answer)))
-    finally:
-        generation.choose = choose
 
 
 KINDS = ("none", "int8", "int4")

@@ -35,13 +35,14 @@ class InProcess:
 
         self._inference = make_inference(settings, 0, lambda *_: None)
         self._inference.start()
-        while self._inference.model is None:
+        while (model := self._inference.model) is None:
             time.sleep(0.05)
+        self._model = model
 
     def tokens_per_s(self, texts: list[str]) -> float:
         started = time.perf_counter()
         for text in texts:
-            job = Job("benchmark", self._inference.model.encode(text), SamplingParams(NUM_NEW, ignore_eos=True))
+            job = Job("benchmark", self._model.encode(text), SamplingParams(NUM_NEW, ignore_eos=True))
             self._inference.submit(job)
             while not isinstance(job.next_events(60)[-1], Finished):
                 pass

@@ -10,7 +10,7 @@ import sys
 import threading
 
 import torch
-from flask import Flask, jsonify, request
+from flask import Flask, Response, jsonify, request
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
@@ -21,7 +21,7 @@ def make_app(source: str, device: str) -> Flask:
     lock = threading.Lock()
 
     @app.post("/v1/completions")
-    def complete():
+    def complete() -> Response:
         body = request.get_json()
         inputs = tokenizer(body["prompt"], return_tensors="pt").to(device)
         with lock, torch.inference_mode():
@@ -31,7 +31,7 @@ def make_app(source: str, device: str) -> Flask:
         return jsonify({"choices": [{"text": text}], "usage": {"completion_tokens": output.shape[1] - num_prompt}})
 
     @app.get("/readyz")
-    def readyz():
+    def readyz() -> Response:
         return jsonify({"state": "ready"})
 
     return app

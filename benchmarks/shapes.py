@@ -57,7 +57,7 @@ def prompts(num_tokens: int, count: int, seed: int = 0) -> list[str]:
     tokenizer = AutoTokenizer.from_pretrained(DEMO)
     rng = random.Random(seed)
     words = [word for word in json.loads(_words()) if word.isascii()]
-    texts = []
+    texts: list[str] = []
     while len(texts) < count:
         text = f"{rng.randrange(10**9)} " + " ".join(rng.choices(words, k=num_tokens))
         ids = tokenizer(text)["input_ids"][:num_tokens]

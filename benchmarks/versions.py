@@ -36,10 +36,10 @@ def of_environment(python: Path, folder: Path, batch: int) -> Contender:
 def tokens_per_s(url: str, texts: list[str], num_new: int, concurrency: int) -> float:
     """Speed of one load; every request must have been answered."""
     fields = {"max_tokens": num_new, "temperature": 0, "ignore_eos": True}
-    figures = closed_loop(url, [{"prompt": text, **fields} for text in texts], concurrency).as_dict()
-    if figures["failed"]:
-        raise click.ClickException(f"{figures['failed']} requests failed")
-    return float(figures["tokens_per_s"])
+    summary = closed_loop(url, [{"prompt": text, **fields} for text in texts], concurrency)
+    if failures := summary.errors():
+        raise click.ClickException(f"requests failed: {failures}")
+    return summary.tokens_per_s
 
 
 def interval(ratios: Sequence[float], seed: int = 0) -> tuple[float, float]:

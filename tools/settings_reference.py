@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import NoneType
-from typing import Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -47,7 +47,7 @@ def _bounds(field: FieldInfo) -> list[tuple[str, object]]:
 
 
 def _type_name(field: FieldInfo) -> str:
-    names = {bool: "true, false", int: "whole number", float: "number", tuple[str, ...]: "list"}
+    names: dict[Any, str] = {bool: "true, false", int: "whole number", float: "number", tuple[str, ...]: "list"}
     kinds = [kind for kind in get_args(field.annotation) if kind is not NoneType] or [field.annotation]
     return names.get(field.annotation) or names.get(kinds[0], "text")
 
