@@ -12,7 +12,8 @@ $(if $(filter-out cpu,$(TORCH)),$(error TORCH is cpu or not set at all, not $(TO
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 # There where a driver of NVIDIA's is.
 GPU_FILE := /dev/nvidiactl
-TORCH_SOURCE := $(if $(filter cpu,$(TORCH)),--extra-index-url $(TORCH_CPU_INDEX))
+# On Linux that build bears +cpu, and nothing else will do: where its index is not reached, pip would take the other one.
+TORCH_BUILD := torch==$(shell sed -n 's/^torch==//p' constraints.txt)$(if $(filter Linux,$(shell uname -s)),+cpu)
 
 .PHONY: help run test test-slow test-newest test-oldest chaos smollm2 minilm test-real test-all lint format benchmark compare readme audit image clean
 
@@ -37,7 +38,8 @@ $(VENV)/installed: $(INPUTS)
 	echo "No GPU is seen here. The package index's torch comes with CUDA's libraries, about 5 GB on disk;"; \
 	echo "PyTorch's CPU build takes 0.8 GB: stop this with ctrl-C and run: make run TORCH=cpu"; }
 	@echo "Installing into $(VENV): some minutes the first time."
-	$(if $(TORCH_SOURCE),$(PIP_SHOWN) --retries 1 --no-deps $(TORCH_SOURCE) torch)
+	$(if $(TORCH),$(PIP_SHOWN) --retries 1 --no-deps --extra-index-url $(TORCH_CPU_INDEX) '$(TORCH_BUILD)' || { \
+	echo "$(TORCH_BUILD) was found neither on $(TORCH_CPU_INDEX) nor where pip looks; nothing was installed in its place." >&2; exit 3; })
 	$(PIP_SHOWN) --editable .
 	@touch $@
 

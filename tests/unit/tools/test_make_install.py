@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ case "$*" in
 "-m venv --clear "*) rm -rf "$4"; mkdir -p "$4/bin"; cp "$0" "$4/bin/python"; echo "venv of {version}"; touch "$4/pip";;
 "-c import pip") test -e "${{0%/bin/python}}/pip";;
 "-c import torch") test -e "${{0%/bin/python}}/torch";;
-"-m pip install "*) shift 2; echo "pip $*";;
+"-m pip install "*) shift 2; echo "pip $*"; case "$*" in *whl/cpu*) ! test -e unreachable;; esac;;
 *greeting*) echo "the greeting";;
 *launcher*) echo "the server"; exit 7;;
 *) echo "unforeseen: $*"; exit 9;;
@@ -135,11 +136,19 @@ def test_the_smaller_build_is_installed_from_pytorchs_index_before_the_rest(clon
     lines = said(clone.make("TORCH=cpu"))
     torch, rest = [line for line in lines if line.startswith("pip ")]
     assert HINT not in "".join(lines)
-    assert torch.endswith("--no-deps --extra-index-url https://download.pytorch.org/whl/cpu torch")
-    assert "--constraint constraints.txt" in torch, "the version that is tested"
+    assert torch.endswith(f"--no-deps --extra-index-url https://download.pytorch.org/whl/cpu {torch_build()}")
     assert rest.endswith("--editable .") and "download.pytorch.org" not in rest
     assert_shows_progress(torch)
     assert_shows_progress(rest)
+
+
+def test_where_the_smaller_build_is_not_found_the_larger_one_is_not_taken(clone: Clone) -> None:
+    (clone.folder / "unreachable").touch()
+    made = clone.make("TORCH=cpu")
+    assert made.returncode == 2
+    assert len([line for line in said(made) if line.startswith("pip ")]) == 1
+    assert said(made)[-1].startswith(f"{torch_build()} was found neither on https://download.pytorch.org/whl/cpu nor")
+    assert not (clone.folder / ".venv/installed").exists()
 
 
 @pytest.mark.parametrize("known", ["torch", "gpu"])
@@ -155,6 +164,12 @@ def test_another_word_for_the_build_is_refused(clone: Clone) -> None:
     made = clone.make("TORCH=cuda")
     assert (made.returncode, made.stdout) == (2, "")
     assert len(made.stderr.splitlines()) == 1 and "TORCH is cpu or not set at all, not cuda" in made.stderr
+
+
+def torch_build() -> str:
+    """The tested version's CPU build; only on Linux has it a name of its own."""
+    [pin] = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("torch==")]
+    return pin + ("+cpu" if sys.platform == "linux" else "")
 
 
 def assert_shows_progress(pip: str) -> None:
