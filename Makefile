@@ -51,7 +51,7 @@ $(VENV)/installed-dev: $(VENV)/installed
 BIND_OF_RUN = FORKLIFT_BIND="$${FORKLIFT_BIND:-127.0.0.1:5000}"
 
 # Ctrl-C ends each step without a traceback, also while it is still importing.
-GREETING = from app.core.interrupts import leave_at_once; leave_at_once(); from tools.greeting import main; main()
+GREETING = from app.core.system.interrupts import leave_at_once; leave_at_once(); from tools.greeting import main; main()
 
 # In a process group of its own (set -m), so that ctrl-C reaches the server alone and make ends with its exit code.
 run: $(VENV)/installed  ## serve the demo model on port 5000 of this machine; FORKLIFT_MODEL=/path serves another

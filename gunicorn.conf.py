@@ -6,9 +6,9 @@ Executed by the master at the start and again at HUP. Imports neither torch nor 
 # A name of lower case without an underscore would be taken for a setting of Gunicorn.
 from typing import Any
 
-from app.models.early import check_models as _check_models
+from app.models.folder.early import check_models as _check_models
 from app.serve import hooks
-from app.serve import tls as _tls
+from app.serve.connections import tls as _tls
 
 _plan = hooks.prepare(check_models=_check_models)
 _settings = _plan.settings

@@ -12,9 +12,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from app.core.addresses import is_tcp, split_host_port
 from app.core.errors import SettingsError, StartError
-from app.core.logging import configure_logging
+from app.core.logs.logging import configure_logging
+from app.core.parsing.addresses import is_tcp, split_host_port
 from app.core.settings import load_settings
 from app.http.application.factory import create_app
 
@@ -30,7 +30,8 @@ START_FAILED = 3
 def __getattr__(name: str) -> Callable[..., Any]:
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from app.serve import checking, hooks
+    from app.serve import hooks
+    from app.serve.processes import checked_application as checking
 
     globals()["app"] = application = checking.check() if hooks.is_only_checking() else create_app()
     return application
@@ -49,11 +50,11 @@ def main() -> int:
 def serve() -> None:
     """Load and serve until interrupted. Raises ``StartError``."""
     from app.engine.thread.inference import make_inference
-    from app.models.early import check_models
+    from app.models.folder.early import check_models
+    from app.serve.connections.listening import check_addresses
     from app.serve.context import set_current
-    from app.serve.listening import check_addresses
-    from app.serve.startup import start_single
-    from app.serve.terminal import leave_terminal
+    from app.serve.processes.startup import start_single
+    from app.serve.processes.terminal import leave_terminal
 
     settings = load_settings()
     configure_logging(settings.log_format, log_prompts=settings.log_prompts)

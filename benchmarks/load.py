@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from app.cli.loading.figures import Summary, percentile
-from app.cli.loading.loops import Load
-from app.cli.loading.wire import Target
+from app.cli.loadtest.figures import Summary, percentile
+from app.cli.loadtest.loops import Load
+from app.cli.loadtest.timed_request import Target
 
 __all__ = ["Summary", "closed_loop", "median", "open_loop", "percentile"]
 

@@ -15,7 +15,7 @@ import click
 
 from app.core.jobs import Finished, Job, SamplingParams
 from app.core.settings import load_settings
-from app.serve.gpus import bind
+from app.serve.processes.gpus import bind
 from benchmarks.contenders import forklift, running
 from benchmarks.load import closed_loop, median
 from benchmarks.report import show

@@ -15,10 +15,10 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from app.cli.connection import make_server
-from app.cli.top import refresh
+from app.cli.commands.top import refresh
+from app.cli.server_connection import make_server
 from app.cli.watching.history import History
-from app.cli.watching.view import frame
+from app.cli.watching.server_view import frame
 
 WIDTH = 100
 

@@ -13,8 +13,8 @@ from contextlib import suppress
 import click
 
 from app.cli.streams import flush_streams
-from app.core.interrupts import INTERRUPTED
-from app.core.printable import printable
+from app.core.logs.printable import printable
+from app.core.system.interrupts import INTERRUPTED
 
 FAILED = 1
 # Not under FORKLIFT_: a setting that the server does not know stops its start.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.core.interrupts import leave_at_once
+from app.core.system.interrupts import leave_at_once
 
 
 def run() -> None:

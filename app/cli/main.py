@@ -10,10 +10,11 @@ from typing import Any
 import click
 
 from app import __version__
-from app.cli import bench, chat, complete, completion, doctor, models, pack, report, serve, top
+from app.cli.commands import bench, chat, complete, doctor, models, pack, report, serve, top
+from app.cli.commands import shell_completion as completion
 from app.cli.ending import run_to_end
 from app.cli.streams import prepare_streams
-from app.core.interrupts import leave_at_once
+from app.core.system.interrupts import leave_at_once
 
 EPILOG = (
     "Exit codes of every command: 0 done, 1 it could not be done or faults were found, 2 wrong usage, 3 the server "

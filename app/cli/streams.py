@@ -14,7 +14,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from app.core.printable import printable
+from app.core.logs.printable import printable
 
 # Opened the other way round, as coreutils do it: a program that writes to a closed output is told so.
 _CLOSED = ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_WRONLY))

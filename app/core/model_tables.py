@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from app.core.errors import SettingsError
-from app.core.small_files import read_small_file, why_unreadable
+from app.core.system.small_files import read_small_file, why_unreadable
 
 Task = Literal["generate", "fill-mask", "embeddings"]
 # Settings of the server that one model may have for itself.

@@ -15,10 +15,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
-from app.core.addresses import parse_addresses
 from app.core.environment import PREFIX, describe, read_environment
 from app.core.errors import SettingsError
-from app.core.hosts import default_hosts
 from app.core.model_tables import (
     IDLE_UNLOAD_S,
     MAX_NAME_LENGTH,
@@ -27,9 +25,11 @@ from app.core.model_tables import (
     one_line,
     read_tables,
 )
-from app.core.sizes import parse_memory_limits
-from app.core.small_files import read_small_file, why_unreadable
-from app.core.tls import check_pair
+from app.core.parsing.addresses import parse_addresses
+from app.core.parsing.hosts import default_hosts
+from app.core.parsing.sizes import parse_memory_limits
+from app.core.system.certificates import check_pair
+from app.core.system.small_files import read_small_file, why_unreadable
 
 __all__ = ["PREFIX", "ModelPlan", "Settings", "load_settings"]
 

@@ -30,7 +30,7 @@ class SamplingDefaults(Protocol):
 
 
 class Vocabulary(Protocol):
-    """Tokens one by one (``app/models/vocabulary.py``)."""
+    """Tokens one by one (``app/models/tokens/vocabulary.py``)."""
 
     @property
     def drops_space(self) -> bool: ...
@@ -41,7 +41,7 @@ class Vocabulary(Protocol):
 
 
 class Constraints(Protocol):
-    """Structured output (``app/models/constraints.py``)."""
+    """Structured output (``app/models/grammars/constraints.py``)."""
 
     def compiled(self, constraint: Constraint, scope: str, patience: Callable[[], None]) -> Grammar: ...
 

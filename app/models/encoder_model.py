@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 from app.core.encoder_jobs import Encoded
 from app.core.errors import InvalidParameterError
 from app.core.patience import held
-from app.models.loader import Checkpoint
-from app.models.sentence import SentenceForm
+from app.models.checkpoint.loader import Checkpoint
+from app.models.folder.sentence import SentenceForm
 from app.models.served_model import ServedModel, context_size
 
 # Tokenizers that know no limit say 1e30.

@@ -16,8 +16,8 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from app.core.errors import ContextLengthError, InvalidParameterError
 from app.core.patience import held
-from app.models.loader import Checkpoint
-from app.models.vocabulary import Vocabulary, without_unknown
+from app.models.checkpoint.loader import Checkpoint
+from app.models.tokens.vocabulary import Vocabulary, without_unknown
 
 # What has more tokens than so many contexts is not tokenized whole.
 LIMIT_IN_CONTEXTS = 4

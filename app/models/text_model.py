@@ -16,13 +16,13 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase, PreTrainedTo
 
 from app.core.errors import UnsupportedParameterError
 from app.core.patience import held
-from app.models.chat import has_rounds, read_template, rounds_prompt
-from app.models.constraints import Constraints
-from app.models.infill import File, Infilling, InfillPrompt
-from app.models.loader import Checkpoint
-from app.models.rendering import RENDERER
+from app.models.checkpoint.loader import Checkpoint
+from app.models.grammars.constraints import Constraints
 from app.models.served_model import ServedModel, context_size
-from app.models.vocabulary import without_unknown
+from app.models.tokens.chat_prompts import has_rounds, read_template, rounds_prompt
+from app.models.tokens.infill import File, Infilling, InfillPrompt
+from app.models.tokens.rendering import RENDERER
+from app.models.tokens.vocabulary import without_unknown
 
 Message = dict[str, Any]
 # Before the second match of these CodeGen's tokenizer cuts wherever it cuts at all (CodeGenTokenizer.truncate).

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from app.core.errors import ForkliftError
-from app.core.logging import configure_logging
+from app.core.logs.logging import configure_logging
 from app.core.settings import load_settings
 
 Measurement = Callable[..., dict[str, Any]]

@@ -15,7 +15,7 @@ from typing import Any
 
 import app
 from app.core.settings import load_settings
-from app.reports.child import run_child
+from app.reports.measuring_process import run_child
 
 # What a name asks of the settings.
 PRECISIONS: dict[str, dict[str, str]] = {

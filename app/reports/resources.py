@@ -13,10 +13,10 @@ from typing import Any
 
 from app.core.settings import Settings
 from app.engine.loading.build import KvMemory, prepare
-from app.models.loader import Checkpoint
-from app.models.memory import free_bytes
-from app.models.quantization import model_bytes
+from app.models.checkpoint.device_memory import free_bytes
+from app.models.checkpoint.loader import Checkpoint
 from app.models.served_model import context_size
+from app.models.weights.quantization import model_bytes
 from app.reports.process_memory import gpu_bytes, peak_resident_bytes, resident_bytes
 
 SHORTEST_CONTEXT_TOKENS = 512

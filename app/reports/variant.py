@@ -15,11 +15,11 @@ from typing import Any
 import torch
 
 from app.core.settings import Settings
-from app.models.fused_layers import fuse_layers
-from app.models.loader import Checkpoint, load_checkpoint
-from app.models.packing import owns_weights, pack, wants_packing
-from app.models.quantization import model_bytes, quantize
-from app.reports.child import ReportError
+from app.models.checkpoint.loader import Checkpoint, load_checkpoint
+from app.models.weights.fused_layers import fuse_layers
+from app.models.weights.packing import owns_weights, pack, wants_packing
+from app.models.weights.quantization import model_bytes, quantize
+from app.reports.measuring_process import ReportError
 from app.reports.process_memory import gpu_bytes, peak_resident_bytes, resident_bytes
 from app.reports.scoring import Tally, num_positions, windows
 

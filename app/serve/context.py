@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from app.core.errors import RequestError, StartError
     from app.core.metrics import Metrics
     from app.core.settings import Settings
-    from app.serve.admission import Admission
-    from app.serve.board import SlotBoard
+    from app.serve.board.admission import Admission
+    from app.serve.board.slot_board import SlotBoard
 
 State = Literal["loading", "ready", "draining", "failed"]
 

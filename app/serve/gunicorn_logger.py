@@ -14,7 +14,7 @@ from app.serve import hooks
 
 
 class PropagatingLogger(Logger):  # type: ignore[misc]  # gunicorn has no type information
-    """Leaves format and destination to ``app.core.logging``."""
+    """Leaves format and destination to ``app.core.logs.logging``."""
 
     def setup(self, cfg: Any) -> None:
         hooks.check_server(cfg)

@@ -24,22 +24,22 @@ from gunicorn.errors import HaltServer
 
 from app.core.environment import PREFIX, SCRIPT_NAME, names_without_prefix
 from app.core.errors import StartError, shutting_down
-from app.core.load_marks import LoadMarks, marks, set_marks
-from app.core.logging import configure_logging, get_logger
+from app.core.logs.logging import configure_logging, get_logger
 from app.core.settings import Settings, load_settings
+from app.core.system.load_marks import LoadMarks, marks, set_marks
 from app.core.versions import untested
-from app.serve import tls
-from app.serve.board import SlotBoard
+from app.serve.board.metrics_folder import make_metrics_folder, remove_orphaned
+from app.serve.board.shared_files import heartbeat_folder as heartbeat_folder
+from app.serve.board.slot_board import SlotBoard
+from app.serve.connections import tls
+from app.serve.connections.listening import check_addresses
 from app.serve.context import current, set_current
-from app.serve.farewell import Farewell
-from app.serve.gpus import Labels, plan_slots
-from app.serve.listening import check_addresses
-from app.serve.memory import heartbeat_folder as heartbeat_folder
-from app.serve.metrics_folder import make_metrics_folder, remove_orphaned
-from app.serve.options import check_options
-from app.serve.startup import MakeInference, pause_before_load_s, start_worker
-from app.serve.terminal import leave_terminal
-from app.serve.watch import STOP_THE_SERVER, Watch, leave
+from app.serve.processes.farewell import Farewell
+from app.serve.processes.gpus import Labels, plan_slots
+from app.serve.processes.gunicorn_options import check_options
+from app.serve.processes.startup import MakeInference, pause_before_load_s, start_worker
+from app.serve.processes.terminal import leave_terminal
+from app.serve.processes.watch import STOP_THE_SERVER, Watch, leave
 
 # So many in a row, before any worker was ever ready, and the next one would die as well.
 HOPELESS_DEATHS = 6

@@ -17,7 +17,7 @@ def main() -> None:
     """Serve until told to stop."""
     # Last: this file may lie in site-packages, which is there already.
     sys.path.append(str(Path(__file__).resolve().parents[2]))
-    from app.core.interrupts import leave_at_once
+    from app.core.system.interrupts import leave_at_once
 
     leave_at_once()
     # Blocked by `forklift serve`, for the time in which Python itself starts.

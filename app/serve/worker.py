@@ -18,22 +18,22 @@ from gunicorn.http import get_parser
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from app.core.errors import shutting_down
-from app.core.heap import trim_heap
-from app.core.logging import get_logger
-from app.core.tracebacks import for_callers
-from app.serve import answers
-from app.serve.admission import ConnectionTicket
-from app.serve.balance import STEP_S, Deferral, has_other_server, is_my_turn
-from app.serve.board import BoardEntry
-from app.serve.closing import LINGER_S, Closer
+from app.core.logs.logging import get_logger
+from app.core.logs.tracebacks import for_callers
+from app.core.system.heap import trim_heap
+from app.serve.board.admission import ConnectionTicket
+from app.serve.board.balance import STEP_S, Deferral, has_other_server, is_my_turn
+from app.serve.board.slot_board import BoardEntry
+from app.serve.connections.closing import LINGER_S, Closer
+from app.serve.connections.descriptors import Descriptors, is_harmless, is_shortage
+from app.serve.connections.link import Link
+from app.serve.connections.sending import Sender
+from app.serve.connections.tls import TlsWrapper
 from app.serve.context import current
-from app.serve.descriptors import Descriptors, is_harmless, is_shortage
-from app.serve.gate import PROBES, SCRAPE, Gate
-from app.serve.link import Link
-from app.serve.receiving import Incoming, Receiver
-from app.serve.sending import Sender
-from app.serve.threads import HttpThreads, NoThreadError
-from app.serve.tls import TlsWrapper
+from app.serve.incoming import error_answers as answers
+from app.serve.incoming.gate import PROBES, SCRAPE, Gate
+from app.serve.incoming.receiving import Incoming, Receiver
+from app.serve.processes.http_threads import HttpThreads, NoThreadError
 
 HEARTBEAT_S = 1.0
 # What cancelled requests get to write their error event; a hurried master kills after 2 s.

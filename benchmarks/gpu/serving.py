@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-from app.serve.gpus import gpu_memory_bytes
+from app.serve.processes.gpus import gpu_memory_bytes
 from benchmarks.contenders import Contender, plain_flask, running, transformers_serve
 from benchmarks.contenders import forklift as forklift_server
 from benchmarks.gpu.engine import NUM_PROMPT, environ

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.core.openmp import SPIN_ENVIRONMENT
+from app.core.system.openmp import SPIN_ENVIRONMENT
 from benchmarks.gpu.shapes import named
 
 ROOT = Path(__file__).resolve().parents[2]

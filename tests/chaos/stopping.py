@@ -15,7 +15,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from app.serve.board import Row, SlotBoard
+from app.serve.board.slot_board import Row, SlotBoard
 
 STOPPED_SLOT = 0
 # Shorter and longer than a silent worker is still waited for.

@@ -16,8 +16,8 @@ from typing import Any
 from app.core.errors import InternalError, InvalidParameterError, RequestError, UnsupportedParameterError
 from app.core.jobs import Constraint, FinishReason, Grammar, Job, Matcher, PromptScored, TextDelta, TokenLogprob
 from app.core.settings import Settings
-from app.serve.admission import Admission
-from app.serve.board import SlotBoard
+from app.serve.board.admission import Admission
+from app.serve.board.slot_board import SlotBoard
 from app.serve.context import State, WorkerContext
 from tests.serving import OneHandle
 

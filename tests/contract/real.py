@@ -9,8 +9,8 @@ from flask.testing import FlaskClient
 from app.core.settings import load_settings
 from app.engine.thread.inference import make_inference
 from app.http.application.factory import create_app
-from app.serve.admission import Admission
-from app.serve.board import SlotBoard
+from app.serve.board.admission import Admission
+from app.serve.board.slot_board import SlotBoard
 from app.serve.context import WorkerContext
 from tests.waiting import wait_until
 

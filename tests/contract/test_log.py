@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from app.core.errors import RequestTimeoutError
-from app.core.logging import configure_logging
+from app.core.logs.logging import configure_logging
 from tests.contract.conftest import client_of
 from tests.contract.doubles import Gate
 

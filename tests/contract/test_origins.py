@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from app.core.addresses import parse_addresses
-from app.core.hosts import default_hosts, is_allowed_host
+from app.core.parsing.addresses import parse_addresses
+from app.core.parsing.hosts import default_hosts, is_allowed_host
 from tests.contract.conftest import client_of
 from tests.contract.reading import assert_envelope
 

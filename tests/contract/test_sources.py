@@ -19,7 +19,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
-from app.models.chat import rounds_prompt
+from app.models.tokens.chat_prompts import rounds_prompt
 from tests.e2e.conftest import Forklift
 from tests.service.conftest import server_starter, wait_for
 

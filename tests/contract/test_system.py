@@ -31,7 +31,7 @@ def test_readyz_tells_state_progress_and_slots(make_world, state, status, progre
 
 def test_readyz_is_ready_as_long_as_any_live_slot_is(make_world):
     world = make_world()
-    from app.serve.board import SlotBoard
+    from app.serve.board.slot_board import SlotBoard
 
     world.context.board = board = SlotBoard([("0",), ("1",), ("2",)])
     client = client_of(world)

@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
 from app.core.metrics import Metrics
-from app.serve import board_metrics
-from app.serve.board import SlotBoard
+from app.serve.board import board_metrics
+from app.serve.board.slot_board import SlotBoard
 from tests.service.conftest import StartServer, SteppingServer, server_starter
 
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 import yaml
 
-from app.serve.gate import PROBES
+from app.serve.incoming.gate import PROBES
 from tests.deploy.reading import DEFAULTS, DEPLOY, GRACE_S, manifest, manifests, program, run, unknown_settings
 from tests.service.conftest import REPOSITORY
 

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from app.serve.watch import STOP_THE_SERVER
+from app.serve.processes.watch import STOP_THE_SERVER
 from tests.deploy.reading import DEFAULTS, DEPLOY, GRACE_S, program, run, unknown_settings
 from tests.service.conftest import wait_for
 

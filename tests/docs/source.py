@@ -63,7 +63,7 @@ def error_codes() -> set[str]:
 
 def _codes_below_http() -> set[str]:
     """The third of ``(kind, status, code, text)`` and of ``_answer(status, kind, code, text)``."""
-    tree = ast.parse((REPOSITORY / "app/serve/answers.py").read_text(encoding="utf-8"))
+    tree = ast.parse((REPOSITORY / "app/serve/incoming/error_answers.py").read_text(encoding="utf-8"))
     tuples = [node.elts for node in ast.walk(tree) if isinstance(node, ast.Tuple) and len(node.elts) == 4]
     calls = [node.args for node in ast.walk(tree) if isinstance(node, ast.Call) and called_name(node) == "_answer"]
     thirds = [parts[2] for parts in (*tuples, *calls) if len(parts) > 2]

@@ -9,9 +9,9 @@ import pytest
 from app.core.metrics import Metrics
 from app.core.settings import PREFIX, Settings
 from app.http.application.factory import create_app
-from app.serve import board_metrics
-from app.serve.board import SlotBoard
-from app.serve.board_metrics import BoardCollector
+from app.serve.board import board_metrics
+from app.serve.board.board_metrics import BoardCollector
+from app.serve.board.slot_board import SlotBoard
 from tests.contract.doubles import World
 from tests.docs.source import SHORTEST_FRAGMENT, error_codes, log_events, start_failures, texts
 from tools.pages import REPOSITORY, markdown_files

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from app.core.errors import ModelLoadError
 from app.core.settings import load_settings
-from app.models.early import check_models
-from app.models.loader import Checkpoint, load_checkpoint
+from app.models.checkpoint.loader import Checkpoint, load_checkpoint
+from app.models.folder.early import check_models
 from tests.families.folders import FOLDERS
 
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "spiece.model")

@@ -10,7 +10,7 @@ import sentencepiece
 from transformers import AutoTokenizer
 
 from app.core.errors import ModelLoadError
-from app.models import folder as model_folders
+from app.models.folder import model_folder as model_folders
 from app.models.text_model import decoder_of
 from tests.families.test_bad_folders import load
 

@@ -7,8 +7,8 @@ import torch
 
 from app.cli.streams import make_console
 from app.core.settings import load_settings
-from app.models.loader import load_checkpoint
-from app.models.quantization import quantize
+from app.models.checkpoint.loader import load_checkpoint
+from app.models.weights.quantization import quantize
 from app.reports.precision import Text, precision_report
 from app.reports.tables import precision_table
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import suppress
 
 from app.cli.checking.findings import Finding, Findings, Situation, counted
-from app.core import cgroups
 from app.core.errors import StartError
-from app.serve.gpus import gpu_labels, plan_slots
+from app.core.system import cgroups
+from app.serve.processes.gpus import gpu_labels, plan_slots
 
 CPU_ADVICE = "install the torch build for CUDA and a driver for it, or set FORKLIFT_DEVICE=cpu"
 

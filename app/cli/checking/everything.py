@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from app.cli.checking import device, machine, model, versions
+from app.cli.checking import device, machine, model
+from app.cli.checking import installed_versions as versions
 from app.cli.checking.configuration import read_settings
 from app.cli.checking.findings import Check, Finding, Findings, Situation
 

@@ -11,14 +11,14 @@ from typing import Any
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 
 from app.core.errors import StartError
-from app.models.chat import has_rounds
-from app.models.folder import check_folder, weight_files
-from app.models.headers import read_entries
-from app.models.infill import Infilling
-from app.models.sentence import parse, read_sentence_form
+from app.models.checkpoint.source import first_line
+from app.models.folder.headers import read_entries
+from app.models.folder.model_folder import check_folder, weight_files
+from app.models.folder.sentence import parse, read_sentence_form
+from app.models.folder.tasks import detect_task
 from app.models.served_model import context_size
-from app.models.source import first_line
-from app.models.tasks import detect_task
+from app.models.tokens.chat_prompts import has_rounds
+from app.models.tokens.infill import Infilling
 
 
 def describe(folder: Path) -> dict[str, Any]:

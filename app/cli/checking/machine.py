@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from app.cli.checking.findings import Finding, Findings, Situation, gib
-from app.core.addresses import is_tcp, split_host_port
-from app.serve.memory import SHARED_MEMORY
+from app.core.parsing.addresses import is_tcp, split_host_port
+from app.serve.board.shared_files import SHARED_MEMORY
 
 # The board, a heartbeat file per worker, and counters: some 100 KB per worker.
 SHARED_MEMORY_BYTES = 16 * 2**20

@@ -13,7 +13,7 @@ from typing import Any
 from app.cli.checking.findings import Finding, Findings, Situation, counted, gib
 from app.core.errors import StartError
 from app.core.settings import ModelPlan, Settings
-from app.serve.gpus import gpu_memory_bytes, plan_slots
+from app.serve.processes.gpus import gpu_memory_bytes, plan_slots
 
 # A worker's own memory beside weights and cache: 356 MB with the demo model of 25 MB (torch 2.13, CPU; USS).
 WORKER_BYTES = 400 * 2**20
@@ -35,8 +35,8 @@ def check(situation: Situation) -> Findings:
 
 def check_files(plan: ModelPlan) -> Findings:
     """What is missing, cut short or of the wrong kind; silent where all is there."""
-    from app.models.folder import check_folder
-    from app.models.weights_fit import check_weights_fit
+    from app.models.folder.model_folder import check_folder
+    from app.models.folder.weights_fit import check_weights_fit
 
     source = plan.settings.model
     try:
@@ -62,7 +62,7 @@ def check_files(plan: ModelPlan) -> Findings:
 
 def _check_content(plan: ModelPlan) -> Any:
     """Task and tokenizer; returns the memory that the model will take, where that can be told."""
-    from app.models.registry import inspect
+    from app.models.forecast import inspect
 
     source = plan.settings.model
     if not Path(source).exists():
@@ -83,8 +83,8 @@ def check_tokenizer(plan: ModelPlan, task: str) -> Findings:
     """Whether it loads and knows text; for a language model, whether it can chat and fill holes."""
     from transformers import AutoTokenizer
 
-    from app.models.loader import check_tokenizer as require_words
-    from app.models.source import first_line
+    from app.models.checkpoint.loader import check_tokenizer as require_words
+    from app.models.checkpoint.source import first_line
 
     settings = plan.settings
     try:
@@ -103,7 +103,7 @@ def check_tokenizer(plan: ModelPlan, task: str) -> Findings:
 def _chat(tokenizer: Any, settings: Settings) -> str:
     from transformers import AutoConfig
 
-    from app.models.chat import has_rounds
+    from app.models.tokens.chat_prompts import has_rounds
 
     if tokenizer.chat_template or settings.chat_template:
         return "has a chat template"
@@ -114,7 +114,7 @@ def _chat(tokenizer: Any, settings: Settings) -> str:
 
 
 def _infill(tokenizer: Any) -> str:
-    from app.models.infill import Infilling
+    from app.models.tokens.infill import Infilling
 
     return "fills holes" if Infilling.of(tokenizer) else "no infilling format"
 
@@ -149,7 +149,7 @@ def needed_bytes(footprints: list[tuple[ModelPlan, Any]], num_workers: int) -> i
 def _free_bytes() -> int:
     import torch
 
-    from app.models.memory import free_bytes
+    from app.models.checkpoint.device_memory import free_bytes
 
     return free_bytes(torch.device("cpu"))
 

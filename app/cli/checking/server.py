@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.cli.checking.findings import Finding, Findings
-from app.cli.connection import CommandError, Server, listed
+from app.cli.server_connection import CommandError, Server, listed
 from app.client import ForeignAnswerError
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.cli.connection import CommandError, Server, told
+from app.cli.server_connection import CommandError, Server, told
 from app.client import ForeignAnswerError
 
 PREFIX = "forklift_"

@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from app.core.logging import get_logger
+from app.core.logs.logging import get_logger
 from app.core.settings import Settings
 from app.engine.checks.plain_cache import has_plain_cache
 from app.engine.checks.reference import BOUNDS, Bound
 from app.models.encoder_model import EncoderModel
-from app.models.fused_layers import fuse_layers
-from app.models.packing import owns_weights, pack, wants_packing
-from app.models.quantization import model_bytes, quantize
 from app.models.text_model import TextModel
+from app.models.weights.fused_layers import fuse_layers
+from app.models.weights.packing import owns_weights, pack, wants_packing
+from app.models.weights.quantization import model_bytes, quantize
 
 Model = TextModel | EncoderModel
 

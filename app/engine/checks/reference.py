@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from app.core.errors import ContextLengthError, InvalidParameterError, ModelLoadError
-from app.models.loader import Checkpoint
+from app.models.checkpoint.loader import Checkpoint
 from app.models.served_model import ServedModel
 
 # Real text: random tokens put a trained model where its probabilities say little.

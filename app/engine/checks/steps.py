@@ -28,8 +28,8 @@ from app.engine.runners.bucketed import BucketedRunner
 from app.engine.runners.choose import Runner
 from app.engine.runners.eager import EagerRunner
 from app.engine.runners.mixed import MixedRunner, can_mix
+from app.models.checkpoint.loader import Checkpoint
 from app.models.encoder_model import EncoderModel
-from app.models.loader import Checkpoint
 from app.models.text_model import TextModel
 
 EngineName = Literal["mixed", "batched", "serial", "encoder"]

@@ -18,8 +18,8 @@ from app.engine.generation.batch_options import BatchOptions
 from app.engine.generation.batched import BatchedEngine
 from app.engine.generation.serial import SerialEngine
 from app.engine.micro_batcher import MicroBatcher
-from app.models.loader import Checkpoint, load_checkpoint
-from app.models.memory import free_bytes
+from app.models.checkpoint.device_memory import free_bytes
+from app.models.checkpoint.loader import Checkpoint, load_checkpoint
 from app.models.text_model import TextModel
 
 

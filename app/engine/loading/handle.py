@@ -19,7 +19,7 @@ from app.core.settings import ModelPlan, Settings
 if TYPE_CHECKING:
     from app.engine.checks.features import Model
     from app.engine.loading.build import KvMemory, Prepared
-    from app.models.registry import Footprint
+    from app.models.forecast import Footprint
 
 ServedState = Literal["unloaded", "loading", "loaded", "failed"]
 LOADING_RETRY_AFTER_S = 5

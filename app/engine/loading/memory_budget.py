@@ -9,9 +9,9 @@ import torch
 
 from app.engine.loading.build import Prepared
 from app.engine.loading.handle import ModelHandle
-from app.models.memory import free_bytes
-from app.models.packing import wants_packing
-from app.models.registry import Footprint
+from app.models.checkpoint.device_memory import free_bytes
+from app.models.forecast import Footprint
+from app.models.weights.packing import wants_packing
 
 # Beside weights and cache: activations, tokenizer, bookkeeping.
 MARGIN = 1.05

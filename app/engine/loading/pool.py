@@ -15,18 +15,18 @@ from pathlib import Path
 import torch
 
 from app.core.errors import InsufficientMemoryError, LoadFailedError, ModelLoadError, StartError
-from app.core.load_marks import marks
-from app.core.logging import get_logger
+from app.core.logs.logging import get_logger
 from app.core.metrics import Metrics
+from app.core.system.load_marks import marks
 from app.engine.loading.build import Prepared, prepare
 from app.engine.loading.handle import ModelHandle
 from app.engine.loading.memory_budget import as_loaded, missing_bytes, num_bytes, promised_bytes
 from app.engine.loading.readahead import ReadAhead
 from app.engine.thread.first_load import unexpected
-from app.models.devices import choose_device
-from app.models.memory import free_bytes
-from app.models.registry import inspect, resident_weight_bytes
-from app.models.unloading import give_back
+from app.models.checkpoint.device_memory import free_bytes
+from app.models.checkpoint.devices import choose_device
+from app.models.checkpoint.unloading import give_back
+from app.models.forecast import inspect, resident_weight_bytes
 
 LOAD_FAILED_RETRY_AFTER_S = 10
 NO_MEMORY_RETRY_AFTER_S = 60

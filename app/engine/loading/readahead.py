@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from app.core.errors import ModelLoadError
-from app.core.logging import get_logger
-from app.models.folder import weight_files
+from app.core.logs.logging import get_logger
+from app.models.folder.model_folder import weight_files
 
 CHUNK_BYTES = 8 * 2**20
 

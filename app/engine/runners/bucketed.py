@@ -14,8 +14,8 @@ import torch
 
 from app.engine.kv.cache import INITIAL_CAPACITY_TOKENS, KVCache
 from app.engine.runners.eager import EagerRunner
-from app.models.cache_argument import cache_argument_of
-from app.models.loader import Checkpoint
+from app.models.checkpoint.cache_argument import cache_argument_of
+from app.models.checkpoint.loader import Checkpoint
 
 
 class Inputs:

@@ -14,7 +14,7 @@ from app.engine.kv.cache import KVCache
 from app.engine.runners.bucketed import BucketedRunner
 from app.engine.runners.eager import EagerRunner
 from app.engine.runners.mixed import MixedRunner, can_mix
-from app.models.loader import Checkpoint
+from app.models.checkpoint.loader import Checkpoint
 
 RunnerKind = Literal["eager", "bucketed"]
 

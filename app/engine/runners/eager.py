@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 
 from app.engine.kv.cache import KVCache, Window
-from app.models.cache_argument import cache_argument_of
-from app.models.loader import Checkpoint
+from app.models.checkpoint.cache_argument import cache_argument_of
+from app.models.checkpoint.loader import Checkpoint
 
 
 class EagerRunner:

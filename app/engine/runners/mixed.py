@@ -21,7 +21,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from app.engine.kv.cache import Window
 from app.engine.runners.eager import EagerRunner
-from app.models.loader import Checkpoint
+from app.models.checkpoint.loader import Checkpoint
 
 ATTENTION = "forklift_ragged"
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Literal, TypeVar
 
 from app.core.errors import ModelLoadError, StartError
-from app.core.logging import get_logger
+from app.core.logs.logging import get_logger
 
 State = Literal["loading", "ready", "draining", "failed"]
 OnState = Callable[[State, float], None]

@@ -14,7 +14,7 @@ from typing import Protocol
 from flask import Request, Response
 
 from app.core.errors import InternalError, RequestError, UnsupportedParameterError
-from app.core.printable import json_printable
+from app.core.logs.printable import json_printable
 from app.http.answers.native_shapes import Shape
 from app.http.application.error_envelope import ClientGoneError, error_body, log_unexpected
 from app.http.application.request_log import RequestRecord, record

@@ -6,9 +6,9 @@ import hashlib
 
 from flask import Flask, request
 
-from app.core import keys
 from app.core.errors import UnauthorizedError
-from app.serve.gate import PROBES
+from app.core.parsing import keys
+from app.serve.incoming.gate import PROBES
 
 IS_CHECKED = "forklift.key_is_checked"
 

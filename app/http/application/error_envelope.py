@@ -22,7 +22,7 @@ from app.core.errors import (
     RequestError,
     UnsupportedMediaTypeError,
 )
-from app.core.logging import get_logger
+from app.core.logs.logging import get_logger
 from app.http.application.request_log import record
 from app.http.reading.strict_json import dump
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from flask import Flask, Response, request
 
 from app.core.errors import ForbiddenError, MisdirectedError
-from app.core.hosts import is_address, is_allowed_host
-from app.serve.gate import PROBES, SCRAPE
+from app.core.parsing.hosts import is_address, is_allowed_host
+from app.serve.incoming.gate import PROBES, SCRAPE
 
 # Methods that change nothing and cost little; a browser lets any page send them, and read nothing.
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")

@@ -11,7 +11,7 @@ from typing import Any
 from flask import Flask, request
 
 from app.core.errors import NotFoundError
-from app.serve.gate import PROBES
+from app.serve.incoming.gate import PROBES
 
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 IS_OUTSIDE = "forklift.is_outside_prefix"

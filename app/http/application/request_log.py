@@ -19,10 +19,10 @@ from urllib.parse import quote
 from flask import Flask, Response, g, request
 
 from app.core.errors import RequestError
-from app.core.logging import get_logger
-from app.core.tracebacks import handle_requests
+from app.core.logs.logging import get_logger
+from app.core.logs.tracebacks import handle_requests
 from app.serve.context import WorkerContext
-from app.serve.gate import PROBES
+from app.serve.incoming.gate import PROBES
 
 if TYPE_CHECKING:
     from app.core.metrics import Metrics

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Response
 from flask_restful import Api, Resource
 
-from app.core.native import guarded
+from app.core.system.native import guarded
 from app.http.application.error_envelope import error_response
 from app.http.application.service import Service
 

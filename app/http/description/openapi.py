@@ -17,7 +17,7 @@ from app.http.answers.types import Error, Health, PromptAnswer, Readiness
 from app.http.description.operations import EVENTS, OPERATIONS, Form, Operation
 from app.http.reading.body import JSON_TYPE
 from app.http.requests.limits import TIMEOUT_HEADER
-from app.serve.gate import PROBES
+from app.serve.incoming.gate import PROBES
 
 Schema = dict[str, Any]
 Key = tuple[str, str, str, str]

@@ -27,7 +27,7 @@ from app.http.application.request_log import record
 from app.http.backend import WORK, ModelHandle, ModelLease, ServedModel, TextModel
 from app.http.requests.connection import CLIENT_CHECK_S, is_client_gone
 from app.http.requests.limits import TIMEOUT_HEADER, Deadlines
-from app.serve.admission import RequestTicket
+from app.serve.board.admission import RequestTicket
 from app.serve.context import WorkerContext
 
 

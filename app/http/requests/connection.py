@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from app.serve import hangup
-from app.serve.link import Link
+from app.serve.connections import hangup
+from app.serve.connections.link import Link
 
 # How often a request that waits looks whether its caller is still there.
 CLIENT_CHECK_S = 0.25

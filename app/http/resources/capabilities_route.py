@@ -21,7 +21,7 @@ from app.http.schemas.fim_body import FimBody
 from app.http.schemas.infill_body import InfillBody
 from app.http.schemas.native_bodies import ChatBody, CompleteBody
 from app.http.schemas.strict import StrictBody
-from app.serve.admission import LOADING_RETRY_AFTER_S
+from app.serve.board.admission import LOADING_RETRY_AFTER_S
 
 BODIES: dict[Task, dict[str, type[StrictBody]]] = {
     "generate": {

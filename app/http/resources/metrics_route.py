@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from app.http.application.restful import Route
-from app.serve.board_metrics import BoardCollector
+from app.serve.board.board_metrics import BoardCollector
 from app.serve.context import WorkerContext
 
 

@@ -13,11 +13,11 @@ from app.http.application.error_envelope import json_response
 from app.http.application.restful import Route
 from app.http.backend import ModelHandle
 from app.http.resources.capabilities_route import kv_cache
-from app.serve.admission import LOADING_RETRY_AFTER_S
+from app.serve.board.admission import LOADING_RETRY_AFTER_S
 from app.serve.context import State
 
 if TYPE_CHECKING:
-    from app.serve.board import SlotState
+    from app.serve.board.slot_board import SlotState
 
 # Which state describes a server whose slots differ: the first that any live slot is in.
 PRECEDENCE: tuple[State, ...] = ("ready", "loading", "draining", "failed")

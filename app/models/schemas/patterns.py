@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import re2
 
-from app.core.native import guarded
+from app.core.system.native import guarded
 from app.models.schemas.nodes import MAX_PATTERN_CHARS, refuse, refuse_cost, refuse_unsupported
 
 # Nested counts multiply: ``(a{1000}){1000}`` is an automaton of a million states.

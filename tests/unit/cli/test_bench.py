@@ -12,11 +12,11 @@ import time
 
 import pytest
 
-from app.cli.loading.bodies import Plan, words_for
-from app.cli.loading.figures import Result, Summary, percentile
-from app.cli.loading.loops import Load
-from app.cli.loading.plot import token_rates
-from app.cli.loading.wire import Target, send
+from app.cli.loadtest.bodies import Plan, words_for
+from app.cli.loadtest.figures import Result, Summary, percentile
+from app.cli.loadtest.load_plot import token_rates
+from app.cli.loadtest.loops import Load
+from app.cli.loadtest.timed_request import Target, send
 
 
 def body(**more):

@@ -157,7 +157,7 @@ def test_a_command_ends_well_on_a_terminal(double, tmp_path, name):
 # itself starts, it is Python's. Of what is imported by then nothing takes long.
 TELLING = """
 import os, sys
-from app.core import interrupts
+from app.core.system import interrupts
 leave_at_once = interrupts.leave_at_once
 def telling():
     leave_at_once()

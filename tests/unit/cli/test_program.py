@@ -10,7 +10,7 @@ import sys
 import click
 import pytest
 
-from app.cli.completion import SHELLS
+from app.cli.commands.shell_completion import SHELLS
 from app.cli.main import main
 
 COMMANDS = sorted(main.commands)
@@ -66,7 +66,7 @@ def test_commands_are_completed():
 
 
 def test_ctrl_c_ends_with_130(forklift, monkeypatch):
-    from app.cli import top
+    from app.cli.commands import top
 
     def interrupted(*_arguments):
         raise KeyboardInterrupt

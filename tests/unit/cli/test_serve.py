@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from app.cli import serve
+from app.cli.commands import serve
 from app.cli.main import main
 from app.core.settings import Settings
 

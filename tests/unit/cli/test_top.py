@@ -9,11 +9,11 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from rich.console import Console
 
-from app.cli.connection import CommandError, Server
-from app.cli.top import refresh
+from app.cli.commands.top import refresh
+from app.cli.server_connection import CommandError, Server
 from app.cli.watching.history import History
+from app.cli.watching.server_view import frame
 from app.cli.watching.snapshot import Snapshot, look, parse, quantile
-from app.cli.watching.view import frame
 
 SLOTS = [
     {"slot": 0, "pid": 11, "gpus": ["GPU-a"], "state": "ready", "num_running": 2, "num_waiting": 1},

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.core import cgroups
+from app.core.system import cgroups
 
 GIB = 2**30
 

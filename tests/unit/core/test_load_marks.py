@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from app.core import load_marks
-from app.core.load_marks import FIRST_PAUSE_S, LONGEST_PAUSE_S, LoadMarks
+from app.core.system import load_marks
+from app.core.system.load_marks import FIRST_PAUSE_S, LONGEST_PAUSE_S, LoadMarks
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from app.core import log_writer
-from app.core.log_writer import MAX_WAITING_BYTES, LogWriter, never_blocking
+from app.core.logs import log_writer
+from app.core.logs.log_writer import MAX_WAITING_BYTES, LogWriter, never_blocking
 
 LINE = "x" * 1023 + "\n"
 

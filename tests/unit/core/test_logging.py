@@ -14,9 +14,9 @@ import structlog
 import torch
 from pydantic import BaseModel, ValidationError
 
-from app.core import tracebacks
-from app.core.logging import configure_logging, get_logger, is_console
-from app.core.tracebacks import HIDDEN, OF_TENSORS, for_callers, traceback_text
+from app.core.logs import tracebacks
+from app.core.logs.logging import configure_logging, get_logger, is_console
+from app.core.logs.tracebacks import HIDDEN, OF_TENSORS, for_callers, traceback_text
 
 FORMATS = ("json", "console")
 PRIVATE = "PRIVATE"

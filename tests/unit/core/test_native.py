@@ -6,7 +6,7 @@ import llguidance
 import pytest
 
 from app.core.errors import InvalidParameterError
-from app.core.native import guarded
+from app.core.system.native import guarded
 
 
 def test_a_real_panic_of_a_rust_library_becomes_a_refusal(capfd):

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from app.core.printable import json_printable, printable
+from app.core.logs.printable import json_printable, printable
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from app.core.errors import SettingsError
+from app.core.parsing.sizes import parse_bytes, parse_memory_limits
 from app.core.settings import load_settings
-from app.core.sizes import parse_bytes, parse_memory_limits
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from app.engine.generation.batched import BatchedEngine
 from app.engine.generation.sequence import Sequence
 from app.engine.runners.choose import RunnerKind
 from app.engine.runners.eager import EagerRunner
-from app.models.loader import load_checkpoint
+from app.models.checkpoint.loader import load_checkpoint
 from app.models.text_model import TextModel
 
 

@@ -12,7 +12,7 @@ import pytest
 from app.core.errors import BadRequestError, ConstraintTooCostlyError, UnsupportedParameterError
 from app.core.jobs import Constraint, Failed, Finished, Job, SamplingParams
 from app.engine.generation.serial import SerialEngine
-from app.models.grammars import running
+from app.models.grammars import running_grammar as running
 from app.models.text_model import TextModel
 from tests.unit.engine.driver import generator_of, load, outcome, run
 

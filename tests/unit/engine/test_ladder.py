@@ -15,7 +15,7 @@ from app.core.errors import ModelLoadError
 from app.core.settings import load_settings
 from app.engine.checks import ladder, plays
 from app.engine.loading.build import Prepared, prepare
-from app.models.fused_layers import FusedLayer
+from app.models.weights.fused_layers import FusedLayer
 from tests.planted import PLANTED
 from tests.tiny_models import save_tiny_model
 from tests.unit.engine.driver import TokenLog, greedy_job, greedy_reference, load, run

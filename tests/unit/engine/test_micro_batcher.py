@@ -15,8 +15,8 @@ from app.core.jobs import Failed, Finished
 from app.core.settings import load_settings
 from app.engine.loading.build import prepare
 from app.engine.micro_batcher import MicroBatcher
+from app.models.checkpoint.loader import load_checkpoint
 from app.models.encoder_model import EncoderModel
-from app.models.loader import load_checkpoint
 from tests.proposals import assert_proposals
 from tests.tiny_models import write_sentence_files
 

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from app.models.fused_layers import fuse_layers
-from app.models.packing import pack
 from app.models.text_model import TextModel
+from app.models.weights.fused_layers import fuse_layers
+from app.models.weights.packing import pack
 from tests.tiny_models import SLOT_FAMILIES
 from tests.unit.engine.driver import TokenLog, generator_of, greedy_job, greedy_reference, load, random_prompt, run
 

@@ -16,9 +16,9 @@ from app.engine.generation.serial import SerialEngine
 from app.engine.loading import build as preparation
 from app.engine.loading.build import prepare
 from app.engine.runners.mixed import MixedRunner
-from app.models.int4_linear import Int4Linear
-from app.models.int8_linear import Int8TileLinear, has_tiles
-from app.models.quantization import Int8Linear, quantize
+from app.models.weights.int4_linear import Int4Linear
+from app.models.weights.int8_linear import Int8TileLinear, has_tiles
+from app.models.weights.quantization import Int8Linear, quantize
 from tests.unit.engine.driver import TokenLog, greedy_job, logits_of, run
 
 PROMPT = [(i * 31) % 300 + 20 for i in range(60)]

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from app.core import load_marks
 from app.core.errors import (
     InsufficientMemoryError,
     InternalError,
@@ -23,9 +22,10 @@ from app.core.errors import (
     ShuttingDownError,
 )
 from app.core.jobs import Finished, Job, SamplingParams
-from app.core.load_marks import LoadMarks
 from app.core.metrics import Metrics
 from app.core.settings import load_settings
+from app.core.system import load_marks
+from app.core.system.load_marks import LoadMarks
 from app.engine.loading import memory_budget as room_module
 from app.engine.loading import pool as pool_module
 from app.engine.loading.handle import ModelHandle

@@ -8,8 +8,8 @@ import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
-from app.models.cache_argument import cache_argument, cache_argument_of
-from app.models.fused_layers import takes_the_same
+from app.models.checkpoint.cache_argument import cache_argument, cache_argument_of
+from app.models.weights.fused_layers import takes_the_same
 
 SMALL = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1, "vocab_size": 32}
 

@@ -8,9 +8,9 @@ import pytest
 
 from app.core.errors import ModelLoadError, SettingsError, UnsupportedParameterError
 from app.core.settings import load_settings
-from app.models.chat import rounds_prompt
-from app.models.loader import load_checkpoint
+from app.models.checkpoint.loader import load_checkpoint
 from app.models.text_model import TextModel
+from app.models.tokens.chat_prompts import rounds_prompt
 
 FIRST = {"role": "user", "content": "\u4f60\u597d"}
 ANSWERED = [FIRST, {"role": "assistant", "content": "Hi!"}, {"role": "user", "content": "Who?"}]

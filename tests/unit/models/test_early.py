@@ -15,8 +15,8 @@ import pytest
 
 from app.core.errors import ModelLoadError
 from app.core.settings import load_settings
-from app.models import early
-from app.models.early import check_models
+from app.models.folder import early
+from app.models.folder.early import check_models
 
 DEMO = Path(early.__file__).parent / "demo"
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
@@ -66,7 +66,7 @@ def test_a_whole_model_passes(folder):
 
 def test_looking_imports_neither_torch_nor_transformers(folder):
     program = (
-        "import sys; from app.core.settings import load_settings; from app.models.early import check_models;"
+        "import sys; from app.core.settings import load_settings; from app.models.folder.early import check_models;"
         f"check_models(load_settings({{'FORKLIFT_MODEL': {str(folder)!r}}}));"
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )

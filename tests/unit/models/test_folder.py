@@ -11,9 +11,9 @@ import pytest
 
 from app.core.errors import ModelLoadError
 from app.core.settings import load_settings
-from app.models import hub_ids
-from app.models.early import check_models
-from app.models.folder import check_folder
+from app.models.checkpoint import hub_ids
+from app.models.folder.early import check_models
+from app.models.folder.model_folder import check_folder
 
 CONFIG = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "vocab_size": 10, "eos_token_id": 1}
 DEEP = "[" * 100_000

@@ -8,8 +8,8 @@ from transformers import GraniteConfig, PreTrainedConfig, Qwen3Config
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from app.core.settings import load_settings
-from app.models.fused_layers import FusedLayer, fuse_layers, merged
-from app.models.loader import Checkpoint, load_checkpoint
+from app.models.checkpoint.loader import Checkpoint, load_checkpoint
+from app.models.weights.fused_layers import FusedLayer, fuse_layers, merged
 from tests.tiny_models import save_tiny_model
 
 PROMPT = list(range(9, 49))

@@ -9,9 +9,9 @@ from structlog.testing import capture_logs
 
 from app.core.errors import ModelLoadError
 from app.core.settings import load_settings
-from app.models import hub
-from app.models.hub import can_reach_hub, where_to_look
-from app.models.loader import load_checkpoint
+from app.models.checkpoint import hub
+from app.models.checkpoint.hub import can_reach_hub, where_to_look
+from app.models.checkpoint.loader import load_checkpoint
 
 HUB = "https://hub.example"
 

@@ -8,10 +8,10 @@ import pytest
 
 from app.core.errors import InvalidParameterError, UnsupportedParameterError
 from app.core.settings import load_settings
-from app.models.infill import Infilling
-from app.models.infill_families import FAMILIES, MASK_FAMILIES
-from app.models.loader import load_checkpoint
+from app.models.checkpoint.loader import load_checkpoint
 from app.models.text_model import TextModel
+from app.models.tokens.infill import Infilling
+from app.models.tokens.infill_families import FAMILIES, MASK_FAMILIES
 from tests.tiny_models import INFILL_TOKENS, tiny_tokenizer
 
 TOKENS = list(INFILL_TOKENS.values())
@@ -188,7 +188,7 @@ def test_sentencepiece_thinks_no_space_before_a_continued_text():
     from tokenizers import Tokenizer, decoders, models, normalizers
     from transformers import PreTrainedTokenizerFast
 
-    from app.models.plain_text import PlainText
+    from app.models.tokens.plain_text import PlainText
 
     alphabet = ["<unk>", "<s>", "\u2581", "\u2581a", "a", "b", "\u263a", "<MID>"]
     backend = Tokenizer(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from app.models.int4_linear import GROUP_SIZE, Int4Linear, to_codes
+from app.models.weights.int4_linear import GROUP_SIZE, Int4Linear, to_codes
 
 
 def layer_of(num_in: int, num_out: int, *, bias: bool = True) -> torch.nn.Linear:

@@ -11,9 +11,9 @@ from structlog.testing import capture_logs
 
 from app.core.errors import DeviceError, ModelLoadError
 from app.core.settings import load_settings
-from app.models import devices
-from app.models.devices import choose_device
-from app.models.loader import load_checkpoint
+from app.models.checkpoint import devices
+from app.models.checkpoint.devices import choose_device
+from app.models.checkpoint.loader import load_checkpoint
 
 
 def load(folder, **environ):

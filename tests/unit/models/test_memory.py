@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from app.models import memory
+from app.models.checkpoint import device_memory as memory
 
 CPU = torch.device("cpu")
 GIB = 2**30

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from app.core.settings import load_settings
-from app.models.loader import Checkpoint, load_checkpoint
-from app.models.packing import PackedLinear, has_kernels, owns_weights, pack, wants_packing
-from app.models.quantization import model_bytes
+from app.models.checkpoint.loader import Checkpoint, load_checkpoint
+from app.models.weights.packing import PackedLinear, has_kernels, owns_weights, pack, wants_packing
+from app.models.weights.quantization import model_bytes
 from tests.tiny_models import save_tiny_model
 
 needs_kernels = pytest.mark.skipif(not has_kernels(), reason="oneDNN has no bfloat16 kernels for this processor")

@@ -20,9 +20,9 @@ from transformers import PreTrainedModel, Qwen2Config
 from app.core.errors import ModelLoadError
 from app.core.settings import load_settings
 from app.engine.checks.plain_cache import has_plain_cache
-from app.models.loader import load_checkpoint, without_weights
-from app.models.placement import memory_limits, place, spread
-from app.models.source import Source
+from app.models.checkpoint.loader import load_checkpoint, without_weights
+from app.models.checkpoint.placement import memory_limits, place, spread
+from app.models.checkpoint.source import Source
 from tests.families.wide import save_wide_model
 from tests.unit.engine.driver import (
     TokenLog,
@@ -161,7 +161,7 @@ def test_encoders_can_lie_on_disk_too(model_folder, tmp_path, family):
 MEASURE = """
 import json, sys
 from app.core.settings import load_settings
-from app.models.loader import load_checkpoint
+from app.models.checkpoint.loader import load_checkpoint
 import torch
 
 def anonymous_kib():

@@ -7,13 +7,13 @@ import torch
 
 from app.core.errors import ModelLoadError
 from app.core.settings import load_settings
-from app.models import quantization
-from app.models.int4_linear import Int4Linear
-from app.models.int8_linear import Int8Linear
-from app.models.loader import Checkpoint, load_checkpoint
-from app.models.quantization import model_bytes, quantize
-from app.models.registry import predict
-from app.models.source import find_source
+from app.models.checkpoint.loader import Checkpoint, load_checkpoint
+from app.models.checkpoint.source import find_source
+from app.models.forecast import predict
+from app.models.weights import quantization
+from app.models.weights.int4_linear import Int4Linear
+from app.models.weights.int8_linear import Int8Linear
+from app.models.weights.quantization import model_bytes, quantize
 
 IDS = torch.tensor([[(i * 31) % 300 + 20 for i in range(60)]])
 

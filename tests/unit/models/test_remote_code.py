@@ -7,7 +7,7 @@ import json
 import pytest
 
 from app.core.errors import ModelLoadError
-from app.models.remote_code import check_code
+from app.models.folder.remote_code import check_code
 
 OWN = {"AutoConfig": "configuration_x.XConfig", "AutoModelForCausalLM": "org/repo--modeling_x.XModel"}
 

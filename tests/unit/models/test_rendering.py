@@ -8,7 +8,7 @@ import pytest
 
 from app.core.errors import InvalidParameterError, RequestTimeoutError
 from app.core.patience import patient_until
-from app.models.rendering import Renderer
+from app.models.tokens.rendering import Renderer
 from tests.tiny_models import CHATML, tiny_tokenizer
 
 MESSAGES = [{"role": "user", "content": "Hi"}]

@@ -11,10 +11,10 @@ from transformers import AutoConfig
 
 from app.core.errors import ModelLoadError
 from app.core.settings import load_settings
+from app.models.checkpoint.loader import load_checkpoint
 from app.models.encoder_model import EncoderModel
-from app.models.loader import load_checkpoint
-from app.models.sentence import SentenceForm
-from app.models.tasks import detect_task
+from app.models.folder.sentence import SentenceForm
+from app.models.folder.tasks import detect_task
 from tests.tiny_models import write_sentence_files
 
 

@@ -12,7 +12,7 @@ import pytest
 from app.core.errors import ContextLengthError, InvalidParameterError, RequestTimeoutError, UnsupportedParameterError
 from app.core.patience import patient_until
 from app.core.settings import load_settings
-from app.models.loader import load_checkpoint
+from app.models.checkpoint.loader import load_checkpoint
 from app.models.text_model import TextModel
 
 

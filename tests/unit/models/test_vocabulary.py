@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from app.models.vocabulary import Vocabulary
+from app.models.tokens.vocabulary import Vocabulary
 from tests.tiny_models import tiny_tokenizer
 
 BYTE_LEVEL = tiny_tokenizer()

@@ -11,13 +11,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from app.cli.report import command
+from app.cli.commands.report import command
 from app.core.settings import load_settings
-from app.models.fused_layers import fuse_layers
-from app.models.loader import load_checkpoint
-from app.models.quantization import quantize
-from app.reports import child
-from app.reports.child import ReportError, run_child
+from app.models.checkpoint.loader import load_checkpoint
+from app.models.weights.fused_layers import fuse_layers
+from app.models.weights.quantization import quantize
+from app.reports import measuring_process as child
+from app.reports.measuring_process import ReportError, run_child
 from app.reports.precision import PRECISIONS, default_text
 from app.reports.variant import measure_variant
 

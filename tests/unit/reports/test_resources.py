@@ -7,7 +7,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from app.cli.report import command
+from app.cli.commands.report import command
 from app.reports.resources import fits
 from app.reports.tables import size
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from app.core.errors import InvalidParameterError, LoadingError, OverloadedError, ShuttingDownError
 from app.core.settings import Settings
-from app.serve.admission import Admission, ConnectionTicket, RequestTicket, expected_wait_s
-from app.serve.board import SlotBoard
+from app.serve.board.admission import Admission, ConnectionTicket, RequestTicket, expected_wait_s
+from app.serve.board.slot_board import SlotBoard
 
 FORK = multiprocessing.get_context("fork")
 

@@ -6,7 +6,7 @@ import ssl
 import pytest
 from gunicorn.http import errors
 
-from app.serve import answers
+from app.serve.incoming import error_answers as answers
 
 
 def parts(answer: answers.Answer) -> tuple[str, dict[str, str], dict[str, object]]:

@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from app.serve.balance import LIMIT_S, Deferral, has_other_server, is_my_turn
-from app.serve.board import SILENT_AFTER_S, SlotBoard
-from app.serve.deadlines import DeadlineQueue
+from app.serve.board.balance import LIMIT_S, Deferral, has_other_server, is_my_turn
+from app.serve.board.slot_board import SILENT_AFTER_S, SlotBoard
+from app.serve.connections.deadlines import DeadlineQueue
 
 
 def board_with(*workers: tuple[str, int]) -> SlotBoard:

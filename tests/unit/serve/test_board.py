@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from app.serve.board import SlotBoard
+from app.serve.board.slot_board import SlotBoard
 
 FORK = multiprocessing.get_context("fork")
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from app.serve import board as board_module
-from app.serve.board import SlotBoard
+from app.serve.board import slot_board as board_module
+from app.serve.board.slot_board import SlotBoard
 
 FORK = multiprocessing.get_context("fork")
 # Longer than any limit in the code, shorter than anybody's patience.

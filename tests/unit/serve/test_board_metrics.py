@@ -5,7 +5,7 @@ from __future__ import annotations
 import psutil
 import pytest
 
-from app.serve import board_metrics
+from app.serve.board import board_metrics
 
 
 @pytest.fixture

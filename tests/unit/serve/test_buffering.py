@@ -9,8 +9,8 @@ from gunicorn.http.errors import NoMoreData, ParseException
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.serve.buffering import MAX_HEAD_BYTES, RequestBuffer, Verdict
-from app.serve.chunks import NUM_FREE_CHUNKS
+from app.serve.incoming.buffering import MAX_HEAD_BYTES, RequestBuffer, Verdict
+from app.serve.incoming.chunks import NUM_FREE_CHUNKS
 
 MAX_BODY_BYTES = 1000
 GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pynvml
 import pytest
 
-from app.serve.gpus import gpu_memory_bytes
+from app.serve.processes.gpus import gpu_memory_bytes
 
 
 def test_without_a_driver_there_is_nothing_to_tell(monkeypatch):

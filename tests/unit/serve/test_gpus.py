@@ -4,8 +4,8 @@ import pytest
 
 from app.core.errors import DeviceError, SettingsError
 from app.core.settings import Settings
-from app.serve import gpus
-from app.serve.gpus import plan_slots, slot_environment
+from app.serve.processes import gpus
+from app.serve.processes.gpus import plan_slots, slot_environment
 
 FOUR = {"CUDA_VISIBLE_DEVICES": "a,b,c,d"}
 

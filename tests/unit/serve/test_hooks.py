@@ -12,8 +12,9 @@ from prometheus_client import values
 
 from app.core.metrics import Metrics
 from app.core.settings import Settings
-from app.serve import context, hooks, startup
-from app.serve.metrics_folder import FOLDER
+from app.serve import context, hooks
+from app.serve.board.metrics_folder import FOLDER
+from app.serve.processes import startup
 
 # What a worker writes to its environment before torch is imported.
 SET_BY_WORKERS = (

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from app.core.errors import SettingsError
-from app.serve.listening import check_addresses
+from app.serve.connections.listening import check_addresses
 
 
 def line_of(address: object) -> str:

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from app.core.errors import StartError
-from app.serve import memory, metrics_folder
-from app.serve.board import SlotBoard
-from app.serve.metrics_folder import FILE_BYTES, FOLDER, make_metrics_folder, remove_leftovers
+from app.serve.board import metrics_folder
+from app.serve.board import shared_files as memory
+from app.serve.board.metrics_folder import FILE_BYTES, FOLDER, make_metrics_folder, remove_leftovers
+from app.serve.board.slot_board import SlotBoard
 
 
 @pytest.fixture

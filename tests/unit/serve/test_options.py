@@ -7,7 +7,7 @@ from gunicorn.config import Config
 
 from app.core.errors import SettingsError
 from app.core.settings import load_settings
-from app.serve.options import OUR_WORKER, check_options
+from app.serve.processes.gunicorn_options import OUR_WORKER, check_options
 
 SETTINGS = load_settings({})
 

@@ -17,7 +17,7 @@ ASKS = {
 }
 PROGRAM = """
 import sys
-from app.serve.terminal import leave_terminal
+from app.serve.processes.terminal import leave_terminal
 leave_terminal()
 try:
     {ask}

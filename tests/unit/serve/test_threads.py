@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from app.serve.threads import HttpThreads, NoThreadError
+from app.serve.processes.http_threads import HttpThreads, NoThreadError
 
 
 def refuse(monkeypatch) -> None:

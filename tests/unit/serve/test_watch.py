@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from app.engine.thread.stall_clock import StallClock
-from app.serve import watch as watch_module
-from app.serve.watch import Watch
+from app.serve.processes import watch as watch_module
+from app.serve.processes.watch import Watch
 
 
 class StopError(Exception):

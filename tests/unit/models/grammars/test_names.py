@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.models.grammars.names import QuotedTokens, Writing, repeating
+from app.models.grammars.object_names import QuotedTokens, Writing, repeating
 
 TOKENS = [
     b'"',

@@ -15,10 +15,10 @@ import pytest
 
 from app.core.errors import ConstraintTooCostlyError, InvalidParameterError, RequestTimeoutError
 from app.core.jobs import Constraint
-from app.models.constraints import Constraints
-from app.models.grammars.nursery import Nursery
-from app.models.grammars.running import Grammar
-from app.models.grammars.wire import Source
+from app.models.grammars.constraints import Constraints
+from app.models.grammars.grammar_messages import Source
+from app.models.grammars.running_grammar import Grammar
+from app.models.grammars.zygote import Nursery
 from tests.unit.models.schemas.sampled import END, TOKENIZER, constraints, write
 from tests.waiting import wait_until
 
@@ -162,7 +162,7 @@ def np_free_logits():
 
 
 def test_the_processes_know_neither_torch_nor_the_settings():
-    code = "import sys, app.models.grammars.child; print(sorted({'torch', 'transformers', 'flask'} & set(sys.modules)))"
+    code = "import sys, app.models.grammars.grammar_process; print(sorted({'torch', 'transformers', 'flask'} & set(sys.modules)))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "[]"
 

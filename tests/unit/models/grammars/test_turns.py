@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from app.core.errors import RequestTimeoutError
-from app.models.grammars.turns import Rotation
+from app.models.grammars.compile_queue import Rotation
 
 
 def forever() -> None:

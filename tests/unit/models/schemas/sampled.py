@@ -13,8 +13,8 @@ import jsonschema
 import numpy as np
 
 from app.core.jobs import Constraint
-from app.models.constraints import Constraints
-from app.models.grammars.running import Grammar
+from app.models.grammars.constraints import Constraints
+from app.models.grammars.running_grammar import Grammar
 from tests.tiny_models import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()

@@ -1,0 +1,1 @@
+"""The log: how records look, and how they are written."""

@@ -1,0 +1,1 @@
+"""Small notations that operators and callers write, read by pure functions."""

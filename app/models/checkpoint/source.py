@@ -1,0 +1,100 @@
+"""Where a checkpoint lies and what its small files say of it: looked at the same way before and at every load.
+
+Inference thread: transformers reads the config, for which remote code may run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, PretrainedConfig
+from transformers.utils import cached_file
+
+from app.core.errors import ModelLoadError
+from app.core.model_tables import Task
+from app.core.settings import Settings
+from app.models.checkpoint.hub import where_to_look
+from app.models.folder.config_values import check_config
+from app.models.folder.json_files import read_object
+from app.models.folder.model_folder import check_folder
+from app.models.folder.remote_code import check_code
+from app.models.folder.sentence import SentenceForm, parse, read_sentence_form
+from app.models.folder.tasks import detect_task
+
+MAX_REASON_CHARS = 500
+
+
+@dataclass(frozen=True)
+class Source:
+    """``where``: arguments that every ``from_pretrained`` of the checkpoint shares. ``form``: how it makes vectors."""
+
+    path: str
+    where: dict[str, Any]
+    config: PretrainedConfig
+    form: SentenceForm | None
+    task: Task
+
+
+def find_source(settings: Settings, task: Task | None = None) -> Source:
+    """What ``settings.model`` points at, once its folder was found whole; ``task``: default: what its config says.
+
+    Raises ``ModelLoadError``.
+    """
+    path = settings.model
+    check_folder(path)
+    check_code(path, is_trusted=settings.trust_remote_code)
+    where = where_to_look(settings)
+    with failing_to_load(path):
+        if (config_file := _find_file(path, "config.json", where)) is not None:
+            # Of a hub's model, whose files are not in a folder that was looked at.
+            check_config(Path(config_file), read_object(Path(config_file)))
+        config = AutoConfig.from_pretrained(path, **where)
+        form = read_sentence_form(lambda name: parse(_find_file(path, name, where)))
+        return Source(path, where, config, form, task or detect_task(config, is_sentence_model=form is not None))
+
+
+@contextmanager
+def failing_to_load(path: str) -> Iterator[None]:
+    """Turns whatever is raised inside into a ``ModelLoadError`` of one line that names the model."""
+    try:
+        yield
+    except ModelLoadError as error:
+        raise ModelLoadError(f"cannot load the model {path}: {error}") from error
+    except MemoryError as error:
+        raise ModelLoadError(f"not enough memory to load {path}") from error
+    except torch.OutOfMemoryError as error:
+        raise ModelLoadError(f"not enough GPU memory to load {path}") from error
+    except Exception as error:
+        raise ModelLoadError(f"cannot load the model {path}: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, with the next one where it only announces that, or its class name."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].endswith(":"):
+        lines[0] = f"{lines[0]} {lines[1]}"
+    if isinstance(error, LookupError | AttributeError | TypeError):
+        # Their texts are only a name, or speak of the library's inside.
+        lines[:1] = [f"{type(error).__name__}: {''.join(lines[:1])}"]
+    return lines[0][:MAX_REASON_CHARS] if lines else type(error).__name__
+
+
+def _find_file(path: str, name: str, where: dict[str, Any]) -> str | None:
+    """Path of a file of the checkpoint; None where it has none of this name.
+
+    Without a hub, a file that is not in its cache is one that the checkpoint has not.
+    """
+    options = {name: value for name, value in where.items() if name != "trust_remote_code"}
+    found: str | None = cached_file(
+        path,
+        name,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=not where["local_files_only"],
+        **options,
+    )
+    return found

@@ -1,0 +1,79 @@
+"""How a sentence-embedding model makes one vector of its tokens: read from sentence-transformers' files.
+
+``modules.json`` lists the steps: Transformer, Pooling (with a config of its own), and perhaps
+Normalize. Steps that we do not have stop the load: leaving one out would give other vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from app.core.errors import ModelLoadError
+from app.models.folder.json_files import MAX_CONFIG_BYTES, parse_json, read_bytes
+
+Pooling = Literal["mean", "cls", "lasttoken"]
+POOLINGS: tuple[Pooling, ...] = ("mean", "cls", "lasttoken")
+ReadJson = Callable[[str], Any]
+"""Parsed content of a file of the checkpoint, or None where it has no such file."""
+
+# The files' flags, in the form that every version of sentence-transformers reads.
+FLAGS: dict[str, str] = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_lasttoken": "lasttoken",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceForm:
+    """Steps from token vectors to one; the defaults are sentence-transformers' for a plain encoder."""
+
+    pooling: Pooling = "mean"
+    normalize: bool = False
+    max_tokens: int | None = None
+    lowercase: bool = False
+
+
+def read_sentence_form(read: ReadJson) -> SentenceForm | None:
+    """What the checkpoint says of its vectors; None where it says nothing. Raises ``ModelLoadError``."""
+    modules = read("modules.json")
+    if modules is None:
+        pooling = read("1_Pooling/config.json")
+        return None if pooling is None else SentenceForm(pooling=_pooling(pooling))
+    form = SentenceForm()
+    for module in modules:
+        match str(module["type"]).rpartition(".")[2]:
+            case "Transformer":
+                pass
+            case "Pooling":
+                form = replace(form, pooling=_pooling(read(f"{module['path']}/config.json") or {}))
+            case "Normalize":
+                form = replace(form, normalize=True)
+            case other:
+                raise ModelLoadError(f"modules.json has a {other} step, which is not supported")
+    limits = read("sentence_bert_config.json") or {}
+    return replace(form, max_tokens=limits.get("max_seq_length"), lowercase=bool(limits.get("do_lower_case")))
+
+
+def _pooling(config: dict[str, Any]) -> Pooling:
+    modes = [mode for flag, mode in FLAGS.items() if config.get(flag)]
+    named = config.get("pooling_mode")
+    if named is not None:
+        modes = [named] if isinstance(named, str) else list(named)
+    for pooling in POOLINGS:
+        if modes == [pooling]:
+            return pooling
+    raise ModelLoadError(f"pooling {' + '.join(modes) or 'of no kind'} is not supported")
+
+
+def parse(path: str | None) -> Any:
+    """The JSON in the file at ``path``; None without one. Raises ``ModelLoadError``."""
+    if path is None:
+        return None
+    return parse_json(Path(path), read_bytes(Path(path), MAX_CONFIG_BYTES))

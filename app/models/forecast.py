@@ -1,0 +1,135 @@
+"""What can be told of a model without its weights: its task, and the memory that it will take.
+
+Reads the config and the headers of the safetensors files.
+Inference thread only: transformers is imported here, and remote code may run to read a config.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PretrainedConfig
+
+from app.core.model_tables import Task
+from app.core.settings import COMPUTES_IN, ModelPlan, Settings
+from app.models.checkpoint.devices import choose_device, choose_dtype
+from app.models.checkpoint.loader import without_weights
+from app.models.checkpoint.source import Source, failing_to_load, find_source
+from app.models.folder.headers import Entry, read_entries
+from app.models.folder.model_folder import require_folder, weight_files
+from app.models.served_model import context_size
+from app.models.weights.quantization import quantized_bytes
+
+# safetensors' names of number types; others (float8, integers) are counted in their own size and never converted.
+FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Memory that a model will take, in bytes.
+
+    ``is_mapped``: the weights stay in the page cache, mapped from their files, where the system
+    counts them as available.
+    """
+
+    weight_bytes: int
+    kv_bytes: int
+    is_mapped: bool
+
+    @property
+    def num_bytes(self) -> int:
+        return self.weight_bytes + self.kv_bytes
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """``footprint`` is None for a hub id, whose files are not here to be measured."""
+
+    task: Task
+    footprint: Footprint | None
+
+
+def inspect(plan: ModelPlan) -> Inspected:
+    """Read what ``plan``'s model says of itself. Raises ``ModelLoadError`` or ``DeviceError``."""
+    settings = plan.settings
+    is_folder = Path(settings.model).exists()
+    require_folder(plan)
+    source = find_source(settings, plan.task)
+    with failing_to_load(source.path):
+        return Inspected(source.task, predict(source, settings) if is_folder else None)
+
+
+def resident_weight_bytes(plan: ModelPlan) -> int:
+    """What the weights of ``plan``'s model will take; 0 for a hub id. Raises ``ModelLoadError`` or ``DeviceError``."""
+    settings = plan.settings
+    if not Path(settings.model).exists():
+        return 0
+    source = find_source(settings, plan.task)
+    with failing_to_load(source.path):
+        if settings.quantization != "none":
+            return quantized_bytes(without_weights(source, settings), settings.quantization)
+        return sum(loaded for loaded, _ in _sizes(source.config, settings))
+
+
+def _sizes(config: PretrainedConfig, settings: Settings) -> list[tuple[int, int]]:
+    """Of each tensor, once it is loaded, and in its file."""
+    return [loaded_bytes(entry, _dtype(config, settings)) for entry in _all_entries(Path(settings.model))]
+
+
+def _dtype(config: PretrainedConfig, settings: Settings) -> torch.dtype | None:
+    """The one that is loaded; None: as it is stored."""
+    wanted = choose_dtype(settings)
+    return config.dtype if wanted == "auto" else wanted
+
+
+def predict(source: Source, settings: Settings) -> Footprint:
+    """What the model in the folder ``settings.model`` will take."""
+    config = source.config
+    if settings.quantization != "none":
+        return predict_quantized(source, settings)
+    dtype = _dtype(config, settings)
+    sizes = _sizes(config, settings)
+    is_same = all(loaded == stored for loaded, stored in sizes)
+    is_mapped = is_same and choose_device(settings.device).type == "cpu"
+    kv_dtype = dtype or torch.float32
+    kv = kv_bytes(config, settings, kv_dtype.itemsize) if source.task == "generate" else 0
+    return Footprint(sum(loaded for loaded, _ in sizes), kv, is_mapped)
+
+
+def _all_entries(folder: Path) -> Iterator[Entry]:
+    for path in weight_files(folder):
+        yield from read_entries(path).values()
+
+
+def predict_quantized(source: Source, settings: Settings) -> Footprint:
+    """The same where ``settings`` quantise: by the model's shape, as its layers' forms have sizes of their own."""
+    item_bytes = 4 if COMPUTES_IN[settings.quantization] == "float32" else 2
+    kv = kv_bytes(source.config, settings, item_bytes) if source.task == "generate" else 0
+    model = without_weights(source, settings)
+    return Footprint(quantized_bytes(model, settings.quantization), kv, is_mapped=False)
+
+
+def loaded_bytes(entry: Entry, dtype: torch.dtype | None) -> tuple[int, int]:
+    """Bytes of one tensor once it is loaded as ``dtype`` (None: as it is stored), and in its file."""
+    first, last = entry["data_offsets"]
+    stored = int(last) - int(first)
+    if dtype is None or entry["dtype"] not in FLOATS:
+        return stored, stored
+    return math.prod(entry["shape"]) * dtype.itemsize, stored
+
+
+def kv_bytes(config: PretrainedConfig, settings: Settings, item_bytes: int) -> int:
+    """A full KV cache: keys and values of every layer, sequence and position. An estimate for rare layouts."""
+    text = config.get_text_config()
+    num_heads = int(text.num_attention_heads) if hasattr(text, "num_attention_heads") else 0
+    if not num_heads:
+        return 0
+    num_kv_heads = 1 if getattr(text, "multi_query", False) else getattr(text, "num_key_value_heads", None) or num_heads
+    head_size = getattr(text, "head_dim", None) or int(text.hidden_size) // num_heads
+    num_tokens = min(settings.max_context_tokens, context_size(config) or settings.max_context_tokens)
+    per_token = 2 * int(text.num_hidden_layers) * int(num_kv_heads) * int(head_size) * item_bytes
+    return per_token * num_tokens * settings.max_batch_size

@@ -1,0 +1,128 @@
+"""Structured output: grammars that a completion follows, made from a JSON schema or a regex.
+
+A schema is read first (``schemas``): what cannot be followed exactly, or would cost too much, is
+refused with its place. Then it is compiled once, in a process of its own (``grammars``), and kept for
+the same caller. The grammar work is llguidance's (MIT, no dependencies, 3 MB; it compiles lazily, where
+xgrammar brings triton along and outlines-core builds the whole automaton first). HTTP threads; the
+inference thread gets grammars that are compiled, and asks them for masks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from copy import copy
+
+from transformers import PreTrainedTokenizerBase
+
+from app.core.errors import BadRequestError, UnsupportedParameterError
+from app.core.jobs import Constraint
+from app.core.system.native import guarded
+from app.models.grammars.compile_queue import LOOK_S, Rotation
+from app.models.grammars.grammar_cache import GrammarKey, Shelf
+from app.models.grammars.grammar_messages import Source
+from app.models.grammars.running_grammar import Grammar
+from app.models.grammars.zygote import Nursery, Patience
+from app.models.schemas.emission import plain_schema
+from app.models.schemas.patterns import check_cost
+
+MAX_COMPILING = 2
+MAX_SOURCE_BYTES = 1_000_000
+
+
+def _forever() -> None:
+    """The patience of one who waits until it is done."""
+
+
+class Constraints:
+    """Compiles for one tokenizer; what is costly about it is made at the first use."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, vocab_size: int, end_ids: frozenset[int]):
+        self._tokenizer = tokenizer
+        self._vocab_size = vocab_size
+        self._end_ids = sorted(end_ids)
+        self._lock = threading.Lock()
+        self._nursery: Nursery | None = None
+        self._shelf = Shelf()
+        self._turns = Rotation(MAX_COMPILING)
+        self._compiling: dict[GrammarKey, threading.Event] = {}
+
+    def compiled(self, constraint: Constraint, scope: str = "", patience: Patience = _forever) -> Grammar:
+        """The grammar of ``constraint``; one that was compiled for the same ``scope`` is used again.
+
+        Raises a ``BadRequestError`` where it cannot be followed, ``UnavailableError`` where no process
+        can be had, and what ``patience`` raises, which is asked four times a second while this waits.
+        """
+        try:
+            source = _source(constraint)
+            place = scope, hashlib.sha256(source.packed()).digest()
+            return self._shelf.get(place) or self._made(place, source, patience)
+        except BadRequestError as error:
+            param = "regex" if constraint.kind == "regex" else "response_format"
+            message = error.message.removeprefix("#: ") if constraint.kind == "regex" else error.message
+            raise type(error)(f"{param}: {message}", param=param) from None
+
+    def close(self) -> None:
+        """End every process."""
+        self._shelf.clear()
+        with self._lock:
+            nursery, self._nursery = self._nursery, None
+        if nursery is not None:
+            nursery.close()
+
+    def _made(self, place: GrammarKey, source: Source, patience: Patience) -> Grammar:
+        """Compile, or wait for the thread that compiles the same."""
+        while (grammar := self._shelf.get(place)) is None:
+            with self._lock:
+                other = self._compiling.get(place)
+                if other is None:
+                    own = self._compiling[place] = threading.Event()
+            if other is None:
+                return self._compile(place, source, patience, own)
+            while not other.wait(LOOK_S):
+                patience()
+        return grammar
+
+    def _compile(self, place: GrammarKey, source: Source, patience: Patience, done: threading.Event) -> Grammar:
+        try:
+            with self._turns.taken(place[0], patience):
+                grammar = self._prepared().compile(source, patience)
+            self._shelf.put(place, grammar)
+            return grammar
+        finally:
+            with self._lock:
+                del self._compiling[place]
+            done.set()
+
+    def _prepared(self) -> Nursery:
+        with self._lock:
+            if self._nursery is None:
+                if not self._tokenizer.is_fast or not self._end_ids:
+                    raise UnsupportedParameterError("this model's tokenizer does not support structured output")
+                head = {
+                    "vocab_size": self._vocab_size,
+                    "end_ids": self._end_ids,
+                    "special_ids": sorted(self._tokenizer.all_special_ids),
+                }
+                self._nursery = Nursery(head, _written(self._tokenizer))
+            return self._nursery
+
+
+def _written(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The tokenizer as JSON, with the tokens that were added to it, without padding and truncation."""
+    backend = copy(tokenizer.backend_tokenizer)
+    backend.no_padding()
+    backend.no_truncation()
+    with guarded():
+        return str(backend.to_str())
+
+
+def _source(constraint: Constraint) -> Source:
+    if len(constraint.source) > MAX_SOURCE_BYTES:
+        raise UnsupportedParameterError(f"is longer than {MAX_SOURCE_BYTES} characters")
+    if constraint.kind == "regex":
+        check_cost(constraint.source, "")
+        return Source("regex", constraint.source)
+    plain = plain_schema(json.loads(constraint.source))
+    return Source("json_schema", plain.text, plain.has_free_names)

@@ -1,0 +1,1 @@
+"""Between text and token ids: vocabulary, chat templates, infilling formats."""

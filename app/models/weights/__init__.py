@@ -1,0 +1,1 @@
+"""Weights in forms that compute faster or take less: fused, packed, quantised."""

@@ -1,0 +1,153 @@
+"""8-bit and 4-bit linear layers on the CPU. Inference thread only.
+
+int8: weights of 8 bits, inputs of 14 or 16, see ``int8_linear``; the rest computes in float32. Where several
+rows share a step and the CPU has tiles, oneDNN multiplies; else fbgemm, which reads the weights for one row faster.
+int4: weights only, see ``int4_linear``; the rest computes in bfloat16, and the output layer is an
+int8 one: four bits there cost as much accuracy as in all other layers together. Figures in
+docs/models.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from app.core.errors import ModelLoadError
+from app.models.checkpoint.loader import Checkpoint
+from app.models.checkpoint.unloading import give_back
+from app.models.weights.calibration import Energies, input_energies
+from app.models.weights.int4_linear import Int4Linear, int4_bytes
+from app.models.weights.int8_linear import (
+    Int8Linear,
+    Int8TileLinear,
+    Int8VectorLinear,
+    has_tiles,
+    has_vectors,
+    int8_bytes,
+)
+
+Layer = TypeVar("Layer", bound=nn.Module)
+
+
+def quantize(checkpoint: Checkpoint, kind: str, num_sequences: int) -> None:
+    """Replace the linear layers of ``checkpoint.model`` by ``kind``, "int8" or "int4", in place, one by one.
+
+    ``num_sequences`` are decoded together; an encoder reads many rows in any case. The model is on the
+    CPU, in the dtype that ``choose_dtype`` names; ``checkpoint.dtype`` becomes the one that it computes in then.
+    Raises ``ModelLoadError`` on other devices and processors. An input embedding keeps a weight of its own in bfloat16:
+    it is only looked up. Nothing refers to the checkpoint's file any more.
+    """
+    if checkpoint.device.type != "cpu":
+        raise ModelLoadError(f"FORKLIFT_QUANTIZATION={kind} works on the CPU only so far")
+    if not (has_vectors() or has_tiles()):
+        raise ModelLoadError(f"FORKLIFT_QUANTIZATION={kind} needs an x86-64 processor with AVX2")
+    model = checkpoint.model
+    in_tiles = has_tiles() and (num_sequences > 1 or checkpoint.task != "generate")
+    replace(model, Conv1D, as_linear)
+    energies = input_energies(checkpoint)
+    if kind == "int4":
+        quantize_int4(model, energies)
+    # What is left: everything, or an output layer.
+    replace(model, nn.Linear, partial(to_int8, energies, in_tiles=in_tiles))
+    if kind == "int8":
+        compute_in_float32(model)
+    else:
+        for module in model.modules():
+            own_weights(module, None)
+    give_back(checkpoint.device)
+    checkpoint.dtype = torch.float32 if kind == "int8" else torch.bfloat16
+
+
+def quantize_int4(model: PreTrainedModel, energies: Energies) -> None:
+    """int4 for every linear layer but the output layer of a language model; ``energies`` forget them."""
+    output: nn.Module | None = model.get_output_embeddings()
+
+    def to_int4(layer: nn.Linear) -> nn.Module:
+        if layer is output:
+            return layer
+        energies.pop(layer, None)
+        return Int4Linear(layer.weight, layer.bias)
+
+    replace(model, nn.Linear, to_int4)
+
+
+def to_int8(energies: Energies, layer: nn.Linear, *, in_tiles: bool) -> Int8Linear:
+    """The layer with 8-bit weights, for tiles or for vectors; ``energies`` forget it."""
+    known = energies.pop(layer, None)
+    return Int8TileLinear(layer, known) if in_tiles else Int8VectorLinear(layer, known)
+
+
+def compute_in_float32(model: PreTrainedModel) -> None:
+    """Float32 for all that is no linear layer; the input embedding stays in bfloat16 and gives float32."""
+    embedding = model.get_input_embeddings()
+    for module in model.modules():
+        own_weights(module, torch.bfloat16 if module is embedding else torch.float32)
+    embedding.register_forward_hook(lambda _module, _inputs, output: output.float())
+
+
+def own_weights(module: nn.Module, dtype: torch.dtype | None) -> None:
+    """Copies of ``module``'s own float weights, as ``dtype`` where one is given: those of the file can go."""
+    if isinstance(module, Int8Linear | Int4Linear):
+        return
+    for name, weight in module.named_parameters(recurse=False):
+        if weight.is_floating_point():
+            copied = weight.detach().to(dtype or weight.dtype, copy=True)
+            setattr(module, name, nn.Parameter(copied, requires_grad=False))
+    for name, buffer in module.named_buffers(recurse=False):
+        if buffer.is_floating_point():
+            setattr(module, name, buffer.to(dtype or buffer.dtype, copy=True))
+
+
+def replace(model: nn.Module, kind: type[Layer], make: Callable[[Layer], nn.Module]) -> None:
+    """Put ``make(layer)`` in the place of every layer that is a ``kind`` and no subclass of it; hooks go on.
+
+    A layer's memory is free before the next is made, where nobody else refers to it.
+    """
+    places = [(module, name) for module in model.modules() for name, _ in module.named_children()]
+    for parent, name in places:
+        layer = getattr(parent, name)
+        if isinstance(layer, kind) and type(layer) is kind:
+            made = make(layer)
+            made._forward_pre_hooks.update(layer._forward_pre_hooks)
+            setattr(parent, name, made)
+
+
+def as_linear(layer: Conv1D) -> nn.Linear:
+    """GPT-2's layer, a linear one whose weight lies transposed."""
+    num_in, num_out = layer.weight.shape
+    linear = nn.Linear(num_in, num_out, device="meta")
+    linear.weight = nn.Parameter(layer.weight.detach().t(), requires_grad=False)
+    linear.bias = nn.Parameter(layer.bias.detach(), requires_grad=False)
+    return linear
+
+
+def model_bytes(model: nn.Module) -> int:
+    """Memory of all weights, packed ones included."""
+    total = sum(weight.numel() * weight.element_size() for weight in {*model.parameters(), *model.buffers()})
+    return total + sum(module.num_bytes for module in model.modules() if isinstance(module, Int8Linear))
+
+
+def quantized_bytes(model: PreTrainedModel, kind: str) -> int:
+    """What ``model_bytes`` will say of ``model``, which may be on ``meta``, once it is ``kind``.
+
+    Which inputs will keep their weights is not known before; they count as none.
+    """
+    output = model.get_output_embeddings()
+    total = 0
+    for module in model.modules():
+        if type(module) in (nn.Linear, Conv1D):
+            count = int8_bytes if kind == "int8" or module is output else int4_bytes
+            num_in, num_out = reversed(module.weight.shape) if type(module) is nn.Linear else module.weight.shape
+            total += count(int(num_in), int(num_out), module.bias is not None)
+        else:
+            is_plain = kind == "int8" and module is not model.get_input_embeddings()
+            item_bytes = 4 if is_plain else 2
+            total += sum(weight.numel() * item_bytes for weight in module.parameters(recurse=False))
+            total += sum(buffer.numel() * buffer.element_size() for buffer in module.buffers(recurse=False))
+    return total

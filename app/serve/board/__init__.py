@@ -1,0 +1,1 @@
+"""The slot board that all processes share: who is admitted, who accepts, what is counted."""

@@ -1,0 +1,1 @@
+"""Sockets of callers: read, written and closed without waiting for any of them."""

@@ -1,0 +1,1 @@
+"""Master and workers: how they start, are watched and end."""
