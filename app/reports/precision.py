@@ -41,7 +41,7 @@ class Text:
 def default_text() -> Text:
     """This program's own sources, the modules of the core in order of their names: here on every machine."""
     folder = Path(app.__file__).parent / "core"
-    parts = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py"))]
+    parts = [path.read_text(encoding="utf-8") for path in sorted(folder.rglob("*.py"))]
     return Text("the sources of app/core", "\n".join(parts))
 
 

@@ -30,7 +30,7 @@ from app.serve.connections.link import Link
 from app.serve.connections.sending import Sender
 from app.serve.connections.tls import TlsWrapper
 from app.serve.context import current
-from app.serve.incoming import error_answers as answers
+from app.serve.incoming import error_answers
 from app.serve.incoming.gate import PROBES, SCRAPE, Gate
 from app.serve.incoming.receiving import Incoming, Receiver
 from app.serve.processes.http_threads import HttpThreads, NoThreadError
@@ -161,23 +161,23 @@ class ForkliftWorker(ThreadWorker):
         """Go on where only this one ``accept`` failed. Raises what is not such a case."""
         if is_shortage(error):
             if not self._receiver.evict_oldest(is_urgent=True):
-                self._descriptors.turn_away(listener, answers.no_descriptors().data)
+                self._descriptors.turn_away(listener, error_answers.no_descriptors().data)
                 self._deferral.paused_until_s = time.monotonic() + STEP_S
         elif not is_harmless(error):
             raise error
 
     # requests
 
-    def _note_refusal(self, incoming: Incoming, answer: answers.Answer) -> None:
+    def _note_refusal(self, incoming: Incoming, answer: error_answers.Answer) -> None:
         _log_refusal(answer, incoming.client)
         self._count(answer)
 
-    def _count(self, answer: answers.Answer) -> None:
+    def _count(self, answer: error_answers.Answer) -> None:
         self._context.metrics.count_request(None, answer.status, answer.code)
 
-    def _judge_head(self, incoming: Incoming) -> answers.Answer | None:
+    def _judge_head(self, incoming: Incoming) -> error_answers.Answer | None:
         if self._is_too_late(incoming):
-            return answers.stopping()
+            return error_answers.stopping()
         if not self._gate.keeps_body(incoming.buffer):
             incoming.buffer.cut()
         return None
@@ -188,13 +188,13 @@ class ForkliftWorker(ThreadWorker):
     def _hand_over(self, incoming: Incoming) -> None:
         """A request is there: to the HTTP threads with it."""
         if self._is_too_late(incoming):
-            self._receiver.answer(incoming, answers.stopping())
+            self._receiver.answer(incoming, error_answers.stopping())
             return
         conn = self._connection(incoming)
         try:
             future = self._special_threads.get(incoming.buffer.path, self.tpool).submit(self.handle, conn)
         except NoThreadError:
-            self._receiver.answer(incoming, answers.no_threads())
+            self._receiver.answer(incoming, error_answers.no_threads())
             return
         future.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
 
@@ -220,9 +220,9 @@ class ForkliftWorker(ThreadWorker):
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
         """Answer what the parser or a broken application raised (HTTP thread)."""
-        answer = answers.of_exception(exc)
+        answer = error_answers.of_exception(exc)
         self._count(answer)
-        if answers.is_client_fault(exc):
+        if error_answers.is_client_fault(exc):
             _log_refusal(answer, addr)
         else:
             with for_callers():
@@ -269,7 +269,7 @@ class ForkliftWorker(ThreadWorker):
         if not self._is_idle:
             inference.cancel_all(shutting_down())
             self._turn_until(LAST_WORDS_S, lambda: self._is_idle)
-        self._receiver.refuse_all(answers.stopping)
+        self._receiver.refuse_all(error_answers.stopping)
         # Closed with unread input a connection is reset, which may take the answer with it.
         self._turn_until(HURRIED_LINGER_S if self._is_hurried else LINGER_S, lambda: not self.nr_conns)
 
@@ -284,6 +284,6 @@ class ForkliftWorker(ThreadWorker):
         return self.nr_conns <= len(self._closer) + self._receiver.num_silent
 
 
-def _log_refusal(answer: answers.Answer, client: Any) -> None:
+def _log_refusal(answer: error_answers.Answer, client: Any) -> None:
     address = client[0] if isinstance(client, tuple) and client else ""
     log.warning("request_refused", status=answer.status, request_id=answer.request_id, client=address)

@@ -217,7 +217,7 @@ def test_a_hole_may_end_where_its_constraint_may(model_folder, family):
 
 def test_choices_of_one_request_share_one_grammar(client, world):
     constraints = world.inference.handles[0].model.constraints
-    before = len(constraints._shelf)
+    before = len(constraints._cache)
     texts = [
         one["text"]
         for one in client.post(
@@ -225,4 +225,4 @@ def test_choices_of_one_request_share_one_grammar(client, world):
         ).json["choices"]
     ]
     assert len(texts) == 16 and all(re.fullmatch("[a-z]{4}", text) for text in texts)
-    assert len(constraints._shelf) == before + 1
+    assert len(constraints._cache) == before + 1

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from app.cli.checking import device, machine, model
-from app.cli.checking import installed_versions as versions
+from app.cli.checking import device, installed_versions, machine, model
 from app.cli.checking.configuration import read_settings
 from app.cli.checking.findings import Check, Finding, Findings, Situation
 
 CHECKS: tuple[Check, ...] = (
-    versions.check,
+    installed_versions.check,
     machine.check_address,
     machine.check_shared_memory,
     machine.check_files,

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 LOOK_S = 0.25
 
 
-class Rotation:
+class CompileQueue:
     """At most ``num_places`` at once; scopes that wait are served in rotation. Any thread."""
 
     def __init__(self, num_places: int):

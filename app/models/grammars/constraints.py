@@ -19,11 +19,11 @@ from transformers import PreTrainedTokenizerBase
 from app.core.errors import BadRequestError, UnsupportedParameterError
 from app.core.jobs import Constraint
 from app.core.system.native import guarded
-from app.models.grammars.compile_queue import LOOK_S, Rotation
-from app.models.grammars.grammar_cache import GrammarKey, Shelf
+from app.models.grammars.compile_queue import LOOK_S, CompileQueue
+from app.models.grammars.grammar_cache import GrammarCache, GrammarKey
 from app.models.grammars.grammar_messages import Source
 from app.models.grammars.running_grammar import Grammar
-from app.models.grammars.zygote import Nursery, Patience
+from app.models.grammars.zygote import Patience, Zygote
 from app.models.schemas.emission import plain_schema
 from app.models.schemas.patterns import check_cost
 
@@ -43,9 +43,9 @@ class Constraints:
         self._vocab_size = vocab_size
         self._end_ids = sorted(end_ids)
         self._lock = threading.Lock()
-        self._nursery: Nursery | None = None
-        self._shelf = Shelf()
-        self._turns = Rotation(MAX_COMPILING)
+        self._zygote: Zygote | None = None
+        self._cache = GrammarCache()
+        self._queue = CompileQueue(MAX_COMPILING)
         self._compiling: dict[GrammarKey, threading.Event] = {}
 
     def compiled(self, constraint: Constraint, scope: str = "", patience: Patience = _forever) -> Grammar:
@@ -56,8 +56,8 @@ class Constraints:
         """
         try:
             source = _source(constraint)
-            place = scope, hashlib.sha256(source.packed()).digest()
-            return self._shelf.get(place) or self._made(place, source, patience)
+            key = scope, hashlib.sha256(source.packed()).digest()
+            return self._cache.get(key) or self._made(key, source, patience)
         except BadRequestError as error:
             param = "regex" if constraint.kind == "regex" else "response_format"
             message = error.message.removeprefix("#: ") if constraint.kind == "regex" else error.message
@@ -65,39 +65,39 @@ class Constraints:
 
     def close(self) -> None:
         """End every process."""
-        self._shelf.clear()
+        self._cache.clear()
         with self._lock:
-            nursery, self._nursery = self._nursery, None
-        if nursery is not None:
-            nursery.close()
+            zygote, self._zygote = self._zygote, None
+        if zygote is not None:
+            zygote.close()
 
-    def _made(self, place: GrammarKey, source: Source, patience: Patience) -> Grammar:
+    def _made(self, key: GrammarKey, source: Source, patience: Patience) -> Grammar:
         """Compile, or wait for the thread that compiles the same."""
-        while (grammar := self._shelf.get(place)) is None:
+        while (grammar := self._cache.get(key)) is None:
             with self._lock:
-                other = self._compiling.get(place)
+                other = self._compiling.get(key)
                 if other is None:
-                    own = self._compiling[place] = threading.Event()
+                    own = self._compiling[key] = threading.Event()
             if other is None:
-                return self._compile(place, source, patience, own)
+                return self._compile(key, source, patience, own)
             while not other.wait(LOOK_S):
                 patience()
         return grammar
 
-    def _compile(self, place: GrammarKey, source: Source, patience: Patience, done: threading.Event) -> Grammar:
+    def _compile(self, key: GrammarKey, source: Source, patience: Patience, done: threading.Event) -> Grammar:
         try:
-            with self._turns.taken(place[0], patience):
+            with self._queue.taken(key[0], patience):
                 grammar = self._prepared().compile(source, patience)
-            self._shelf.put(place, grammar)
+            self._cache.put(key, grammar)
             return grammar
         finally:
             with self._lock:
-                del self._compiling[place]
+                del self._compiling[key]
             done.set()
 
-    def _prepared(self) -> Nursery:
+    def _prepared(self) -> Zygote:
         with self._lock:
-            if self._nursery is None:
+            if self._zygote is None:
                 if not self._tokenizer.is_fast or not self._end_ids:
                     raise UnsupportedParameterError("this model's tokenizer does not support structured output")
                 head = {
@@ -105,8 +105,8 @@ class Constraints:
                     "end_ids": self._end_ids,
                     "special_ids": sorted(self._tokenizer.all_special_ids),
                 }
-                self._nursery = Nursery(head, _written(self._tokenizer))
-            return self._nursery
+                self._zygote = Zygote(head, _written(self._tokenizer))
+            return self._zygote
 
 
 def _written(tokenizer: PreTrainedTokenizerBase) -> str:

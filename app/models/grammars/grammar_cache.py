@@ -1,6 +1,6 @@
 """Grammars that are kept for the next request with the same schema and key: a few, the latest used. Any thread.
 
-What leaves the shelf ends with the last sequence that follows it.
+What leaves the cache ends with the last sequence that follows it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ GrammarKey = tuple[str, bytes]
 """Whose it is, and a hash of what was compiled."""
 
 
-class Shelf:
+class GrammarCache:
     """The grammars of one model, within bounds of number and memory."""
 
     def __init__(self, max_grammars: int = MAX_GRAMMARS, max_bytes: int = MAX_BYTES):

@@ -1,4 +1,4 @@
-"""The processes of grammars: ``python -m app.models.grammars.grammar_process`` reads a vocabulary once, then forks for each.
+"""The processes of grammars (``python -m`` runs this file): one reads a vocabulary once, then forks for each grammar.
 
 The first process has one thread, a tokenizer and no torch, so it may fork. It gets the fork's end of a
 socket with each message on its control socket (whose descriptor is its argument), and ends when that closes;
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 import llguidance
 
-from app.models.grammars import grammar_messages as wire
+from app.models.grammars import grammar_messages as messages
 from app.models.grammars.object_names import QuotedTokens, Writing, repeating
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _run(end: socket.socket, vocabulary: Vocabulary) -> None:
     """One grammar's life; never returns."""
     with suppress(EOFError, OSError):
         end.send(str(os.getpid()).encode())
-        source = wire.Source.unpacked(wire.receive_pieces(end))
+        source = messages.Source.unpacked(messages.receive_pieces(end))
         _limit_memory()
         outcome, text, matcher = _compiled(source, vocabulary)
         end.send(json.dumps([outcome, text]).encode())
@@ -124,9 +124,11 @@ def _limit_cpu(seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(used) + seconds, hard))
 
 
-def _compiled(source: wire.Source, vocabulary: Vocabulary) -> tuple[wire.Outcome, str, llguidance.LLMatcher | None]:
+def _compiled(
+    source: messages.Source, vocabulary: Vocabulary
+) -> tuple[messages.Outcome, str, llguidance.LLMatcher | None]:
     """Compile on a thread of low priority: niceness is a thread's on Linux, and cannot be taken back."""
-    found: list[tuple[wire.Outcome, str, llguidance.LLMatcher | None]] = []
+    found: list[tuple[messages.Outcome, str, llguidance.LLMatcher | None]] = []
 
     def run() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
@@ -139,7 +141,9 @@ def _compiled(source: wire.Source, vocabulary: Vocabulary) -> tuple[wire.Outcome
     return found[0]
 
 
-def _attempt(source: wire.Source, vocabulary: Vocabulary) -> tuple[wire.Outcome, str, llguidance.LLMatcher | None]:
+def _attempt(
+    source: messages.Source, vocabulary: Vocabulary
+) -> tuple[messages.Outcome, str, llguidance.LLMatcher | None]:
     """Grammars are compiled lazily: some turn out to be too large only at their first mask."""
     try:
         matcher = llguidance.LLMatcher(vocabulary.tokenizer, _grammar(source), log_level=0)
@@ -154,7 +158,7 @@ def _attempt(source: wire.Source, vocabulary: Vocabulary) -> tuple[wire.Outcome,
     return "compiled", "", matcher
 
 
-def _grammar(source: wire.Source) -> str:
+def _grammar(source: messages.Source) -> str:
     if source.kind == "regex":
         return llguidance.LLMatcher.grammar_from_regex(source.text)
     return llguidance.LLMatcher.grammar_from_json_schema(source.text, overrides=JSON_FORM)
@@ -175,10 +179,10 @@ class Masks:
 
     def serve(self) -> None:
         """Until the worker closes its end. Masks are sent in the order in which they are asked for."""
-        orders: dict[int, Callable[[int, int], None]] = {wire.START: self._start, wire.ACCEPT: self._accept}
+        orders: dict[int, Callable[[int, int], None]] = {messages.START: self._start, messages.ACCEPT: self._accept}
         while data := self._end.recv(64):
-            order, matcher, token = wire.unpack_order(data)
-            if order == wire.DROP:
+            order, matcher, token = messages.unpack_order(data)
+            if order == messages.DROP:
                 self._matchers.pop(matcher, None)
                 self._writings.pop(matcher, None)
                 continue
@@ -188,10 +192,10 @@ class Masks:
                 orders[order](matcher, token)
                 mask = self._mask(matcher)
             except BaseException:  # Also a panic, and memory that runs out.
-                mask = wire.FAILED, False, b""
+                mask = messages.FAILED, False, b""
             state, may_end, bits = mask
             cpu_us = int((time.process_time() - started_s) * 1e6)
-            self._end.send(wire.Mask(matcher, state, may_end, min(cpu_us, 2**32 - 1), bits).packed())
+            self._end.send(messages.Mask(matcher, state, may_end, min(cpu_us, 2**32 - 1), bits).packed())
 
     def _start(self, matcher: int, _token: int) -> None:
         self._matchers[matcher] = self._first.deep_copy()
@@ -208,16 +212,16 @@ class Masks:
     def _mask(self, matcher: int) -> tuple[int, bool, bytes]:
         one = self._matchers[matcher]
         if one.is_error():
-            return wire.FAILED, False, b""
+            return messages.FAILED, False, b""
         if one.is_stopped():
-            return wire.ENDS, True, b""
+            return messages.ENDS, True, b""
         bits = one.compute_bitmask()
         if one.is_error():
-            return wire.FAILED, False, b""
+            return messages.FAILED, False, b""
         may_end = one.is_accepting()
         if (writing := self._writings.get(matcher)) is not None:
             bits = self._without_repeats(writing, bits)
-        return wire.FOLLOWS, may_end, bits
+        return messages.FOLLOWS, may_end, bits
 
     def _without_repeats(self, writing: Writing, bits: bytes) -> bytes:
         allowed = bytearray(bits)

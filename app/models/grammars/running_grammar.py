@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from app.core.errors import ConstraintTooCostlyError
-from app.models.grammars import grammar_messages as wire
+from app.models.grammars import grammar_messages as messages
 
 if TYPE_CHECKING:
     import torch
@@ -49,14 +49,14 @@ class Grammar:
         self._saved_s = MAX_SAVED_S
         self._ids = itertools.count()
         self._live: set[int] = set()
-        self._masks: dict[int, wire.Mask] = {}
+        self._masks: dict[int, messages.Mask] = {}
         self._close = weakref.finalize(self, _close, end, pidfd)
 
     def matcher(self, end_ids: Iterable[int]) -> Matcher:
         """A matcher at the start of the completion; ``end_ids`` are the tokens that end this sequence."""
         matcher = Matcher(self, next(self._ids), sorted(end_ids))
         self._live.add(matcher.id)
-        self.order(wire.START, matcher.id)
+        self.order(messages.START, matcher.id)
         return matcher
 
     @property
@@ -87,7 +87,7 @@ class Grammar:
         """Tell the process something; it is not waited for."""
         try:
             if not self.has_failed:
-                self._end.send(wire.pack_order(order, matcher, token), socket.MSG_DONTWAIT)
+                self._end.send(messages.pack_order(order, matcher, token), socket.MSG_DONTWAIT)
         except OSError:
             self.fail()
 
@@ -95,9 +95,9 @@ class Grammar:
         """Nobody follows this sequence any more."""
         self._live.discard(matcher)
         self._masks.pop(matcher, None)
-        self.order(wire.DROP, matcher)
+        self.order(messages.DROP, matcher)
 
-    def mask(self, matcher: int) -> wire.Mask | None:
+    def mask(self, matcher: int) -> messages.Mask | None:
         """The next mask of ``matcher``; None where the grammar has failed."""
         until_s = time.monotonic() + MASK_S
         while matcher not in self._masks and not self.has_failed:
@@ -114,7 +114,7 @@ class Grammar:
         if not data:
             self.fail()
             return
-        mask = wire.Mask.unpacked(data)
+        mask = messages.Mask.unpacked(data)
         if mask.matcher in self._live:
             self._masks[mask.matcher] = mask
         self._saved_s += ALLOWED_S_PER_STEP / max(len(self._live), 1) - mask.cpu_us / 1e6
@@ -152,7 +152,7 @@ class Matcher:
     def accept(self, token: int) -> None:
         """``token`` was chosen; it is one that the last mask allowed."""
         if not self._has_ended:
-            self._grammar.order(wire.ACCEPT, self.id, token)
+            self._grammar.order(messages.ACCEPT, self.id, token)
 
     def mask(self, logits: torch.Tensor) -> None:
         """Set what the grammar forbids next in ``logits`` ``(vocab,)`` to -inf, in place."""
@@ -169,10 +169,10 @@ class Matcher:
         is_allowed = np.zeros(vocab_size, dtype=np.bool_)
         if not self._has_ended:
             mask = self._grammar.mask(self.id)
-            if mask is None or mask.state == wire.FAILED:
+            if mask is None or mask.state == messages.FAILED:
                 self._failed = True
                 return None
-            self._has_ended = mask.state == wire.ENDS
+            self._has_ended = mask.state == messages.ENDS
             if not self._has_ended:
                 bits = np.frombuffer(mask.bits, dtype=np.uint8)
                 # Tokens behind the mask's end, where there are any, come out as forbidden.

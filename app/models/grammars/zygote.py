@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from app.core.errors import ConstraintTooCostlyError, InvalidParameterError, UnavailableError
-from app.models.grammars import grammar_messages as wire
+from app.models.grammars import grammar_messages as messages
 from app.models.grammars.running_grammar import Grammar
 
 Patience = Callable[[], None]
@@ -37,16 +37,16 @@ START_S = 60.0
 COMPILE_S = 30.0
 
 
-class Nursery:
+class Zygote:
     """Makes grammars for one tokenizer: ``head`` and ``tokenizer`` are what the first process reads."""
 
     def __init__(self, head: dict[str, Any], tokenizer: str):
         self._input = json.dumps(head).encode() + b"\n" + tokenizer.encode()
         self._lock = threading.Lock()
         self._control: socket.socket | None = None
-        self._end: weakref.finalize[[subprocess.Popen[bytes], socket.socket], Nursery] | None = None
+        self._end: weakref.finalize[[subprocess.Popen[bytes], socket.socket], Zygote] | None = None
 
-    def compile(self, source: wire.Source, patience: Patience) -> Grammar:
+    def compile(self, source: messages.Source, patience: Patience) -> Grammar:
         """A running grammar. Raises ``InvalidParameterError`` and ``ConstraintTooCostlyError`` for what is the
         source's fault, ``UnavailableError`` for what is the machine's, and what ``patience`` raises."""
         end, pid = self._born(patience)
@@ -54,7 +54,7 @@ class Nursery:
         grammar = Grammar(end, pid, os.pidfd_open(pid), source.param)
         try:
             end.settimeout(COMPILE_S)
-            wire.send_pieces(end, source.packed())
+            messages.send_pieces(end, source.packed())
             outcome, text = json.loads(_awaited(end, COMPILE_S, patience) or '["costly", ""]')
         except (OSError, TimeoutError):
             outcome, text = "costly", ""
@@ -86,7 +86,7 @@ class Nursery:
         raise UnavailableError("structured output is not available at the moment", retry_after_s=5)
 
     def _start(self, patience: Patience) -> None:
-        ours, theirs = wire.pair()
+        ours, theirs = messages.pair()
         environ = {name: value for name, value in os.environ.items() if not name.startswith("FORKLIFT_")}
         environ |= {"PYTHONPATH": str(ROOT), "MALLOC_ARENA_MAX": "1", "TOKENIZERS_PARALLELISM": "false"}
         try:
@@ -128,7 +128,7 @@ def _end(process: subprocess.Popen[bytes], control: socket.socket) -> None:
 
 def _fork(control: socket.socket, patience: Patience) -> tuple[socket.socket, int] | None:
     """Ask for a process; None where the first process does not answer any more."""
-    ours, theirs = wire.pair()
+    ours, theirs = messages.pair()
     try:
         with theirs:
             socket.send_fds(control, [b"fork"], [theirs.fileno()])
@@ -153,6 +153,6 @@ def _awaited(end: socket.socket, timeout_s: float, patience: Patience) -> str:
         if time.monotonic() >= until_s:
             return ""
     try:
-        return end.recv(wire.PIECE_BYTES).decode()
+        return end.recv(messages.PIECE_BYTES).decode()
     except OSError:
         return ""

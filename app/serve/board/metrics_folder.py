@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from app.core.logs.logging import get_logger
-from app.serve.board import shared_files as memory
+from app.serve.board import shared_files
 
 # The name is prometheus_client's, and so are those of the files: one per kind and identity.
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -35,7 +35,7 @@ def make_metrics_folder(num_slots: int) -> None:
     """Make a fresh folder, tell it to all processes to be, and remove it when this process exits. Raises
     ``StartError`` where no folder has room. What killed servers left behind is removed."""
     remove_leftovers()
-    folder = memory.make_in_first(lambda parent: _make(parent, num_slots), "the metrics of the workers")
+    folder = shared_files.make_in_first(lambda parent: _make(parent, num_slots), "the metrics of the workers")
     os.environ[FOLDER] = str(folder)
     atexit.register(_remove, str(folder), os.getpid())
 
@@ -50,7 +50,7 @@ def reserve_files(folder: Path, identity: str) -> None:
     for name in FILES:
         fd = os.open(folder / name.format(identity), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            memory.reserve(fd, FILE_BYTES)
+            shared_files.reserve(fd, FILE_BYTES)
         finally:
             os.close(fd)
 
@@ -62,7 +62,7 @@ def remove_orphaned() -> None:
 
 def remove_leftovers(parents: Iterable[Path] | None = None) -> None:
     """Remove the folders of servers of which no process lives."""
-    for parent in memory.folders() if parents is None else parents:
+    for parent in shared_files.folders() if parents is None else parents:
         for folder in parent.glob(f"{_PREFIX}*"):
             if _is_left_behind(folder):
                 shutil.rmtree(folder, ignore_errors=True)

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from app.core.logs.logging import get_logger
-from app.serve.board import shared_files as memory
+from app.serve.board import shared_files
 from app.serve.context import State
 
 # A block under the lock takes microseconds; only a holder that does not run takes this long.
@@ -138,7 +138,9 @@ class SlotBoard:
         self.gpus = tuple(gpus)
         header_bytes = ctypes.sizeof(_Header)
         size_bytes = header_bytes + len(self.gpus) * ctypes.sizeof(BoardEntry)
-        self._fd = memory.make_in_first(lambda folder: memory.anonymous_file(folder, size_bytes), "the slot board")
+        self._fd = shared_files.make_in_first(
+            lambda folder: shared_files.anonymous_file(folder, size_bytes), "the slot board"
+        )
         weakref.finalize(self, os.close, self._fd)
         shared = mmap.mmap(self._fd, size_bytes)
         self._header = _Header.from_buffer(shared)

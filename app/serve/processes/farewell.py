@@ -17,7 +17,7 @@ from typing import Any
 
 from app.serve.connections.closing import Closer
 from app.serve.connections.tls import TlsWrapper
-from app.serve.incoming import error_answers as answers
+from app.serve.incoming import error_answers
 from app.serve.incoming.receiving import Incoming, Receiver
 
 # Handshakes that have begun come to their end in this time.
@@ -68,7 +68,7 @@ class _Ending:
             LIMIT_S,
             max_body_bytes,
             self._closer,
-            lambda _incoming: answers.stopping(),
+            lambda _incoming: error_answers.stopping(),
             self._answer,
             lambda _incoming, _answer: None,
         )
@@ -94,7 +94,7 @@ class _Ending:
             self._receiver.add(sock, client, None, None)
 
     def _answer(self, incoming: Incoming) -> None:
-        self._receiver.answer(incoming, answers.stopping())
+        self._receiver.answer(incoming, error_answers.stopping())
 
     def _count_closed(self) -> None:
         self._num_connections -= 1

@@ -12,7 +12,7 @@ import pytest
 from app.core.errors import BadRequestError, ConstraintTooCostlyError, UnsupportedParameterError
 from app.core.jobs import Constraint, Failed, Finished, Job, SamplingParams
 from app.engine.generation.serial import SerialEngine
-from app.models.grammars import running_grammar as running
+from app.models.grammars import running_grammar
 from app.models.text_model import TextModel
 from tests.unit.engine.driver import generator_of, load, outcome, run
 
@@ -95,7 +95,7 @@ def test_a_grammar_whose_process_ends_fails_its_own_jobs_only(model, generator):
 
 
 def test_a_grammar_that_uses_up_its_processor_time_fails(model, monkeypatch):
-    monkeypatch.setattr(running, "MAX_SAVED_S", -1.0)
+    monkeypatch.setattr(running_grammar, "MAX_SAVED_S", -1.0)
     job = job_of(model, Constraint("regex", "[a-y]{40}"))
     run(generator_of(model), job)
     end = outcome(job)[1]

@@ -16,7 +16,7 @@ from app.core.settings import load_settings
 from app.models.checkpoint.loader import load_checkpoint
 from app.models.weights.fused_layers import fuse_layers
 from app.models.weights.quantization import quantize
-from app.reports import measuring_process as child
+from app.reports import measuring_process
 from app.reports.measuring_process import ReportError, run_child
 from app.reports.precision import PRECISIONS, default_text
 from app.reports.variant import measure_variant
@@ -216,7 +216,7 @@ def test_a_measurement_that_dies_is_one_line(monkeypatch, tmp_path, script, word
     program = tmp_path / "program"
     program.write_text(f"#!/bin/sh\n{'cat > /dev/null' if has_read else ''}\n{script}\n")
     program.chmod(0o755)
-    monkeypatch.setattr(child.sys, "executable", str(program))
+    monkeypatch.setattr(measuring_process.sys, "executable", str(program))
     with pytest.raises(ReportError, match=words):
         run_child({"text": "longer than what a pipe holds " * 10_000}, {"PATH": "/bin:/usr/bin"}, lambda _: None)
 

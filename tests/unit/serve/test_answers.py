@@ -6,10 +6,10 @@ import ssl
 import pytest
 from gunicorn.http import errors
 
-from app.serve.incoming import error_answers as answers
+from app.serve.incoming import error_answers
 
 
-def parts(answer: answers.Answer) -> tuple[str, dict[str, str], dict[str, object]]:
+def parts(answer: error_answers.Answer) -> tuple[str, dict[str, str], dict[str, object]]:
     head, _, body = answer.data.partition(b"\r\n\r\n")
     lines = head.decode().split("\r\n")
     return lines[0], dict(line.split(": ", 1) for line in lines[1:]), json.loads(body)
@@ -18,18 +18,22 @@ def parts(answer: answers.Answer) -> tuple[str, dict[str, str], dict[str, object
 @pytest.mark.parametrize(
     ("answer", "status_line", "code"),
     [
-        (answers.body_timeout(), "HTTP/1.1 408 Request Timeout", "body_timeout"),
-        (answers.out_of_memory(), "HTTP/1.1 503 Service Unavailable", "overloaded"),
-        (answers.head_too_large(), "HTTP/1.1 431 Request Header Fields Too Large", "headers_too_large"),
-        (answers.invalid_request(), "HTTP/1.1 400 Bad Request", "bad_request"),
-        (answers.of_exception(errors.LimitRequestLine(9000, 4094)), "HTTP/1.1 414 ", "uri_too_long"),
-        (answers.of_exception(errors.LimitRequestHeaders("x")), "HTTP/1.1 431 ", "headers_too_large"),
-        (answers.of_exception(errors.ExpectationFailed("x")), "HTTP/1.1 417 ", "expectation_failed"),
-        (answers.of_exception(errors.UnsupportedTransferCoding("x")), "HTTP/1.1 501 ", "unsupported_transfer_coding"),
-        (answers.of_exception(ssl.SSLError(1, "no TLS")), "HTTP/1.1 400 ", "bad_request"),
-        (answers.of_exception(errors.InvalidHeader("<x>")), "HTTP/1.1 400 ", "bad_request"),
-        (answers.of_exception(errors.InvalidResponseHeader("X")), "HTTP/1.1 500 ", "internal_error"),
-        (answers.of_exception(RuntimeError("secret")), "HTTP/1.1 500 ", "internal_error"),
+        (error_answers.body_timeout(), "HTTP/1.1 408 Request Timeout", "body_timeout"),
+        (error_answers.out_of_memory(), "HTTP/1.1 503 Service Unavailable", "overloaded"),
+        (error_answers.head_too_large(), "HTTP/1.1 431 Request Header Fields Too Large", "headers_too_large"),
+        (error_answers.invalid_request(), "HTTP/1.1 400 Bad Request", "bad_request"),
+        (error_answers.of_exception(errors.LimitRequestLine(9000, 4094)), "HTTP/1.1 414 ", "uri_too_long"),
+        (error_answers.of_exception(errors.LimitRequestHeaders("x")), "HTTP/1.1 431 ", "headers_too_large"),
+        (error_answers.of_exception(errors.ExpectationFailed("x")), "HTTP/1.1 417 ", "expectation_failed"),
+        (
+            error_answers.of_exception(errors.UnsupportedTransferCoding("x")),
+            "HTTP/1.1 501 ",
+            "unsupported_transfer_coding",
+        ),
+        (error_answers.of_exception(ssl.SSLError(1, "no TLS")), "HTTP/1.1 400 ", "bad_request"),
+        (error_answers.of_exception(errors.InvalidHeader("<x>")), "HTTP/1.1 400 ", "bad_request"),
+        (error_answers.of_exception(errors.InvalidResponseHeader("X")), "HTTP/1.1 500 ", "internal_error"),
+        (error_answers.of_exception(RuntimeError("secret")), "HTTP/1.1 500 ", "internal_error"),
     ],
 )
 def test_every_answer_is_the_envelope_with_a_request_id(answer, status_line, code):
@@ -43,10 +47,10 @@ def test_every_answer_is_the_envelope_with_a_request_id(answer, status_line, cod
 
 def test_nothing_of_the_request_or_the_failure_is_sent_back():
     for failure in (errors.InvalidHeader("<script>"), RuntimeError("secret")):
-        data = answers.of_exception(failure).data
+        data = error_answers.of_exception(failure).data
         assert b"script" not in data
         assert b"secret" not in data
 
 
 def test_a_refusal_for_lack_of_memory_says_when_to_try_again():
-    assert parts(answers.out_of_memory())[1]["Retry-After"] == "1"
+    assert parts(error_answers.out_of_memory())[1]["Retry-After"] == "1"

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from app.core.errors import StartError
-from app.serve.board import metrics_folder
-from app.serve.board import shared_files as memory
+from app.serve.board import metrics_folder, shared_files
 from app.serve.board.metrics_folder import FILE_BYTES, FOLDER, make_metrics_folder, remove_leftovers
 from app.serve.board.slot_board import SlotBoard
 
@@ -23,7 +22,7 @@ def two_folders(tmp_path, monkeypatch):
     first, second = tmp_path / "shm", tmp_path / "tmp"
     first.mkdir()
     second.mkdir()
-    monkeypatch.setattr(memory, "folders", lambda: iter([first, second]))
+    monkeypatch.setattr(shared_files, "folders", lambda: iter([first, second]))
     monkeypatch.setattr(metrics_folder.atexit, "register", lambda *_: None)
     monkeypatch.setenv(FOLDER, "")
     return first, second
@@ -31,14 +30,14 @@ def two_folders(tmp_path, monkeypatch):
 
 def fill_up(monkeypatch, folder: Path) -> None:
     """No page is left in ``folder``."""
-    reserve = memory.reserve
+    reserve = shared_files.reserve
 
     def full(fd: int, num_bytes: int) -> None:
         if Path(f"/proc/self/fd/{fd}").readlink().is_relative_to(folder):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         reserve(fd, num_bytes)
 
-    monkeypatch.setattr(memory, "reserve", full)
+    monkeypatch.setattr(shared_files, "reserve", full)
 
 
 def test_every_page_of_the_metrics_is_there_from_the_start(two_folders):
@@ -77,8 +76,8 @@ def test_the_folder_of_a_killed_server_is_removed_and_that_of_a_living_one_kept(
     first, _ = two_folders
     code = (
         "import sys, pathlib\n"
-        "from app.serve import memory, metrics_folder\n"
-        f"memory.folders = lambda: iter([pathlib.Path({str(first)!r})])\n"
+        "from app.serve.board import metrics_folder, shared_files\n"
+        f"shared_files.folders = lambda: iter([pathlib.Path({str(first)!r})])\n"
         "metrics_folder.make_metrics_folder(1)\n"
         "print('made', flush=True)\n"
         "sys.stdin.read()\n"

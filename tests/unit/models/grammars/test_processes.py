@@ -18,7 +18,7 @@ from app.core.jobs import Constraint
 from app.models.grammars.constraints import Constraints
 from app.models.grammars.grammar_messages import Source
 from app.models.grammars.running_grammar import Grammar
-from app.models.grammars.zygote import Nursery
+from app.models.grammars.zygote import Zygote
 from tests.unit.models.schemas.sampled import END, TOKENIZER, constraints, write
 from tests.waiting import wait_until
 
@@ -33,7 +33,7 @@ def owner():
 
 
 @pytest.fixture(scope="module")
-def nursery(owner) -> Nursery:
+def zygote(owner) -> Zygote:
     return owner._prepared()
 
 
@@ -66,18 +66,18 @@ def is_alive(pid: int) -> bool:
         pytest.param(schema(type="integer", multipleOf=19999999), id="abort"),
     ],
 )
-def test_a_grammar_that_takes_too_much_is_refused_and_the_next_is_compiled(nursery, source):
+def test_a_grammar_that_takes_too_much_is_refused_and_the_next_is_compiled(zygote, source):
     with pytest.raises(ConstraintTooCostlyError):
-        nursery.compile(source, forever)
-    assert write(nursery.compile(Source("regex", "[a-z]{4}"), forever), 1) is not None
+        zygote.compile(source, forever)
+    assert write(zygote.compile(Source("regex", "[a-z]{4}"), forever), 1) is not None
 
 
-def test_a_panic_of_the_compiler_is_a_refusal(nursery):
+def test_a_panic_of_the_compiler_is_a_refusal(zygote):
     with pytest.raises(InvalidParameterError):
-        nursery.compile(schema(minLength="a" + "姓名" * 40), forever)
+        zygote.compile(schema(minLength="a" + "姓名" * 40), forever)
 
 
-def test_a_caller_who_leaves_ends_the_compilation(nursery, monkeypatch):
+def test_a_caller_who_leaves_ends_the_compilation(zygote, monkeypatch):
     pids: list[int] = []
     made = Grammar.__init__
 
@@ -95,12 +95,12 @@ def test_a_caller_who_leaves_ends_the_compilation(nursery, monkeypatch):
             raise RequestTimeoutError("late")
 
     with pytest.raises(RequestTimeoutError):
-        nursery.compile(schema(type="integer", multipleOf=9999991), leave_at_the_third)
+        zygote.compile(schema(type="integer", multipleOf=9999991), leave_at_the_third)
     wait_until(lambda: not is_alive(pids[0]))
 
 
-def test_a_grammar_ends_with_the_last_reference_to_it(nursery):
-    grammar = nursery.compile(Source("regex", "[0-9]+"), forever)
+def test_a_grammar_ends_with_the_last_reference_to_it(zygote):
+    grammar = zygote.compile(Source("regex", "[0-9]+"), forever)
     pid = grammar.pid
     assert is_alive(pid)
     del grammar
@@ -115,9 +115,9 @@ def test_one_that_ended_unseen_is_compiled_again(owner):
 
 
 def test_a_lost_first_process_is_replaced(owner):
-    nursery = owner._prepared()
+    zygote = owner._prepared()
     owner.compiled(WORD)
-    assert nursery._control is not None
+    assert zygote._control is not None
     parents = Path(f"/proc/{owner.compiled(WORD).pid}/status").read_text(encoding="ascii")
     parent = int(parents.split("PPid:")[1].split()[0])
     os.kill(parent, signal.SIGKILL)
@@ -162,7 +162,10 @@ def np_free_logits():
 
 
 def test_the_processes_know_neither_torch_nor_the_settings():
-    code = "import sys, app.models.grammars.grammar_process; print(sorted({'torch', 'transformers', 'flask'} & set(sys.modules)))"
+    code = (
+        "import sys, app.models.grammars.grammar_process;"
+        "print(sorted({'torch', 'transformers', 'flask'} & set(sys.modules)))"
+    )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "[]"
 
@@ -201,12 +204,12 @@ def test_all_end_with_a_worker_that_is_killed():
 
 def test_no_more_grammars_are_kept_than_there_is_room_for(monkeypatch):
     made: Constraints = constraints()
-    made._shelf._max_grammars = 3
+    made._cache._max_grammars = 3
     try:
         first = made.compiled(Constraint("regex", "a{1}")).pid
         for i in range(2, 6):
             made.compiled(Constraint("regex", f"a{{{i}}}"))
-        assert len(made._shelf) == 3
+        assert len(made._cache) == 3
         wait_until(lambda: not is_alive(first))
     finally:
         made.close()

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from app.core.errors import RequestTimeoutError
-from app.models.grammars.compile_queue import Rotation
+from app.models.grammars.compile_queue import CompileQueue
 
 
 def forever() -> None:
@@ -19,7 +19,7 @@ def give_up() -> None:
 
 
 def test_keys_are_served_in_rotation_whoever_asked_more():
-    turns, order, started = Rotation(1), [], []
+    turns, order, started = CompileQueue(1), [], []
 
     def work(scope: str) -> None:
         started.append(scope)
@@ -40,7 +40,7 @@ def test_keys_are_served_in_rotation_whoever_asked_more():
 
 
 def test_one_who_gives_up_keeps_no_place():
-    turns = Rotation(1)
+    turns = CompileQueue(1)
     with turns.taken("a", forever), pytest.raises(RequestTimeoutError), turns.taken("b", give_up):
         pass
     with turns.taken("c", forever):
@@ -48,7 +48,7 @@ def test_one_who_gives_up_keeps_no_place():
 
 
 def test_a_place_comes_back_from_a_failure():
-    turns = Rotation(1)
+    turns = CompileQueue(1)
     with pytest.raises(ValueError, match="no"), turns.taken("a", forever):
         raise ValueError("no")
     with turns.taken("a", forever):
