@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from app.core.errors import ModelLoadError
 from app.core.model_tables import Task
 from app.core.settings import Settings
+from app.core.states import EngineName
 from app.engine.checks.features import Model
 from app.engine.checks.ladder import Ladder
-from app.engine.checks.steps import Engine, EngineName
+from app.engine.checks.steps import Engine
 from app.engine.generation.batch_options import BatchOptions
 from app.engine.generation.batched import BatchedEngine
 from app.engine.generation.serial import SerialEngine
