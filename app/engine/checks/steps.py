@@ -26,8 +26,8 @@ from app.engine.generation.serial import SerialEngine
 from app.engine.guard import Guard
 from app.engine.micro_batcher import MicroBatcher
 from app.engine.runners.bucketed import BucketedRunner
-from app.engine.runners.choose import Runner
 from app.engine.runners.eager import EagerRunner
+from app.engine.runners.interface import Runner
 from app.engine.runners.mixed import MixedRunner, can_mix
 from app.models.checkpoint.loader import Checkpoint
 from app.models.encoder_model import EncoderModel
