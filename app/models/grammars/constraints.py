@@ -24,8 +24,8 @@ from app.models.grammars.grammar_cache import GrammarCache, GrammarKey
 from app.models.grammars.grammar_messages import Source
 from app.models.grammars.running_grammar import Grammar
 from app.models.grammars.zygote import Patience, Zygote
-from app.models.schemas.emission import plain_schema
-from app.models.schemas.patterns import check_cost
+from app.models.json_schemas.emission import plain_schema
+from app.models.json_schemas.patterns import check_cost
 
 MAX_COMPILING = 2
 MAX_SOURCE_BYTES = 1_000_000

@@ -19,7 +19,7 @@ from app.models.grammars.constraints import Constraints
 from app.models.grammars.grammar_messages import Source
 from app.models.grammars.running_grammar import Grammar
 from app.models.grammars.zygote import Zygote
-from tests.unit.models.schemas.sampled import END, TOKENIZER, constraints, write
+from tests.unit.models.json_schemas.sampled import END, TOKENIZER, constraints, write
 from tests.waiting import wait_until
 
 WORD = Constraint("regex", "[a-z]{4}")
@@ -183,7 +183,7 @@ def test_the_processes_do_not_inherit_keys(monkeypatch):
 CHILD_OF_A_WORKER = """
 import sys, time
 from app.core.jobs import Constraint
-from tests.unit.models.schemas.sampled import constraints
+from tests.unit.models.json_schemas.sampled import constraints
 owner = constraints()
 grammar = owner.compiled(Constraint("regex", "[a-z]+"))
 status = open(f"/proc/{grammar.pid}/status").read()

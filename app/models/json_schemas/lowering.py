@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.models.schemas.choices import exclusive
-from app.models.schemas.composites import array_of, object_of
-from app.models.schemas.nodes import ANNOTATIONS, MAX_NODES, Node, check_node, refuse, refuse_cost, resolve
-from app.models.schemas.scalars import literals_of, number_of, string_of, types_of
-from app.models.schemas.shapes import Alternative, Anything, Key, Literals
-from app.models.schemas.values import allowed_values, exactly
+from app.models.json_schemas.choices import exclusive
+from app.models.json_schemas.composites import array_of, object_of
+from app.models.json_schemas.nodes import ANNOTATIONS, MAX_NODES, Node, check_node, refuse, refuse_cost, resolve
+from app.models.json_schemas.scalars import literals_of, number_of, string_of, types_of
+from app.models.json_schemas.shapes import Alternative, Anything, Key, Literals
+from app.models.json_schemas.values import allowed_values, exactly
 
 MAX_NAMES_DEPTH = 20
 MAX_STEPS = 20_000

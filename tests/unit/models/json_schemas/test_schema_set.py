@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from app.core.errors import BadRequestError
-from tests.unit.models.schemas import openapi_set, pydantic_set, zod_set
-from tests.unit.models.schemas.sampled import compiled, constraints, judge, write
+from tests.unit.models.json_schemas import openapi_set, pydantic_set, zod_set
+from tests.unit.models.json_schemas.sampled import compiled, constraints, judge, write
 
 PYDANTIC = pydantic_set.schemas()
 FOLLOWED = {

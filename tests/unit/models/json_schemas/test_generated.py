@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.core.errors import BadRequestError
-from app.models.schemas.emission import plain_schema
-from app.models.schemas.nodes import FOLLOWED
-from tests.unit.models.schemas.sampled import compiled, constraints, judge, write
+from app.models.json_schemas.emission import plain_schema
+from app.models.json_schemas.nodes import FOLLOWED
+from tests.unit.models.json_schemas.sampled import compiled, constraints, judge, write
 
 NAMES = st.sampled_from(["a", "b", "kind", 'q"uote', "é", ""])
 SCALARS = st.none() | st.booleans() | st.integers(-20, 20) | st.sampled_from(["a", "b", "", 'x"y', "\n", 0.5, -1.25])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from app.models.schemas.nodes import MAX_COUNT, Node
+from app.models.json_schemas.nodes import MAX_COUNT, Node
 
 Key = tuple[Node, ...]
 Scalar = str | int | float | bool | None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.models.schemas.nodes import ANNOTATIONS, Node, refuse_unsupported, shown
-from app.models.schemas.patterns import check_cost, is_endless, matches, names_of
-from app.models.schemas.shapes import Array, Key, Object, conjunction, least
-from app.models.schemas.values import allowed_values
+from app.models.json_schemas.nodes import ANNOTATIONS, Node, refuse_unsupported, shown
+from app.models.json_schemas.patterns import check_cost, is_endless, matches, names_of
+from app.models.json_schemas.shapes import Array, Key, Object, conjunction, least
+from app.models.json_schemas.values import allowed_values
 
 
 def array_of(nodes: Key) -> Array:

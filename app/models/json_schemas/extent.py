@@ -10,9 +10,19 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 
-from app.models.schemas.lowering import Reading
-from app.models.schemas.nodes import refuse, refuse_cost
-from app.models.schemas.shapes import Alternative, Anything, Array, Key, Literals, Number, Object, String, has_number
+from app.models.json_schemas.lowering import Reading
+from app.models.json_schemas.nodes import refuse, refuse_cost
+from app.models.json_schemas.shapes import (
+    Alternative,
+    Anything,
+    Array,
+    Key,
+    Literals,
+    Number,
+    Object,
+    String,
+    has_number,
+)
 
 MAX_WORK = 1_000_000
 # No completion is as long: a schema that asks for more can only end as cut JSON.

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from app.models.schemas.composites import object_of
-from app.models.schemas.nodes import Node, refuse_unsupported
-from app.models.schemas.scalars import fits, number_of, string_of, types_of
-from app.models.schemas.shapes import Key, Number, Object, Scalar, String, conjunction, identity
-from app.models.schemas.values import allowed_values
+from app.models.json_schemas.composites import object_of
+from app.models.json_schemas.nodes import Node, refuse_unsupported
+from app.models.json_schemas.scalars import fits, number_of, string_of, types_of
+from app.models.json_schemas.shapes import Key, Number, Object, Scalar, String, conjunction, identity
+from app.models.json_schemas.values import allowed_values
 
 MAX_COMPARISONS = 20_000
 

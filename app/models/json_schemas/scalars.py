@@ -8,10 +8,10 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from app.models.schemas.nodes import Node, is_number, refuse_cost, refuse_unsupported, shown
-from app.models.schemas.patterns import check_cost, matches
-from app.models.schemas.shapes import Key, Literals, Number, Scalar, String, as_decimal, identity, least
-from app.models.schemas.string_formats import ANNOTATING_FORMATS, FOLLOWED_FORMATS, KNOWN_EQUIVALENTS
+from app.models.json_schemas.nodes import Node, is_number, refuse_cost, refuse_unsupported, shown
+from app.models.json_schemas.patterns import check_cost, matches
+from app.models.json_schemas.shapes import Key, Literals, Number, Scalar, String, as_decimal, identity, least
+from app.models.json_schemas.string_formats import ANNOTATING_FORMATS, FOLLOWED_FORMATS, KNOWN_EQUIVALENTS
 
 ALL_TYPES = frozenset(("null", "boolean", "integer", "number", "string", "array", "object"))
 # Grammars compute with doubles; below this every whole number is one.

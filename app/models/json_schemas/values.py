@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.models.schemas.nodes import Node
-from app.models.schemas.shapes import identity
+from app.models.json_schemas.nodes import Node
+from app.models.json_schemas.shapes import identity
 
 
 def allowed_values(node: Node) -> list[Any] | None:

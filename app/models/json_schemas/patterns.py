@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import re2
 
 from app.core.system.native import guarded
-from app.models.schemas.nodes import MAX_PATTERN_CHARS, refuse, refuse_cost, refuse_unsupported
+from app.models.json_schemas.nodes import MAX_PATTERN_CHARS, refuse, refuse_cost, refuse_unsupported
 
 # Nested counts multiply: ``(a{1000}){1000}`` is an automaton of a million states.
 MAX_REPEATS = 20_000

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from app.models.schemas.extent import Lengths, lengths_of, shortest
-from app.models.schemas.lowering import Reading
-from app.models.schemas.nodes import refuse_unsupported
-from app.models.schemas.shapes import (
+from app.models.json_schemas.extent import Lengths, lengths_of, shortest
+from app.models.json_schemas.lowering import Reading
+from app.models.json_schemas.nodes import refuse_unsupported
+from app.models.json_schemas.shapes import (
     Alternative,
     Anything,
     Array,
