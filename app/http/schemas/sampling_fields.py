@@ -7,7 +7,7 @@ and the model's, OpenAI's or the server's default applies.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
@@ -184,27 +184,26 @@ class SamplingOptions(StrictBody, ABC):
         return replace(self._own_sampling(defaults, max_new_tokens), **self.overrides())
 
     def _own_sampling(self, defaults: SamplingDefaults, max_new_tokens: int) -> SamplingParams:
-        return SamplingParams(
+        taken = {name: default for name in NAMED_ALIKE if (default := getattr(defaults, name, None)) is not None}
+        taken |= {name: sent for name in NAMED_ALIKE if (sent := getattr(self, name)) is not None}
+        params = SamplingParams(
+            **taken,
             max_new_tokens=max_new_tokens,
-            temperature=float(_or(self.temperature, defaults.temperature)),
-            top_k=max(int(_or(self.top_k, defaults.top_k)), 0),
-            top_p=float(_or(self.top_p, defaults.top_p)),
-            min_p=float(_or(self.min_p, 0.0)),
-            typical_p=float(_or(self.typical_p, 1.0)),
-            repetition_penalty=float(_or(self.repetition_penalty, defaults.repetition_penalty)),
-            presence_penalty=float(_or(self.presence_penalty, 0.0)),
-            frequency_penalty=float(_or(self.frequency_penalty, 0.0)),
             logit_bias=tuple((int(token), float(bias)) for token, bias in (self.logit_bias or {}).items()),
             min_new_tokens=self.least_tokens,
             seed=None if self.given_seed is None else self.given_seed % 2**63,
             stop=tuple(self.stop or ()),
             stop_token_ids=frozenset(self.stop_token_ids or ()),
             truncate_before_pattern=tuple(self.patterns),
-            ignore_eos=bool(self.ignore_eos),
             num_logprobs=self.num_logprobs,
             num_prompt_logprobs=self.num_prompt_logprobs,
         )
+        return replace(params, top_k=max(params.top_k, 0))
 
 
-def _or(value: float | None, default: float) -> float:
-    return default if value is None else value
+# Go from a body to the engine by their names alone; a silent one takes the model's default, else the engine's.
+NAMED_ALIKE = [
+    one.name
+    for one in fields(SamplingParams)
+    if one.name in SamplingOptions.model_fields and isinstance(one.default, int | float)
+]
