@@ -124,7 +124,7 @@ def positions_off(patch: Patch) -> None:
     def shifted(table: Any, sequence: Any) -> None:
         take(table, sequence)
         row, count = table.index(sequence), sequence.num_cached
-        for layer in table._cache.slot_layers if count else ():
+        for layer in table._cache.row_layers if count else ():
             for buffer in (layer.keys, layer.values):
                 buffer[row, :, : count - 1] = buffer[row, :, 1:count].clone()
 

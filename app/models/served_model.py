@@ -14,7 +14,8 @@ from typing import cast
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from app.core.errors import ContextLengthError, InvalidParameterError
+from app.core.errors import ContextLengthError
+from app.core.parsing.token_ids import require_token_ids
 from app.core.patience import held
 from app.models.checkpoint.loader import Checkpoint
 from app.models.tokens.vocabulary import Vocabulary, without_unknown
@@ -86,8 +87,7 @@ class ServedModel:
 
     def detokenize(self, ids: list[int]) -> str:
         """Text of ``ids``, special tokens included. Raises ``InvalidParameterError`` for unknown ids."""
-        if any(token >= self.vocab_size for token in ids):
-            raise InvalidParameterError(f"tokens: this model's ids end at {self.vocab_size - 1}", param="tokens")
+        require_token_ids(ids, self.vocab_size, "tokens")
         if len(ids) > self.context_tokens * LIMIT_IN_CONTEXTS:
             text = f"tokens: more than {LIMIT_IN_CONTEXTS} times as many as the context of {self.context_tokens}"
             raise ContextLengthError(text, param="tokens")
@@ -96,9 +96,8 @@ class ServedModel:
             return str(self.tokenizer.decode(known, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def checked(self, ids: list[int], param: str = "prompt") -> list[int]:
-        """An id outside the embedding would poison a CUDA context: refuse it here, on the CPU."""
-        if ids and max(ids) >= self.vocab_size:
-            raise InvalidParameterError("the prompt has a token that the model does not know", param=param)
+        """``ids``, all of them in the vocabulary. Raises ``InvalidParameterError``."""
+        require_token_ids(ids, self.vocab_size, param)
         return ids
 
 

@@ -1,7 +1,7 @@
-"""Slot KV cache: one row per sequence, each row written at its own position.
+"""KV cache: one row per sequence, each row written at its own position.
 
-Stands in for transformers' ``DynamicCache`` in a model's forward pass. Rows are slots that
-sequences come and go in; a forward pass works on a window of neighbouring rows. Buffers grow by
+Stands in for transformers' ``DynamicCache`` in a model's forward pass. Sequences
+come and go; a forward pass works on a window of neighbouring rows. Buffers grow by
 doubling, so a decode step never copies what is already there. Inference thread only; knows
 neither jobs nor sampling.
 """
@@ -14,6 +14,13 @@ import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 INITIAL_CAPACITY_TOKENS = 256
+
+
+def grown_capacity(capacity: int, needed: int, most: int) -> int:
+    """``capacity`` doubled until ``needed`` entries fit; above ``most`` only as far as they take."""
+    while capacity < needed:
+        capacity *= 2
+    return min(capacity, max(most, needed))
 
 
 class Window:
@@ -139,10 +146,7 @@ class KVLayer(CacheLayerMixin):
         self.is_initialized = False
 
     def _grow(self, needed: int) -> None:
-        capacity = self.capacity
-        while capacity < needed:
-            capacity *= 2
-        capacity = min(max(capacity, needed), max(self.max_tokens, needed))
+        capacity = grown_capacity(self.capacity, needed, self.max_tokens)
         assert self.keys is not None and self.values is not None
         self.keys = self._grown(self.keys, capacity)
         self.values = self._grown(self.values, capacity)
@@ -165,39 +169,39 @@ class KVCache(Cache):
         self.window = window or Window()
         self.num_rows = num_rows
         self.max_tokens = max_tokens
-        self.slot_layers = [KVLayer(num_rows, max_tokens, self.window) for _ in range(num_layers)]
-        super().__init__(layers=list(self.slot_layers))
+        self.row_layers = [KVLayer(num_rows, max_tokens, self.window) for _ in range(num_layers)]
+        super().__init__(layers=list(self.row_layers))
 
     def swap_rows(self, a: int, b: int, num_tokens: int) -> None:
         """Exchange the first ``num_tokens`` entries of two rows in every layer."""
         if a != b:
-            for layer in self.slot_layers:
+            for layer in self.row_layers:
                 layer.swap_rows(a, b, num_tokens)
 
     def copy_row(self, source: int, target: int, num_tokens: int) -> None:
         """Copy the first ``num_tokens`` entries of one row over another's in every layer."""
-        for layer in self.slot_layers:
+        for layer in self.row_layers:
             layer.copy_row(source, target, num_tokens)
 
     def clear_row(self, row: int) -> None:
         """Make every entry of a row zero, in every layer."""
-        for layer in self.slot_layers:
+        for layer in self.row_layers:
             layer.clear_row(row)
 
     def shrink(self, capacity: int) -> None:
         """Keep the first ``capacity`` entries of every row; gives memory back one layer after the other."""
-        for layer in self.slot_layers:
+        for layer in self.row_layers:
             layer.shrink(capacity)
 
     @property
     def capacity(self) -> int:
         """Entries that fit a row of every layer before buffers grow."""
-        return min((layer.capacity for layer in self.slot_layers), default=0)
+        return min((layer.capacity for layer in self.row_layers), default=0)
 
     @property
     def bytes_per_token(self) -> int:
         """Memory of one entry in all layers; known after the first pass."""
-        buffers = [buffer for layer in self.slot_layers for buffer in (layer.keys, layer.values) if buffer is not None]
+        buffers = [buffer for layer in self.row_layers for buffer in (layer.keys, layer.values) if buffer is not None]
         return sum(buffer.shape[1] * buffer.shape[3] * buffer.element_size() for buffer in buffers)
 
     @property
@@ -208,5 +212,5 @@ class KVCache(Cache):
     @property
     def num_bytes(self) -> int:
         """Memory held by the buffers at present."""
-        buffers = [buffer for layer in self.slot_layers for buffer in (layer.keys, layer.values)]
+        buffers = [buffer for layer in self.row_layers for buffer in (layer.keys, layer.values)]
         return sum(buffer.numel() * buffer.element_size() for buffer in buffers if buffer is not None)

@@ -8,9 +8,8 @@ most, however the load swings. Inference thread only.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-from app.engine.kv.cache import INITIAL_CAPACITY_TOKENS, KVCache
+from app.engine.kv.cache import INITIAL_CAPACITY_TOKENS, KVCache, grown_capacity
 from app.engine.kv.rows import RowTable
 
 # Long, since what is cut off may be a conversation that goes on: its prefix would be computed again.
@@ -20,7 +19,7 @@ PERIOD_S = 300.0
 class Trimmer:
     """Looks at ``cache`` once per period; ``give_back`` hands what it freed to the device."""
 
-    def __init__(self, cache: KVCache, rows: RowTable[Any], give_back: Callable[[], None]):
+    def __init__(self, cache: KVCache, rows: RowTable, give_back: Callable[[], None]):
         self._cache = cache
         self._rows = rows
         self._give_back = give_back
@@ -48,7 +47,4 @@ class Trimmer:
 
 def fitting(num_tokens: int, max_tokens: int) -> int:
     """The capacity that growing from the start would give ``num_tokens``."""
-    capacity = INITIAL_CAPACITY_TOKENS
-    while capacity < num_tokens:
-        capacity *= 2
-    return min(capacity, max_tokens)
+    return grown_capacity(INITIAL_CAPACITY_TOKENS, min(num_tokens, max_tokens), max_tokens)

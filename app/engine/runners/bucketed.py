@@ -1,7 +1,7 @@
 """Decoding in a fixed set of tensor shapes, from input buffers that are made once: what graph capture needs.
 
 A step is padded to a bucket: a power of two of rows, a power of two of entries to attend to. Rows
-that pad write their entry to a scratch row behind the slots. Prompts, and steps that carry drafts,
+that pad write their entry to a scratch row behind the others. Prompts, and steps that carry drafts,
 have too many shapes to be fixed: the eager runner takes them, on the same cache. On a CPU padding
 only costs (docs/performance.md). Inference thread only; knows neither jobs nor sampling.
 """
@@ -12,9 +12,9 @@ from bisect import bisect_left
 
 import torch
 
-from app.engine.generation.plan import Chunk
 from app.engine.kv.cache import INITIAL_CAPACITY_TOKENS, KVCache
 from app.engine.runners.eager import EagerRunner
+from app.engine.runners.masks import MaskBuffer
 from app.models.checkpoint.cache_argument import cache_argument_of
 from app.models.checkpoint.loader import Checkpoint
 
@@ -47,21 +47,15 @@ class Bucket:
         self.row_positions = positions
         self.input_ids, self.positions = tokens[:, None], positions[:, None]
         self.length = length
-        self.mask = torch.zeros((num_rows, 1, 1, length), dtype=dtype, device=positions.device)
-        self._hidden = torch.zeros(self.mask.shape, dtype=torch.bool, device=positions.device)
-        self._entries = torch.arange(length, device=positions.device)
-        self._hides = torch.finfo(dtype).min
+        self._masks = MaskBuffer(num_rows, 1, length, dtype, positions.device)
 
-    def update_mask(self) -> None:
-        """Each row sees its own entries up to its position."""
-        torch.gt(self._entries, self.row_positions[:, None, None, None], out=self._hidden)
-        self.mask.zero_().masked_fill_(self._hidden, self._hides)
+    def mask(self) -> torch.Tensor:
+        """The mask for the present positions, always in the same memory."""
+        return self._masks.write(self.positions)
 
 
 class BucketedRunner:
     """Runs ``model`` with a cache of ``num_rows`` rows and one scratch row."""
-
-    can_mix = False
 
     def __init__(self, checkpoint: Checkpoint, num_rows: int, max_tokens: int):
         self._model = checkpoint.model
@@ -86,11 +80,6 @@ class BucketedRunner:
         self._inputs.fill([row[0] for row in tokens], starts)
         return self._run(self._bucket(len(starts), max(starts) + 1))[: len(starts)]
 
-    def mixed(
-        self, tokens: list[int], starts: list[int], chunks: list[Chunk]
-    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        return self._eager.mixed(tokens, starts, chunks)
-
     def _bucket(self, num_rows: int, length: int) -> Bucket:
         """The smallest shape that holds the step; made when it is first needed."""
         key = smallest(self.batch_sizes, num_rows), smallest(self.lengths, length)
@@ -100,12 +89,12 @@ class BucketedRunner:
 
     def _run(self, bucket: Bucket) -> torch.Tensor:
         """One pass; nothing in here depends on the numbers of the step, only on its bucket."""
-        bucket.update_mask()
+        mask = bucket.mask()
         self.cache.window.set_static(bucket.rows, bucket.row_positions, bucket.length)
         logits: torch.Tensor = self._model(
             input_ids=bucket.input_ids,
             position_ids=bucket.positions,
-            attention_mask=bucket.mask,
+            attention_mask=mask,
             logits_to_keep=1,
             **self._caching,
         ).logits

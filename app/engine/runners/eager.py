@@ -1,4 +1,4 @@
-"""Forward passes over the slot KV cache: one row's prompt chunk, or the next tokens of many rows.
+"""Forward passes over the KV cache: one row's prompt chunk, or the next tokens of many rows.
 
 The scheduler decides which; this is the only part of the step that builds tensors for the model.
 Inference thread only; knows neither jobs nor sampling.
@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import torch
 
-from app.engine.generation.plan import Chunk
 from app.engine.kv.cache import KVCache, Window
+from app.engine.runners.masks import additive_mask
 from app.models.checkpoint.cache_argument import cache_argument_of
 from app.models.checkpoint.loader import Checkpoint
 
 
 class EagerRunner:
     """Runs ``model`` with a cache of ``num_rows`` rows of at most ``max_tokens`` entries."""
-
-    can_mix = False
 
     def __init__(self, checkpoint: Checkpoint, num_rows: int, max_tokens: int, window: Window | None = None):
         self._model = checkpoint.model
@@ -42,14 +40,10 @@ class EagerRunner:
         positions = torch.tensor(starts, device=self._device)[:, None]
         if num_new > 1:
             positions = positions + torch.arange(num_new, device=self._device)
-        mask = self._mask(positions) if len(starts) > 1 else None
+        mask = None
+        if len(starts) > 1:
+            mask = additive_mask(positions, self.cache.window.length, self._dtype)
         return self._forward(tokens, positions, mask, num_logits=num_new)
-
-    def mixed(
-        self, tokens: list[int], starts: list[int], chunks: list[Chunk]
-    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """There is no such pass here: see ``can_mix``."""
-        raise NotImplementedError
 
     def _forward(
         self, tokens: list[list[int]], positions: torch.Tensor, mask: torch.Tensor | None, num_logits: int
@@ -63,10 +57,3 @@ class EagerRunner:
         )
         logits: torch.Tensor = output.logits
         return logits
-
-    def _mask(self, positions: torch.Tensor) -> torch.Tensor:
-        """Additive mask ``(rows, 1, num_new, length)``: each row sees its own entries up to its position."""
-        entries = torch.arange(self.cache.window.length, device=self._device)
-        is_visible = entries <= positions[:, None, :, None]
-        mask = torch.zeros(is_visible.shape, dtype=self._dtype, device=self._device)
-        return mask.masked_fill_(~is_visible, torch.finfo(self._dtype).min)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -18,12 +19,27 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from app.engine.generation.plan import Chunk
 from app.engine.kv.cache import Window
 from app.engine.runners.eager import EagerRunner
+from app.engine.runners.masks import additive_mask
 from app.models.checkpoint.loader import Checkpoint
 
-ATTENTION = "forklift_ragged"
+ATTENTION = "forklift_mixed"
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Part of a prompt: ``tokens`` for positions ``start``.. of ``row``."""
+
+    row: int
+    tokens: list[int]
+    start: int
+    all_logits: bool = False
+
+    @property
+    def end(self) -> int:
+        """Entries of the row behind the pass."""
+        return self.start + len(self.tokens)
 
 
 class MixedWindow(Window):
@@ -58,13 +74,6 @@ class MixedWindow(Window):
             buffer[chunk.row, :, chunk.start : chunk.end] = states[0, :, at:end]
             at = end
         return buffer
-
-
-def additive_mask(positions: torch.Tensor, length: int, dtype: torch.dtype) -> torch.Tensor:
-    """``(rows, 1, num_new, length)`` from positions ``(rows, num_new)``: each sees entries up to its own."""
-    is_hidden = torch.arange(length, device=positions.device) > positions[:, None, :, None]
-    mask = torch.zeros(is_hidden.shape, dtype=dtype, device=positions.device)
-    return mask.masked_fill_(is_hidden, torch.finfo(dtype).min)
 
 
 def chunk_mask(chunk: Chunk, device: torch.device, dtype: torch.dtype) -> torch.Tensor | None:
@@ -128,15 +137,11 @@ def chunk_attention(
     return found.transpose(1, 2)
 
 
-ALL_ATTENTION_FUNCTIONS.register(ATTENTION, mixed_attention)
-
-
 class MixedRunner(EagerRunner):
     """A runner that can also read prompts and decode in one pass."""
 
-    can_mix = True
-
     def __init__(self, checkpoint: Checkpoint, num_rows: int, max_tokens: int):
+        ALL_ATTENTION_FUNCTIONS.register(ATTENTION, mixed_attention)
         self._window = MixedWindow()
         super().__init__(checkpoint, num_rows, max_tokens, self._window)
 

@@ -6,9 +6,7 @@ from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from app.core.jobs import FinishReason
-from app.core.states import ModelState
-from app.http.answers.types import Usage
+from app.http.answers.types import FinishReason, ModelState, Usage
 
 
 class LegacyLogprobs(TypedDict):

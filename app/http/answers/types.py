@@ -10,10 +10,9 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from app.core.jobs import FinishReason
-from app.core.model_tables import Task
-from app.core.states import EngineName, ModelState, WorkerState
-
+FinishReason = Literal["stop", "length"]
+# failed: the last load on demand did; the next request tries again.
+ModelState = Literal["unloaded", "loading", "loaded", "failed"]
 Recorded = str | int
 
 
@@ -212,6 +211,9 @@ class Alive(TypedDict):
     status: Literal["ok"]
 
 
+State = Literal["loading", "ready", "draining", "failed"]
+
+
 class KvCache(TypedDict):
     """Memory of the KV cache."""
 
@@ -225,7 +227,7 @@ class Slot(TypedDict):
     slot: int
     pid: int | None
     gpus: list[str]
-    state: WorkerState
+    state: State
     num_running: int
     num_waiting: int
 
@@ -234,14 +236,14 @@ class Engine(TypedDict):
     """The way that a model is run, and what failed the check at its load."""
 
     model: str
-    engine: EngineName | None
+    engine: Literal["mixed", "batched", "serial", "encoder"] | None
     dropped: list[str] | None
 
 
 class Readiness(TypedDict):
     """Whether this server can take work."""
 
-    state: WorkerState
+    state: State
     progress: float
     kv_cache: KvCache | None
     engines: list[Engine]
@@ -283,12 +285,12 @@ class ModelCapabilities(TypedDict):
     object: Literal["model.capabilities"]
     state: ModelState
     load: Literal["resident", "on_demand"]
-    task: Task | None
+    task: Literal["generate", "fill-mask", "embeddings"]
     context_tokens: int | None
     vocab_size: int | None
     dtype: str | None
     quantization: str
-    engine: EngineName | None
+    engine: Literal["mixed", "batched", "serial", "encoder"] | None
     dropped: list[str] | None
     supports: dict[str, bool] | None
     limits: dict[str, float | None]

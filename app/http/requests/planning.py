@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from app.core.errors import InvalidParameterError
 from app.core.jobs import Constraint, Grammar, SamplingParams
+from app.core.parsing.token_ids import require_token_ids
 from app.core.settings import Settings
 from app.http.backend import EndedPrompt, TextModel
 from app.http.requests.limits import num_new_tokens
@@ -64,16 +65,8 @@ def with_seed_of(params: SamplingParams, index: int) -> SamplingParams:
 
 def check(options: SamplingOptions, model: TextModel) -> None:
     """Raise a ``RequestError`` that names the field which this model cannot follow."""
-    require_known(options.stop_token_ids or [], model, "stop_token_ids")
-    require_known(map(int, options.logit_bias or {}), model, "logit_bias")
-
-
-def require_known(tokens: Iterable[int], model: TextModel, param: str) -> None:
-    """Raise ``InvalidParameterError`` where the model has no token of one of these ids."""
-    for token in tokens:
-        if not 0 <= token < model.vocab_size:
-            text = f"{param}: token ids go from 0 to {model.vocab_size - 1}"
-            raise InvalidParameterError(text, param=param)
+    require_token_ids(options.stop_token_ids or [], model.vocab_size, "stop_token_ids")
+    require_token_ids(map(int, options.logit_bias or {}), model.vocab_size, "logit_bias")
 
 
 def encode_bad_words(words: Iterable[str], model: TextModel) -> tuple[tuple[int, ...], ...]:

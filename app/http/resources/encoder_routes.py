@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from flask import Response
 
 from app.core.errors import InvalidParameterError, UnsupportedParameterError
+from app.core.parsing.token_ids import require_token_ids
 from app.http.application.error_envelope import json_response
 from app.http.application.request_log import record
 from app.http.application.restful import Route
@@ -84,9 +85,8 @@ def encode_inputs(body: EmbeddingsBody, model: EncoderModel) -> Iterator[list[in
         text = f"dimensions: the vectors of the model {model.name} have {model.num_dimensions} and cannot be cut"
         raise UnsupportedParameterError(text, param="dimensions")
     for one in body.inputs:
-        if not isinstance(one, str) and max(one) >= model.vocab_size:
-            text = f"input: token ids go from 0 to {model.vocab_size - 1}"
-            raise InvalidParameterError(text, param="input")
+        if not isinstance(one, str):
+            require_token_ids(one, model.vocab_size, "input")
     for one in body.inputs:
         yield model.encode(one) if isinstance(one, str) else one
 

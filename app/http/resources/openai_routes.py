@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from flask import Response
 
 from app.core.errors import UnsupportedParameterError
+from app.core.parsing.token_ids import require_token_ids
 from app.http.answers.chat_shape import ChatCompletionsShape
 from app.http.answers.completions_shape import CompletionsShape, FimShape
 from app.http.answers.native_shapes import Shape
@@ -16,7 +17,6 @@ from app.http.application.restful import Route
 from app.http.application.service import Service
 from app.http.backend import EndedPrompt, Message, ModelHandle, TextModel
 from app.http.reading.body import read_body
-from app.http.requests.planning import require_known
 from app.http.resources.text_route import TextRoute
 from app.http.schemas.chat_body import ChatCompletionsBody
 from app.http.schemas.completions_body import CompletionsBody
@@ -82,7 +82,7 @@ def encode_prompts(body: CompletionsBody | FimBody, model: TextModel) -> Sequenc
         return [encode_suffix(body.prompt, body.suffix, model)]
     for prompt in body.prompts:
         if not isinstance(prompt, str):
-            require_known(prompt, model, "prompt")
+            require_token_ids(prompt, model.vocab_size, "prompt")
     return [model.encode(prompt) if isinstance(prompt, str) else prompt for prompt in body.prompts]
 
 

@@ -9,6 +9,7 @@ import functools
 import re
 
 from transformers import PreTrainedTokenizerBase
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 _SPACE_PIECE = "\u2581"
@@ -65,10 +66,8 @@ def _bytes_of(character: str) -> bytes:
 
 @functools.cache
 def byte_alphabet() -> dict[str, int]:
-    """GPT-2's printable stand-in for each byte (``bytes_to_unicode`` in its encoder.py)."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+    """The byte that each printable character of GPT-2's alphabet stands for."""
+    return {character: byte for byte, character in bytes_to_unicode().items()}
 
 
 def without_unknown(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:

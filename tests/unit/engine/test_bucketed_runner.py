@@ -58,7 +58,7 @@ def test_greedy_output_is_the_same_across_the_growth_of_the_cache(model_folder, 
     generator = generator_of(model, max_running=3, runner="bucketed")
     jobs = [greedy_job(random_prompt(random.Random(i), length), 30) for i, length in enumerate((250, 500, 240, 20))]
     run(generator, *jobs)
-    assert generator.runner.cache.slot_layers[0].capacity == 1024
+    assert generator.runner.cache.row_layers[0].capacity == 1024
     for job in jobs:
         assert log.of(job) == greedy_reference(model, job.prompt_ids, 30, eos_token_id=None)
 
@@ -176,7 +176,7 @@ def test_only_the_rows_of_a_step_and_the_scratch_row_are_written(model_folder):
     runner = make_runner("bucketed", model.checkpoint, 4, 300)
     for row in range(4):
         runner.prefill(row, [20 + row] * 5, 0)
-    layer = runner.cache.slot_layers[-1]
+    layer = runner.cache.row_layers[-1]
     before = layer.keys.clone()
     runner.decode([[9], [9], [9]], [5, 3, 4])
     changed = (layer.keys != before).any(dim=1).any(dim=-1).nonzero().tolist()

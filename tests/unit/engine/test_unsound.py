@@ -54,7 +54,7 @@ def test_only_the_request_at_fault_fails_and_its_row_is_clean_afterwards(model, 
     for job in good:
         assert log.of(job) == greedy_reference(model, job.prompt_ids, 8, eos_token_id=None)
     assert counts == [1]
-    assert all(torch.isfinite(layer.keys).all() for layer in generator.runner.cache.slot_layers)
+    assert all(torch.isfinite(layer.keys).all() for layer in generator.runner.cache.row_layers)
 
 
 def test_a_request_on_generate_fails_as_well(model):

@@ -142,7 +142,7 @@ def test_layers_on_disk_change_no_token_and_run_on_slots(model_folder, monkeypat
     run(generator, *jobs)
     for job in jobs:
         assert log.of(job) == greedy_reference(whole, job.prompt_ids, NUM_NEW, eos_token_id=None)
-    buffers = [layer.keys for layer in generator.runner.cache.slot_layers]
+    buffers = [layer.keys for layer in generator.runner.cache.row_layers]
     assert {buffer.device for buffer in buffers} == {model.checkpoint.device}
 
 
