@@ -3,8 +3,8 @@
 Executed by the master at the start and again at HUP. Imports neither torch nor the application.
 """
 
-# A name of lower case without an underscore would be taken for a setting of Gunicorn.
-from typing import Any
+# A name without an underscore would be taken for a setting of Gunicorn.
+from typing import Any as _Any
 
 from app.models.folder.early import check_models as _check_models
 from app.serve import hooks
@@ -49,7 +49,7 @@ worker_exit = hooks.worker_exit
 on_exit = hooks.on_exit
 
 
-def post_fork(server: Any, worker: Any) -> None:
+def post_fork(server: _Any, worker: _Any) -> None:
     from app.engine.thread.inference import make_inference
 
     hooks.post_fork(server, worker, make_inference)

@@ -63,19 +63,22 @@ class ModelLoadError(StartError):
 class RequestError(ForkliftError):
     """One request fails. ``message`` is shown to the caller, so it never holds internals.
 
-    ``param`` names the field at fault. ``retry_after_s`` becomes ``Retry-After``.
+    ``param`` names the field at fault. ``retry_after_s`` becomes ``Retry-After``; each class has its own advice, and
+    whoever knows better gives a number, of which a second is the least.
     """
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     code: ClassVar[str] = "internal_error"
     should_retry: ClassVar[bool | None] = None
+    retry_after_s: int | None = None
 
     def __init__(self, message: str, *, param: str | None = None, retry_after_s: int | None = None):
         super().__init__(message)
         self.message = message
         self.param = param
-        self.retry_after_s = retry_after_s
+        if retry_after_s is not None:
+            self.retry_after_s = max(1, retry_after_s)
 
     def body(self) -> dict[str, str | None]:
         """The ``error`` object of the envelope (DESIGN 1.3)."""
@@ -181,39 +184,51 @@ class InternalError(RequestError):
 
 
 class UnavailableError(RequestError):
+    """A helper process of ours could not do its part; it is started again."""
+
     status = 503
     type = "unavailable_error"
     code = "unavailable"
+    retry_after_s = 5
 
 
 class OverloadedError(UnavailableError):
+    """There is no room for the request now. What only its places are missing knows when one will be free."""
+
     code = "overloaded"
+    retry_after_s = 1
 
 
 class LoadingError(UnavailableError):
+    """The worker, or a model that stays loaded, is being loaded."""
+
     code = "loading"
+    retry_after_s = 5
 
 
 class LoadFailedError(UnavailableError):
     """A model that is loaded on demand could not be; the cause is logged, never sent."""
 
     code = "load_failed"
+    retry_after_s = 10
 
 
 class InsufficientMemoryError(UnavailableError):
     """A model that is loaded on demand does not fit beside those that stay loaded."""
 
     code = "insufficient_memory"
+    retry_after_s = 60
     should_retry = False
 
 
 class ShuttingDownError(UnavailableError):
     code = "shutting_down"
+    retry_after_s = 1
 
 
 def shutting_down() -> ShuttingDownError:
     """What everybody is told who waits, runs or comes while the server stops."""
-    return ShuttingDownError("the server is shutting down", retry_after_s=1)
+    return ShuttingDownError("the server is shutting down")
 
 
 class DeadlineError(RequestError):

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypedDict, Unpack
 
-from app.core.errors import ConstraintTooCostlyError, QueueTimeoutError, RequestError, RequestTimeoutError
+from app.core.errors import ConstraintTooCostlyError, RequestError, RequestTimeoutError
+from app.core.patience import overdue
 
 FinishReason = Literal["stop", "length"]
 
@@ -225,11 +226,8 @@ class BaseJob:
         """Why this job must not go on, or None."""
         if self._cancelled_by is not None:
             return self._cancelled_by
-        if now_s >= self.deadline_s:
-            return RequestTimeoutError("the request took longer than its time limit")
-        if self.timings.started_s is None and now_s >= self.queue_deadline_s:
-            return QueueTimeoutError("the request waited in the queue longer than its time limit")
-        return None
+        has_started = self.timings.started_s is not None
+        return overdue(now_s, self.deadline_s, float("inf") if has_started else self.queue_deadline_s)
 
     @property
     def has_ended(self) -> bool:

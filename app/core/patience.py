@@ -1,4 +1,8 @@
-"""Until when the request may take that a thread works on; whatever waits or works long asks here. HTTP threads."""
+"""Whether a request has had its time: every 504 is made here.
+
+``overdue`` decides, for HTTP threads and the inference thread; ``patient_until`` carries the deadline of the request
+that an HTTP thread works on to whatever waits or works long for it.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from app.core.errors import RequestTimeoutError
+from app.core.errors import DeadlineError, QueueTimeoutError, RequestTimeoutError
 
 _until_s: ContextVar[float] = ContextVar("until_s", default=float("inf"))
+
+
+def overdue(now_s: float, deadline_s: float, queue_deadline_s: float = float("inf")) -> DeadlineError | None:
+    """The error of a request whose time is up, or None. Points are ``time.monotonic()`` seconds.
+
+    ``queue_deadline_s`` is for one that has not been started.
+    """
+    if now_s >= deadline_s:
+        return too_late()
+    if now_s >= queue_deadline_s:
+        return QueueTimeoutError("the request waited in the queue longer than its time limit")
+    return None
 
 
 @contextmanager

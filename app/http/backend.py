@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Protocol, cast
 
 from app.core.encoder_jobs import Encoded
 from app.core.jobs import BaseJob, Constraint, Grammar
 from app.core.model_tables import Task
 from app.core.settings import Settings
+from app.core.states import ModelState
 from app.serve.context import WorkerContext
 
 Message = dict[str, Any]
-ServedState = Literal["unloaded", "loading", "loaded", "failed"]
 WORK: dict[Task, str] = {"generate": "generate text", "fill-mask": "fill masks", "embeddings": "make embeddings"}
 
 
@@ -136,7 +136,7 @@ class ModelHandle(Protocol):
         """None until it is known."""
 
     @property
-    def state(self) -> ServedState: ...
+    def state(self) -> ModelState: ...
     @property
     def model(self) -> ServedModel | None:
         """None while it is not loaded; a request that needs it takes a ``ModelLease``."""

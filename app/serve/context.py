@@ -7,7 +7,7 @@ room imports neither the engine nor torch.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from app.core.errors import RequestError, StartError
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from app.core.settings import Settings
     from app.serve.board.admission import Admission
     from app.serve.board.slot_board import SlotBoard
-
-State = Literal["loading", "ready", "draining", "failed"]
 
 
 class InferenceHandle(Protocol):

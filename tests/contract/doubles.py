@@ -16,9 +16,10 @@ from typing import Any
 from app.core.errors import InternalError, InvalidParameterError, RequestError, UnsupportedParameterError
 from app.core.jobs import Constraint, FinishReason, Grammar, Job, Matcher, PromptScored, TextDelta, TokenLogprob
 from app.core.settings import Settings
+from app.core.states import WorkerState
 from app.serve.board.admission import Admission
 from app.serve.board.slot_board import SlotBoard
-from app.serve.context import State, WorkerContext
+from app.serve.context import WorkerContext
 from tests.serving import OneHandle
 
 POLL_S = 0.005
@@ -200,7 +201,7 @@ def scored(token: int) -> TokenLogprob:
 class World:
     """One worker without processes: context, double, board; and a way to change its settings."""
 
-    def __init__(self, state: State = "ready", model: ScriptedModel | None = None, **settings: object):
+    def __init__(self, state: WorkerState = "ready", model: ScriptedModel | None = None, **settings: object):
         self.model = model or ScriptedModel()
         self.settings = Settings.model_validate({"model": "/models/scripted", **settings})
         self.board = SlotBoard([("GPU-a",)])

@@ -16,10 +16,11 @@ import torch
 from app.core.errors import ModelLoadError, StartError
 from app.core.logs.logging import get_logger
 from app.core.settings import Settings
+from app.core.states import EngineName
 from app.engine.checks.features import FEATURES, Feature, Model, bound_of
 from app.engine.checks.plays import FULL, CheckClock, Play, play_within
 from app.engine.checks.reference import are_sound, check_weights, departure, plain_results, probe_tokens
-from app.engine.checks.steps import Candidate, Engine, EngineName, Step, steps_of
+from app.engine.checks.steps import Candidate, Engine, Step, steps_of
 from app.models.checkpoint.device_memory import free_bytes
 from app.models.checkpoint.loader import Checkpoint
 from app.models.checkpoint.unloading import give_back

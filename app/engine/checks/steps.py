@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 
 from app.core.encoder_jobs import EncoderJob
 from app.core.errors import RequestError
 from app.core.settings import Settings
+from app.core.states import EngineName
 from app.engine.checks.features import Model, bound_of
 from app.engine.checks.plain_cache import has_plain_cache
 from app.engine.checks.plays import BRIEF, Play
@@ -25,14 +26,13 @@ from app.engine.generation.serial import SerialEngine
 from app.engine.guard import Guard
 from app.engine.micro_batcher import MicroBatcher
 from app.engine.runners.bucketed import BucketedRunner
-from app.engine.runners.choose import Runner
 from app.engine.runners.eager import EagerRunner
+from app.engine.runners.interface import Runner
 from app.engine.runners.mixed import MixedRunner, can_mix
 from app.models.checkpoint.loader import Checkpoint
 from app.models.encoder_model import EncoderModel
 from app.models.text_model import TextModel
 
-EngineName = Literal["mixed", "batched", "serial", "encoder"]
 # Of the range of the logits, where weights were rounded: what a pass adds up in another order is rounded otherwise too.
 ROUNDED_TOLERANCE = 0.1
 

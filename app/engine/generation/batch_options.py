@@ -1,11 +1,10 @@
-"""How a slot engine works, apart from the model: its size, its steps, what it does beside them."""
+"""How the batched engine works, apart from model and runner: its size, its steps, what it does beside them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from app.core.settings import Settings
-from app.engine.runners.choose import RunnerKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +18,6 @@ class BatchOptions:
     prefill_chunk_tokens: int
     reuse_prefix: bool = True
     num_draft_tokens: int = 0
-    runner: RunnerKind = "eager"
     overlap_text: bool = False
 
     @classmethod
@@ -29,6 +27,5 @@ class BatchOptions:
             prefill_chunk_tokens=settings.prefill_chunk_tokens,
             reuse_prefix=settings.prefix_cache,
             num_draft_tokens=settings.prompt_lookup,
-            runner=settings.decode_runner,
             overlap_text=settings.overlap_text,
         )

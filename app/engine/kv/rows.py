@@ -2,22 +2,23 @@
 
 Rows are kept in order: running ones first, then those being prefilled, then free ones. So a decode
 step works on the first rows of the buffers, with no gathering. A free row keeps its entries until
-a new sequence takes it; the one with the longest common prefix is taken first. Inference thread.
+a new sequence takes it; the one with the longest common prefix is taken first. What is to happen to
+the entries is noted as data. Inference thread; knows no torch.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from typing import Generic
 
-from app.engine.generation.sequence import Sequence
-from app.engine.kv.cache import KVCache
+from app.engine.generation.plan import AnySequence, ClearRow, CopyRow, Move, SwapRows
 
 
-class Row:
+class Row(Generic[AnySequence]):
     """One row: who has it, and the tokens whose entries it holds after its owner left."""
 
     def __init__(self) -> None:
-        self.sequence: Sequence | None = None
+        self.sequence: AnySequence | None = None
         self.kept: list[int] = []
         self.owner = b""
         self.last_used = 0
@@ -28,13 +29,13 @@ class Row:
         return self.kept if self.sequence is None else self.sequence.tokens[: self.sequence.num_cached]
 
 
-class RowTable:
-    """Assigns rows and keeps them in order; ``cache`` follows every move."""
+class RowTable(Generic[AnySequence]):
+    """Assigns rows and keeps them in order; ``take_moves`` tells what the cache has to do for that."""
 
-    def __init__(self, cache: KVCache, num_rows: int, reuse_prefix: bool):
-        self._cache = cache
-        self._rows = [Row() for _ in range(num_rows)]
+    def __init__(self, num_rows: int, reuse_prefix: bool):
+        self._rows = [Row[AnySequence]() for _ in range(num_rows)]
         self._reuse_prefix = reuse_prefix
+        self._moves: list[Move] = []
         self._clock = 0
         self._peak = 0
         self.num_running = 0
@@ -45,34 +46,39 @@ class RowTable:
         return len(self._rows) - self.num_running - self.num_prefilling
 
     @property
-    def running(self) -> list[Sequence]:
+    def running(self) -> list[AnySequence]:
         """Sequences in rows 0, 1, .. in order."""
         return [_owner(row) for row in self._rows[: self.num_running]]
 
     @property
-    def active(self) -> list[Sequence]:
+    def active(self) -> list[AnySequence]:
         """Every sequence that has a row, in the rows' order."""
         return [_owner(row) for row in self._rows[: self.num_running + self.num_prefilling]]
 
     @property
-    def prefilling(self) -> list[Sequence]:
+    def prefilling(self) -> list[AnySequence]:
         """Sequences that wait for, or are in, prefill: first come first, one of each request before a second of any."""
         rows = self._rows[self.num_running : self.num_running + self.num_prefilling]
         ordered = sorted((_owner(row) for row in rows), key=lambda sequence: sequence.job.timings.created_s)
         return in_turns(ordered)
 
-    def index(self, sequence: Sequence) -> int:
-        """The row that ``sequence`` has at present."""
+    def index(self, sequence: AnySequence) -> int:
+        """The row that ``sequence`` has once the moves so far are made."""
         return next(i for i, row in enumerate(self._rows) if row.sequence is sequence)
 
-    def take(self, sequence: Sequence) -> None:
+    def take_moves(self) -> tuple[Move, ...]:
+        """What the cache has to do, in order, before the next pass; each is told once."""
+        moves, self._moves = tuple(self._moves), []
+        return moves
+
+    def take(self, sequence: AnySequence) -> None:
         """Give ``sequence`` a free row, keeping the entries of a prefix it shares with a sequence of its own owner.
 
         Nobody may learn from the number of reused tokens, or from the time, what another one's prompt was.
         At least one prompt token is left to prefill, since its logits choose the next one. A prompt
         that is to be scored needs the logits of all its tokens, so it shares nothing.
         """
-        prompt = sequence.job.prompt_ids if sequence.job.params.num_prompt_logprobs is None else []
+        prompt = [] if sequence.is_scored else sequence.job.prompt_ids
         first_free = self.num_running + self.num_prefilling
         owner = sequence.job.owner
         shared = {i: self._shared(row.tokens, prompt) if row.owner == owner else 0 for i, row in enumerate(self._rows)}
@@ -82,7 +88,7 @@ class RowTable:
         if shared[donor] > shared[chosen]:
             # The donor is busy: its sequence goes on, so its entries are copied, over the oldest row.
             chosen = min(free, key=lambda i: self._rows[i].last_used)
-            self._cache.copy_row(donor, chosen, shared[donor])
+            self._moves.append(CopyRow(donor, chosen, shared[donor]))
         row = self._rows[chosen]
         row.kept = []
         row.owner = owner
@@ -91,16 +97,18 @@ class RowTable:
         self._swap(chosen, first_free)
         self.num_prefilling += 1
 
-    def start_running(self, sequence: Sequence) -> None:
+    def start_running(self, sequence: AnySequence) -> None:
         """``sequence`` is prefilled: move it to the rows that decode together."""
         self._swap(self.index(sequence), self.num_running)
         self.num_prefilling -= 1
         self.num_running += 1
 
-    def release(self, sequence: Sequence, *, is_valid: bool = True) -> None:
-        """Free the row of ``sequence``; its entries stay for reuse unless they may be wrong."""
+    def release(self, sequence: AnySequence, *, is_valid: bool = True) -> None:
+        """Free the row of ``sequence``; its entries stay for reuse unless they may be wrong, and then are cleared."""
         at = self.index(sequence)
         row = self._rows[at]
+        if not is_valid:
+            self._moves.append(ClearRow(at))
         row.kept = row.tokens if is_valid else []
         self._peak = max(self._peak, sequence.num_cached)
         row.sequence = None
@@ -132,7 +140,7 @@ class RowTable:
         if a == b:
             return
         rows = self._rows
-        self._cache.swap_rows(a, b, max(len(rows[a].tokens), len(rows[b].tokens)))
+        self._moves.append(SwapRows(a, b, max(len(rows[a].tokens), len(rows[b].tokens))))
         rows[a], rows[b] = rows[b], rows[a]
 
 
@@ -148,7 +156,7 @@ def common_prefix(a: list[int], b: list[int]) -> int:
     return low
 
 
-def in_turns(sequences: list[Sequence]) -> list[Sequence]:
+def in_turns(sequences: list[AnySequence]) -> list[AnySequence]:
     """The first of each request, then the second of each, and so on."""
     counts: Counter[object] = Counter()
     places = []
@@ -158,6 +166,6 @@ def in_turns(sequences: list[Sequence]) -> list[Sequence]:
     return [sequence for _, sequence in sorted(zip(places, sequences, strict=True), key=lambda pair: pair[0])]
 
 
-def _owner(row: Row) -> Sequence:
+def _owner(row: Row[AnySequence]) -> AnySequence:
     assert row.sequence is not None
     return row.sequence

@@ -8,6 +8,7 @@ most, however the load swings. Inference thread only.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from app.engine.kv.cache import INITIAL_CAPACITY_TOKENS, KVCache, grown_capacity
 from app.engine.kv.rows import RowTable
@@ -19,7 +20,7 @@ PERIOD_S = 300.0
 class Trimmer:
     """Looks at ``cache`` once per period; ``give_back`` hands what it freed to the device."""
 
-    def __init__(self, cache: KVCache, rows: RowTable, give_back: Callable[[], None]):
+    def __init__(self, cache: KVCache, rows: RowTable[Any], give_back: Callable[[], None]):
         self._cache = cache
         self._rows = rows
         self._give_back = give_back

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from app.core.errors import ModelLoadError
 from app.core.model_tables import Task
 from app.core.settings import Settings
+from app.core.states import EngineName
 from app.engine.checks.features import Model
 from app.engine.checks.ladder import Ladder
-from app.engine.checks.steps import Engine, EngineName
+from app.engine.checks.steps import Engine
 from app.engine.generation.batch_options import BatchOptions
 from app.engine.generation.batched import BatchedEngine
 from app.engine.generation.serial import SerialEngine
 from app.engine.micro_batcher import MicroBatcher
+from app.engine.runners.choose import make_runner
 from app.models.checkpoint.device_memory import free_bytes
 from app.models.checkpoint.loader import Checkpoint, load_checkpoint
 from app.models.text_model import TextModel
@@ -102,8 +104,9 @@ def prepare(
 
 
 def make_slots(model: TextModel, settings: Settings) -> BatchedEngine:
-    """The slot engine as the settings want it, unchecked."""
-    return BatchedEngine(model, BatchOptions.of(settings))
+    """The batched engine as the settings want it, unchecked."""
+    runner = make_runner(settings.decode_runner, model.checkpoint, settings.max_batch_size, model.context_tokens)
+    return BatchedEngine(model, BatchOptions.of(settings), runner)
 
 
 def kv_memory(generator: Engine, model: Model, promised_bytes: int) -> KvMemory | None:

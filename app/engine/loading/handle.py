@@ -9,20 +9,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from app.core.errors import LoadingError, RequestError
 from app.core.jobs import BaseJob
 from app.core.model_tables import Task
 from app.core.settings import ModelPlan, Settings
+from app.core.states import EngineName, ModelState
 
 if TYPE_CHECKING:
     from app.engine.checks.features import Model
     from app.engine.loading.build import KvMemory, Prepared
     from app.models.forecast import Footprint
-
-ServedState = Literal["unloaded", "loading", "loaded", "failed"]
-LOADING_RETRY_AFTER_S = 5
 
 
 class ModelLease:
@@ -115,7 +113,7 @@ class ModelHandle:
         return None if prepared is None else prepared.kv_memory
 
     @property
-    def engine_name(self) -> str | None:
+    def engine_name(self) -> EngineName | None:
         """The way that the model is run; None while it is not loaded."""
         prepared = self.prepared
         return None if prepared is None else prepared.engine_name
@@ -133,7 +131,7 @@ class ModelHandle:
         return (self.settings if prepared is None else prepared.settings).quantization
 
     @property
-    def state(self) -> ServedState:
+    def state(self) -> ModelState:
         """``failed``: the last load did; the next request tries again."""
         if self.prepared is not None:
             return "loaded"
@@ -156,7 +154,7 @@ class ModelHandle:
                 lease.grant(self.prepared.model)
                 return lease
             if not self.is_on_demand:
-                raise LoadingError("the model is still loading", retry_after_s=LOADING_RETRY_AFTER_S)
+                raise LoadingError("the model is still loading")
             self._waiting.append(lease)
         self._wake()
         return lease

@@ -28,8 +28,6 @@ from app.models.checkpoint.devices import choose_device
 from app.models.checkpoint.unloading import give_back
 from app.models.forecast import inspect, resident_weight_bytes
 
-LOAD_FAILED_RETRY_AFTER_S = 10
-NO_MEMORY_RETRY_AFTER_S = 60
 ENDED_A_PROCESS = "its last load has ended the process, mostly for want of memory"
 
 log = get_logger("engine")
@@ -185,7 +183,7 @@ class ModelPool:
         log.error("no_memory_to_load", slot=self._slot, model=wanted.name, missing_bytes=missing)
         self._metrics.count_refused_load(wanted.name)
         wanted.has_failed = True
-        wanted.refuse_waiting(InsufficientMemoryError(text, retry_after_s=NO_MEMORY_RETRY_AFTER_S))
+        wanted.refuse_waiting(InsufficientMemoryError(text))
 
     def _load_on_demand(self, wanted: ModelHandle) -> None:
         """Load for those who wait; where it fails they are told so, and the next request tries again."""
@@ -234,7 +232,7 @@ class ModelPool:
         log.error("load_failed", slot=self._slot, model=wanted.name, error=failure)
         wanted.has_failed = True
         text = f"the model {wanted.name} could not be loaded; the server's log has the cause"
-        wanted.refuse_waiting(LoadFailedError(text, retry_after_s=LOAD_FAILED_RETRY_AFTER_S))
+        wanted.refuse_waiting(LoadFailedError(text))
 
     def _load(self, handle: ModelHandle, progress: Callable[[float], None], *, has_changed: bool = False) -> None:
         """Load and open; ``has_changed``: the folder may have since it was looked at."""

@@ -12,6 +12,7 @@ from bisect import bisect_left
 
 import torch
 
+from app.engine.generation.plan import Chunk
 from app.engine.kv.cache import INITIAL_CAPACITY_TOKENS, KVCache
 from app.engine.runners.eager import EagerRunner
 from app.engine.runners.masks import MaskBuffer
@@ -57,6 +58,8 @@ class Bucket:
 class BucketedRunner:
     """Runs ``model`` with a cache of ``num_rows`` rows and one scratch row."""
 
+    can_mix = False
+
     def __init__(self, checkpoint: Checkpoint, num_rows: int, max_tokens: int):
         self._model = checkpoint.model
         self._dtype = checkpoint.dtype
@@ -79,6 +82,11 @@ class BucketedRunner:
             return self._eager.decode(tokens, starts)
         self._inputs.fill([row[0] for row in tokens], starts)
         return self._run(self._bucket(len(starts), max(starts) + 1))[: len(starts)]
+
+    def mixed(
+        self, tokens: list[int], starts: list[int], chunks: list[Chunk]
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        return self._eager.mixed(tokens, starts, chunks)
 
     def _bucket(self, num_rows: int, length: int) -> Bucket:
         """The smallest shape that holds the step; made when it is first needed."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 
+from app.engine.generation.plan import Chunk
 from app.engine.kv.cache import KVCache, Window
 from app.engine.runners.masks import additive_mask
 from app.models.checkpoint.cache_argument import cache_argument_of
@@ -16,6 +17,8 @@ from app.models.checkpoint.loader import Checkpoint
 
 class EagerRunner:
     """Runs ``model`` with a cache of ``num_rows`` rows of at most ``max_tokens`` entries."""
+
+    can_mix = False
 
     def __init__(self, checkpoint: Checkpoint, num_rows: int, max_tokens: int, window: Window | None = None):
         self._model = checkpoint.model
@@ -44,6 +47,12 @@ class EagerRunner:
         if len(starts) > 1:
             mask = additive_mask(positions, self.cache.window.length, self._dtype)
         return self._forward(tokens, positions, mask, num_logits=num_new)
+
+    def mixed(
+        self, tokens: list[int], starts: list[int], chunks: list[Chunk]
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """There is no such pass here: see ``can_mix``."""
+        raise NotImplementedError
 
     def _forward(
         self, tokens: list[list[int]], positions: torch.Tensor, mask: torch.Tensor | None, num_logits: int

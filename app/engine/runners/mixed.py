@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -19,27 +18,13 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from app.engine.generation.plan import Chunk
 from app.engine.kv.cache import Window
 from app.engine.runners.eager import EagerRunner
 from app.engine.runners.masks import additive_mask
 from app.models.checkpoint.loader import Checkpoint
 
 ATTENTION = "forklift_mixed"
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Part of a prompt: ``tokens`` for positions ``start``.. of ``row``."""
-
-    row: int
-    tokens: list[int]
-    start: int
-    all_logits: bool = False
-
-    @property
-    def end(self) -> int:
-        """Entries of the row behind the pass."""
-        return self.start + len(self.tokens)
 
 
 class MixedWindow(Window):
@@ -139,6 +124,8 @@ def chunk_attention(
 
 class MixedRunner(EagerRunner):
     """A runner that can also read prompts and decode in one pass."""
+
+    can_mix = True
 
     def __init__(self, checkpoint: Checkpoint, num_rows: int, max_tokens: int):
         ALL_ATTENTION_FUNCTIONS.register(ATTENTION, mixed_attention)

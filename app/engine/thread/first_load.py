@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from app.core.errors import ModelLoadError, StartError
 from app.core.logs.logging import get_logger
-
-State = Literal["loading", "ready", "draining", "failed"]
-OnState = Callable[[State, float], None]
+from app.core.states import OnState
 
 FIRST_RETRY_S = 2.0
 LONGEST_RETRY_S = 60.0

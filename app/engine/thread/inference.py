@@ -17,9 +17,10 @@ from app.core.logs.logging import get_logger
 from app.core.logs.tracebacks import OF_TENSORS, for_callers
 from app.core.metrics import Metrics
 from app.core.settings import Settings
+from app.core.states import OnState
 from app.core.system.heap import limit_heaps
 from app.engine.loading.handle import ModelHandle
-from app.engine.thread.first_load import FirstLoad, OnState
+from app.engine.thread.first_load import FirstLoad
 from app.engine.thread.inbox import Inbox
 from app.engine.thread.rotation import Rotation
 from app.engine.thread.stall_clock import StallClock
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from app.engine.loading.build import KvMemory
     from app.engine.loading.pool import ModelPool
 
-LOADING_RETRY_AFTER_S = 2
 STOP_TIMEOUT_S = 5.0
 # HTTP threads need not wait for the inference thread's allocations; a model that is unloaded leaves more behind in two.
 NUM_HEAPS = 2
@@ -102,7 +102,7 @@ class Inference:
         if self._leaving.is_set():
             raise shutting_down()
         if not self._is_ready or self._stall_clock.crash is not None:
-            raise LoadingError("the model is loading", retry_after_s=LOADING_RETRY_AFTER_S)
+            raise LoadingError("the model is loading")
 
     def drain(self) -> None:
         """Take no new jobs and fail the waiting ones; running ones go on. A first load is not tried again."""

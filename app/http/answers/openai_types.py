@@ -6,7 +6,9 @@ from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from app.http.answers.types import FinishReason, ModelState, Usage
+from app.core.jobs import FinishReason
+from app.core.states import ModelState
+from app.http.answers.types import Usage
 
 
 class LegacyLogprobs(TypedDict):

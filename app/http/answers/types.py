@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-FinishReason = Literal["stop", "length"]
-# failed: the last load on demand did; the next request tries again.
-ModelState = Literal["unloaded", "loading", "loaded", "failed"]
+from app.core.jobs import FinishReason
+from app.core.model_tables import Task
+from app.core.states import EngineName, ModelState, WorkerState
+
 Recorded = str | int
 
 
@@ -211,9 +212,6 @@ class Alive(TypedDict):
     status: Literal["ok"]
 
 
-State = Literal["loading", "ready", "draining", "failed"]
-
-
 class KvCache(TypedDict):
     """Memory of the KV cache."""
 
@@ -227,7 +225,7 @@ class Slot(TypedDict):
     slot: int
     pid: int | None
     gpus: list[str]
-    state: State
+    state: WorkerState
     num_running: int
     num_waiting: int
 
@@ -236,14 +234,14 @@ class Engine(TypedDict):
     """The way that a model is run, and what failed the check at its load."""
 
     model: str
-    engine: Literal["mixed", "batched", "serial", "encoder"] | None
+    engine: EngineName | None
     dropped: list[str] | None
 
 
 class Readiness(TypedDict):
     """Whether this server can take work."""
 
-    state: State
+    state: WorkerState
     progress: float
     kv_cache: KvCache | None
     engines: list[Engine]
@@ -285,12 +283,12 @@ class ModelCapabilities(TypedDict):
     object: Literal["model.capabilities"]
     state: ModelState
     load: Literal["resident", "on_demand"]
-    task: Literal["generate", "fill-mask", "embeddings"]
+    task: Task | None
     context_tokens: int | None
     vocab_size: int | None
     dtype: str | None
     quantization: str
-    engine: Literal["mixed", "batched", "serial", "encoder"] | None
+    engine: EngineName | None
     dropped: list[str] | None
     supports: dict[str, bool] | None
     limits: dict[str, float | None]

@@ -37,7 +37,7 @@ class WorkBytes:
         """Raises ``OverloadedError`` where the worker has too much in hand."""
         with self._lock:
             if self.taken + size > self.limit:
-                raise OverloadedError("the server has too many bytes of requests in hand", retry_after_s=1)
+                raise OverloadedError("the server has too many bytes of requests in hand")
             self.taken += size
 
     def give_back(self, size: int) -> None:

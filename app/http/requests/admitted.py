@@ -14,13 +14,11 @@ from flask import request
 from app.core.errors import (
     InternalError,
     InvalidParameterError,
-    QueueTimeoutError,
-    RequestTimeoutError,
     UnsupportedParameterError,
 )
 from app.core.jobs import BaseJob, Constraint, Grammar
 from app.core.model_tables import Task
-from app.core.patience import patient_until
+from app.core.patience import overdue, patient_until
 from app.http.application.auth import caller_scope
 from app.http.application.error_envelope import ClientGoneError
 from app.http.application.request_log import record
@@ -104,15 +102,12 @@ class AdmittedRequest:
             self._lease.release()
 
     def _require_patience(self) -> None:
-        now_s = time.monotonic()
         if is_client_gone(request.environ):
             raise ClientGoneError()
         if self.is_lost:
             raise InternalError()
-        if now_s >= self.deadlines.total_s:
-            raise RequestTimeoutError("the request took longer than its time limit")
-        if now_s >= self.deadlines.queue_s:
-            raise QueueTimeoutError("the request waited to be started longer than its time limit")
+        if (error := overdue(time.monotonic(), self.deadlines.total_s, self.deadlines.queue_s)) is not None:
+            raise error
 
 
 @contextmanager

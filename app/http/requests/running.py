@@ -12,8 +12,9 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from app.core.errors import InternalError, QueueTimeoutError, RequestError, RequestTimeoutError
+from app.core.errors import InternalError, RequestError
 from app.core.jobs import BaseJob, Timings
+from app.core.patience import overdue
 from app.http.application.error_envelope import ClientGoneError
 from app.http.backend import Vocabulary
 from app.http.requests.completion import Batch, Completion, Piece
@@ -203,12 +204,11 @@ class RunningRequest:
             raise InternalError()
 
     def _require_in_time(self) -> None:
-        now_s = time.monotonic() - DEADLINE_GRACE_S
-        if now_s > min(job.deadline_s for job in self.jobs):
-            raise RequestTimeoutError("the request took longer than its time limit")
         has_started = any(job.timings.started_s is not None for job in self.jobs)
-        if not has_started and now_s > min(job.queue_deadline_s for job in self.jobs):
-            raise QueueTimeoutError("the request waited in the queue longer than its time limit")
+        queue_s = float("inf") if has_started else min(job.queue_deadline_s for job in self.jobs)
+        error = overdue(time.monotonic() - DEADLINE_GRACE_S, min(job.deadline_s for job in self.jobs), queue_s)
+        if error is not None:
+            raise error
 
     def _has_ended_by(self, until_s: float) -> bool:
         for job in self.jobs:

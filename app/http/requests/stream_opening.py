@@ -32,7 +32,7 @@ class StreamOpening:
         try:
             threading.Thread(target=run, args=(self._run, open_generation), name="opening", daemon=True).start()
         except RuntimeError:
-            raise OverloadedError("the server cannot start a thread", retry_after_s=1) from None
+            raise OverloadedError("the server cannot start a thread") from None
 
     def wait(self, timeout_s: float) -> RunningRequest | None:
         """The generation once it is open; None where that takes longer. Raises the error that it failed with."""

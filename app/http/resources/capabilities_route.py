@@ -21,7 +21,6 @@ from app.http.schemas.fim_body import FimBody
 from app.http.schemas.infill_body import InfillBody
 from app.http.schemas.native_bodies import ChatBody, CompleteBody
 from app.http.schemas.strict import StrictBody
-from app.serve.board.admission import LOADING_RETRY_AFTER_S
 
 BODIES: dict[Task, dict[str, type[StrictBody]]] = {
     "generate": {
@@ -55,7 +54,7 @@ def describe(handle: ModelHandle) -> dict[str, Any]:
     """
     model, task = handle.model, handle.task
     if model is None and not handle.is_on_demand:
-        raise LoadingError("the model is still loading", retry_after_s=LOADING_RETRY_AFTER_S)
+        raise LoadingError("the model is still loading")
     return {
         "id": handle.name,
         "object": "model.capabilities",

@@ -9,18 +9,17 @@ from flask import Response, request
 
 from app import __version__
 from app.core.errors import LoadingError
+from app.core.states import WorkerState
 from app.http.application.error_envelope import json_response
 from app.http.application.restful import Route
 from app.http.backend import ModelHandle
 from app.http.resources.capabilities_route import kv_cache
-from app.serve.board.admission import LOADING_RETRY_AFTER_S
-from app.serve.context import State
 
 if TYPE_CHECKING:
     from app.serve.board.slot_board import SlotState
 
 # Which state describes a server whose slots differ: the first that any live slot is in.
-PRECEDENCE: tuple[State, ...] = ("ready", "loading", "draining", "failed")
+PRECEDENCE: tuple[WorkerState, ...] = ("ready", "loading", "draining", "failed")
 
 
 class Livez(Route):
@@ -65,7 +64,7 @@ class Props(Route):
     def get(self) -> Response:
         handle = self.service.choose(request.args.get("model"), None)
         if handle.model is None:
-            raise LoadingError("the model is not loaded", retry_after_s=LOADING_RETRY_AFTER_S)
+            raise LoadingError("the model is not loaded")
         return json_response(
             {
                 "default_generation_settings": {"n_ctx": handle.model.context_tokens},
@@ -77,7 +76,7 @@ class Props(Route):
         )
 
 
-def overall_state(states: Sequence[State]) -> State:
+def overall_state(states: Sequence[WorkerState]) -> WorkerState:
     """The server's state; with no live worker it is loading, since the master starts them again."""
     return next((state for state in PRECEDENCE if state in states), "loading")
 

@@ -83,7 +83,7 @@ class Zygote:
                 self._stop()
         finally:
             self._lock.release()
-        raise UnavailableError("structured output is not available at the moment", retry_after_s=5)
+        raise UnavailableError("structured output is not available at the moment")
 
     def _start(self, patience: Patience) -> None:
         ours, theirs = messages.pair()
@@ -100,7 +100,7 @@ class Zygote:
             )
         except OSError:
             ours.close()
-            raise UnavailableError("structured output is not available at the moment", retry_after_s=5) from None
+            raise UnavailableError("structured output is not available at the moment") from None
         finally:
             theirs.close()
         self._control, self._end = ours, weakref.finalize(self, _end, process, ours)
@@ -112,7 +112,7 @@ class Zygote:
             self._stop()
             if said:
                 raise InvalidParameterError("this model's tokenizer does not support structured output")
-            raise UnavailableError("structured output is not available at the moment", retry_after_s=5)
+            raise UnavailableError("structured output is not available at the moment")
 
     def _stop(self) -> None:
         if self._end is not None:

@@ -98,7 +98,7 @@ class Renderer:
             self.close()
             raise too_late() from None
         self.close()
-        raise OverloadedError("chat templates cannot be rendered at the moment", retry_after_s=1)
+        raise OverloadedError("chat templates cannot be rendered at the moment")
 
     def _read(self, child: subprocess.Popen[bytes], size: int, until_s: float) -> bytes:
         """So many bytes of its answer. Raises ``_SlowError``, or ``EOFError`` where it has died."""

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from app.core.errors import ModelLoadError
+from app.core.system.heap import trim_heap
 from app.models.checkpoint.loader import Checkpoint
 from app.models.checkpoint.unloading import give_back
 from app.models.weights.calibration import Energies, input_energies
@@ -33,6 +34,8 @@ from app.models.weights.int8_linear import (
 )
 
 Layer = TypeVar("Layer", bound=nn.Module)
+# So much of replaced layers may wait to go back to the system: giving back takes milliseconds.
+KEPT_BYTES = 16 * 2**20
 
 
 def quantize(checkpoint: Checkpoint, kind: str, num_sequences: int) -> None:
@@ -107,8 +110,10 @@ def own_weights(module: nn.Module, dtype: torch.dtype | None) -> None:
 def replace(model: nn.Module, kind: type[Layer], make: Callable[[Layer], nn.Module]) -> None:
     """Put ``make(layer)`` in the place of every layer that is a ``kind`` and no subclass of it; hooks go on.
 
-    A layer's memory is free before the next is made, where nobody else refers to it.
+    A layer's memory is free before the next is made, where nobody else refers to it, and goes back to the system
+    now and then: the C library keeps blocks of a few megabytes, and what is made is too small for them.
     """
+    num_kept_bytes = 0
     places = [(module, name) for module in model.modules() for name, _ in module.named_children()]
     for parent, name in places:
         layer = getattr(parent, name)
@@ -116,6 +121,11 @@ def replace(model: nn.Module, kind: type[Layer], make: Callable[[Layer], nn.Modu
             made = make(layer)
             made._forward_pre_hooks.update(layer._forward_pre_hooks)
             setattr(parent, name, made)
+            num_kept_bytes += model_bytes(layer)
+            del layer
+            if num_kept_bytes >= KEPT_BYTES:
+                trim_heap()
+                num_kept_bytes = 0
 
 
 def as_linear(layer: Conv1D) -> nn.Linear:

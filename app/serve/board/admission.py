@@ -16,11 +16,11 @@ from contextlib import contextmanager
 
 from app.core.errors import InvalidParameterError, LoadingError, OverloadedError, shutting_down
 from app.core.settings import Settings
-from app.serve.board.slot_board import STATES, BoardEntry, SlotBoard
+from app.core.states import WORKER_STATES
+from app.serve.board.slot_board import BoardEntry, SlotBoard
 
 # Weight of the newest sample: the mean follows a change of load within about ten requests.
 SERVICE_TIME_WEIGHT = 0.2
-LOADING_RETRY_AFTER_S = 5
 
 
 class ConnectionTicket:
@@ -88,7 +88,7 @@ class RequestTicket:
     @property
     def is_lost(self) -> bool:
         """Whether this worker is given up: its inference thread will not end the request."""
-        return self._is_counted and STATES[self._row.state] == "failed"
+        return self._is_counted and WORKER_STATES[self._row.state] == "failed"
 
     def _end_running(self, started_s: float) -> None:
         if not self._is_counted:
@@ -125,10 +125,10 @@ class Admission:
             self._require_possible(num_sequences, len(rows))
             wait_s = expected_wait_s(num_places_taken(rows), self._max_running(rows), mean_service_s(rows))
             if num_places_taken(rows) + num_sequences > self._num_places(rows):
-                raise OverloadedError("the server is overloaded", retry_after_s=max(1, math.ceil(wait_s)))
+                raise OverloadedError("the server is overloaded", retry_after_s=math.ceil(wait_s))
             if limit_s is not None and limit_s < wait_s:
                 raise OverloadedError(
-                    "the request would wait longer than its time limit", retry_after_s=max(1, math.ceil(wait_s))
+                    "the request would wait longer than its time limit", retry_after_s=math.ceil(wait_s)
                 )
             self._drop_carried()
             return RequestTicket(self._board, row, num_sequences)
@@ -165,9 +165,9 @@ class Admission:
 
     def _own_row(self, rows: Sequence[BoardEntry]) -> BoardEntry:
         row = None if self.slot is None else rows[self.slot]
-        if row is None or STATES[row.state] in ("loading", "failed"):
-            raise LoadingError("the model is not ready", retry_after_s=LOADING_RETRY_AFTER_S)
-        if STATES[row.state] == "draining":
+        if row is None or WORKER_STATES[row.state] in ("loading", "failed"):
+            raise LoadingError("the model is not ready")
+        if WORKER_STATES[row.state] == "draining":
             raise shutting_down()
         return row
 

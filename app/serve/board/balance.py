@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.serve.board.slot_board import STATES, BoardEntry
+from app.core.states import WORKER_STATES
+from app.serve.board.slot_board import BoardEntry
 
 # Between two looks at the board while another worker should accept.
 STEP_S = 0.005
@@ -64,7 +65,7 @@ def has_other_server(rows: Sequence[BoardEntry], slot: int | None, now_s: float)
 
 
 def _can_accept(row: BoardEntry, now_s: float) -> bool:
-    return row.pid != 0 and STATES[row.state] != "draining" and not row.is_silent(now_s)
+    return row.pid != 0 and WORKER_STATES[row.state] != "draining" and not row.is_silent(now_s)
 
 
 def _rank(row: BoardEntry) -> tuple[bool, int]:

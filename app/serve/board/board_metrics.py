@@ -12,8 +12,9 @@ from pathlib import Path
 import psutil
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from app.core.states import WORKER_STATES
 from app.core.system.cgroups import memory_limit_bytes
-from app.serve.board.slot_board import STATES, SlotBoard, SlotState
+from app.serve.board.slot_board import SlotBoard, SlotState
 from app.serve.processes.gpus import gpu_memory_bytes
 
 # The container's own limit, in control groups of version 2 and 1.
@@ -50,7 +51,7 @@ def _gauge(name: str, text: str, values: Iterable[tuple[SlotState, float]]) -> M
 def _states(rows: list[SlotState]) -> Metric:
     family = GaugeMetricFamily("forklift_worker_state", "1 for the state of each slot.", labels=["slot", "state"])
     for row in rows:
-        for state in STATES:
+        for state in WORKER_STATES:
             family.add_metric([str(row.slot), state], float(row.state == state))
     return family
 

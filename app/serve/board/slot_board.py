@@ -24,11 +24,10 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import get_args
 
 from app.core.logs.logging import get_logger
+from app.core.states import WORKER_STATES, WorkerState
 from app.serve.board import shared_files
-from app.serve.context import State
 
 # A block under the lock takes microseconds; only a holder that does not run takes this long.
 LOCK_LIMIT_S = 0.25
@@ -38,7 +37,6 @@ GLANCE_S = 0.01
 # Workers tell at least once a second that they run.
 SILENT_AFTER_S = 3.0
 log = get_logger("serve")
-STATES: tuple[State, ...] = get_args(State)
 
 
 class BoardEntry(ctypes.Structure):
@@ -83,7 +81,7 @@ class BoardEntry(ctypes.Structure):
 
     @property
     def is_ready(self) -> bool:
-        return self.lease != 0 and STATES[self.state] == "ready"
+        return self.lease != 0 and WORKER_STATES[self.state] == "ready"
 
     @property
     def load(self) -> int:
@@ -119,7 +117,7 @@ class SlotState:
     slot: int
     pid: int | None
     gpus: tuple[str, ...]
-    state: State
+    state: WorkerState
     progress: float
     num_running: int
     num_waiting: int
@@ -211,7 +209,7 @@ class SlotBoard:
     def count_death(self, slot: int, is_fast: bool) -> int:
         """Note that the slot's worker died; returns how many fast deaths in a row that makes."""
         with self.locked() as rows:
-            rows[slot].num_restarts += STATES[rows[slot].state] != "draining"
+            rows[slot].num_restarts += WORKER_STATES[rows[slot].state] != "draining"
             rows[slot].num_fast_deaths = rows[slot].num_fast_deaths + 1 if is_fast else 0
             return rows[slot].num_fast_deaths
 
@@ -220,11 +218,11 @@ class SlotBoard:
 
     # states
 
-    def set_state(self, slot: int, state: State, progress: float = 0.0) -> None:
+    def set_state(self, slot: int, state: WorkerState, progress: float = 0.0) -> None:
         """Tell all processes how far this slot's worker is. Draining lasts until the lease ends."""
         with self.locked() as rows:
-            if STATES[rows[slot].state] != "draining":
-                rows[slot].state, rows[slot].progress = STATES.index(state), progress
+            if WORKER_STATES[rows[slot].state] != "draining":
+                rows[slot].state, rows[slot].progress = WORKER_STATES.index(state), progress
             if state == "ready":
                 self._header.was_ever_ready = 1
 
@@ -278,7 +276,7 @@ class SlotBoard:
             slot,
             row.pid or None,
             self.gpus[slot],
-            STATES[row.state],
+            WORKER_STATES[row.state],
             row.progress,
             row.num_running,
             row.num_waiting,

@@ -44,7 +44,7 @@ def body_timeout() -> Answer:
 
 def out_of_memory() -> Answer:
     """For a client whose body does not fit beside those of the others."""
-    return _of_error(OverloadedError("too many large requests at once", retry_after_s=1))
+    return _of_error(OverloadedError("too many large requests at once"))
 
 
 def head_too_large() -> Answer:
@@ -61,11 +61,11 @@ def unsupported_coding() -> Answer:
 
 def no_threads() -> Answer:
     """Where the machine lets the worker start no thread that could serve a request."""
-    return _of_error(OverloadedError("the server cannot start a thread", retry_after_s=1))
+    return _of_error(OverloadedError("the server cannot start a thread"))
 
 
 def no_descriptors() -> Answer:
-    return _of_error(OverloadedError("too many connections at once", retry_after_s=1))
+    return _of_error(OverloadedError("too many connections at once"))
 
 
 def stopping() -> Answer:

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from app.core.logs.logging import get_logger
 from app.core.settings import Settings
+from app.core.states import OnState, WorkerState
 from app.serve.board.admission import Admission
 from app.serve.board.metrics_folder import FOLDER, reserve_files, slot_identity
 from app.serve.board.slot_board import SlotBoard
-from app.serve.context import InferenceHandle, State, WorkerContext
+from app.serve.context import InferenceHandle, WorkerContext
 from app.serve.processes.gpus import bind, plan_slots
 
 if TYPE_CHECKING:
     from app.core.metrics import Metrics
 
-OnState = Callable[[State, float], None]
 MakeInference: TypeAlias = "Callable[[Settings, int, OnState, Metrics], InferenceHandle]"
 
 SLOT_POLL_S = 0.2
@@ -46,7 +46,7 @@ def start_worker(
 
     admission = Admission(settings, board, slot)
 
-    def on_state(state: State, progress: float) -> None:
+    def on_state(state: WorkerState, progress: float) -> None:
         if admission.slot is not None:
             if state == "ready":
                 board.set_kv_cache_max_bytes(admission.slot, kv_cache_max_bytes(inference))

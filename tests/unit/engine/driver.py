@@ -15,7 +15,7 @@ from app.engine.checks.steps import on_slots
 from app.engine.generation.batch_options import BatchOptions
 from app.engine.generation.batched import BatchedEngine
 from app.engine.generation.sequence import Sequence
-from app.engine.runners.choose import RunnerKind
+from app.engine.runners.choose import RunnerKind, make_runner
 from app.engine.runners.eager import EagerRunner
 from app.models.checkpoint.loader import load_checkpoint
 from app.models.text_model import TextModel
@@ -36,7 +36,8 @@ def generator_of(
     runner: RunnerKind = "eager",
     overlap_text: bool = False,
 ) -> BatchedEngine:
-    return BatchedEngine(model, BatchOptions(max_running, chunk, reuse_prefix, drafts, runner, overlap_text))
+    options = BatchOptions(max_running, chunk, reuse_prefix, drafts, overlap_text)
+    return BatchedEngine(model, options, make_runner(runner, model.checkpoint, max_running, model.context_tokens))
 
 
 def can_use_slots(model: TextModel) -> bool:

@@ -8,6 +8,7 @@ import pytest
 
 from app.core.jobs import Job, SamplingParams
 from app.engine.generation.prompt_lookup import PromptLookup
+from app.engine.generation.sequence import Sequence
 from tests.tiny_models import SLOT_FAMILIES
 from tests.unit.engine.driver import TokenLog, generator_of, greedy_job, greedy_reference, load, outcome, run
 
@@ -52,6 +53,23 @@ def test_a_seed_gives_the_same_text_with_and_without_drafts(model_folder, max_ru
     run(generator_of(model, max_running=max_running), *plain)
     run(generator_of(model, max_running=max_running, drafts=4), *drafted)
     assert [outcome(job) for job in drafted] == [outcome(job) for job in plain]
+
+
+def test_a_row_that_moves_takes_its_accepted_draft_along(model_folder, monkeypatch):
+    """One sequence ends in the very step in which the guesses for another prove right."""
+    model = load(model_folder("qwen2"))
+    log = TokenLog(monkeypatch)
+    ends, stays = greedy_job([30, 40, 50], 3), greedy_job([60, 61, 62, 63], 24)
+    expected = greedy_reference(model, stays.prompt_ids, 24, eos_token_id=None)
+
+    def foreseen(sequence: Sequence, room: int) -> list[int]:
+        done = sequence.job.usage.completion_tokens
+        return expected[done : done + min(room, 4)] if sequence.job is stays else []
+
+    monkeypatch.setattr(Sequence, "draft", foreseen)
+    run(generator_of(model, max_running=2, drafts=4), ends, stays)
+    assert log.of(ends) == greedy_reference(model, ends.prompt_ids, 3, eos_token_id=None)
+    assert log.of(stays) == expected
 
 
 def test_a_draft_never_writes_behind_the_context(model_folder, monkeypatch):

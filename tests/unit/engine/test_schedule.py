@@ -61,7 +61,7 @@ def test_every_job_ends_once_and_has_only_its_own_tokens(model, references, acti
         expected = references.of(job)
         assert log.of(job) == expected[: len(log.of(job))]
         assert isinstance(end, Finished) == (log.of(job) == expected)
-    assert generator._rows.num_free == max_running
+    assert generator._scheduler.rows.num_free == max_running
 
 
 class References:

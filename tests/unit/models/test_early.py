@@ -18,7 +18,7 @@ from app.core.settings import load_settings
 from app.models.folder import early
 from app.models.folder.early import check_models
 
-DEMO = Path(early.__file__).parent / "demo"
+DEMO = Path(early.__file__).parents[1] / "demo"
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 
 

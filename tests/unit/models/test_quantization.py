@@ -97,3 +97,16 @@ def test_a_processor_without_the_kernels_is_refused(model_folder, monkeypatch):
     monkeypatch.setattr(quantization, "has_tiles", lambda: False)
     with pytest.raises(ModelLoadError, match="needs an x86-64 processor with AVX2"):
         quantised(model_folder("llama"), "int8")
+
+
+def test_what_replaced_layers_held_goes_back_to_the_system_while_others_are_made(monkeypatch):
+    model = torch.nn.Sequential(*(torch.nn.Linear(64, 64, bias=False) for _ in range(6))).requires_grad_(False)
+    left_at_trims: list[int] = []
+
+    def note() -> None:
+        left_at_trims.append(sum(type(one) is torch.nn.Linear for one in model))
+
+    monkeypatch.setattr(quantization, "trim_heap", note)
+    monkeypatch.setattr(quantization, "KEPT_BYTES", 2 * 64 * 64 * 4)
+    quantization.replace(model, torch.nn.Linear, lambda layer: torch.nn.Identity())
+    assert left_at_trims == [4, 2, 0]

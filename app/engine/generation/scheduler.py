@@ -1,0 +1,143 @@
+"""What the next step does: which jobs start, which prompts are read how far, which rows decode.
+
+The only place where that is decided. It knows no torch and no model: it makes a plan, is told what came of it, and
+makes the next one. Inference thread only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic
+
+from app.core.errors import RequestError
+from app.core.jobs import Job
+from app.engine.generation.plan import AnySequence, Chunk, Plan, ScheduledStep
+from app.engine.generation.prefill_budget import PrefillBudget
+from app.engine.generation.shared_step import SharedStep
+from app.engine.generation.waiting import WaitingJobs
+from app.engine.kv.rows import RowTable
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much the scheduler may plan. ``can_mix``: one pass may read prompts and decode; ``has_drafts``: ask for them.
+
+    ``chunk_tokens`` is the most that a step reads of prompts, ``context_tokens`` the most that a row holds.
+    """
+
+    max_running: int
+    chunk_tokens: int
+    context_tokens: int
+    reuse_prefix: bool = True
+    can_mix: bool = False
+    has_drafts: bool = False
+
+
+class Scheduler(Generic[AnySequence]):
+    """Jobs wait for a row, are read in chunks and then decode together, until they are released.
+
+    ``start`` makes the sequence of a job that leaves the queue; None where it failed, and the job with it.
+    """
+
+    def __init__(self, limits: Limits, start: Callable[[Job], AnySequence | None]):
+        self._limits = limits
+        self._start = start
+        self._waiting = WaitingJobs[Job]()
+        self._budget = PrefillBudget(limits.chunk_tokens)
+        self._shared = SharedStep(limits.chunk_tokens)
+        self.rows = RowTable[AnySequence](limits.max_running, limits.reuse_prefix)
+
+    @property
+    def has_work(self) -> bool:
+        return len(self._waiting) > 0 or self.rows.num_running > 0 or self.rows.num_prefilling > 0
+
+    def add(self, job: Job) -> None:
+        """Queue ``job``, first come first served."""
+        self._waiting.add(job)
+
+    def schedule(self, now_s: float, *, is_shared: bool = False) -> ScheduledStep[AnySequence]:
+        """End what must not go on at ``now_s``, admit what there is room for, and plan the next step.
+
+        ``is_shared``: other models wait for the step, so what it reads of prompts is bounded in time.
+        """
+        self._sweep(now_s)
+        self._admit()
+        running = self.rows.running
+        reading, chunks = self._chunks(is_shared)
+        drafts = self._drafts(running)
+        is_mixed = self._limits.can_mix and bool(chunks) and len(running) + len(chunks) > 1 and not any(drafts)
+        tokens, starts = self._fed(running, drafts), [sequence.num_cached for sequence in running]
+        return ScheduledStep(Plan(self.rows.take_moves(), chunks, tokens, starts, is_mixed), running, drafts, reading)
+
+    def start_running(self, sequence: AnySequence) -> None:
+        """The whole prompt of ``sequence`` is in the cache: it decodes from the next step on."""
+        self.rows.start_running(sequence)
+
+    def release(self, sequence: AnySequence, *, is_valid: bool = True) -> None:
+        """``sequence`` has ended; its row is cleared where its entries may be wrong."""
+        self.rows.release(sequence, is_valid=is_valid)
+
+    def observe(self, plan: Plan, took_s: float) -> None:
+        """The step of ``plan`` took so long: the next one reads as much as running streams can bear."""
+        self._budget.observe(len(plan.starts), plan.num_prompt_tokens, took_s)
+        if plan.chunks:
+            self._shared.observe(plan.num_prompt_tokens, took_s)
+
+    def fail_waiting(self, error: RequestError) -> None:
+        """End every job that has not started."""
+        self._waiting.fail_all(error)
+
+    def fail_all(self, error: RequestError) -> None:
+        """End every job."""
+        self._waiting.fail_all(error)
+        for sequence in self.rows.active:
+            self._end(sequence, error)
+
+    def _sweep(self, now_s: float) -> None:
+        """End what was cancelled or is over its deadline, waiting or active."""
+        self._waiting.sweep(now_s)
+        for sequence in self.rows.active:
+            if (cause := sequence.job.stop_cause(now_s)) is not None:
+                self._end(sequence, cause)
+
+    def _end(self, sequence: AnySequence, error: RequestError) -> None:
+        sequence.fail(error)
+        self.rows.release(sequence)
+
+    def _admit(self) -> None:
+        while len(self._waiting) > 0 and self.rows.num_free > 0:
+            sequence = self._start(self._waiting.start_next())
+            if sequence is not None:
+                self.rows.take(sequence)
+
+    def _chunks(self, is_shared: bool) -> tuple[list[AnySequence], list[Chunk]]:
+        """A bounded number of prompt tokens, first come first served, so that running sequences do not stall."""
+        budget = self._budget.tokens(self.rows.num_running)
+        budget = min(budget, self._shared.tokens) if is_shared else budget
+        reading, chunks = [], []
+        for sequence in self.rows.prefilling:
+            if budget <= 0:
+                break
+            start = sequence.num_cached
+            tokens = sequence.tokens[start : start + budget]
+            budget -= len(tokens)
+            reading.append(sequence)
+            chunks.append(Chunk(self.rows.index(sequence), tokens, start, sequence.is_scored))
+        return reading, chunks
+
+    def _drafts(self, running: list[AnySequence]) -> list[list[int]]:
+        """Proposed next tokens of each; no pass may write behind the context."""
+        if not self._limits.has_drafts or not running:
+            return [[] for _ in running]
+        room = self._limits.context_tokens - 1 - max(sequence.num_cached for sequence in running)
+        return [sequence.draft(room) for sequence in running]
+
+    @staticmethod
+    def _fed(running: list[AnySequence], drafts: list[list[int]]) -> list[list[int]]:
+        """What each row is fed: the last token, its draft, and zeros, so that all are as long."""
+        longest = max(map(len, drafts), default=0)
+        return [
+            [sequence.tokens[-1], *draft, *[0] * (longest - len(draft))]
+            for sequence, draft in zip(running, drafts, strict=True)
+        ]
