@@ -10,9 +10,9 @@ import os
 import sys
 from collections.abc import Mapping
 
-from app.core.environment import PREFIX, names_without_prefix
 from app.core.errors import StartError
 from app.core.parsing.addresses import is_tcp, split_host_port
+from app.core.parsing.environment import PREFIX, names_without_prefix
 from app.core.settings import Settings, load_settings
 
 BODY = '{"data":"#print hello world function"}'

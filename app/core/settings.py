@@ -15,7 +15,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
-from app.core.environment import PREFIX, describe, read_environment
 from app.core.errors import SettingsError
 from app.core.model_tables import (
     IDLE_UNLOAD_S,
@@ -26,6 +25,7 @@ from app.core.model_tables import (
     read_tables,
 )
 from app.core.parsing.addresses import parse_addresses
+from app.core.parsing.environment import PREFIX, describe, read_environment
 from app.core.parsing.hosts import default_hosts
 from app.core.parsing.sizes import parse_memory_limits
 from app.core.system.certificates import check_pair

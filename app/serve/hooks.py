@@ -22,9 +22,9 @@ from typing import Any, NoReturn
 
 from gunicorn.errors import HaltServer
 
-from app.core.environment import PREFIX, SCRIPT_NAME, names_without_prefix
 from app.core.errors import StartError, shutting_down
 from app.core.logs.logging import configure_logging, get_logger
+from app.core.parsing.environment import PREFIX, SCRIPT_NAME, names_without_prefix
 from app.core.settings import Settings, load_settings
 from app.core.system.load_marks import LoadMarks, marks, set_marks
 from app.core.versions import untested
