@@ -90,6 +90,16 @@ class SamplingParams:
 
 
 @dataclass(frozen=True, slots=True)
+class SamplingDefaults:
+    """What holds where a request is silent (DESIGN 1.4): the model's own values, or those of an API."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    repetition_penalty: float
+
+
+@dataclass(frozen=True, slots=True)
 class TokenLogprob:
     """A token, its log-probability before any sampling parameter, and the best tokens in its place."""
 

@@ -5,7 +5,7 @@ Text is made and read by HTTP threads (see ``ServedModel``); the forward pass is
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from transformers import PreTrainedModel
 
@@ -22,6 +22,8 @@ MAX_SANE_TOKENS = 10**9
 
 class EncoderModel(ServedModel):
     """Tokenizer and limits of one encoder; ``form`` is how its vectors are made."""
+
+    task: Literal["fill-mask", "embeddings"]
 
     def __init__(self, name: str, checkpoint: Checkpoint, max_context_tokens: int):
         super().__init__(name, checkpoint, min([max_context_tokens, *_limits(checkpoint)]))

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from app.core.errors import UnsupportedParameterError
+from app.core.jobs import SamplingDefaults
 from app.core.patience import held
 from app.models.checkpoint.loader import Checkpoint
 from app.models.grammars.constraints import Constraints
@@ -31,31 +31,13 @@ CODEGEN_CUTS = ("^print", "^def")
 _ASKS_FOR_NONE = re.compile(r"\bcontent(?:['\"]\s*\])?\s+is\s+(?:not\s+)?none\b")
 
 
-@dataclass(frozen=True, slots=True)
-class SamplingDefaults:
-    """What the native routes use where a request is silent (DESIGN 1.4)."""
-
-    temperature: float
-    top_p: float
-    top_k: int
-    repetition_penalty: float
-
-    @classmethod
-    def of(cls, config: GenerationConfig) -> SamplingDefaults:
-        """From ``generation_config.json``; greedy where it does not ask for sampling."""
-        return cls(
-            temperature=float(_or(config.temperature, 1.0)) if config.do_sample else 0.0,
-            top_p=float(_or(config.top_p, 1.0)),
-            top_k=int(_or(config.top_k, 0)),
-            repetition_penalty=float(_or(config.repetition_penalty, 1.0)),
-        )
-
-
 class TextModel(ServedModel):
     """Tokenizer, limits and defaults of one causal language model.
 
     ``chat_template`` is the path of a Jinja file that stands in for the model's own template.
     """
+
+    task: Literal["generate"]
 
     def __init__(self, name: str, checkpoint: Checkpoint, max_context_tokens: int, chat_template: str | None = None):
         limit = context_size(checkpoint.model.config) or max_context_tokens
@@ -63,7 +45,7 @@ class TextModel(ServedModel):
         if chat_template is not None:
             self.tokenizer.chat_template = read_template(Path(chat_template))
         self._has_rounds = has_rounds(checkpoint.model.config) and not self.tokenizer.chat_template
-        self.defaults = SamplingDefaults.of(checkpoint.model.generation_config)
+        self.defaults = sampling_defaults(checkpoint.model.generation_config)
         self.eos_ids = eos_ids(checkpoint.model.generation_config, self.tokenizer)
         self.pad_id = (
             self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else min(self.eos_ids, default=0)
@@ -155,6 +137,16 @@ def decoder_of(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[int]], str]
         return partial(tokenizer.backend_tokenizer.decode, skip_special_tokens=True)
     whole = partial(tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return whole if tokenizer.is_fast else lambda ids: str(whole(without_unknown(tokenizer, ids)))
+
+
+def sampling_defaults(config: GenerationConfig) -> SamplingDefaults:
+    """From ``generation_config.json``; greedy where it does not ask for sampling."""
+    return SamplingDefaults(
+        temperature=float(_or(config.temperature, 1.0)) if config.do_sample else 0.0,
+        top_p=float(_or(config.top_p, 1.0)),
+        top_k=int(_or(config.top_k, 0)),
+        repetition_penalty=float(_or(config.repetition_penalty, 1.0)),
+    )
 
 
 def eos_ids(config: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -11,7 +11,7 @@ import selectors
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from typing import Any
 
 from gunicorn.http import get_parser
@@ -190,33 +190,39 @@ class ForkliftWorker(ThreadWorker):
         if self._is_too_late(incoming):
             self._receiver.answer(incoming, error_answers.stopping())
             return
-        conn = self._connection(incoming)
+        link = self._link(incoming)
+        conn = self._connection(incoming, link)
         try:
             future = self._special_threads.get(incoming.buffer.path, self.tpool).submit(self.handle, conn)
         except NoThreadError:
             self._receiver.answer(incoming, error_answers.no_threads())
             return
-        future.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
+        future.add_done_callback(lambda done: self.method_queue.defer(self._finish, link, incoming.num_bytes, done))
 
-    def _connection(self, incoming: Incoming) -> Any:
-        link = Link(incoming.sock, lambda link: self.method_queue.defer(self._sender.take, link))
+    def _link(self, incoming: Incoming) -> Link:
+        """Where the answer goes. A connection that no longer counts as load does so again while it is served."""
+        if incoming.ticket is None or not incoming.ticket.is_held:
+            with self._context.board.locked() as rows:
+                incoming.ticket = self._ticket(rows)
+        return Link(incoming.sock, lambda link: self.method_queue.defer(self._sender.take, link), incoming.ticket)
+
+    def _connection(self, incoming: Incoming, link: Link) -> Any:
+        """What Gunicorn keeps of a connection, as if its request had just been read."""
         conn = TConn(self.cfg, link, incoming.client, incoming.server)
         # The parser reads the bytes that are there and then finds the end; it never waits.
         conn.parser = get_parser(self.cfg, incoming.buffer.pieces(), incoming.client)
         conn.initialized = conn.data_ready = True
-        conn.num_bytes = incoming.num_bytes
-        conn.ticket = incoming.ticket
-        if conn.ticket is None or not conn.ticket.is_held:
-            with self._context.board.locked() as rows:
-                conn.ticket = incoming.ticket = self._ticket(rows)
         return conn
 
     def handle(self, conn: Any) -> Any:
         """Serve one request (HTTP thread). Its connection counts as load until it has a place."""
-        conn.sock.begin()
-        ticket = getattr(conn, "ticket", None)
-        with nullcontext() if ticket is None else self._context.admission.carrying(ticket):
+        link: Link = conn.sock
+        link.begin()
+        try:
             return super().handle(conn)
+        finally:
+            if link.ticket is not None:
+                link.ticket.drop()
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
         """Answer what the parser or a broken application raised (HTTP thread)."""
@@ -230,13 +236,13 @@ class ForkliftWorker(ThreadWorker):
         with suppress(OSError):
             client.sendall(answer.data)
 
-    def finish_request(self, conn: Any, fs: Future[Any]) -> None:
-        """The HTTP thread is done with a connection; it is closed once its answer is out."""
-        if not fs.cancelled() and fs.exception() is not None:
+    def _finish(self, link: Link, num_bytes: int, done: Future[Any]) -> None:
+        """The HTTP thread is done with a request of ``num_bytes``; the connection is closed once its answer is out."""
+        if not done.cancelled() and done.exception() is not None:
             with for_callers():
-                log.error("http_thread_failed", exc_info=fs.exception())
-        self._receiver.give_back(conn.num_bytes)
-        self._sender.finish(conn.sock)
+                log.error("http_thread_failed", exc_info=done.exception())
+        self._receiver.give_back(num_bytes)
+        self._sender.finish(link)
 
     def _close(self, link: Link) -> None:
         if link.is_broken:

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from app.core.errors import ModelLoadError, RequestError, StartError
+from app.http.requests.connection import ticket_of
 from app.serve.context import current
 
 TICK_S = 0.02
@@ -23,6 +24,8 @@ TICK_S = 0.02
 
 class InferenceDouble:
     """Loads by sleeping, runs jobs by letting their HTTP threads sleep."""
+
+    kv_cache_max_bytes = 0
 
     def __init__(self, settings: object, slot: int, on_state: Callable[[Any, float], None], _metrics: object):
         self._on_state = on_state
@@ -87,7 +90,7 @@ def readyz(environ: dict[str, Any], query: dict[str, str]) -> object:
 def work(environ: dict[str, Any], query: dict[str, str]) -> object:
     """Hold a place for ``s`` seconds; answers which worker did."""
     context = current()
-    place = context.admission.enter()
+    place = context.admission.enter(connection=ticket_of(environ))
     try:
         place.start()
         end_s = time.monotonic() + float(query["s"])
@@ -101,7 +104,7 @@ def work(environ: dict[str, Any], query: dict[str, str]) -> object:
 
 def stream(environ: dict[str, Any], query: dict[str, str]) -> Iterator[bytes]:
     """One event per tick for ``s`` seconds."""
-    place = current().admission.enter()
+    place = current().admission.enter(connection=ticket_of(environ))
     return _events(place, float(query["s"]), b"x" * int(query.get("bytes", "1")))
 
 

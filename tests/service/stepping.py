@@ -26,6 +26,8 @@ from tests.serving import OneHandle
 class SteppingInference:
     """One thread; ``max_batch_size`` lanes; one token per step for every job that runs."""
 
+    kv_cache_max_bytes = 0
+
     def __init__(self, settings: Settings, slot: int, on_state: Callable[[Any, float], None], _metrics: object):
         self.model = ScriptedModel(context_tokens=int(os.environ.get("STEP_CONTEXT_TOKENS", "4096")))
         self.kv_memory = None

@@ -10,11 +10,13 @@ import codecs
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.core.jobs import TokenLogprob
-from app.http.backend import Vocabulary
 from app.http.requests.completion import Piece
+
+if TYPE_CHECKING:
+    from app.models.tokens.vocabulary import Vocabulary
 
 # JSON has no -inf.
 LEAST_LOGPROB = -9999.0

@@ -31,17 +31,6 @@ TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 log = get_logger("http")
 
 
-class ClientGoneError(RequestError):
-    """The caller closed the connection; 499 stands in our log only, nobody reads the answer."""
-
-    status = 499
-    type = "invalid_request_error"
-    code = "client_disconnected"
-
-    def __init__(self) -> None:
-        super().__init__("the client closed the connection")
-
-
 def json_response(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """``value`` as a UTF-8 JSON answer."""
     return Response(dump(value) + "\n", status=status, headers=headers, mimetype="application/json")

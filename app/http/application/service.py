@@ -5,14 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from app.core.errors import ModelNotFoundError
 from app.core.model_tables import Task
 from app.core.settings import Settings
 from app.http.application.request_log import record
-from app.http.backend import ModelHandle, served_by
 from app.http.requests.open import RequestOpener
 from app.serve.context import WorkerContext
+
+if TYPE_CHECKING:
+    from app.engine.loading.handle import ModelHandle
 
 MAX_LISTED = 10
 MAX_SHOWN = 100
@@ -34,7 +37,7 @@ class Service:
     @property
     def handles(self) -> Sequence[ModelHandle]:
         """The models, in the order of the settings."""
-        return served_by(self.context)
+        return self.context.inference.handles
 
     def find(self, name: str) -> ModelHandle:
         """The model of this name. Raises ``ModelNotFoundError``."""

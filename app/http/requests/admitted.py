@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING
 
 from flask import request
 
@@ -20,13 +20,18 @@ from app.core.jobs import BaseJob, Constraint, Grammar
 from app.core.model_tables import Task
 from app.core.patience import overdue, patient_until
 from app.http.application.auth import caller_scope
-from app.http.application.error_envelope import ClientGoneError
 from app.http.application.request_log import record
-from app.http.backend import WORK, ModelHandle, ModelLease, ServedModel, TextModel
-from app.http.requests.connection import CLIENT_CHECK_S, is_client_gone
+from app.http.requests.connection import CLIENT_CHECK_S, ClientGoneError, is_client_gone, ticket_of
 from app.http.requests.limits import TIMEOUT_HEADER, Deadlines
 from app.serve.board.admission import RequestTicket
 from app.serve.context import WorkerContext
+
+if TYPE_CHECKING:
+    from app.engine.loading.handle import ModelHandle, ModelLease
+    from app.models.encoder_model import EncoderModel
+    from app.models.text_model import TextModel
+
+WORK: dict[Task, str] = {"generate": "generate text", "fill-mask": "fill masks", "embeddings": "make embeddings"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +55,28 @@ class AdmittedRequest:
         self._owner = owner
         self._place = place
         self._lease: ModelLease | None = None
-        self._model: ServedModel | None = None
+        self._model: TextModel | EncoderModel | None = None
         self._asked_s = time.monotonic()
         self._has_waited = False
 
     @property
-    def model(self) -> ServedModel:
+    def model(self) -> TextModel | EncoderModel:
         assert self._model is not None, "a request is admitted with its model"
         return self._model
+
+    @property
+    def text_model(self) -> TextModel:
+        """The model of a request that was admitted to generate."""
+        model = self.model
+        assert model.task == "generate", "the task is checked when a request is admitted"
+        return model
+
+    @property
+    def encoder(self) -> EncoderModel:
+        """The model of a request that was admitted to an encoder."""
+        model = self.model
+        assert model.task != "generate", "the task is checked when a request is admitted"
+        return model
 
     @property
     def is_lost(self) -> bool:
@@ -76,8 +95,7 @@ class AdmittedRequest:
     def compiled(self, constraint: Constraint) -> Grammar:
         """What a completion is to match, ready to be followed. Raises a ``RequestError``, also when the caller leaves
         or it takes too long."""
-        constraints = cast(TextModel, self.model).constraints
-        return constraints.compiled(constraint, caller_scope(request.environ), self._require_patience)
+        return self.text_model.constraints.compiled(constraint, caller_scope(request.environ), self._require_patience)
 
     def submit(self, job: BaseJob) -> None:
         """Queue ``job`` for the model; the jobs of a request take turns with those of others as one."""
@@ -121,7 +139,7 @@ def admit(
     """
     deadlines = Deadlines.from_now(context.settings, request.headers.get(TIMEOUT_HEADER))
     try:
-        place = context.admission.enter(deadlines.own_s, need.num_sequences)
+        place = context.admission.enter(deadlines.own_s, need.num_sequences, ticket_of(request.environ))
     except InvalidParameterError as error:
         raise InvalidParameterError(f"{need.param}: {error.message}", param=need.param) from None
     admitted = AdmittedRequest(place, handle, deadlines, owner_of(need.cache_salt))

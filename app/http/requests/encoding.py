@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from typing import cast
+from typing import TYPE_CHECKING, TypeAlias
 
 from flask import request
 
@@ -12,15 +12,18 @@ from app.core.encoder_jobs import Encoded, EncoderJob
 from app.core.errors import ContextLengthError
 from app.core.model_tables import Task
 from app.http.application.request_log import record
-from app.http.backend import EncoderModel, ModelHandle
 from app.http.requests.admitted import AdmittedRequest, admit, first_start
 from app.http.requests.limits import naming
 from app.http.requests.open import submit_all
 from app.http.requests.running import RunningRequest
 from app.serve.context import WorkerContext
 
+if TYPE_CHECKING:
+    from app.engine.loading.handle import ModelHandle
+    from app.models.encoder_model import EncoderModel
+
 # Token ids of each text, made as they are asked for: the first that does not fit spares the others.
-Encode = Callable[[EncoderModel], Iterable[list[int]]]
+Encode: TypeAlias = "Callable[[EncoderModel], Iterable[list[int]]]"
 
 
 class Encoding(RunningRequest):
@@ -42,7 +45,7 @@ def open_encoding(
 ) -> Encoding:
     """Admit the request, tokenize, submit a job for each text. Raises a ``RequestError``."""
     with admit(context, handle, task) as admitted:
-        model = cast(EncoderModel, admitted.model)
+        model = admitted.encoder
         with naming(param):
             texts = [_fitting(ids, model, param) for ids in encode(model)]
     news = threading.Event()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from typing import cast
+from typing import TYPE_CHECKING
 
 from flask import request
 
@@ -12,7 +12,6 @@ from app.core.errors import ContextLengthError, UnsupportedParameterError
 from app.core.jobs import Job
 from app.core.patience import patient_until
 from app.http.application.request_log import record
-from app.http.backend import ModelHandle, TextModel
 from app.http.requests.admitted import AdmittedRequest, Need, admit, model_param
 from app.http.requests.completion import Completion
 from app.http.requests.limits import naming
@@ -20,6 +19,10 @@ from app.http.requests.planning import Plan, make_plans, with_seed_of
 from app.http.requests.running import RunningRequest
 from app.http.schemas.infill_body import InfillBody
 from app.serve.context import WorkerContext
+
+if TYPE_CHECKING:
+    from app.engine.loading.handle import ModelHandle
+    from app.models.text_model import TextModel
 
 
 class Infilling(RunningRequest):
@@ -135,7 +138,7 @@ class Infilling(RunningRequest):
 def open_infilling(body: InfillBody, handle: ModelHandle, context: WorkerContext) -> Infilling:
     """Admit the request and submit the first hole. Raises a ``RequestError``; the place is then free again."""
     with admit(context, handle, "generate", need=Need(cache_salt=body.cache_salt)) as admitted:
-        model = cast(TextModel, admitted.model)
+        model = admitted.text_model
         if not model.has_infill:
             text = f"the model {model.name} does not fill holes: it has no infilling format"
             raise UnsupportedParameterError(text, param=model_param())

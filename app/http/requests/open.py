@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import TYPE_CHECKING, TypeAlias
 
 from flask import request
 
 from app.core.jobs import BaseJob, Job
 from app.http.application.request_log import record
-from app.http.backend import EndedPrompt, ModelHandle, TextModel
 from app.http.requests.admitted import AdmittedRequest, Need, admit, first_start
 from app.http.requests.limits import naming
 from app.http.requests.planning import Plan, make_plans
@@ -18,8 +17,13 @@ from app.http.requests.running import RunningRequest
 from app.http.schemas.sampling_fields import SamplingOptions
 from app.serve.context import WorkerContext
 
+if TYPE_CHECKING:
+    from app.engine.loading.handle import ModelHandle
+    from app.models.text_model import TextModel
+    from app.models.tokens.infill import InfillPrompt
+
 # The token ids of each prompt of one request; all are generated for with the request's own options.
-Encode = Callable[[TextModel], Sequence[list[int] | EndedPrompt]]
+Encode: TypeAlias = "Callable[[TextModel], Sequence[list[int] | InfillPrompt]]"
 
 
 class RequestOpener:
@@ -34,7 +38,7 @@ class RequestOpener:
         Raises a ``RequestError``; the place is then free again.
         """
         with admit(self._context, handle, "generate", need=need_of(options)) as admitted:
-            model = cast(TextModel, admitted.model)
+            model = admitted.text_model
             with naming(options.prompt_param):
                 prompts = encode(model)
             plans = make_plans(options, prompts, model, handle.settings, admitted.compiled)

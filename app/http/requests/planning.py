@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from app.core.errors import InvalidParameterError
 from app.core.jobs import Constraint, Grammar, SamplingParams
 from app.core.parsing.token_ids import require_token_ids
 from app.core.settings import Settings
-from app.http.backend import EndedPrompt, TextModel
 from app.http.requests.limits import num_new_tokens
 from app.http.schemas.sampling_fields import SamplingOptions
+
+if TYPE_CHECKING:
+    from app.models.text_model import TextModel
+    from app.models.tokens.infill import InfillPrompt
 
 Compile = Callable[[Constraint], Grammar]
 
@@ -34,7 +38,7 @@ class Plan:
 
 def make_plans(
     options: SamplingOptions,
-    prompts: Sequence[list[int] | EndedPrompt],
+    prompts: Sequence[list[int] | InfillPrompt],
     model: TextModel,
     settings: Settings,
     compiled: Compile,
@@ -77,7 +81,7 @@ def encode_bad_words(words: Iterable[str], model: TextModel) -> tuple[tuple[int,
 
 
 def _check_answer_size(
-    options: SamplingOptions, prompts: Sequence[list[int] | EndedPrompt], model: TextModel, settings: Settings
+    options: SamplingOptions, prompts: Sequence[list[int] | InfillPrompt], model: TextModel, settings: Settings
 ) -> None:
     """Log-probabilities take a hundred times the room of their tokens: what one answer may hold is bounded."""
     if options.num_logprobs is None and options.num_prompt_logprobs is None:

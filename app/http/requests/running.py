@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 from app.core.errors import InternalError, RequestError
 from app.core.jobs import BaseJob, Timings
 from app.core.patience import overdue
-from app.http.application.error_envelope import ClientGoneError
-from app.http.backend import Vocabulary
 from app.http.requests.completion import Batch, Completion, Piece
-from app.http.requests.connection import CLIENT_CHECK_S, is_client_gone
+from app.http.requests.connection import CLIENT_CHECK_S, ClientGoneError, is_client_gone
 
 if TYPE_CHECKING:
     from app.http.requests.admitted import AdmittedRequest
+    from app.models.tokens.vocabulary import Vocabulary
 
 # The engine ends overdue jobs itself; only one that hangs is this late.
 DEADLINE_GRACE_S = 2.0

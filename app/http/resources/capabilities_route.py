@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 from flask import Response
@@ -13,7 +13,6 @@ from app.core.model_tables import Task
 from app.core.settings import Settings
 from app.http.application.error_envelope import json_response
 from app.http.application.restful import Route
-from app.http.backend import ModelHandle, ServedModel
 from app.http.schemas.chat_body import ChatCompletionsBody
 from app.http.schemas.completions_body import CompletionsBody
 from app.http.schemas.encoder_bodies import EmbeddingsBody, FillMaskBody
@@ -21,6 +20,11 @@ from app.http.schemas.fim_body import FimBody
 from app.http.schemas.infill_body import InfillBody
 from app.http.schemas.native_bodies import ChatBody, CompleteBody
 from app.http.schemas.strict import StrictBody
+
+if TYPE_CHECKING:
+    from app.engine.loading.handle import ModelHandle
+    from app.models.encoder_model import EncoderModel
+    from app.models.text_model import TextModel
 
 BODIES: dict[Task, dict[str, type[StrictBody]]] = {
     "generate": {
@@ -75,10 +79,11 @@ def describe(handle: ModelHandle) -> dict[str, Any]:
     }
 
 
-def supports(model: ServedModel) -> dict[str, bool]:
+def supports(model: TextModel | EncoderModel) -> dict[str, bool]:
     """What a caller may ask of this model beside plain text."""
-    flags = {"chat": "has_chat_template", "tools": "has_tool_template", "infill": "has_infill"}
-    return {name: bool(getattr(model, flag, False)) for name, flag in flags.items()}
+    if model.task != "generate":
+        return dict.fromkeys(("chat", "tools", "infill"), False)
+    return {"chat": model.has_chat_template, "tools": model.has_tool_template, "infill": model.has_infill}
 
 
 def limits(settings: Settings) -> dict[str, Any]:

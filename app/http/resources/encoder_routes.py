@@ -6,6 +6,7 @@ import array
 import base64
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from flask import Response
 
@@ -14,10 +15,12 @@ from app.core.parsing.token_ids import require_token_ids
 from app.http.application.error_envelope import json_response
 from app.http.application.request_log import record
 from app.http.application.restful import Route
-from app.http.backend import EncoderModel
 from app.http.reading.body import read_body
 from app.http.requests.encoding import open_encoding
 from app.http.schemas.encoder_bodies import MAX_PROPOSALS, EmbeddingsBody, FillMaskBody
+
+if TYPE_CHECKING:
+    from app.models.encoder_model import EncoderModel
 
 
 class FillMask(Route):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from flask import Response
 
@@ -15,13 +16,17 @@ from app.http.answers.stream import EventWriter, Writer
 from app.http.application.error_envelope import json_response
 from app.http.application.restful import Route
 from app.http.application.service import Service
-from app.http.backend import EndedPrompt, Message, ModelHandle, TextModel
 from app.http.reading.body import read_body
 from app.http.resources.text_route import TextRoute
 from app.http.schemas.chat_body import ChatCompletionsBody
 from app.http.schemas.completions_body import CompletionsBody
 from app.http.schemas.fim_body import FimBody
 from app.http.schemas.sampling_fields import SamplingOptions
+
+if TYPE_CHECKING:
+    from app.engine.loading.handle import ModelHandle
+    from app.models.text_model import Message, TextModel
+    from app.models.tokens.infill import InfillPrompt
 
 
 class OpenAIRoute(TextRoute):
@@ -76,7 +81,7 @@ class Model(Route):
         return json_response(describe(self.service.find(name), self.service))
 
 
-def encode_prompts(body: CompletionsBody | FimBody, model: TextModel) -> Sequence[list[int] | EndedPrompt]:
+def encode_prompts(body: CompletionsBody | FimBody, model: TextModel) -> Sequence[list[int] | InfillPrompt]:
     """The ids of each prompt. Raises a ``RequestError`` for ids that the model has not."""
     if body.suffix and isinstance(body.prompt, str):
         return [encode_suffix(body.prompt, body.suffix, model)]
@@ -86,7 +91,7 @@ def encode_prompts(body: CompletionsBody | FimBody, model: TextModel) -> Sequenc
     return [model.encode(prompt) if isinstance(prompt, str) else prompt for prompt in body.prompts]
 
 
-def encode_suffix(prompt: str, suffix: str, model: TextModel) -> EndedPrompt:
+def encode_suffix(prompt: str, suffix: str, model: TextModel) -> InfillPrompt:
     """The prompt of the hole between the two. Raises ``UnsupportedParameterError`` where the model has no holes."""
     if not model.has_infill:
         raise UnsupportedParameterError(f"suffix: the model {model.name} does not fill holes", param="suffix")

@@ -12,10 +12,10 @@ from app.core.errors import LoadingError
 from app.core.states import WorkerState
 from app.http.application.error_envelope import json_response
 from app.http.application.restful import Route
-from app.http.backend import ModelHandle
 from app.http.resources.capabilities_route import kv_cache
 
 if TYPE_CHECKING:
+    from app.engine.loading.handle import ModelHandle
     from app.serve.board.slot_board import SlotState
 
 # Which state describes a server whose slots differ: the first that any live slot is in.

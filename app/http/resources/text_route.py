@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from flask import Response, request
 
 from app.http.answers.native_shapes import ChatShape, CompletionShape, Shape
@@ -9,12 +11,14 @@ from app.http.answers.stream import Writer, choose_writer, stream_response
 from app.http.application.error_envelope import json_response
 from app.http.application.request_log import record
 from app.http.application.restful import Route
-from app.http.backend import ModelHandle
 from app.http.requests.open import Encode
 from app.http.requests.running import RunningRequest
 from app.http.requests.stream_opening import Open
 from app.http.schemas.native_bodies import ChatBody, CompleteBody
 from app.http.schemas.sampling_fields import SamplingOptions
+
+if TYPE_CHECKING:
+    from app.engine.loading.handle import ModelHandle
 
 
 class TextRoute(Route):

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from flask import Response
 
 from app.http.application.error_envelope import json_response
 from app.http.application.restful import Route
-from app.http.backend import ServedModel
 from app.http.reading.body import read_body
 from app.http.requests.admitted import admit
 from app.http.requests.limits import naming
 from app.http.schemas.token_bodies import DetokenizeBody, TokenizeBody
+
+if TYPE_CHECKING:
+    from app.models.served_model import ServedModel
 
 
 class TokenRoute(Route):

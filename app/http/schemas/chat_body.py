@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
 from app.core.errors import InvalidParameterError, UnsupportedParameterError
 from app.core.settings import Settings
 from app.http.answers.json_end import MAX_DEPTH as MAX_CALL_DEPTH
-from app.http.backend import Message
 from app.http.schemas.llama_cpp_fields import is_unbounded, one_bound
 from app.http.schemas.openai_fields import NO_EFFECT, NoteText, OpenAIOptions
 from app.http.schemas.response_format import BoundedObject, require_shallow
 from app.http.schemas.sampling_fields import Length
 from app.http.schemas.strict import StrictBody
+
+if TYPE_CHECKING:
+    from app.models.text_model import Message
 
 MAX_TOOLS = 64
 MAX_CALLS = 128

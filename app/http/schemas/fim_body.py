@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pydantic import Field, model_validator
 
+from app.core.jobs import SamplingDefaults
 from app.core.settings import Settings
-from app.http.backend import SamplingDefaults, TextModel
 from app.http.schemas.llama_cpp_fields import is_unbounded, one_bound
 from app.http.schemas.openai_fields import OpenAIOptions
 from app.http.schemas.sampling_fields import Length
+
+if TYPE_CHECKING:
+    from app.models.text_model import TextModel
 
 
 class FimBody(OpenAIOptions):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from app.core.errors import InvalidParameterError
-from app.http.backend import Message
 from app.http.schemas.generation_options import GenerationOptions
 from app.http.schemas.strict import StrictBody, require_one
+
+if TYPE_CHECKING:
+    from app.models.text_model import Message
 
 
 class CompleteBody(GenerationOptions):

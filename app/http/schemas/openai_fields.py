@@ -7,16 +7,18 @@ that would ask for something that we do not do are refused.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
 from app.core.errors import InvalidParameterError
-from app.http.backend import SamplingDefaults, TextModel
+from app.core.jobs import SamplingDefaults
 from app.http.schemas.llama_cpp_fields import LlamaCppFields
 from app.http.schemas.sampling_fields import SamplingOptions
 from app.http.schemas.strict import StrictBody, bounded_size
+
+if TYPE_CHECKING:
+    from app.models.text_model import TextModel
 
 MAX_NOTES = 16
 
@@ -24,16 +26,8 @@ NoteText = Annotated[str, StringConstraints(max_length=512)]
 # What a note holds is the caller's, nulls included.
 Notes = Annotated[dict[str, NoteText | None], Field(max_length=MAX_NOTES), bounded_size(MAX_NOTES)]
 NO_EFFECT = "A hint; has no effect."
-
-
-@dataclass(frozen=True, slots=True)
-class OpenAIDefaults:
-    """What silence means on ``/v1``, whatever the model's own defaults are."""
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    repetition_penalty: float = 1.0
+# What silence means on ``/v1``, whatever the model's own defaults are.
+DEFAULTS = SamplingDefaults(temperature=1.0, top_p=1.0, top_k=0, repetition_penalty=1.0)
 
 
 class StreamOptions(StrictBody):
@@ -86,4 +80,4 @@ class OpenAIOptions(LlamaCppFields, SamplingOptions):
         return self.min_tokens or 0
 
     def defaults(self, model: TextModel) -> SamplingDefaults:
-        return OpenAIDefaults()
+        return DEFAULTS

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from app.core.errors import InvalidParameterError
-from app.core.jobs import Constraint, SamplingParams
+from app.core.jobs import Constraint, SamplingDefaults, SamplingParams
 from app.core.settings import Settings
-from app.http.backend import SamplingDefaults, TextModel
 from app.http.schemas.response_format import ResponseFormat
 from app.http.schemas.strict import StopString, StopStrings, StrictBody, bounded_size, refuse_together
+
+if TYPE_CHECKING:
+    from app.models.text_model import TextModel
 
 # Below this, dividing float32 logits by the temperature overflows; 0 is the way to ask for greedy.
 MIN_TEMPERATURE = 0.001

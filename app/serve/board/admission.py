@@ -8,11 +8,9 @@ exact over all processes, and the master clears those of a worker that was kille
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from app.core.errors import InvalidParameterError, LoadingError, OverloadedError, shutting_down
 from app.core.settings import Settings
@@ -112,10 +110,13 @@ class Admission:
         self._board = board
         self._max_running_each = settings.max_running
         self._max_queue = settings.max_queue
-        self._carried = threading.local()
 
-    def enter(self, limit_s: float | None = None, num_sequences: int = 1) -> RequestTicket:
+    def enter(
+        self, limit_s: float | None = None, num_sequences: int = 1, connection: ConnectionTicket | None = None
+    ) -> RequestTicket:
         """Waiting places for the sequences of one request that may take ``limit_s`` seconds at most.
+
+        They replace what ``connection``, by which the request came, counts.
 
         Raises ``InvalidParameterError`` where there will never be so many, and ``OverloadedError``,
         ``LoadingError`` or ``ShuttingDownError``, each with the whole seconds after which to try again.
@@ -130,7 +131,8 @@ class Admission:
                 raise OverloadedError(
                     "the request would wait longer than its time limit", retry_after_s=math.ceil(wait_s)
                 )
-            self._drop_carried()
+            if connection is not None:
+                connection.drop_locked()
             return RequestTicket(self._board, row, num_sequences)
 
     def is_full(self, rows: Sequence[BoardEntry]) -> bool:
@@ -153,16 +155,6 @@ class Admission:
         now_s = time.monotonic()
         return self._max_running_each * sum(row.is_ready and not row.is_silent(now_s) for row in rows)
 
-    @contextmanager
-    def carrying(self, ticket: ConnectionTicket) -> Iterator[None]:
-        """While this thread serves ``ticket``'s connection: a place that it enters replaces the connection's own."""
-        self._carried.ticket = ticket
-        try:
-            yield
-        finally:
-            self._carried.ticket = None
-            ticket.drop()
-
     def _own_row(self, rows: Sequence[BoardEntry]) -> BoardEntry:
         row = None if self.slot is None else rows[self.slot]
         if row is None or WORKER_STATES[row.state] in ("loading", "failed"):
@@ -170,11 +162,6 @@ class Admission:
         if WORKER_STATES[row.state] == "draining":
             raise shutting_down()
         return row
-
-    def _drop_carried(self) -> None:
-        ticket: ConnectionTicket | None = getattr(self._carried, "ticket", None)
-        if ticket is not None:
-            ticket.drop_locked()
 
 
 def num_places_taken(rows: Sequence[BoardEntry]) -> int:

@@ -12,19 +12,26 @@ import ssl
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.serve.connections import hangup
+
+if TYPE_CHECKING:
+    from app.serve.board.admission import ConnectionTicket
 
 SEND_BYTES = 262_144
 _LATER = (BlockingIOError, InterruptedError, ssl.SSLWantWriteError, ssl.SSLWantReadError)
 
 
 class Link:
-    """A socket that never blocks its writers. ``on_unsent`` is told, once, when bytes begin to wait."""
+    """A socket that never blocks its writers. ``on_unsent`` is told, once, when bytes begin to wait.
 
-    def __init__(self, sock: socket.socket, on_unsent: Callable[[Link], None]):
+    It reaches the application as ``gunicorn.socket`` in the WSGI environment, and with it the connection's ``ticket``.
+    """
+
+    def __init__(self, sock: socket.socket, on_unsent: Callable[[Link], None], ticket: ConnectionTicket | None = None):
         self.sock = sock
+        self.ticket = ticket
         self.is_finished = False
         self._on_unsent = on_unsent
         self._lock = threading.Lock()

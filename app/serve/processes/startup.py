@@ -19,13 +19,14 @@ from app.core.states import OnState, WorkerState
 from app.serve.board.admission import Admission
 from app.serve.board.metrics_folder import FOLDER, reserve_files, slot_identity
 from app.serve.board.slot_board import SlotBoard
-from app.serve.context import InferenceHandle, WorkerContext
+from app.serve.context import WorkerContext
 from app.serve.processes.gpus import bind, plan_slots
 
 if TYPE_CHECKING:
     from app.core.metrics import Metrics
+    from app.engine.thread.inference import Inference
 
-MakeInference: TypeAlias = "Callable[[Settings, int, OnState, Metrics], InferenceHandle]"
+MakeInference: TypeAlias = "Callable[[Settings, int, OnState, Metrics], Inference]"
 
 SLOT_POLL_S = 0.2
 FIRST_PAUSE_S = 1.0
@@ -49,7 +50,7 @@ def start_worker(
     def on_state(state: WorkerState, progress: float) -> None:
         if admission.slot is not None:
             if state == "ready":
-                board.set_kv_cache_max_bytes(admission.slot, kv_cache_max_bytes(inference))
+                board.set_kv_cache_max_bytes(admission.slot, inference.kv_cache_max_bytes)
             board.set_state(admission.slot, state, progress)
 
     def identity() -> str:
@@ -72,11 +73,6 @@ def start_single(settings: Settings, make_inference: MakeInference) -> WorkerCon
     """The context of a server of one process, which is its own slot 0 (the development server)."""
     board = SlotBoard(plan_slots(settings, os.environ)[:1])
     return start_worker(settings, board, board.lease(os.getpid()), make_inference)
-
-
-def kv_cache_max_bytes(inference: InferenceHandle) -> int:
-    """What the KV caches of the loaded models may take; 0 where that is not known."""
-    return int(getattr(inference, "kv_cache_max_bytes", 0))
 
 
 def pause_before_load_s(num_fast_deaths: int) -> float:

@@ -1,8 +1,15 @@
-"""Arrows go one way: http -> engine -> models -> core; serve knows only core."""
+"""Arrows go one way: http -> engine -> models -> core; serve knows only core.
+
+At run time http knows no models, serve no engine, and neither knows torch. To the type checker they name the classes,
+so that it compares what is called with what is there; those arrows go the same way.
+"""
 
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,13 +24,16 @@ MAY_IMPORT = {
     "http": {"core", "serve", "engine"},
     "cli": {"core", "serve", "models", "engine", "reports", "http"},
 }
+# Under TYPE_CHECKING also these.
+MAY_NAME = {"serve": {"engine"}, "http": {"models"}}
 MASTER_ROOMS = ("core", "serve")
 HEAVY = {"torch", "transformers", "flask", "flask_restful"}
+HTTP_WITHOUT = ("torch", "transformers", "accelerate", "app.models", "app.engine.thread")
 
 
-def imports_of(path: Path) -> set[str]:
+def imports_of(path: Path, *, at_run_time: bool = False) -> set[str]:
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes_of(ast.parse(path.read_text(encoding="utf-8")), at_run_time):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -31,16 +41,39 @@ def imports_of(path: Path) -> set[str]:
     return found
 
 
+def nodes_of(tree: ast.AST, at_run_time: bool) -> Iterator[ast.AST]:
+    """Every node; at run time without what stands under ``if TYPE_CHECKING``."""
+    for node in ast.iter_child_nodes(tree):
+        is_typing = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        if is_typing and at_run_time:
+            continue
+        yield node
+        yield from nodes_of(node, at_run_time)
+
+
 def modules_of(room: str) -> list[Path]:
     return sorted((APP / room).rglob("*.py"))
+
+
+def rooms_of(path: Path, *, at_run_time: bool) -> set[str]:
+    names = imports_of(path, at_run_time=at_run_time)
+    return {name.split(".")[1] for name in names if name.startswith("app.")} & set(MAY_IMPORT)
 
 
 @pytest.mark.parametrize("room", MAY_IMPORT)
 def test_no_arrow_points_back(room):
     allowed = MAY_IMPORT[room] | {room}
     for path in modules_of(room):
-        rooms = {name.split(".")[1] for name in imports_of(path) if name.startswith("app.")}
-        assert rooms & set(MAY_IMPORT) <= allowed, f"{path.relative_to(APP)} imports {rooms - allowed}"
+        rooms = rooms_of(path, at_run_time=True)
+        assert rooms <= allowed, f"{path.relative_to(APP)} imports {rooms - allowed}"
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_no_arrow_of_the_type_checker_points_back(room):
+    allowed = MAY_IMPORT[room] | MAY_NAME.get(room, set()) | {room}
+    for path in modules_of(room):
+        rooms = rooms_of(path, at_run_time=False)
+        assert rooms <= allowed, f"{path.relative_to(APP)} names {rooms - allowed}"
 
 
 @pytest.mark.parametrize("room", MASTER_ROOMS)
@@ -48,6 +81,22 @@ def test_what_the_master_imports_knows_neither_torch_nor_flask(room):
     for path in modules_of(room):
         roots = {name.split(".")[0] for name in imports_of(path)}
         assert not roots & HEAVY, f"{path.relative_to(APP)} imports {roots & HEAVY}"
+
+
+def test_the_application_is_made_without_torch_the_models_and_their_thread():
+    script = (
+        f"import sys, app.http.application.factory\nprint(*(name for name in {HTTP_WITHOUT!r} if name in sys.modules))"
+    )
+    made = subprocess.run([sys.executable, "-c", script], cwd=APP.parent, capture_output=True, text=True, check=True)
+    assert made.stdout.split() == []
+
+
+def test_the_seam_is_the_real_classes():
+    """What http calls the engine's and the models' parts is compared by the type checker, since it names them."""
+    named = {name for path in modules_of("http") for name in imports_of(path)}
+    for one in ("app.engine.loading.handle.ModelHandle", "app.models.text_model.TextModel"):
+        assert one in named
+    assert "app.engine.thread.inference.Inference" in imports_of(APP / "serve" / "context.py")
 
 
 def test_every_room_has_modules():

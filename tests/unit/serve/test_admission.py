@@ -132,20 +132,26 @@ def test_a_connection_is_not_counted_beside_its_place():
     admission = door(board)
     with board.locked() as rows:
         hold = ConnectionTicket(board, rows[0])
-    with admission.carrying(hold):
-        assert counts(board) == (0, 0, 1)
-        place = admission.enter()
-        assert counts(board) == (0, 1, 0)
+    assert counts(board) == (0, 0, 1)
+    place = admission.enter(connection=hold)
+    assert counts(board) == (0, 1, 0)
+    hold.drop()
+    assert counts(board) == (0, 1, 0)
     place.release()
     assert counts(board) == (0, 0, 0)
 
 
-def test_a_connection_that_needs_no_place_counts_until_it_is_served():
+def test_the_connection_of_a_refused_request_counts_until_it_is_served():
     board = ready_board(1)
+    admission = door(board, batch=1, queue=0)
+    place = admission.enter()
     with board.locked() as rows:
         hold = ConnectionTicket(board, rows[0])
-    with door(board).carrying(hold):
-        assert counts(board) == (0, 0, 1)
+    with pytest.raises(OverloadedError):
+        admission.enter(connection=hold)
+    assert counts(board) == (0, 1, 1)
+    hold.drop()
+    place.release()
     assert counts(board) == (0, 0, 0)
 
 

@@ -29,7 +29,6 @@ READ_SOURCES = {
     "ThreadWorker.accept": "f8dcead3dce5c851",
     "ThreadWorker.handle": "ca85c9be3df75da4",
     "ThreadWorker.handle_request": "6d0de5b919102efc",
-    "ThreadWorker.finish_request": "616e7bb15a009ff7",
     "ThreadWorker.handle_exit": "b4e7decd4f9203ac",
     "ThreadWorker.handle_quit": "36bd35a8dae5d2b5",
     "ThreadWorker.enqueue_req": "c9f428953d24acef",
@@ -50,7 +49,7 @@ READ_SOURCES = {
 }
 OVERRIDDEN = {
     ForkliftWorker: {
-        "__init__", "run", "accept", "handle", "handle_error", "finish_request", "handle_quit",
+        "__init__", "run", "accept", "handle", "handle_error", "handle_quit",
         "get_thread_pool",
     },
     PropagatingLogger: {"setup"},
@@ -62,7 +61,6 @@ USED = [
     ThreadWorker.accept,
     ThreadWorker.handle,
     ThreadWorker.handle_request,
-    ThreadWorker.finish_request,
     ThreadWorker.handle_exit,
     ThreadWorker.handle_quit,
     ThreadWorker.enqueue_req,

@@ -27,6 +27,8 @@ SET_BY_WORKERS = (
 
 
 class Inference:
+    kv_cache_max_bytes = 0
+
     def __init__(self, settings: Settings, slot: int, on_state: startup.OnState, _metrics: Metrics):
         self.slot = slot
         self.on_state = on_state
