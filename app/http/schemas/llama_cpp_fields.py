@@ -5,11 +5,13 @@ Source: the server's README (ggml-org/llama.cpp, tools/server) and the bodies of
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from dataclasses import fields
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
 from app.core.errors import InvalidParameterError
+from app.core.jobs import SamplingParams
 from app.http.schemas.strict import StrictBody
 
 MAX_FIELDS = 64
@@ -18,14 +20,8 @@ Milliseconds = Annotated[float, Field(ge=0, le=86_400_000)]
 Sampler = Literal[
     "penalties", "dry", "top_n_sigma", "top_k", "typ_p", "typical_p", "top_p", "min_p", "xtc", "temperature", "infill"
 ]
-# What is off where `samplers` does not name it: the sampler, the engine's parameter, its value.
-SWITCHED = (
-    ("top_k", "top_k", 0),
-    ("top_p", "top_p", 1.0),
-    ("min_p", "min_p", 0.0),
-    ("typ_p", "typical_p", 1.0),
-    ("temperature", "temperature", 1.0),
-)
+# Values with which a parameter of the engine changes nothing.
+OFF: dict[str, Any] = {one.name: one.default for one in fields(SamplingParams)} | {"temperature": 1.0}
 
 
 class LlamaCppFields(StrictBody):
@@ -59,9 +55,15 @@ class LlamaCppFields(StrictBody):
             found["line_limit_s"] = self.t_max_predict_ms / 1000
         if self.samplers is None:
             return found
-        names = {"typ_p" if name == "typical_p" else name for name in self.samplers}
-        found |= {param: off for name, param, off in SWITCHED if name not in names}
+        names = {"typical_p" if name == "typ_p" else name for name in self.samplers}
+        for left_out in set(get_args(Sampler)) - names:
+            found |= switched_off(left_out)
         return {**found, "temperature": 0.0} if "infill" in names else found
+
+
+def switched_off(sampler: str) -> dict[str, Any]:
+    """The engine's parameters of a sampler, those with its name or that begin with it, with values that do nothing."""
+    return {name: off for name, off in OFF.items() if name == sampler or name.startswith(f"{sampler}_")}
 
 
 def one_bound(body: StrictBody, *names: str) -> tuple[str, int | None]:

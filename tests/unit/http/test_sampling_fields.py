@@ -7,6 +7,7 @@ from dataclasses import fields
 import pytest
 
 from app.core.jobs import SamplingParams
+from app.http.schemas.llama_cpp_fields import LlamaCppFields, switched_off
 from app.http.schemas.native_bodies import CompleteBody
 from app.http.schemas.sampling_fields import NAMED_ALIKE, SamplingOptions
 from app.models.text_model import SamplingDefaults
@@ -38,3 +39,11 @@ def test_zero_and_false_are_no_silence():
 def test_every_field_of_both_is_copied_or_known_to_differ():
     common = {one.name for one in fields(SamplingParams)} & SamplingOptions.model_fields.keys()
     assert set(NAMED_ALIKE) | OF_ANOTHER_FORM == common
+
+
+def test_samplers_that_a_list_leaves_out_are_off_by_the_names_of_their_parameters():
+    off = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0, "temperature": 1.0}
+    assert LlamaCppFields(samplers=[]).overrides() == off
+    assert LlamaCppFields(samplers=["typ_p", "top_k"]).overrides().keys() == off.keys() - {"typical_p", "top_k"}
+    assert LlamaCppFields(samplers=["infill"]).overrides()["temperature"] == 0.0
+    assert switched_off("top_k") == {"top_k": 0} and switched_off("dry") == {}
