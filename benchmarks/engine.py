@@ -162,7 +162,7 @@ def quantized(shape: str, runs: int) -> list[dict[str, object]]:
 
 def load(shape: str, kind: str) -> TextModel:
     environ = {"FORKLIFT_MODEL": str(model_folder(shape)), "FORKLIFT_QUANTIZATION": kind}
-    model = prepare(load_settings(environ), lambda _: None, lambda: None).model
+    model = prepare(load_settings(environ), lambda _: None).model
     assert isinstance(model, TextModel)
     return model
 

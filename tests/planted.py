@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -117,18 +118,21 @@ def dropped_chunk(patch: Patch) -> None:
 
 def positions_off(patch: Patch) -> None:
     """The entries of a prefix that is reused lie one place off."""
-    from app.engine.kv.rows import RowTable
+    from app.engine.generation.executor import Executor
 
-    take = RowTable.take
+    run = Executor.run
 
-    def shifted(table: Any, sequence: Any) -> None:
-        take(table, sequence)
-        row, count = table.index(sequence), sequence.num_cached
-        for layer in table._cache.row_layers if count else ():
-            for buffer in (layer.keys, layer.values):
-                buffer[row, :, : count - 1] = buffer[row, :, 1:count].clone()
+    def shifted(executor: Any, step: Any, guard: Any) -> Any:
+        for move in step.plan.moves:
+            executor._move(move, guard)
+        for sequence, chunk in zip(step.reading, step.plan.chunks, strict=True):
+            if chunk.start and chunk.start == sequence.job.usage.cached_tokens:
+                for layer in executor._runner.cache.slot_layers:
+                    for buffer in (layer.keys, layer.values):
+                        buffer[chunk.row, :, : chunk.start - 1] = buffer[chunk.row, :, 1 : chunk.start].clone()
+        return run(executor, replace(step, plan=replace(step.plan, moves=())), guard)
 
-    patch(RowTable, "take", shifted)
+    patch(Executor, "run", shifted)
 
 
 def swapped_rows(patch: Patch) -> None:

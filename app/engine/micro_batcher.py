@@ -33,6 +33,8 @@ WAIT_S = 0.001
 class MicroBatcher:
     """Encodes up to ``max_items`` texts per step on one model."""
 
+    cache: None = None
+
     def __init__(
         self,
         model: EncoderModel,
@@ -87,6 +89,10 @@ class MicroBatcher:
                 break
             jobs.append(self._waiting.start_next())
         return jobs
+
+    def rest(self, now_s: float) -> float | None:
+        """Between two steps nothing is kept."""
+        return None
 
     def fail_waiting(self, error: RequestError) -> None:
         """End every job that has not started."""

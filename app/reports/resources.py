@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from app.core.settings import Settings
-from app.engine.loading.build import KvMemory, prepare
+from app.engine.loading.build import prepare
+from app.engine.loading.prepared import KvMemory
 from app.models.checkpoint.device_memory import free_bytes
 from app.models.checkpoint.loader import Checkpoint
 from app.models.served_model import context_size
@@ -28,7 +29,7 @@ def measure_resources(settings: Settings, progress: Callable[[float], None]) -> 
     """Load as a worker does, with one row in the KV cache, and tell what that took."""
     before_bytes = resident_bytes()
     started_s = time.perf_counter()
-    ready = prepare(settings, progress, lambda: None)
+    ready = prepare(settings, progress)
     load_s = time.perf_counter() - started_s
     checkpoint = ready.model.checkpoint
     free = free_bytes(checkpoint.device)

@@ -34,8 +34,8 @@ def environ(shape: str, folder: Path, device: str, **settings: object) -> dict[s
 
 
 def loaded(shape: str, folder: Path, device: str, **settings: object) -> TextModel:
-    found = prepare(load_settings(environ(shape, folder, device, **settings)), lambda _: None, lambda: None)
-    if not isinstance(found.generator, BatchedEngine) or not isinstance(found.model, TextModel):
+    found = prepare(load_settings(environ(shape, folder, device, **settings)), lambda _: None)
+    if found.engine.cache is None or not isinstance(found.model, TextModel):
         raise SystemExit(f"{shape} does not run on slots here: see the log")
     return found.model
 

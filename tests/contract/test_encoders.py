@@ -203,7 +203,7 @@ def test_a_request_takes_one_place_however_many_texts_it_has(model_folder):
 
 
 def test_a_deadline_that_has_passed_is_told(bert, bert_world, monkeypatch):
-    batcher = bert_world.inference.handles[0].prepared.generator
+    batcher = bert_world.inference.handles[0].prepared.engine
     monkeypatch.setattr(batcher, "_clock", lambda: float("1e12"))
     response = bert.post("/fill-mask", json={"text": TEXTS})
     assert_envelope(response, 504, "request_timeout")

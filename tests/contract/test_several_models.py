@@ -8,7 +8,6 @@ import threading
 import pytest
 from structlog.testing import capture_logs
 
-from app.engine.loading import pool as pool_module
 from tests.contract.reading import assert_envelope
 from tests.contract.real import RealWorld
 from tests.several import write_models_file
@@ -48,8 +47,9 @@ def handle(world, name):
 def gate(world, monkeypatch):
     """Loads wait until it is set."""
     wait_until(lambda: handle(world, "spare").state == "unloaded", LIMIT_S)
-    gate, prepare = threading.Event(), pool_module.prepare
-    monkeypatch.setattr(pool_module, "prepare", lambda *a, **k: (gate.wait(LIMIT_S), prepare(*a, **k))[1])
+    pool = world.inference._pool
+    gate, prepare = threading.Event(), pool._prepare
+    monkeypatch.setattr(pool, "_prepare", lambda *a, **k: (gate.wait(LIMIT_S), prepare(*a, **k))[1])
     yield gate
     gate.set()
     wait_until(lambda: all(one.state in ("loaded", "unloaded") for one in world.inference.handles), LIMIT_S)
@@ -90,7 +90,7 @@ def test_an_unknown_name_is_404_everywhere(client, path):
 
 def test_a_model_of_another_task_is_refused_before_it_is_loaded(client, world, gate):
     refused = client.post("/complete", json={**BODY, "model": "vectors"})
-    assert_envelope(refused, 400, "unsupported_parameter")
+    assert_envelope(refused, 400, "unsupported_parameter", "model")
     assert "embeddings" in refused.get_json()["error"]["message"]
     assert handle(world, "vectors").state == "unloaded"
 

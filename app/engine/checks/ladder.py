@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -20,7 +21,7 @@ from app.core.states import EngineName
 from app.engine.checks.features import FEATURES, Feature, Model, bound_of
 from app.engine.checks.plays import FULL, CheckClock, Play, play_within
 from app.engine.checks.reference import are_sound, check_weights, departure, plain_results, probe_tokens
-from app.engine.checks.steps import Candidate, Engine, Step, steps_of
+from app.engine.engine_interface import Engine
 from app.models.checkpoint.device_memory import free_bytes
 from app.models.checkpoint.loader import Checkpoint
 from app.models.checkpoint.unloading import give_back
@@ -31,6 +32,27 @@ from app.models.weights.quantization import model_bytes
 NUM_REFERENCE_TOKENS = 32
 
 log = get_logger("engine")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An engine to serve with, and what is wrong with it, None: nothing was found."""
+
+    engine: Engine
+    failure: str | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One way to run a model; ``engine`` is what callers are told.
+
+    ``attempt`` makes the engine and compares what it does in the play with plain forward passes.
+    """
+
+    name: str
+    engine: EngineName
+    is_possible: Callable[[Model, Settings], bool]
+    attempt: Callable[[Any, Settings, Play], Candidate]
 
 
 @dataclass(frozen=True)
@@ -73,7 +95,7 @@ class Trial:
 
 
 class Ladder:
-    """One load. ``load`` reads the weights; ``between_tokens`` is for engines whose steps are long.
+    """One load. ``load`` reads the weights; ``steps_of`` says which ways there are to run a model, the fastest first.
 
     ``promised_bytes`` are free, but kept for others.
     """
@@ -82,12 +104,12 @@ class Ladder:
         self,
         settings: Settings,
         load: Callable[[Settings], Checkpoint],
-        between_tokens: Callable[[], None],
+        steps_of: Callable[[Model, Settings], list[Step]],
         promised_bytes: int = 0,
     ):
         self._settings = settings
         self._load = load
-        self._between_tokens = between_tokens
+        self._steps_of = steps_of
         self._promised_bytes = promised_bytes
         self._dropped: list[str] = []
         self._trial: Trial | None = None
@@ -121,7 +143,7 @@ class Ladder:
         return None
 
     def _search(self, trial: Trial) -> Chosen | None:
-        steps = [step for step in steps_of(trial.model, trial.settings) if step.name not in self._dropped]
+        steps = [step for step in self._steps_of(trial.model, trial.settings) if step.name not in self._dropped]
         last_failure: str | None = None
         for step in steps:
             candidate = self._examine(step, trial)
@@ -148,7 +170,7 @@ class Ladder:
 
     def _examine(self, step: Step, trial: Trial) -> Candidate:
         with trial.clock.timed():
-            return step.attempt(trial.model, trial.settings, trial.play, self._between_tokens)
+            return step.attempt(trial.model, trial.settings, trial.play)
 
     def _departure(self, trial: Trial) -> str | None:
         """How its plain pass departs; what that took says which play there is time for. Encoders' plays are brief."""
@@ -213,7 +235,7 @@ class Ladder:
     def _at_fault(self, features: list[Feature]) -> Feature:
         """The first of ``features`` that does not leave the model as it was, tried one after the other."""
         trial = self._begin()
-        last = steps_of(trial.model, trial.settings)[-1]
+        last = self._steps_of(trial.model, trial.settings)[-1]
         for feature in features[:-1]:
             if self._apply(trial, [feature]) or self._departure(trial) or self._examine(last, trial).failure:
                 return feature

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from app.core.jobs import BaseJob, Failed, Finished, Job, PromptScored, SamplingParams, TextDelta, TokenLogprob
 from app.engine.checks.plays import Play
 from app.engine.checks.reference import plain_results, probe_tokens, range_of
+from app.engine.engine_interface import Engine
 from app.engine.guard import Guard
 from app.models.text_model import TextModel
 
@@ -32,17 +33,6 @@ class StrictGuard(Guard):
 
     def run(self, jobs: Sequence[BaseJob], work: Callable[[], T]) -> T | None:
         return work()
-
-
-class Engine(Protocol):
-    """As much of an engine as the play needs."""
-
-    guard: Guard
-
-    @property
-    def has_work(self) -> bool: ...
-    def add(self, job: Any) -> None: ...
-    def step(self) -> None: ...
 
 
 def rehearse(

@@ -6,24 +6,22 @@ A further one (a runner that replays GPU graphs, say) is one more entry of ``TEX
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
 
 import torch
 
 from app.core.encoder_jobs import EncoderJob
-from app.core.errors import RequestError
 from app.core.settings import Settings
-from app.core.states import EngineName
 from app.engine.checks.features import Model, bound_of
+from app.engine.checks.ladder import Candidate, Step
 from app.engine.checks.plain_cache import has_plain_cache
 from app.engine.checks.plays import BRIEF, Play
 from app.engine.checks.reference import TOLERANCE, distance, probe_tokens
 from app.engine.checks.rehearsal import StrictGuard, advance, rehearse
+from app.engine.engine_interface import Engine
 from app.engine.generation.batch_options import BatchOptions
 from app.engine.generation.batched import BatchedEngine
 from app.engine.generation.serial import SerialEngine
-from app.engine.guard import Guard
 from app.engine.micro_batcher import MicroBatcher
 from app.engine.runners.bucketed import BucketedRunner
 from app.engine.runners.eager import EagerRunner
@@ -37,50 +35,12 @@ from app.models.text_model import TextModel
 ROUNDED_TOLERANCE = 0.1
 
 
-class Engine(Protocol):
-    """What the inference thread drives: jobs go in, ``step`` brings them forward.
-
-    ``add`` takes the jobs of the model's own task: the HTTP room makes no others.
-    """
-
-    guard: Guard
-
-    @property
-    def has_work(self) -> bool: ...
-    def add(self, job: Any) -> None: ...
-    def step(self) -> None: ...
-    def fail_waiting(self, error: RequestError) -> None: ...
-    def fail_all(self, error: RequestError) -> None: ...
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """An engine to serve with, and what is wrong with it, None: nothing was found."""
-
-    engine: Engine
-    failure: str | None
-
-
-@dataclass(frozen=True)
-class Step:
-    """One way to run a model; ``engine`` is what callers are told.
-
-    ``attempt`` makes the engine and compares what it does in the play with plain forward passes; its last argument is
-    what the engine calls between two tokens where its steps are long.
-    """
-
-    name: str
-    engine: EngineName
-    is_possible: Callable[[Model, Settings], bool]
-    attempt: Callable[[Any, Settings, Play, Callable[[], None]], Candidate]
-
-
 def on_slots(
     make_runner: Callable[[Checkpoint, int, int], Runner],
-) -> Callable[[TextModel, Settings, Play, Callable[[], None]], Candidate]:
-    """How to attempt the slot engine with a runner of that kind: what is checked runs on the runner that serves."""
+) -> Callable[[TextModel, Settings, Play], Candidate]:
+    """How to attempt the batched engine with a runner of that kind: what is checked runs on the runner that serves."""
 
-    def attempt(model: TextModel, settings: Settings, play: Play, _between_tokens: Callable[[], None]) -> Candidate:
+    def attempt(model: TextModel, settings: Settings, play: Play) -> Candidate:
         options = BatchOptions.of(settings)
         runner = make_runner(model.checkpoint, options.max_running, model.context_tokens)
         failure = None
@@ -100,22 +60,22 @@ def played_by(engine: Engine, model: TextModel, settings: Settings, play: Play, 
     return rehearse(engine, model, play, tolerance, is_strict=not is_rounded, repeats=repeats)
 
 
-def one_by_one(model: TextModel, settings: Settings, play: Play, between_tokens: Callable[[], None]) -> Candidate:
+def one_by_one(model: TextModel, settings: Settings, play: Play) -> Candidate:
     """transformers' own loop. There is nothing below it, so rounding alone does not fail it."""
     dtype = model.checkpoint.dtype
     is_rounded = bound_of(settings) is not None
     tolerance = ROUNDED_TOLERANCE if is_rounded else TOLERANCE[dtype]
     is_strict = dtype == torch.float32 and not is_rounded
     failure = rehearse(SerialEngine(model), model, play, tolerance, is_strict=is_strict)
-    return Candidate(SerialEngine(model, between_tokens), failure)
+    return Candidate(SerialEngine(model), failure)
 
 
-def together(model: EncoderModel, settings: Settings, play: Play, _between_tokens: Callable[[], None]) -> Candidate:
+def together(model: EncoderModel, settings: Settings, play: Play) -> Candidate:
     """Texts of unlike lengths in one pass."""
     return Candidate(MicroBatcher(model), encoding_failure(MicroBatcher(model), model, settings, play))
 
 
-def separately(model: EncoderModel, settings: Settings, play: Play, _between_tokens: Callable[[], None]) -> Candidate:
+def separately(model: EncoderModel, settings: Settings, play: Play) -> Candidate:
     """Each text in a pass of its own."""
     batcher = MicroBatcher(model, max_items=1)
     return Candidate(batcher, encoding_failure(MicroBatcher(model, max_items=1), model, settings, play))

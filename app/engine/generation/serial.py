@@ -1,8 +1,9 @@
-"""Serial generation through transformers' own ``generate``, for models that the slot cache cannot serve.
+"""Serial generation through transformers' own ``generate``, for models that our KV cache cannot serve.
 
 Sliding windows, recurrent states, encoder-decoder models and remote code keep caches of their own.
-The contract is that of the slots: our sampler chooses each token (as the only logit that is left),
-our sequence ends the job, deadlines and cancellation count at every token. Inference thread only.
+The contract is that of the batched engine: our sampler chooses each token (as the only logit that is left),
+our sequence ends the job, deadlines and cancellation count at every token. ``generate`` runs as a producer
+that gives one token per step. Inference thread, and the producer's while that one waits.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -18,6 +20,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 from app.core.errors import InternalError, RequestError
 from app.core.jobs import Job, TokenLogprob
 from app.engine.generation.sequence import Sequence
+from app.engine.generation.stepped_work import SteppedWork
 from app.engine.generation.waiting import WaitingJobs
 from app.engine.guard import Guard, UnsoundLogitsError
 from app.engine.sampling.sampler import UNSOUND, choose
@@ -25,23 +28,27 @@ from app.engine.text.text_output import Pace
 from app.models.text_model import TextModel
 
 
+@dataclass(frozen=True, slots=True)
+class Active:
+    """The sequence that runs, and the ``generate`` that runs it."""
+
+    sequence: Sequence
+    generation: SteppedWork
+
+
 class SerialEngine:
-    """Runs one job after another through ``model.generate``.
+    """Runs one job after another through ``model.generate``."""
 
-    ``between_tokens`` is called at every token: a ``generate`` call can take long, and meanwhile
-    new jobs arrive and the owner may cancel.
-    """
+    # transformers manages the model's own.
+    cache: None = None
 
-    def __init__(self, text_model: TextModel, between_tokens: Callable[[], None] = lambda: None):
+    def __init__(self, text_model: TextModel):
         self._text_model = text_model
-        self._model = text_model.checkpoint.model
-        self._device = text_model.checkpoint.device
-        self.guard = Guard(self._device)
-        self.between_tokens = between_tokens
+        self.guard = Guard(text_model.checkpoint.device)
         self._waiting = WaitingJobs[Job]()
-        self._active: Job | None = None
+        self._active: Active | None = None
         # Ends and penalties are ours: the checkpoint's own would be applied a second time.
-        self._model.generation_config = GenerationConfig(pad_token_id=text_model.pad_id)
+        text_model.checkpoint.model.generation_config = GenerationConfig(pad_token_id=text_model.pad_id)
 
     def add(self, job: Job) -> None:
         """Queue ``job``, first come first served."""
@@ -52,61 +59,79 @@ class SerialEngine:
         return len(self._waiting) > 0 or self._active is not None
 
     @torch.inference_mode()
-    def step(self) -> None:
-        """Bring the next job to its end."""
-        self.sweep()
-        if len(self._waiting) == 0:
-            return
-        job = self._active = self._waiting.start_next()
-        self.guard.run([job], partial(self._generate, job))
-        if not job.has_ended:
-            job.fail(InternalError())
-        self._active = None
+    def step(self, *, is_shared: bool = False) -> None:
+        """Bring the job that runs, or the next one, forward by a token; that is as short as steps get here."""
+        now_s = time.monotonic()
+        self._waiting.sweep(now_s)
+        if self._active is not None and (cause := self._active.sequence.job.stop_cause(now_s)) is not None:
+            self._end(self._active, cause)
+        if self._active is None and len(self._waiting) > 0:
+            self._active = self._start(self._waiting.start_next())
+        if self._active is not None:
+            self._advance(self._active)
 
-    def sweep(self) -> None:
-        """End the waiting jobs that must not start any more."""
-        self._waiting.sweep(time.monotonic())
+    def rest(self, now_s: float) -> float | None:
+        """Between two jobs nothing is kept."""
+        return None
 
     def fail_waiting(self, error: RequestError) -> None:
         """End every job that has not started."""
         self._waiting.fail_all(error)
 
     def fail_all(self, error: RequestError) -> None:
-        """End every job; the active one at its next token."""
+        """End every job."""
         self._waiting.fail_all(error)
         if self._active is not None:
-            self._active.cancel(error)
+            self._end(self._active, error)
 
-    def _generate(self, job: Job) -> None:
-        sequence = Sequence(job, self._text_model, Pace())
-        ids = torch.tensor([sequence.tokens], device=self._device)
-        if job.params.num_prompt_logprobs is not None:
-            logits = self._model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0, :-1]
-            sequence.score(logits, sequence.tokens[1:])
-        sequence.finish_prompt()
-        if job.has_ended:
-            return
-        choice = _OurChoice(sequence)
-        self._model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            do_sample=False,
-            max_new_tokens=job.params.max_new_tokens,
-            logits_processor=LogitsProcessorList([choice]),
-            stopping_criteria=StoppingCriteriaList([_OurEnd(sequence, choice, self._check)]),
-        )
+    def _start(self, job: Job) -> Active | None:
+        """None where the sequence cannot be made, which ends the job."""
+        sequence = self.guard.run([job], partial(Sequence, job, self._text_model, Pace()))
+        if sequence is None:
+            job.fail(InternalError())
+            return None
+        # Not a method of ours: what the producer holds would hold the engine, and nobody could let go of both.
+        return Active(sequence, SteppedWork(partial(generate, self._text_model, sequence)))
 
-    def _check(self, sequence: Sequence) -> None:
-        """Between two tokens: let the owner act, and end what must end."""
-        job = sequence.job
-        self.between_tokens()
-        now_s = time.monotonic()
-        self._waiting.sweep(now_s)
-        if not job.has_ended and (cause := job.stop_cause(now_s)) is not None:
-            sequence.fail(cause)
+    def _advance(self, active: Active) -> None:
+        job = active.sequence.job
+        if not self.guard.run([job], active.generation.advance):
+            self._active = None
+            if not job.has_ended:
+                active.sequence.fail(InternalError())
+
+    def _end(self, active: Active, error: RequestError) -> None:
+        self._active = None
+        active.sequence.fail(error)
+        active.generation.abandon()
 
 
-class _OurChoice(LogitsProcessor):
+@torch.inference_mode()
+def generate(text_model: TextModel, sequence: Sequence, pause: Callable[[], None]) -> None:
+    """Run ``sequence`` to its end by the model's own ``generate``; ``pause`` is called behind every token but the last.
+
+    Which thread runs it must not matter: inference mode, for one, is a thread's own.
+    """
+    model, job = text_model.checkpoint.model, sequence.job
+    ids = torch.tensor([sequence.tokens], device=text_model.checkpoint.device)
+    if job.params.num_prompt_logprobs is not None:
+        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0, :-1]
+        sequence.score(logits, sequence.tokens[1:])
+    sequence.finish_prompt()
+    if job.has_ended:
+        return
+    choice = OurChoice(sequence)
+    model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=job.params.max_new_tokens,
+        logits_processor=LogitsProcessorList([choice]),
+        stopping_criteria=StoppingCriteriaList([OurEnd(sequence, choice, pause)]),
+    )
+
+
+class OurChoice(LogitsProcessor):
     """Leaves only the token that our sampler chose, so that greedy ``generate`` takes it."""
 
     def __init__(self, sequence: Sequence):
@@ -114,21 +139,27 @@ class _OurChoice(LogitsProcessor):
         self.logprob: TokenLogprob | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if self._sequence.job.has_ended:
+            # On a GPU transformers 5.24 looks at the end of a step when the next one is under way.
+            return scores
         [(token, self.logprob)] = choose(scores, [self._sequence.sampler])
         if token == UNSOUND:
             raise UnsoundLogitsError
         return torch.full_like(scores, -math.inf).index_fill_(1, torch.tensor([token], device=scores.device), 0.0)
 
 
-class _OurEnd(StoppingCriteria):
-    """Hands each token to the sequence and stops where its job has ended."""
+class OurEnd(StoppingCriteria):
+    """Hands each token to the sequence, stops where its job has ended, and waits where it goes on."""
 
-    def __init__(self, sequence: Sequence, choice: _OurChoice, check: Callable[[Sequence], None]):
+    def __init__(self, sequence: Sequence, choice: OurChoice, pause: Callable[[], None]):
         self._sequence = sequence
         self._choice = choice
-        self._check = check
+        self._pause = pause
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_kwargs: object) -> torch.Tensor:
-        self._sequence.accept(int(input_ids[0, -1]), self._choice.logprob)
-        self._check(self._sequence)
-        return torch.tensor([self._sequence.job.has_ended], device=input_ids.device)
+        job = self._sequence.job
+        if not job.has_ended:
+            self._sequence.accept(int(input_ids[0, -1]), self._choice.logprob)
+        if not job.has_ended:
+            self._pause()
+        return torch.tensor([job.has_ended], device=input_ids.device)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from app.core.errors import LoadingError, RequestError
@@ -19,16 +18,19 @@ from app.core.states import EngineName, ModelState
 
 if TYPE_CHECKING:
     from app.engine.checks.features import Model
-    from app.engine.loading.build import KvMemory, Prepared
+    from app.engine.engine_interface import Engine
+    from app.engine.loading.prepared import KvMemory, Prepared
+    from app.engine.thread.inbox import Inbox
     from app.models.forecast import Footprint
 
 
 class ModelLease:
     """One request's use of a model, from the moment it asks until its last sequence ended."""
 
-    def __init__(self, handle: ModelHandle):
+    def __init__(self, handle: ModelHandle, inbox: Inbox):
         self.created_s = time.monotonic()
         self._handle = handle
+        self._inbox = inbox
         self._answered = threading.Event()
         self._model: Model | None = None
         self._error: RequestError | None = None
@@ -51,8 +53,8 @@ class ModelLease:
         return self._model
 
     def submit(self, job: BaseJob) -> None:
-        """Queue ``job``; the use must have been granted. Raises as ``Inference.submit``."""
-        self._handle.submit(job)
+        """Queue ``job``; the lease must have been granted. Raises as ``Inbox.put``."""
+        self._inbox.put(job, self._handle.engine)
 
     def release(self) -> None:
         """Give the use back, granted or not; harmless when repeated."""
@@ -60,19 +62,9 @@ class ModelLease:
 
 
 class ModelHandle:
-    """A model that requests can name.
+    """A model that requests can name; ``inbox`` is the inference thread's."""
 
-    ``put`` hands a job to the inference thread, ``wake`` makes it look again, ``check`` raises where
-    no work is taken at all.
-    """
-
-    def __init__(
-        self,
-        plan: ModelPlan,
-        put: Callable[[BaseJob, ModelHandle], None],
-        wake: Callable[[], None],
-        check: Callable[[], None],
-    ):
+    def __init__(self, plan: ModelPlan, inbox: Inbox):
         self.plan = plan
         self.task: Task | None = plan.task
         self.footprint: Footprint | None = None
@@ -80,9 +72,7 @@ class ModelHandle:
         self.is_loading = False
         self.has_failed = False
         self.idle_since_s = 0.0
-        self._put = put
-        self._wake = wake
-        self._check = check
+        self._inbox = inbox
         self._lock = threading.Lock()
         self._leases: set[ModelLease] = set()
         self._waiting: list[ModelLease] = []
@@ -106,6 +96,13 @@ class ModelHandle:
         """None while it is not loaded."""
         prepared = self.prepared
         return None if prepared is None else prepared.model
+
+    @property
+    def engine(self) -> Engine:
+        """What runs the model; it must be loaded, which every lease keeps it."""
+        prepared = self.prepared
+        assert prepared is not None, "a model is not unloaded while a request uses it"
+        return prepared.engine
 
     @property
     def kv_memory(self) -> KvMemory | None:
@@ -146,8 +143,8 @@ class ModelHandle:
 
         Raises ``LoadingError`` or ``ShuttingDownError`` where it cannot be taken.
         """
-        self._check()
-        lease = ModelLease(self)
+        self._inbox.require_open()
+        lease = ModelLease(self, self._inbox)
         with self._lock:
             if self.prepared is not None and not self._is_closing:
                 self._leases.add(lease)
@@ -156,12 +153,8 @@ class ModelHandle:
             if not self.is_on_demand:
                 raise LoadingError("the model is still loading")
             self._waiting.append(lease)
-        self._wake()
+        self._inbox.wake()
         return lease
-
-    def submit(self, job: BaseJob) -> None:
-        """Queue ``job`` for this model. Raises as ``Inference.submit``."""
-        self._put(job, self)
 
     def end(self, lease: ModelLease) -> None:
         """``lease`` is over."""
@@ -172,13 +165,13 @@ class ModelHandle:
             is_last = not self._leases
             self.idle_since_s = time.monotonic()
         if is_last and self.is_on_demand:
-            self._wake()
+            self._inbox.wake()
 
     # inference thread
 
     @property
     def has_work(self) -> bool:
-        return self.prepared is not None and self.prepared.generator.has_work
+        return self.prepared is not None and self.prepared.engine.has_work
 
     @property
     def is_idle(self) -> bool:

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import torch
 
-from app.engine.loading.build import Prepared
 from app.engine.loading.handle import ModelHandle
+from app.engine.loading.prepared import Prepared
 from app.models.checkpoint.device_memory import free_bytes
 from app.models.forecast import Footprint
 from app.models.weights.packing import wants_packing

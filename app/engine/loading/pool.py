@@ -12,15 +12,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from app.core.errors import InsufficientMemoryError, LoadFailedError, ModelLoadError, StartError
 from app.core.logs.logging import get_logger
 from app.core.metrics import Metrics
 from app.core.system.load_marks import marks
-from app.engine.loading.build import Prepared, prepare
 from app.engine.loading.handle import ModelHandle
 from app.engine.loading.memory_budget import as_loaded, missing_bytes, num_bytes, promised_bytes
+from app.engine.loading.prepared import Prepared
 from app.engine.loading.readahead import ReadAhead
 from app.engine.thread.first_load import unexpected
 from app.models.checkpoint.device_memory import free_bytes
@@ -36,8 +34,8 @@ log = get_logger("engine")
 class ModelPool:
     """Loads and unloads the models of one worker.
 
-    ``note_loading`` is told when a load begins and ends; ``between_tokens`` is for models whose
-    steps are long; ``wake`` may be called by another thread, to have ``tend`` called.
+    ``note_loading`` is told when a load begins and ends; ``prepare`` is ``build.prepare``; ``wake`` may be called by
+    another thread, to have ``tend`` called.
     """
 
     def __init__(
@@ -47,7 +45,7 @@ class ModelPool:
         metrics: Metrics,
         *,
         note_loading: Callable[[bool], None],
-        between_tokens: Callable[[ModelHandle], None],
+        prepare: Callable[..., Prepared],
         wake: Callable[[], None],
     ):
         self._handles = handles
@@ -55,7 +53,7 @@ class ModelPool:
         self._slot = slot
         self._metrics = metrics
         self._note_loading = note_loading
-        self._between_tokens = between_tokens
+        self._prepare = prepare
         self._wake = wake
         self._device = choose_device(handles[0].settings.device)
         self._reader: tuple[ModelHandle, ReadAhead] | None = None
@@ -238,20 +236,13 @@ class ModelPool:
         """Load and open; ``has_changed``: the folder may have since it was looked at."""
         started_s = time.monotonic()
         promised = promised_bytes(self._handles)
-        # A load may come in the middle of another model's step; weights made in inference mode could not be changed.
-        with torch.inference_mode(False), self._metrics.load_of(handle.name):
+        with self._metrics.load_of(handle.name):
             if has_changed:
                 self._inspect_one(handle)
-            prepared = prepare(
-                handle.settings,
-                progress,
-                lambda: self._between_tokens(handle),
-                task=handle.task,
-                promised_bytes=promised,
-            )
+            prepared = self._prepare(handle.settings, progress, task=handle.task, promised_bytes=promised)
         if handle.footprint is not None:
             handle.footprint = as_loaded(handle.footprint, prepared)
-        prepared.generator.guard.on_unsound = partial(self._metrics.count_unsound_logits, handle.name)
+        prepared.engine.guard.on_unsound = partial(self._metrics.count_unsound_logits, handle.name)
         self._metrics.count_engine(handle.name, prepared.engine_name, prepared.dropped)
         handle.open(prepared)
         self._tell(handle, prepared, time.monotonic() - started_s)

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeAlias
 
 from app.core.jobs import BaseJob
-from app.engine.loading.handle import ModelHandle
+
+if TYPE_CHECKING:
+    from app.engine.engine_interface import Engine
+
+Item: TypeAlias = "tuple[BaseJob, Engine]"
 
 
 class Inbox:
-    """``was_woken`` says that somebody called ``wake``; the inference thread clears it when it has looked."""
+    """``require_open`` raises where no work is taken at all.
 
-    def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[tuple[BaseJob, ModelHandle] | None] = queue.SimpleQueue()
+    ``was_woken`` says that somebody called ``wake``; the inference thread clears it when it has looked.
+    """
+
+    def __init__(self, require_open: Callable[[], None]) -> None:
+        self.require_open = require_open
         self.was_woken = False
+        self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
 
     # any thread
 
-    def put(self, job: BaseJob, handle: ModelHandle) -> None:
-        """Queue ``job`` for a model that is loaded."""
-        self._queue.put((job, handle))
+    def put(self, job: BaseJob, engine: Engine) -> None:
+        """Queue ``job`` for a model that stays loaded until it has ended. Raises as ``require_open``."""
+        self.require_open()
+        self._queue.put((job, engine))
 
     def wake(self) -> None:
         """Have the thread look at what it has to do."""
@@ -28,7 +38,7 @@ class Inbox:
 
     # inference thread
 
-    def take(self, patience_s: float | None) -> Iterator[tuple[BaseJob, ModelHandle]]:
+    def take(self, patience_s: float | None) -> Iterator[Item]:
         """What has come, waiting ``patience_s`` at most for the first, job or wake-up; None: until there is one."""
         try:
             item = self._queue.get(timeout=patience_s)

@@ -27,8 +27,8 @@ from app.engine.thread.stall_clock import StallClock
 
 if TYPE_CHECKING:
     from app.engine.checks.features import Model
-    from app.engine.loading.build import KvMemory
     from app.engine.loading.pool import ModelPool
+    from app.engine.loading.prepared import KvMemory
 
 STOP_TIMEOUT_S = 5.0
 # HTTP threads need not wait for the inference thread's allocations; a model that is unloaded leaves more behind in two.
@@ -47,10 +47,8 @@ class Inference:
     """
 
     def __init__(self, settings: Settings, slot: int, on_state: OnState, metrics: Metrics):
-        self._inbox = Inbox()
-        self.handles = tuple(
-            ModelHandle(plan, self.submit, self._inbox.wake, self._require_open) for plan in settings.plans
-        )
+        self._inbox = Inbox(self._require_open)
+        self.handles = tuple(ModelHandle(plan, self._inbox) for plan in settings.plans)
         limit_heaps(1 if any(handle.is_on_demand for handle in self.handles) else NUM_HEAPS)
         self._slot = slot
         self._on_state = on_state
@@ -61,7 +59,6 @@ class Inference:
         self._rotation = Rotation(self.handles, self._stall_clock)
         self._pool: ModelPool | None = None
         self._is_ready = False
-        self._is_tending = False
         self._next_look_s = 0.0
         self._leaving = threading.Event()
         self._cancelled_by: RequestError | None = None
@@ -96,7 +93,7 @@ class Inference:
         Raises ``LoadingError`` or ``ShuttingDownError`` where it cannot be taken.
         """
         self._require_open()
-        self._inbox.put(job, self.handles[0] if handle is None else handle)
+        self._inbox.put(job, (self.handles[0] if handle is None else handle).engine)
 
     def _require_open(self) -> None:
         if self._leaving.is_set():
@@ -154,6 +151,7 @@ class Inference:
         """Load the models that stay, warm up and become ready. Raises ``StartError``."""
         self._stall_clock.note_loading(True)
         try:
+            from app.engine.loading.build import prepare
             from app.engine.loading.pool import ModelPool
 
             self._on_state("loading", 0.1)
@@ -162,7 +160,7 @@ class Inference:
                 self._slot,
                 self._metrics,
                 note_loading=self._stall_clock.note_loading,
-                between_tokens=self._between_tokens,
+                prepare=prepare,
                 wake=self._inbox.wake,
             )
             pool.load_residents(lambda share: self._on_state("loading", share))
@@ -183,9 +181,8 @@ class Inference:
 
     def _take_jobs(self, patience_s: float | None) -> None:
         """Move what was submitted to the engines; ``patience_s`` as in ``Inbox.take``."""
-        for job, handle in self._inbox.take(patience_s):
-            assert handle.prepared is not None, "a model is not unloaded while a request uses it"
-            handle.prepared.generator.add(job)
+        for job, engine in self._inbox.take(patience_s):
+            engine.add(job)
         if self._leaving.is_set():
             self._close_down()
 
@@ -210,27 +207,12 @@ class Inference:
         return min((wait_s for wait_s in waits if wait_s is not None), default=None)
 
     def _tend(self, pool: ModelPool) -> None:
-        """Load and unload what is due; a load may come here again, from its warm-up."""
-        if self._is_tending:
-            return
-        self._is_tending, self._inbox.was_woken = True, False
-        try:
-            if not self._leaving.is_set() and pool.tend(time.monotonic()):
-                self._on_state("ready", 1.0)
-                self._inbox.was_woken = True  # another one may be due
-        finally:
-            self._is_tending = False
-            self._next_look_s = time.monotonic() + LOOK_PERIOD_S
-
-    def _between_tokens(self, active: ModelHandle) -> None:
-        """The fallback calls this inside its long step: meanwhile jobs arrive, deadlines pass, others step."""
-        if self._pool is None:
-            return
-        self._stall_clock.note_step()
-        self._take_jobs(0.0)
-        self._rotation.step(active)
-        if self._must_look:
-            self._tend(self._pool)
+        """Load and unload what is due."""
+        self._inbox.was_woken = False
+        if not self._leaving.is_set() and pool.tend(time.monotonic()):
+            self._on_state("ready", 1.0)
+            self._inbox.was_woken = True  # another one may be due
+        self._next_look_s = time.monotonic() + LOOK_PERIOD_S
 
     def _fail_everything(self) -> None:
         self._rotation.fail_all(InternalError())

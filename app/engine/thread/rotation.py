@@ -10,7 +10,7 @@ from app.engine.loading.handle import ModelHandle
 from app.engine.thread.stall_clock import StallClock
 
 if TYPE_CHECKING:
-    from app.engine.loading.build import Prepared
+    from app.engine.loading.prepared import Prepared
 
 
 class Rotation:
@@ -24,38 +24,29 @@ class Rotation:
     def have_work(self) -> bool:
         return any(handle.has_work for handle in self._handles)
 
-    def step(self, active: ModelHandle | None = None) -> bool:
-        """One step of every model that has work; whether there is more.
-
-        ``active`` is in the middle of a step of its own. Inside it no other step may be a whole
-        request: those models take turns by request.
-        """
+    def step(self) -> bool:
+        """One step of every model that has work; whether there is more."""
         for handle in self._handles:
-            if handle is active or not handle.has_work or handle.prepared is None:
-                continue
-            self._stall_clock.note_step()
-            serial = handle.prepared.serial
-            if active is not None and serial is not None:
-                serial.sweep()
-            else:
-                handle.prepared.step(is_shared=self._others_wait(handle))
+            if handle.has_work:
+                self._stall_clock.note_step()
+                handle.engine.step(is_shared=self._others_wait(handle))
         has_work = self.have_work
         if not has_work:
             self._stall_clock.note_idle()
         return has_work
 
     def _others_wait(self, handle: ModelHandle) -> bool:
-        """Whether a step of ``handle`` is a gap in what another model writes; the active one has work, too."""
+        """Whether a step of ``handle`` is a gap in what another model writes."""
         return any(other.has_work for other in self._handles if other is not handle)
 
     def rest(self, now_s: float) -> float | None:
         """Let every model give back what it has not needed for long; seconds until there may be more, or None."""
-        waits = [prepared.rest(now_s) for prepared in self._prepared()]
+        waits = [prepared.engine.rest(now_s) for prepared in self._prepared()]
         return min((wait_s for wait_s in waits if wait_s is not None), default=None)
 
     def poison(self) -> str | None:
         """What made the device unusable, or None. Any thread."""
-        poisons = (prepared.generator.guard.poison for prepared in self._prepared())
+        poisons = (prepared.engine.guard.poison for prepared in self._prepared())
         return next((poison for poison in poisons if poison is not None), None)
 
     def fail_waiting(self, error: RequestError) -> None:
@@ -63,14 +54,14 @@ class Rotation:
         for handle in self._handles:
             handle.refuse_waiting(error)
         for prepared in self._prepared():
-            prepared.generator.fail_waiting(error)
+            prepared.engine.fail_waiting(error)
 
     def fail_all(self, error: RequestError) -> None:
         """End every request."""
         for handle in self._handles:
             handle.refuse_waiting(error)
         for prepared in self._prepared():
-            prepared.generator.fail_all(error)
+            prepared.engine.fail_all(error)
 
     def _prepared(self) -> Iterator[Prepared]:
         return (prepared for handle in self._handles if (prepared := handle.prepared) is not None)

@@ -12,7 +12,8 @@ from app.core.encoder_jobs import Encoded, EncoderJob
 from app.core.errors import ContextLengthError
 from app.core.model_tables import Task
 from app.http.application.request_log import record
-from app.http.requests.admitted import AdmittedRequest, admit, first_start
+from app.http.requests.admitted import AdmittedRequest, first_start
+from app.http.requests.admitting import admit
 from app.http.requests.limits import naming
 from app.http.requests.open import submit_all
 from app.http.requests.running import RunningRequest

@@ -12,7 +12,8 @@ from app.core.errors import ContextLengthError, UnsupportedParameterError
 from app.core.jobs import Job
 from app.core.patience import patient_until
 from app.http.application.request_log import record
-from app.http.requests.admitted import AdmittedRequest, Need, admit, model_param
+from app.http.requests.admitted import AdmittedRequest
+from app.http.requests.admitting import Need, admit, model_param
 from app.http.requests.completion import Completion
 from app.http.requests.limits import naming
 from app.http.requests.planning import Plan, make_plans, with_seed_of

@@ -10,7 +10,8 @@ from flask import request
 
 from app.core.jobs import BaseJob, Job
 from app.http.application.request_log import record
-from app.http.requests.admitted import AdmittedRequest, Need, admit, first_start
+from app.http.requests.admitted import AdmittedRequest, first_start
+from app.http.requests.admitting import Need, admit
 from app.http.requests.limits import naming
 from app.http.requests.planning import Plan, make_plans
 from app.http.requests.running import RunningRequest

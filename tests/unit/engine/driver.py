@@ -43,7 +43,7 @@ def generator_of(
 def can_use_slots(model: TextModel) -> bool:
     """Whether separate passes on slots are what the check at a load accepts."""
     settings = load_settings({"FORKLIFT_MODEL": "unused"})
-    return has_plain_cache(model) and on_slots(EagerRunner)(model, settings, FULL, lambda: None).failure is None
+    return has_plain_cache(model) and on_slots(EagerRunner)(model, settings, FULL).failure is None
 
 
 def greedy_reference(model: TextModel, prompt: list[int], num_new: int, **options: object) -> list[int]:

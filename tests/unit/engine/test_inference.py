@@ -16,7 +16,7 @@ from app.core.errors import (
 )
 from app.core.jobs import Failed, Finished, Job, SamplingParams, TextDelta
 from app.core.settings import load_settings
-from app.engine.loading import pool as pool_module
+from app.engine.loading import build as build_module
 from app.engine.thread import first_load
 from app.engine.thread.inference import Inference, make_inference
 from tests.waiting import LIMIT_S, wait_until
@@ -84,8 +84,8 @@ def test_it_tells_its_progress_and_then_serves(ready):
 @pytest.fixture
 def gate(monkeypatch):
     """Keeps every load from ending until it is set."""
-    gate, prepare = threading.Event(), pool_module.prepare
-    monkeypatch.setattr(pool_module, "prepare", lambda *a, **k: (gate.wait(LIMIT_S), prepare(*a, **k))[1])
+    gate, prepare = threading.Event(), build_module.prepare
+    monkeypatch.setattr(build_module, "prepare", lambda *a, **k: (gate.wait(LIMIT_S), prepare(*a, **k))[1])
     yield gate
     gate.set()
 
@@ -170,7 +170,7 @@ def test_a_step_that_hangs_is_a_defect(start, model_folder, monkeypatch):
     started = start(model_folder("qwen2"), FORKLIFT_STALL_TIMEOUT_S="0.2")
     wait_until(lambda: started.is_ready)
     gate = threading.Event()
-    monkeypatch.setattr(started.inference.handles[0].prepared.generator.runner, "decode", lambda *_: gate.wait(LIMIT_S))
+    monkeypatch.setattr(started.inference.handles[0].prepared.engine.runner, "decode", lambda *_: gate.wait(LIMIT_S))
     started.inference.submit(job_of())
     wait_until(lambda: started.inference.defect() is not None)
     assert "no token for 0.2 s" in started.inference.defect()
@@ -181,7 +181,7 @@ def test_a_thread_that_dies_fails_its_jobs_and_is_a_defect(ready, monkeypatch):
     def die() -> None:
         raise SystemError("the scheduler broke")
 
-    monkeypatch.setattr(ready.inference.handles[0].prepared.generator, "step", die)
+    monkeypatch.setattr(ready.inference.handles[0].prepared.engine, "step", die)
     job = job_of()
     ready.inference.submit(job)
     assert isinstance(end_of(job).error, InternalError)

@@ -38,7 +38,7 @@ EXPECTED = {
 
 def prepared(folder, **environ) -> Prepared:
     settings = load_settings({"FORKLIFT_MODEL": str(folder), "FORKLIFT_MAX_BATCH_SIZE": "4", **environ})
-    return prepare(settings, lambda _: None, lambda: None)
+    return prepare(settings, lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def expected(model_folder):
 def answers_of(ready: Prepared, monkeypatch) -> list[list[int]]:
     log = TokenLog(monkeypatch)
     jobs = [greedy_job(prompt, 12) for prompt in PROMPTS]
-    run(ready.generator, *jobs)
+    run(ready.engine, *jobs)
     return [log.of(job) for job in jobs]
 
 

@@ -240,21 +240,21 @@ def test_all_can_be_failed(bert, clock):
 
 @pytest.mark.parametrize("family", ["bert", "sentence"])
 def test_an_encoder_is_prepared_for_the_batcher(model_folder, family):
-    ready = prepare(load_settings({"FORKLIFT_MODEL": str(model_folder(family))}), lambda _: None, lambda: None)
-    assert isinstance(ready.generator, MicroBatcher)
+    ready = prepare(load_settings({"FORKLIFT_MODEL": str(model_folder(family))}), lambda _: None)
+    assert isinstance(ready.engine, MicroBatcher)
     assert ready.kv_memory is None
 
 
 def test_an_int8_encoder_is_close_to_float32(model_folder):
     settings = load_settings({"FORKLIFT_MODEL": str(model_folder("encoder")), "FORKLIFT_QUANTIZATION": "int8"})
-    rounded = embed(prepare(settings, lambda _: None, lambda: None).model, SENTENCES)
+    rounded = embed(prepare(settings, lambda _: None).model, SENTENCES)
     exact = embed(load(model_folder("encoder")), SENTENCES)
     assert torch.nn.functional.cosine_similarity(exact, rounded, dim=-1).min() > 0.98
 
 
 def test_an_int8_encoder_fills_masks(model_folder):
     settings = load_settings({"FORKLIFT_MODEL": str(model_folder("bert")), "FORKLIFT_QUANTIZATION": "int8"})
-    [rounded] = fill(prepare(settings, lambda _: None, lambda: None).model, TEXTS[:1], top_k=100)
+    [rounded] = fill(prepare(settings, lambda _: None).model, TEXTS[:1], top_k=100)
     [exact] = fill(load(model_folder("bert")), TEXTS[:1], top_k=100)
     scores = {one["token"]: one["score"] for one in exact}
     common = [one for one in rounded if one["token"] in scores]

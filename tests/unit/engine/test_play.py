@@ -37,7 +37,7 @@ def passes(model_folder, monkeypatch):
 
     def played(play):
         notes.clear()
-        assert on_slots(MixedRunner)(model, settings, play, lambda: None).failure is None
+        assert on_slots(MixedRunner)(model, settings, play).failure is None
         return notes
 
     return played

@@ -26,15 +26,15 @@ PROMPT = [(i * 31) % 300 + 20 for i in range(60)]
 
 def prepared(folder, **environ):
     settings = load_settings({"FORKLIFT_MODEL": str(folder), **environ})
-    return prepare(settings, lambda _: None, lambda: None)
+    return prepare(settings, lambda _: None)
 
 
 def test_the_kv_cache_is_predicted_to_the_byte(model_folder):
     ready = prepared(model_folder("qwen2"), FORKLIFT_MAX_BATCH_SIZE="3", FORKLIFT_MAX_CONTEXT_TOKENS="500")
     # 2 layers, keys and values, 2 heads of 16, float32
     assert ready.kv_memory.bytes_per_token == 2 * 2 * 2 * 16 * 4
-    run(ready.generator, *(greedy_job(PROMPT, 440) for _ in range(3)))
-    assert ready.generator.runner.cache.num_bytes == ready.kv_memory.max_bytes
+    run(ready.engine, *(greedy_job(PROMPT, 440) for _ in range(3)))
+    assert ready.engine.runner.cache.num_bytes == ready.kv_memory.max_bytes
 
 
 def test_a_kv_cache_that_cannot_fit_stops_the_load(model_folder, monkeypatch):
@@ -47,7 +47,7 @@ def test_a_kv_cache_that_cannot_fit_stops_the_load(model_folder, monkeypatch):
 @pytest.mark.parametrize(("family", "engine"), [("qwen2", BatchedEngine), ("mamba", SerialEngine)])
 def test_the_engine_follows_from_the_models_cache(model_folder, family, engine):
     ready = prepared(model_folder(family))
-    assert type(ready.generator) is engine
+    assert type(ready.engine) is engine
     assert (ready.kv_memory is None) == (engine is SerialEngine)
 
 
@@ -65,7 +65,7 @@ def test_quantised_models_are_close_to_float32(model_folder, family, kind, least
     ready = prepared(model_folder(family), FORKLIFT_QUANTIZATION=kind, FORKLIFT_MAX_BATCH_SIZE=batch)
     rounded = logits_of(ready.model, PROMPT)
     assert torch.nn.functional.cosine_similarity(exact, rounded, dim=-1).min() > least
-    assert isinstance(ready.generator, BatchedEngine)
+    assert isinstance(ready.engine, BatchedEngine)
 
 
 @pytest.mark.parametrize("batch", ["1", "4"])
@@ -97,7 +97,7 @@ def test_a_quantised_model_generates_what_its_own_forward_pass_says(model_folder
     ready = prepared(model_folder("qwen2"), FORKLIFT_QUANTIZATION=kind)
     log = TokenLog(monkeypatch)
     job = greedy_job(PROMPT, 1)
-    run(ready.generator, job)
+    run(ready.engine, job)
     assert log.of(job) == [int(logits_of(ready.model, PROMPT)[-1].argmax())]
 
 
@@ -127,4 +127,4 @@ def test_quantisation_on_another_device_is_refused(kind):
 @pytest.mark.parametrize("quantization", ["none", "int8", "int4"])
 def test_a_quantised_model_too_reads_prompts_beside_running_streams(model_folder, quantization):
     ready = prepared(model_folder("qwen2"), FORKLIFT_QUANTIZATION=quantization)
-    assert isinstance(ready.generator.runner, MixedRunner)
+    assert isinstance(ready.engine.runner, MixedRunner)

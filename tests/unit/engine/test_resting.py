@@ -23,7 +23,7 @@ def test_an_idle_thread_wakes_to_shrink_the_cache_and_then_waits_without_a_limit
         job = Job("long", [30] * 400, SamplingParams(200, ignore_eos=True))
         inference.submit(job)
         end_of(job)
-        cache = inference.handles[0].prepared.generator.runner.cache
+        cache = inference.handles[0].prepared.engine.runner.cache
         wait_until(lambda: cache.capacity == 256)
         wait_until(lambda: inference._rotation.rest(time.monotonic()) is None)
         assert inference.defect() is None

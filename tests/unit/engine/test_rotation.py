@@ -10,14 +10,13 @@ from app.engine.thread.stall_clock import StallClock
 
 @dataclass
 class Stepped:
-    """Stands in for a served model with ``num_steps`` left, and for what was prepared of it."""
+    """Stands in for a served model with ``num_steps`` left, and for its engine."""
 
     num_steps: int
-    serial: None = None
     shared: list[bool] = field(default_factory=list)
 
     @property
-    def prepared(self):
+    def engine(self):
         return self
 
     @property

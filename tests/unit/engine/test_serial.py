@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+import threading
 import time
+import weakref
+from collections.abc import Iterator
 
 import pytest
+import torch
 
 from app.core.errors import InternalError, QueueTimeoutError, RequestTimeoutError, ShuttingDownError
 from app.core.jobs import Failed, Finished, Job, SamplingParams
+from app.engine.checks.rehearsal import StrictGuard
 from app.engine.generation.serial import SerialEngine
 from tests.tiny_models import SLOT_FAMILIES
 from tests.unit.engine.driver import (
@@ -20,6 +26,7 @@ from tests.unit.engine.driver import (
     outcome,
     run,
 )
+from tests.waiting import wait_until
 
 FALLBACK_FAMILIES = ("mistral", "mamba")
 PROMPT = [(i * 37) % 300 + 20 for i in range(70)]
@@ -80,19 +87,30 @@ def test_sampling_and_stops_are_those_of_the_slots(model_folder):
     assert through_generate.usage.completion_tokens == on_slots.usage.completion_tokens
 
 
+def steps(engine: SerialEngine, *jobs: Job) -> Iterator[int]:
+    """Steps ``engine`` through ``jobs``; yields behind every step."""
+    for job in jobs:
+        engine.add(job)
+    while engine.has_work:
+        engine.step()
+        yield threading.active_count()
+
+
+def test_a_step_is_a_token_and_no_thread_is_left_behind(model_folder):
+    engine = SerialEngine(load(model_folder("mistral")))
+    job, before = greedy_job(PROMPT, 6), threading.active_count()
+    counts = [(job.usage.completion_tokens, num) for num in steps(engine, job)]
+    assert counts == [(at, before + 1) for at in range(1, 6)] + [(6, before)]
+
+
 def test_text_comes_token_by_token_and_a_cancelled_job_stops_at_the_next(model_folder):
-    model = load(model_folder("mistral"))
-    generator = SerialEngine(model)
+    engine = SerialEngine(load(model_folder("mistral")))
     job, later = greedy_job(PROMPT, 500), greedy_job(PROMPT, 2)
     events = []
-
-    def between_tokens() -> None:
+    for _ in steps(engine, job, later):
         events.append(job.next_events(0))
         if len(events) == 5:
             job.cancel(ShuttingDownError("the client is gone"))
-
-    generator.between_tokens = between_tokens
-    run(generator, job, later)
     assert job.usage.completion_tokens == 5
     assert sum(map(bool, events[:5])) >= 3
     last = [event for batch in events for event in batch][-1]
@@ -101,28 +119,22 @@ def test_text_comes_token_by_token_and_a_cancelled_job_stops_at_the_next(model_f
 
 
 def test_deadlines_count_while_another_job_runs(model_folder):
-    generator = SerialEngine(load(model_folder("mistral")))
+    engine = SerialEngine(load(model_folder("mistral")))
     running = greedy_job(PROMPT, 900)
     waiting = Job("late", PROMPT, SamplingParams(2), queue_deadline_s=time.monotonic() + 0.05)
-    ends = []
-    generator.between_tokens = lambda: ends.append((waiting.has_ended, running.usage.completion_tokens))
     running.deadline_s = time.monotonic() + 0.2
-    run(generator, running, waiting)
+    ends = [(waiting.has_ended, running.has_ended) for _ in steps(engine, running, waiting)]
     assert isinstance(outcome(waiting)[1].error, QueueTimeoutError)
     assert isinstance(outcome(running)[1].error, RequestTimeoutError)
-    assert any(has_ended for has_ended, _ in ends)
+    assert (True, False) in ends
 
 
 def test_a_job_that_nobody_bounded_ends_at_its_deadline_with_its_text(model_folder):
-    generator = SerialEngine(load(model_folder("mistral")))
+    engine = SerialEngine(load(model_folder("mistral")))
     job = Job("open", PROMPT, SamplingParams(900, ignore_eos=True), is_open=True)
-
-    def between_tokens() -> None:
+    for _ in steps(engine, job):
         if job.usage.completion_tokens == 5:
             job.deadline_s = time.monotonic() - 1
-
-    generator.between_tokens = between_tokens
-    run(generator, job)
     assert outcome(job)[1] == Finished("length")
     assert job.usage.completion_tokens == 5
 
@@ -146,11 +158,56 @@ def test_a_model_that_raises_fails_its_job_and_not_the_next(model_folder, monkey
     assert outcome(whole)[1] == Finished("length")
 
 
-def test_fail_all_ends_the_active_job_at_its_next_token(model_folder):
-    generator = SerialEngine(load(model_folder("mistral")))
+def test_what_generate_raises_comes_out_of_the_step(model_folder, monkeypatch):
+    model = load(model_folder("mistral"))
+    engine = SerialEngine(model)
+    engine.guard = StrictGuard(model.checkpoint.device)
+    engine.add(greedy_job(PROMPT, 8))
+    engine.step()
+
+    def failing(*_args, **_kwargs):
+        raise RuntimeError("the model broke")
+
+    before = threading.active_count()
+    monkeypatch.setattr(model.checkpoint.model, "forward", failing)
+    with pytest.raises(RuntimeError, match="the model broke"):
+        engine.step()
+    assert threading.active_count() == before - 1
+
+
+def test_fail_all_ends_every_job_at_once(model_folder):
+    engine = SerialEngine(load(model_folder("mistral")))
     job, waiting = greedy_job(PROMPT, 300), greedy_job(PROMPT, 3)
-    generator.between_tokens = lambda: generator.fail_all(ShuttingDownError("stopping"))
-    run(generator, job, waiting)
+    for _ in steps(engine, job, waiting):
+        engine.fail_all(ShuttingDownError("stopping"))
     assert isinstance(outcome(waiting)[1].error, ShuttingDownError)
     assert isinstance(outcome(job)[1].error, ShuttingDownError)
     assert job.usage.completion_tokens == 1
+
+
+def test_an_engine_that_is_let_go_of_in_the_middle_of_a_job_leaves_no_thread(model_folder):
+    before = threading.active_count()
+    engine = SerialEngine(load(model_folder("mistral")))
+    engine.add(greedy_job(PROMPT, 300))
+    engine.step()
+    assert threading.active_count() == before + 1
+    left = weakref.ref(engine)
+    del engine
+    gc.collect()
+    assert left() is None
+    wait_until(lambda: threading.active_count() == before)
+
+
+def test_another_thread_makes_the_same_tensors_in_inference_mode(model_folder, monkeypatch):
+    model = load(model_folder("mistral"))
+    modes = []
+    forward = model.checkpoint.model.forward
+
+    def noting(*args, **kwargs):
+        modes.append(torch.is_inference_mode_enabled())
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(model.checkpoint.model, "forward", noting)
+    run(SerialEngine(model), greedy_job(PROMPT, 3))
+    assert modes == [True] * 3
+    assert not torch.is_inference_mode_enabled()

@@ -69,15 +69,15 @@ def test_a_request_on_generate_fails_as_well(model):
 
 @pytest.mark.parametrize("family", ["bert", "sentence"])
 def test_an_encoder_fails_the_text_at_fault(model_folder, family):
-    ready = prepare(load_settings({"FORKLIFT_MODEL": str(model_folder(family))}), lambda _: None, lambda: None)
-    counts = counting(ready.generator)
+    ready = prepare(load_settings({"FORKLIFT_MODEL": str(model_folder(family))}), lambda _: None)
+    counts = counting(ready.engine)
     embed = ready.model.checkpoint.model.get_input_embeddings()
     embed.register_forward_hook(
         lambda _module, inputs, output: output.masked_fill((inputs[0] == 77)[..., None], math.nan)
     )
     mask = ready.model.mask_id
     bad, good = EncoderJob("bad", [5, 77, mask], top_k=2), EncoderJob("good", [5, 78, mask], top_k=2)
-    run(ready.generator, bad, good)
+    run(ready.engine, bad, good)
     assert isinstance(bad.next_events(0)[-1], Failed)
     assert isinstance(good.next_events(0)[-1], Finished)
     assert counts == [1]
