@@ -3,7 +3,7 @@
 Sliding windows, recurrent states, encoder-decoder models and remote code keep caches of their own.
 The contract is that of the batched engine: our sampler chooses each token (as the only logit that is left),
 our sequence ends the job, deadlines and cancellation count at every token. ``generate`` runs as a producer
-that gives one token per step. Inference thread, and the producer's while that one waits.
+that gives one token per step. Inference thread only.
 """
 
 from __future__ import annotations
@@ -58,7 +58,6 @@ class SerialEngine:
     def has_work(self) -> bool:
         return len(self._waiting) > 0 or self._active is not None
 
-    @torch.inference_mode()
     def step(self, *, is_shared: bool = False) -> None:
         """Bring the job that runs, or the next one, forward by a token; that is as short as steps get here."""
         now_s = time.monotonic()
@@ -91,7 +90,8 @@ class SerialEngine:
             job.fail(InternalError())
             return None
         # Not a method of ours: what the producer holds would hold the engine, and nobody could let go of both.
-        return Active(sequence, SteppedWork(partial(generate, self._text_model, sequence)))
+        work = partial(generate, self._text_model, sequence)
+        return Active(sequence, SteppedWork(work, torch.inference_mode))
 
     def _advance(self, active: Active) -> None:
         job = active.sequence.job
@@ -106,12 +106,8 @@ class SerialEngine:
         active.generation.abandon()
 
 
-@torch.inference_mode()
 def generate(text_model: TextModel, sequence: Sequence, pause: Callable[[], None]) -> None:
-    """Run ``sequence`` to its end by the model's own ``generate``; ``pause`` is called behind every token but the last.
-
-    Which thread runs it must not matter: inference mode, for one, is a thread's own.
-    """
+    """Run ``sequence`` to its end by the model's ``generate``; ``pause`` is called behind all tokens but the last."""
     model, job = text_model.checkpoint.model, sequence.job
     ids = torch.tensor([sequence.tokens], device=text_model.checkpoint.device)
     if job.params.num_prompt_logprobs is not None:

@@ -1,26 +1,25 @@
-"""Work that runs in pieces on a thread of its own never runs beside its owner, and leaves nothing behind."""
+"""Work that runs in pieces takes turns with its owner on one thread, and leaves nothing behind."""
 
 from __future__ import annotations
 
 import gc
 import threading
+from contextlib import contextmanager
 
 import pytest
 
 from app.engine.generation.stepped_work import SteppedWork
-from tests.waiting import wait_until
-
-
-def num_threads() -> int:
-    return sum(thread.name == "stepped-work" for thread in threading.enumerate())
 
 
 def counting(notes: list[str], num_pieces: int):
     def work(pause):
-        for at in range(num_pieces):
-            notes.append(f"work {at}")
-            if at + 1 < num_pieces:
-                pause()
+        try:
+            for at in range(num_pieces):
+                notes.append(f"work {at}")
+                if at + 1 < num_pieces:
+                    pause()
+        finally:
+            notes.append("unwound")
 
     return work
 
@@ -32,8 +31,21 @@ def test_owner_and_work_take_turns_piece_by_piece():
     while goes_on:
         notes.append("owner")
         goes_on = work.advance()
-    assert notes == ["owner", "work 0", "owner", "work 1", "owner", "work 2"]
-    assert num_threads() == 0
+    assert notes == ["owner", "work 0", "owner", "work 1", "owner", "work 2", "unwound"]
+
+
+def test_both_are_one_thread():
+    threads = []
+
+    def work(pause):
+        threads.append(threading.get_ident())
+        pause()
+        threads.append(threading.get_ident())
+
+    stepped = SteppedWork(work)
+    while stepped.advance():
+        pass
+    assert threads == [threading.get_ident()] * 2
 
 
 def test_what_the_work_raises_comes_out_where_it_was_asked_for():
@@ -45,7 +57,26 @@ def test_what_the_work_raises_comes_out_where_it_was_asked_for():
     assert stepped.advance()
     with pytest.raises(ValueError, match="second piece"):
         stepped.advance()
-    assert num_threads() == 0
+    stepped.abandon()
+
+
+def test_what_the_work_raises_keeps_nothing_of_it_alive():
+    class Held:
+        pass
+
+    gone = []
+
+    def work(pause):
+        held = Held()
+        gone.append(held)
+        raise ValueError
+
+    stepped = SteppedWork(work)
+    with pytest.raises(ValueError):
+        stepped.advance()
+    del stepped
+    gc.collect()
+    assert gc.get_referrers(gone[0]) == [gone]
 
 
 def test_work_that_is_abandoned_unwinds_at_its_pause_whatever_it_catches():
@@ -65,12 +96,10 @@ def test_work_that_is_abandoned_unwinds_at_its_pause_whatever_it_catches():
     stepped.abandon()
     stepped.abandon()
     assert notes == ["unwound"]
-    assert num_threads() == 0
 
 
 def test_work_that_was_never_asked_for_never_runs():
     SteppedWork(lambda pause: pytest.fail("nobody asked")).abandon()
-    assert num_threads() == 0
 
 
 def test_letting_go_of_it_ends_the_work():
@@ -78,6 +107,28 @@ def test_letting_go_of_it_ends_the_work():
     stepped = SteppedWork(counting(notes, 5))
     stepped.advance()
     del stepped
-    gc.collect()
-    wait_until(lambda: num_threads() == 0)
-    assert notes == ["work 0"]
+    assert notes == ["work 0", "unwound"]
+
+
+def test_every_piece_and_the_end_run_in_their_context():
+    notes: list[str] = []
+
+    @contextmanager
+    def around():
+        notes.append("in")
+        yield
+        notes.append("out")
+
+    stepped = SteppedWork(counting(notes, 3), around)
+    stepped.advance()
+    stepped.abandon()
+    assert notes == ["in", "work 0", "out", "in", "unwound", "out"]
+
+
+def test_another_thread_may_let_go_of_it():
+    held = [SteppedWork(counting([], 5))]
+    held[0].advance()
+    thread = threading.Thread(target=held.clear)
+    thread.start()
+    thread.join()
+    assert held == []
