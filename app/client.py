@@ -342,7 +342,7 @@ class Client:
     @overload
     def infill(self, *parts: str, stream: Literal[True], **options: Any) -> Iterator[Piece]: ...
     def infill(self, *parts: str, stream: bool = False, **options: Any) -> Completion | Iterator[Piece]:
-        """Fills the holes between ``parts``; a single hole can be streamed."""
+        """Fill the holes between ``parts``; a single hole can be streamed."""
         return self._generate("/infill", "infill" if stream else "text", {"parts": parts, **options}, stream)
 
     def fill_mask(self, text: str, top_k: int = 5, *, model: str | None = None) -> list[list[Proposal]]:
@@ -662,7 +662,7 @@ class Answer:
     data: bytes
 
     def json(self) -> Any:
-        """Raises ``ForeignAnswerError``."""
+        """Raise ``ForeignAnswerError``."""
         return _parsed(self.data, f"the answer of {self.url}")
 
     def beginning(self) -> str:

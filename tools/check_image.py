@@ -164,7 +164,7 @@ def check_drain(container: Container, report: Report) -> None:
 
 
 def is_healthy(container: Container) -> bool:
-    """Raises RuntimeError once the container has ended: it will not get better."""
+    """Raise RuntimeError once the container has ended: it will not get better."""
     if not container.is_running():
         raise RuntimeError(f"the container ended with code {container.wait()}")
     return container.execute("python", "-m", "app.serve.probe").returncode == 0

@@ -53,7 +53,7 @@ def clone(folder: Path) -> Path:
 
 @contextmanager
 def serving(command: str, folder: Path, environ: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs the server's command in a session of its own; all of that session is ended afterwards."""
+    """Run the server's command in a session of its own; all of that session is ended afterwards."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             ["bash", "-c", command],
@@ -98,7 +98,7 @@ def send(pid: int, number: signal.Signals) -> None:
 
 
 def wait_until_ready(process: subprocess.Popen[bytes], limit_s: float, log: Path) -> None:
-    """Returns when the server can take work. Raises ``FollowError`` where it ends or takes too long."""
+    """Return when the server can take work. Raises ``FollowError`` where it ends or takes too long."""
     end_s = time.monotonic() + limit_s
     while time.monotonic() < end_s:
         if process.poll() is not None:

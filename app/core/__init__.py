@@ -1,1 +1,1 @@
-"""What every room needs: settings, errors, jobs, logging. Knows neither Flask nor torch."""
+"""What every package needs: settings, errors, jobs, logging. Knows neither Flask nor torch."""

@@ -1,6 +1,6 @@
 """Every error that Forklift raises on purpose, and what a caller is told about it.
 
-Knows nothing of Flask: the HTTP room turns a ``RequestError`` into the JSON envelope.
+Knows nothing of Flask: ``app/http`` turns a ``RequestError`` into the JSON envelope.
 
     ForkliftError
     ├── StartError                     the server cannot start: one clear line, exit code 3

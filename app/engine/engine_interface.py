@@ -14,7 +14,7 @@ from app.engine.kv.cache import KVCache
 
 
 class Engine(Protocol):
-    """``add`` takes the jobs of the model's own task: the HTTP room makes no others."""
+    """``add`` takes the jobs of the model's own task: `http` makes no others."""
 
     guard: Guard
 

@@ -1,4 +1,4 @@
-"""A loaded encoder as the other rooms see it: masks to be filled, or vectors to be made.
+"""A loaded encoder as the other packages see it: masks to be filled, or vectors to be made.
 
 Text is made and read by HTTP threads (see ``ServedModel``); the forward pass is the engine's.
 """

@@ -1,4 +1,4 @@
-"""What every loaded model has for the other rooms: a name, a task, limits, text to ids and back.
+"""What every loaded model has for the other packages: a name, a task, limits, text to ids and back.
 
 Made on the inference thread; HTTP threads call the methods, under a lock, since slow tokenizers
 (and transformers' own wrapper) are not safe to share.

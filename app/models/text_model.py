@@ -1,4 +1,4 @@
-"""A loaded language model as the other rooms see it: prompts of every kind, sampling defaults, ends.
+"""A loaded language model as the other packages see it: prompts of every kind, sampling defaults, ends.
 
 Prompts are made by HTTP threads (see ``ServedModel``); ``decode`` is called by the inference thread.
 """

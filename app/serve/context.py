@@ -1,6 +1,6 @@
 """What one worker process consists of; made in ``post_fork``, read by the WSGI application.
 
-Names the engine's classes to the type checker only: this room imports neither the engine nor torch.
+Names the engine's classes to the type checker only: this package imports neither the engine nor torch.
 """
 
 from __future__ import annotations

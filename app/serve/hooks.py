@@ -127,7 +127,7 @@ def check_configuration(cfg: Any) -> None:
 
 @contextmanager
 def _ending_the_start() -> Iterator[None]:
-    """Turns a ``StartError`` into its line and the exit code that says so."""
+    """Turn a ``StartError`` into its line and the exit code that says so."""
     try:
         yield
     except StartError as error:

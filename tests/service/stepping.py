@@ -24,7 +24,7 @@ from tests.serving import OneHandle
 
 
 class SteppingInference:
-    """One thread; ``max_batch_size`` lanes; one token per step for every job that runs."""
+    """One thread; ``max_batch_size`` sequences at once; one token per step for every job that runs."""
 
     kv_cache_max_bytes = 0
 

@@ -93,7 +93,7 @@ def test_a_caller_who_closes_its_sending_side_with_its_request_gets_the_answer(p
 
 def test_a_caller_who_waits_in_the_queue_and_leaves_behind_a_stray_line_gives_its_place_back(plain):
     running = [plain.connect(completion(NUM_TOKENS)) for _ in range(4)]
-    wait_for(lambda: plain.in_hand()[0] == 4, "all lanes to be taken")
+    wait_for(lambda: plain.in_hand()[0] == 4, "all places to be taken")
     waiting = plain.connect(completion(1, "stray"))
     wait_for(lambda: plain.in_hand() == (4, 1), "the queue")
     time.sleep(0.2)

@@ -71,7 +71,7 @@ def test_after_many_impatient_clients_of_long_requests_the_next_is_answered_soon
     wait_for(lambda: server.in_hand() == (0, 0), "the places")
 
 
-def test_readers_of_one_byte_per_second_hold_neither_a_lane_nor_anybody_else(start_stepping):
+def test_readers_of_one_byte_per_second_hold_neither_a_place_nor_anybody_else(start_stepping):
     server = start_stepping({"STEP_TOKEN_S": "0.001"}, workers=1, http_threads=8)
     slow = []
     for _ in range(16):

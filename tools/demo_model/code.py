@@ -43,7 +43,7 @@ def first_sentence(docstring: str) -> str:
 
 
 def chunks(text: str, max_chars: int) -> list[str]:
-    """Cuts a file before top-level statements (with their comments) into pieces of about `max_chars`.
+    """Cut a file before top-level statements (with their comments) into pieces of about `max_chars`.
 
     A single statement longer than that becomes a piece of its own, however long.
     """
@@ -78,7 +78,7 @@ def _block_start(lines: list[str], node: ast.stmt) -> int:
 
 
 def definitions(text: str) -> Iterator[tuple[DefinitionNode, str]]:
-    """Yields every function, method and class with its dedented source, decorators left out."""
+    """Yield every function, method and class with its dedented source, decorators left out."""
     lines = text.splitlines(keepends=True)
     for node in ast.walk(parse(text)):
         if isinstance(node, DefinitionNode) and node.end_lineno is not None:
@@ -114,7 +114,7 @@ def comment_above(node: DefinitionNode, source: str, *, style: str = "# ") -> st
 
 
 def function_start(node: FunctionNode, source: str) -> FunctionStart | None:
-    """Splits a dedented function after its first body statement, or None if nothing follows.
+    """Split a dedented function after its first body statement, or None if nothing follows.
 
     The statement is the docstring where there is one, else the first line of
     the body when that is a whole statement.

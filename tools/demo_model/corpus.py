@@ -131,7 +131,7 @@ def is_python(text: str) -> bool:
 
 
 def source_files(*, held_out: bool) -> Iterator[SourceFile]:
-    """Yields the parseable UTF-8 files of one side of the split, in name order."""
+    """Yield the parseable UTF-8 files of one side of the split, in name order."""
     folder = library_folder()
     for path in sorted(folder.rglob("*.py")):
         name = path.relative_to(folder)

@@ -38,7 +38,7 @@ def generation_config(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
 
 
 def export(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Saves a bfloat16 copy of the model and its tokenizer into `folder`."""
+    """Save a bfloat16 copy of the model and its tokenizer into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     copy = Qwen2ForCausalLM(model_config())
     copy.load_state_dict(model.state_dict())

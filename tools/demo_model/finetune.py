@@ -43,13 +43,13 @@ class Clock:
 
 
 def load_exported(trainer: Trainer, folder: Path) -> None:
-    """Puts the exported weights into the trainer's float32 model."""
+    """Put the exported weights into the trainer's float32 model."""
     exported = Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.float32)
     trainer.model.load_state_dict(exported.state_dict())
 
 
 def average(trainer: Trainer, folder: Path, old_share: float) -> None:
-    """Mixes the exported weights into the trained ones, which gives back some of what was forgotten.
+    """Mix the exported weights into the trained ones, which gives back some of what was forgotten.
 
     Weight averaging between a model and its further training: Wortsman et al., arXiv 2109.01903.
     """

@@ -23,7 +23,7 @@ class Hole:
 
 
 def line_hole(text: str, line: int, *, keep_indent: bool) -> Hole:
-    """Takes out one whole line without its newline; `keep_indent` leaves its indentation in the prefix."""
+    """Take out one whole line without its newline; `keep_indent` leaves its indentation in the prefix."""
     lines = text.splitlines(keepends=True)
     start = sum(map(len, lines[:line]))
     body = lines[line].rstrip("\n")
@@ -68,7 +68,7 @@ def random_hole(text: str, rng: random.Random) -> Hole | None:
 
 
 def windowed(hole: Hole, *, prefix_chars: int, suffix_chars: int) -> Hole:
-    """Shortens the context to whole lines within the given numbers of characters."""
+    """Shorten the context to whole lines within the given numbers of characters."""
     prefix, suffix = hole.prefix[-prefix_chars:], hole.suffix[:suffix_chars]
     if len(prefix) < len(hole.prefix):
         prefix = prefix[prefix.find("\n") + 1 :]

@@ -43,7 +43,7 @@ class RowPacker:
         self._rows: list[Row] = []
 
     def add_round(self, samples: list[TokenizedSample]) -> None:
-        """Packs one round; its rows stay together, before those of the next round."""
+        """Pack one round; its rows stay together, before those of the next round."""
         open_rows: list[Row] = []
         for sample in samples:
             row = self._best_fit(open_rows, len(sample.ids))

@@ -189,7 +189,7 @@ def _module_pairs(module: ModuleType, module_name: str) -> Iterator[Pair]:
 
 
 def _is_own(member: object, module_name: str) -> bool:
-    """Leaves out names of other modules and exceptions, whose docstrings say little."""
+    """Leave out names of other modules and exceptions, whose docstrings say little."""
     if inspect.isclass(member) and issubclass(member, BaseException):
         return False
     home = getattr(member, "__module__", None) or module_name

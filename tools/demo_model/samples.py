@@ -56,7 +56,7 @@ class CodePool:
 
 
 def code_pool(files: list[SourceFile]) -> CodePool:
-    """Cuts every file; each definition is kept plain and with a comment in place of its docstring."""
+    """Cut every file; each definition is kept plain and with a comment in place of its docstring."""
     pieces: list[tuple[str, float]] = []
     sources: list[tuple[tuple[str, str], float]] = []
     for file in files:

@@ -81,6 +81,6 @@ def _escape_line(_logger: Any, _method: str, line: Any) -> str:
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """The logger of one room, e.g. ``serve`` or ``engine``."""
+    """The logger of one package, e.g. ``serve`` or ``engine``."""
     logger: structlog.stdlib.BoundLogger = structlog.get_logger(f"forklift.{name}")
     return logger

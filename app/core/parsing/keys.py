@@ -13,6 +13,6 @@ def bearer_token(authorization: bytes) -> bytes:
 
 
 def is_known(token: bytes, keys: Sequence[bytes]) -> bool:
-    """Compares with every key in constant time, so that timing tells nothing of any of them."""
+    """Compare with every key in constant time, so that timing tells nothing of any of them."""
     matches = [hmac.compare_digest(token, key) for key in keys]
     return any(matches)

@@ -36,7 +36,7 @@ class Feature:
 
 
 def wants_fusing(model: Model, settings: Settings) -> bool:
-    """Merged weights belong to this process, and pay where sequences decode on slots."""
+    """Merged weights belong to this process, and pay where sequences decode in rows."""
     return isinstance(model, TextModel) and has_plain_cache(model) and owns_weights(model.checkpoint, settings)
 
 

@@ -247,7 +247,7 @@ class Ladder:
 
 
 def model_of(checkpoint: Checkpoint, settings: Settings) -> Model:
-    """The checkpoint as the other rooms see it."""
+    """The checkpoint as the other packages see it."""
     if checkpoint.task == "generate":
         return TextModel(settings.model_name, checkpoint, settings.max_context_tokens, settings.chat_template)
     return EncoderModel(settings.model_name, checkpoint, settings.max_context_tokens)

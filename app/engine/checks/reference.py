@@ -71,7 +71,7 @@ def are_sound(values: torch.Tensor) -> bool:
 
 @torch.inference_mode()
 def check_weights(name: str, checkpoint: Checkpoint) -> None:
-    """Raises ``ModelLoadError`` for a weight that holds NaN or infinity.
+    """Raise ``ModelLoadError`` for a weight that holds NaN or infinity.
 
     Sums are read instead of entries, as they pass both on; only one that is off is looked into. Weights that lie on
     disk are not read.

@@ -54,7 +54,7 @@ def on_slots(
 
 
 def played_by(engine: Engine, model: TextModel, settings: Settings, play: Play, repeats: bool = False) -> str | None:
-    """What was wrong with a play on slots."""
+    """What was wrong with a play in rows of our cache."""
     is_rounded = bound_of(settings) is not None
     tolerance = ROUNDED_TOLERANCE if is_rounded else TOLERANCE[model.checkpoint.dtype]
     return rehearse(engine, model, play, tolerance, is_strict=not is_rounded, repeats=repeats)
@@ -120,8 +120,8 @@ def encoded(batcher: MicroBatcher, jobs: list[EncoderJob], device: torch.device)
     ]
 
 
-def has_slots(model: Model, _settings: Settings) -> bool:
-    """Whether the model's own cache is one that slots can stand in for."""
+def fits_rows(model: Model, _settings: Settings) -> bool:
+    """Whether the model's own cache is one that rows can stand in for."""
     return isinstance(model, TextModel) and has_plain_cache(model)
 
 
@@ -129,16 +129,16 @@ TEXT_STEPS = (
     Step(
         "bucketed",
         "batched",
-        lambda model, settings: settings.decode_runner == "bucketed" and has_slots(model, settings),
+        lambda model, settings: settings.decode_runner == "bucketed" and fits_rows(model, settings),
         on_slots(BucketedRunner),
     ),
     Step(
         "mixed",
         "mixed",
-        lambda model, settings: has_slots(model, settings) and can_mix(model.checkpoint),
+        lambda model, settings: fits_rows(model, settings) and can_mix(model.checkpoint),
         on_slots(MixedRunner),
     ),
-    Step("batched", "batched", has_slots, on_slots(EagerRunner)),
+    Step("batched", "batched", fits_rows, on_slots(EagerRunner)),
     Step("serial", "serial", lambda _model, _settings: True, one_by_one),
 )
 ENCODER_STEPS = (

@@ -86,8 +86,8 @@ class ScheduledSequence(Protocol):
         """Whether log-probabilities of the prompt were asked for."""
         ...
 
-    def draft(self, room: int) -> list[int]:
-        """Tokens that may come next, at most ``room``."""
+    def draft(self, most: int) -> list[int]:
+        """Tokens that may come next, at most ``most``."""
         ...
 
     def fail(self, error: RequestError) -> None:

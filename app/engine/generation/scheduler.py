@@ -130,8 +130,8 @@ class Scheduler(Generic[AnySequence]):
         """Proposed next tokens of each; no pass may write behind the context."""
         if not self._limits.has_drafts or not running:
             return [[] for _ in running]
-        room = self._limits.context_tokens - 1 - max(sequence.num_cached for sequence in running)
-        return [sequence.draft(room) for sequence in running]
+        most = self._limits.context_tokens - 1 - max(sequence.num_cached for sequence in running)
+        return [sequence.draft(most) for sequence in running]
 
     @staticmethod
     def _fed(running: list[AnySequence], drafts: list[list[int]]) -> list[list[int]]:

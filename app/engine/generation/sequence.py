@@ -92,12 +92,12 @@ class Sequence:
         """Whether the token that was just sampled is ``draft[at]``, which was fed next."""
         return not self.job.has_ended and at < len(draft) and self.tokens[-1] == draft[at]
 
-    def draft(self, room: int) -> list[int]:
-        """Tokens that may come next, at most ``room``; none that could not be accepted any more."""
+    def draft(self, most: int) -> list[int]:
+        """Tokens that may come next, at most ``most``; none that could not be accepted any more."""
         if self.lookup is None:
             return []
         num_left = self.job.params.max_new_tokens - self.job.usage.completion_tokens
-        return self.lookup.draft(max(min(room, num_left - 1), 0))
+        return self.lookup.draft(max(min(most, num_left - 1), 0))
 
     def accept(self, token: int, logprob: TokenLogprob | None = None) -> None:
         """Take the sampled ``token``: emit the text it completes (now or later), end the job where it must end."""

@@ -34,7 +34,7 @@ class WorkBytes:
         self._timer: threading.Timer | None = None
 
     def take(self, size: int) -> None:
-        """Raises ``OverloadedError`` where the worker has too much in hand."""
+        """Raise ``OverloadedError`` where the worker has too much in hand."""
         with self._lock:
             if self.taken + size > self.limit:
                 raise OverloadedError("the server has too many bytes of requests in hand")

@@ -101,7 +101,7 @@ class StrictBody(BaseModel):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Tells that null is the same as leaving a field out."""
+        """Tell that null is the same as leaving a field out."""
         schema = handler(core_schema)
         described = handler.resolve_ref_schema(schema)
         described["additionalProperties"] = {"type": "null"}
@@ -128,7 +128,7 @@ def nearest(name: str, known: list[str]) -> str | None:
 
 
 def bounded_size(max_size: int) -> BeforeValidator:
-    """Refuses an object of more entries before each of them is looked at."""
+    """Refuse an object of more entries before each of them is looked at."""
 
     def check(value: Any) -> Any:
         if isinstance(value, dict) and len(value) > max_size:

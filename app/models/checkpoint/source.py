@@ -60,7 +60,7 @@ def find_source(settings: Settings, task: Task | None = None) -> Source:
 
 @contextmanager
 def failing_to_load(path: str) -> Iterator[None]:
-    """Turns whatever is raised inside into a ``ModelLoadError`` of one line that names the model."""
+    """Turn whatever is raised inside into a ``ModelLoadError`` of one line that names the model."""
     try:
         yield
     except ModelLoadError as error:

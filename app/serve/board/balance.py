@@ -32,7 +32,7 @@ def is_my_turn(rows: Sequence[BoardEntry], slot: int | None, now_s: float) -> bo
 
 @dataclass(slots=True)
 class Deferral:
-    """How long this worker has left a connection at its door to others.
+    """How long this worker has left a connection that waits to be accepted to others.
 
     ``polling_since_s`` is when it last began to look: a client that is seen only a while after that
     has just come, and whoever was there before was taken by another worker.
@@ -43,7 +43,7 @@ class Deferral:
     polling_since_s: float = float("inf")
 
     def defer(self, now_s: float) -> bool:
-        """Leave the door for a moment; False when that has gone on for too long."""
+        """Accept nothing for a moment; False when that has gone on for too long."""
         if self.since_s is None or now_s - self.polling_since_s >= STEP_S:
             self.since_s = now_s
         if now_s - self.since_s >= LIMIT_S:
@@ -55,7 +55,7 @@ class Deferral:
         return now_s < self.paused_until_s
 
     def end(self) -> None:
-        """Nobody waits at the door any more."""
+        """Note that no connection waits any more."""
         self.since_s = None
 
 

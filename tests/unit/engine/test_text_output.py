@@ -8,7 +8,7 @@ import pytest
 
 from app.core.errors import RequestTimeoutError
 from app.core.jobs import Failed, Finished, Job, SamplingParams, TextDelta
-from app.engine.text import text_output as outbox
+from app.engine.text import text_output
 from app.engine.text.text_output import Pace, TextOutput
 from tests.unit.engine.driver import generator_of, greedy_job, load, outcome, run
 
@@ -38,8 +38,8 @@ def test_many_streams_get_larger_pieces_and_the_same_text(model, monkeypatch):
     lone = [greedy_job(prompt, 30) for prompt in prompts]
     for job in lone:
         run(generator_of(model), job)
-    monkeypatch.setattr(outbox, "GAP_PER_SEQUENCE_S", 10.0)
-    monkeypatch.setattr(outbox, "LONGEST_GAP_S", 10.0)
+    monkeypatch.setattr(text_output, "GAP_PER_SEQUENCE_S", 10.0)
+    monkeypatch.setattr(text_output, "LONGEST_GAP_S", 10.0)
     together = [greedy_job(prompt, 30) for prompt in prompts]
     run(generator_of(model, max_running=4), *together)
     for job, expected in zip(together, lone, strict=True):
@@ -49,8 +49,8 @@ def test_many_streams_get_larger_pieces_and_the_same_text(model, monkeypatch):
 
 
 def test_text_that_waits_goes_out_before_a_failure(model, monkeypatch):
-    monkeypatch.setattr(outbox, "GAP_PER_SEQUENCE_S", 10.0)
-    monkeypatch.setattr(outbox, "LONGEST_GAP_S", 10.0)
+    monkeypatch.setattr(text_output, "GAP_PER_SEQUENCE_S", 10.0)
+    monkeypatch.setattr(text_output, "LONGEST_GAP_S", 10.0)
     generator = generator_of(model, max_running=2)
     jobs = [greedy_job([30, 31], 200), greedy_job([40, 41], 200)]
     for job in jobs:
@@ -100,7 +100,7 @@ def test_the_gap_grows_with_the_number_of_sequences_and_is_bounded():
         pace.set(num_running)
         gaps.append(pace.gap_s)
     assert gaps[:2] == [0.0, 0.0]
-    assert 0 < gaps[2] < gaps[3] < gaps[4] == outbox.LONGEST_GAP_S
+    assert 0 < gaps[2] < gaps[3] < gaps[4] == text_output.LONGEST_GAP_S
 
 
 def test_a_job_that_nobody_reads_along_gets_its_text_in_one_event(model):

@@ -16,7 +16,7 @@ from tests.contract.doubles import Characters
 
 
 class Place:
-    """Stands in for a seat."""
+    """Stands in for an admitted request."""
 
     is_lost = False
     deadlines = Deadlines(None, 100.0, float("inf"))

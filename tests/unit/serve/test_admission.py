@@ -22,7 +22,7 @@ def ready_board(num_slots: int) -> SlotBoard:
     return board
 
 
-def door(board: SlotBoard, slot: int | None = 0, *, batch: int = 1, queue: int = 2) -> Admission:
+def admission_of(board: SlotBoard, slot: int | None = 0, *, batch: int = 1, queue: int = 2) -> Admission:
     return Admission(Settings(max_batch_size=batch, max_queue=queue), board, slot)
 
 
@@ -33,18 +33,18 @@ def counts(board: SlotBoard, slot: int = 0) -> tuple[int, int, int]:
 
 def test_places_are_those_of_all_ready_workers_and_the_queue():
     board = ready_board(2)
-    doors = [door(board, 0), door(board, 1)]
-    places = [doors[n % 2].enter() for n in range(4)]
+    admissions = [admission_of(board, 0), admission_of(board, 1)]
+    places = [admissions[n % 2].enter() for n in range(4)]
     with pytest.raises(OverloadedError) as refusal:
-        doors[0].enter()
+        admissions[0].enter()
     assert refusal.value.retry_after_s == 1
     places[0].release()
-    doors[1].enter()
+    admissions[1].enter()
 
 
 def test_a_place_waits_then_runs_then_is_gone():
     board = ready_board(1)
-    place = door(board).enter()
+    place = admission_of(board).enter()
     assert counts(board) == (0, 1, 0)
     place.start()
     place.start()
@@ -57,7 +57,7 @@ def test_a_place_waits_then_runs_then_is_gone():
 
 def test_a_place_is_released_once_however_many_threads_do_it():
     board = ready_board(1)
-    place, other = door(board).enter(), door(board).enter()
+    place, other = admission_of(board).enter(), admission_of(board).enter()
     threads = [threading.Thread(target=place.release) for _ in range(8)]
     for thread in threads:
         thread.start()
@@ -74,20 +74,20 @@ def test_a_worker_that_is_not_ready_admits_nothing(state, error):
     board = SlotBoard([()])
     board.set_state(board.lease(), state)
     with pytest.raises(error) as refusal:
-        door(board).enter()
+        admission_of(board).enter()
     assert refusal.value.retry_after_s >= 1
 
 
 def test_a_worker_without_a_slot_is_loading():
     with pytest.raises(LoadingError):
-        door(ready_board(1), None).enter()
+        admission_of(ready_board(1), None).enter()
 
 
 def test_retry_after_follows_queue_and_service_time():
     board = ready_board(1)
     with board.locked() as rows:
         rows[0].service_s = 2.5
-    admission = door(board)
+    admission = admission_of(board)
     for _ in range(3):
         admission.enter()
     with pytest.raises(OverloadedError) as refusal:
@@ -99,7 +99,7 @@ def test_a_request_that_would_wait_past_its_own_limit_is_refused_at_once():
     board = ready_board(1)
     with board.locked() as rows:
         rows[0].service_s = 10.0
-    admission = door(board, queue=5)
+    admission = admission_of(board, queue=5)
     admission.enter(limit_s=1.0)
     with pytest.raises(OverloadedError) as refusal:
         admission.enter(limit_s=9.0)
@@ -109,7 +109,7 @@ def test_a_request_that_would_wait_past_its_own_limit_is_refused_at_once():
 
 def test_service_time_is_a_moving_mean():
     board = ready_board(1)
-    admission = door(board)
+    admission = admission_of(board)
     for started_s in (-10.0, -20.0):
         place = admission.enter()
         place.start()
@@ -120,16 +120,16 @@ def test_service_time_is_a_moving_mean():
 
 
 @pytest.mark.parametrize(
-    ("taken", "lanes", "service_s", "wait_s"),
+    ("taken", "num_running", "service_s", "wait_s"),
     [(0, 1, 4.0, 0.0), (1, 1, 4.0, 4.0), (2, 1, 4.0, 8.0), (4, 4, 4.0, 1.0), (3, 4, 4.0, 0.0), (5, 0, 4.0, 0.0)],
 )
-def test_the_expected_wait_is_until_a_lane_is_free(taken, lanes, service_s, wait_s):
-    assert expected_wait_s(taken, lanes, service_s) == wait_s
+def test_the_expected_wait_is_until_a_place_is_free(taken, num_running, service_s, wait_s):
+    assert expected_wait_s(taken, num_running, service_s) == wait_s
 
 
 def test_a_connection_is_not_counted_beside_its_place():
     board = ready_board(1)
-    admission = door(board)
+    admission = admission_of(board)
     with board.locked() as rows:
         hold = ConnectionTicket(board, rows[0])
     assert counts(board) == (0, 0, 1)
@@ -143,7 +143,7 @@ def test_a_connection_is_not_counted_beside_its_place():
 
 def test_the_connection_of_a_refused_request_counts_until_it_is_served():
     board = ready_board(1)
-    admission = door(board, batch=1, queue=0)
+    admission = admission_of(board, batch=1, queue=0)
     place = admission.enter()
     with board.locked() as rows:
         hold = ConnectionTicket(board, rows[0])
@@ -164,14 +164,14 @@ ACTIONS = st.lists(
 @given(ACTIONS, st.integers(1, 3), st.integers(0, 3))
 def test_no_sequence_of_events_exceeds_the_capacity_or_leaves_a_count_behind(actions, batch, queue):
     board = ready_board(3)
-    doors = [door(board, slot, batch=batch, queue=queue) for slot in range(3)]
+    admissions = [admission_of(board, slot, batch=batch, queue=queue) for slot in range(3)]
     places: list[tuple[int, RequestTicket]] = []
     holds: list[ConnectionTicket] = []
     for action, number in actions:
         slot = number % 3
         if action == "enter":
             try:
-                places.append((slot, doors[slot].enter()))
+                places.append((slot, admissions[slot].enter()))
             except OverloadedError:
                 assert sum(row.num_running + row.num_waiting for row in board.rows()) == 3 * batch + queue
         elif action == "connect":
@@ -202,7 +202,7 @@ def test_processes_and_threads_together_never_take_more_than_there_is():
     results = FORK.SimpleQueue()
 
     def run_worker(slot: int) -> None:
-        admission = door(board, slot, batch=1, queue=3)
+        admission = admission_of(board, slot, batch=1, queue=3)
         most = 0
 
         def requests() -> None:
@@ -236,7 +236,7 @@ def test_processes_and_threads_together_never_take_more_than_there_is():
 
 def test_a_request_takes_as_many_places_as_it_has_sequences():
     board = ready_board(2)
-    admission = door(board, batch=2, queue=2)
+    admission = admission_of(board, batch=2, queue=2)
     place = admission.enter(num_sequences=4)
     assert counts(board) == (0, 4, 0)
     place.start()
@@ -254,12 +254,12 @@ def test_a_request_takes_as_many_places_as_it_has_sequences():
 
 def test_more_sequences_than_a_free_server_has_places_are_refused_for_good():
     with pytest.raises(InvalidParameterError, match="FORKLIFT_MAX_QUEUE"):
-        door(ready_board(2), batch=2, queue=2).enter(num_sequences=7)
+        admission_of(ready_board(2), batch=2, queue=2).enter(num_sequences=7)
 
 
 def test_places_are_never_lost_whoever_starts_and_ends_them_at_once():
     board = ready_board(1)
-    admission = door(board, batch=64, queue=64)
+    admission = admission_of(board, batch=64, queue=64)
     places = [admission.enter(num_sequences=4) for _ in range(8)]
 
     def work(place: RequestTicket) -> None:

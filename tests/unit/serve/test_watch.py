@@ -43,12 +43,12 @@ def test_a_watch_that_did_not_run_itself_starts_anew_before_it_judges(monkeypatc
 
 
 def test_what_seems_late_after_a_stop_gets_its_whole_time_again():
-    vitals = StallClock(load_timeout_s=100.0, stall_timeout_s=5.0)
-    vitals.note_step()
+    clock = StallClock(load_timeout_s=100.0, stall_timeout_s=5.0)
+    clock.note_step()
     now_s = time.monotonic()
-    assert vitals.overdue(now_s + 9.0)
-    vitals.start_anew(now_s + 9.0)
-    assert vitals.overdue(now_s + 10.0) is None
-    assert vitals.overdue(now_s + 15.0)
-    vitals.note_idle()
-    assert vitals.overdue(now_s + 99.0) is None
+    assert clock.overdue(now_s + 9.0)
+    clock.start_anew(now_s + 9.0)
+    assert clock.overdue(now_s + 10.0) is None
+    assert clock.overdue(now_s + 15.0)
+    clock.note_idle()
+    assert clock.overdue(now_s + 99.0) is None
