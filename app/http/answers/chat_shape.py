@@ -8,7 +8,7 @@ from typing import Any
 from app.http.answers.completions_shape import OpenAIShape
 from app.http.answers.logprobs import chat_entry
 from app.http.answers.tool_calls import ToolCallFilter, split_calls
-from app.http.requests.completion import Completion, Piece
+from app.http.requests.job_output import JobOutput, Piece
 from app.http.requests.running import RunningRequest
 from app.http.schemas.chat_body import ChatCompletionsBody
 
@@ -26,7 +26,7 @@ class ChatCompletionsShape(OpenAIShape):
         self._filters: dict[int, ToolCallFilter] = {}
 
     def whole(self, generation: RunningRequest) -> object:
-        choices = [self._choice(index, one, generation) for index, one in enumerate(generation.completions)]
+        choices = [self._choice(index, one, generation) for index, one in enumerate(generation.outputs)]
         return self._answer(generation, choices)
 
     def first(self, generation: RunningRequest) -> Iterable[object]:
@@ -45,7 +45,7 @@ class ChatCompletionsShape(OpenAIShape):
             reason = finish_reason(piece.finish_reason, calls)
             yield self._delta(generation, piece.index, {}, reason=reason)
 
-    def _choice(self, index: int, one: Completion, generation: RunningRequest) -> dict[str, Any]:
+    def _choice(self, index: int, one: JobOutput, generation: RunningRequest) -> dict[str, Any]:
         text, calls = split_calls(one.text) if self._body.shown_tools else (one.text, [])
         message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
         if calls:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from app.http.answers.logprobs import legacy_block, place_prompt
 from app.http.answers.native_shapes import Tracks
-from app.http.requests.completion import Completion, Piece
+from app.http.requests.job_output import JobOutput, Piece
 from app.http.requests.running import RunningRequest
 from app.http.schemas.completions_body import CompletionsBody
 from app.http.schemas.openai_fields import OpenAIOptions
@@ -67,7 +67,7 @@ class CompletionsShape(OpenAIShape):
         self._echoed: set[int] = set()
 
     def whole(self, generation: RunningRequest) -> object:
-        kept = [generation.completions[index].as_piece(index) for index in self._kept(generation)]
+        kept = [generation.outputs[index].as_piece(index) for index in self._kept(generation)]
         choices = [self._choice(piece, generation, is_whole=True) for piece in kept]
         return self._answer(generation, [{**choice, "index": index} for index, choice in enumerate(choices)])
 
@@ -100,7 +100,7 @@ class CompletionsShape(OpenAIShape):
             return None
         placed = self._tracks.push(piece, generation, len(prefix))
         if self._body.echo and is_first:
-            completion = generation.completions[piece.index]
+            completion = generation.outputs[piece.index]
             ids = completion.job.prompt_ids
             placed = place_prompt(generation.vocabulary, ids, completion.prompt_logprobs, prefix) + placed
         return legacy_block(generation.vocabulary, placed) if placed or piece.text or is_whole else None
@@ -108,10 +108,10 @@ class CompletionsShape(OpenAIShape):
     def _kept(self, generation: RunningRequest) -> list[int]:
         """Indices of the completions that are returned: the best n of each prompt."""
         size, num_kept = self._body.num_choices, self._body.n or 1
-        groups = [list(range(at, at + size)) for at in range(0, len(generation.completions), size)]
+        groups = [list(range(at, at + size)) for at in range(0, len(generation.outputs), size)]
         if self._body.is_ranked:
             for group in groups:
-                group.sort(key=lambda index: mean_logprob(generation.completions[index]), reverse=True)
+                group.sort(key=lambda index: mean_logprob(generation.outputs[index]), reverse=True)
         return [index for group in groups for index in group[:num_kept]]
 
 
@@ -124,7 +124,7 @@ class FimShape(OpenAIShape):
 
     def whole(self, generation: RunningRequest) -> object:
         choices = []
-        for index, one in enumerate(generation.completions):
+        for index, one in enumerate(generation.outputs):
             message = {"role": "assistant", "content": one.text, "tool_calls": None, "prefix": False}
             choices.append({"index": index, "message": message, "finish_reason": one.finish_reason})
         return self._answer(generation, choices)
@@ -135,7 +135,7 @@ class FimShape(OpenAIShape):
         return [self._chunk(generation, choice)] if piece.text or piece.finish_reason else []
 
 
-def mean_logprob(completion: Completion) -> float:
+def mean_logprob(completion: JobOutput) -> float:
     """Mean log-probability per token, by which ``best_of`` ranks."""
     scores = [one.logprob for one in completion.logprobs]
     return sum(scores) / len(scores) if scores else float("-inf")

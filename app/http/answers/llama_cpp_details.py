@@ -12,7 +12,7 @@ from app.http.requests.running import RunningRequest
 
 def llama_cpp_details(generation: RunningRequest, context_tokens: int) -> dict[str, Any]:
     """Counts, speeds, and how the completion ended."""
-    usage, last = generation.usage(), generation.completions[-1]
+    usage, last = generation.usage(), generation.outputs[-1]
     return {
         "stop": True,
         "stop_type": "limit" if last.finish_reason == "length" else "word" if last.is_cut else "eos",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from app.core.jobs import TokenLogprob
-from app.http.requests.completion import Piece
+from app.http.requests.job_output import Piece
 
 if TYPE_CHECKING:
     from app.models.tokens.vocabulary import Vocabulary

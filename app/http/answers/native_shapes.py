@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol
 from app.core.errors import UnsupportedParameterError
 from app.http.answers.logprobs import PlacedToken, TokenTrack, native_entry
 from app.http.application.error_envelope import prompt_form_body
-from app.http.requests.completion import Completion, Piece
+from app.http.requests.job_output import JobOutput, Piece
 from app.http.requests.running import RunningRequest
 from app.http.schemas.generation_options import GenerationOptions
 from app.http.schemas.native_bodies import ChatBody, CompleteBody
@@ -54,7 +54,7 @@ class Tracks:
                 generation.vocabulary,
                 can_cut=self._can_cut,
                 start=start,
-                prompt_ids=generation.completions[piece.index].job.prompt_ids,
+                prompt_ids=generation.outputs[piece.index].job.prompt_ids,
             )
         return track.push(piece)
 
@@ -85,11 +85,11 @@ class NativeShape:
 
     def _choices(self, generation: RunningRequest) -> dict[str, Any]:
         """The fields that the whole answer has for several choices, or for log-probabilities."""
-        choices = [self._choice(index, one, generation) for index, one in enumerate(generation.completions)]
+        choices = [self._choice(index, one, generation) for index, one in enumerate(generation.outputs)]
         scores = {} if self._options.num_logprobs is None else {"logprobs": choices[0]["logprobs"]}
         return {**scores, "choices": choices} if self._options.num_choices > 1 else scores
 
-    def _choice(self, index: int, one: Completion, generation: RunningRequest) -> dict[str, Any]:
+    def _choice(self, index: int, one: JobOutput, generation: RunningRequest) -> dict[str, Any]:
         choice = {"index": index, self.key: self.prefix + one.text, "finish_reason": one.finish_reason}
         if self._options.num_logprobs is None:
             return choice
@@ -178,7 +178,7 @@ def details(generation: RunningRequest, body: GenerationOptions) -> dict[str, An
     """What every native answer tells beside the text."""
     assert generation.has_ended_well, "only a generation that ended well is described"
     shown = {
-        "finish_reason": generation.completions[0].finish_reason,
+        "finish_reason": generation.outputs[0].finish_reason,
         "usage": generation.usage(),
         "timings": generation.timings().as_ms(),
         "model": generation.model,

@@ -11,7 +11,6 @@ from app.http.application import auth, origins, pages, request_log, work_bytes
 from app.http.application import path_prefix as prefix
 from app.http.application.restful import JsonApi, Route
 from app.http.application.service import Service
-from app.http.requests.open import RequestOpener
 from app.http.resources.capabilities_route import Capabilities
 from app.http.resources.docs_routes import Docs, OpenApi
 from app.http.resources.encoder_routes import Embeddings, FillMask
@@ -65,7 +64,7 @@ def create_app(context: WorkerContext | None = None, *, ping_interval_s: float =
     auth.init_app(app, settings.api_keys)
     pages.init_app(app)
     api = JsonApi(app)
-    service = Service(context, RequestOpener(context), ping_interval_s, created_s=int(time.time()))
+    service = Service(context, ping_interval_s, created_s=int(time.time()))
     for url, route in (ROUTES | DESCRIPTIONS).items():
         api.add_resource(route, url, resource_class_kwargs={"service": service})
     return app

@@ -54,6 +54,11 @@ class RequestRecord:
     ignored_fields: list[str] = field(default_factory=list)
 
     @property
+    def model_param(self) -> str | None:
+        """The field at fault where the chosen model cannot do what is asked: the one that named it, if one did."""
+        return "model" if self.is_model_named else None
+
+    @property
     def error_code(self) -> str | None:
         """Why the request failed, also where its stream told so behind a status of 200."""
         error = self.error or (self.generation and self.generation.error)
@@ -105,7 +110,7 @@ def generation_fields(generation: RunningRequest) -> dict[str, Any]:
     """What the line says of a generation; None for points that were never reached."""
     timings, usage = generation.timings(), generation.usage()
     points = timings.as_ms()
-    reasons = [completion.finish_reason for completion in generation.completions]
+    reasons = [output.finish_reason for output in generation.outputs]
     return {
         "queue_ms": points["queue_ms"] if timings.started_s is not None else None,
         "ttft_ms": points["ttft_ms"] if timings.first_token_s is not None else None,

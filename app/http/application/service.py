@@ -11,7 +11,6 @@ from app.core.errors import ModelNotFoundError
 from app.core.model_tables import Task
 from app.core.settings import Settings
 from app.http.application.request_log import record
-from app.http.requests.open import RequestOpener
 from app.serve.context import WorkerContext
 
 if TYPE_CHECKING:
@@ -26,7 +25,6 @@ class Service:
     """The worker's context, and how this application was configured."""
 
     context: WorkerContext
-    generator: RequestOpener
     ping_interval_s: float
     created_s: int
 

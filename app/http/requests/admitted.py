@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from flask import request
-
-from app.core.errors import (
-    InternalError,
-)
+from app.core.errors import InternalError
 from app.core.jobs import BaseJob, Constraint, Grammar
 from app.core.patience import overdue
 from app.http.application.auth import caller_scope
@@ -24,14 +20,39 @@ if TYPE_CHECKING:
     from app.models.text_model import TextModel
 
 
-class AdmittedRequest:
-    """A place, and the use of a loaded model: given back together, once, from any thread."""
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a request asks for: places, the field that says how many, and the caller's own part of the cache."""
 
-    def __init__(self, place: RequestTicket, handle: ModelHandle, deadlines: Deadlines, owner: bytes = b""):
+    num_sequences: int = 1
+    param: str = "n"
+    cache_salt: str | None = None
+
+
+NEED_ONE = Need()
+
+
+class AdmittedRequest:
+    """A ticket, and the lease of a loaded model: given back together, once, from any thread.
+
+    ``environ`` is that of WSGI; jobs of one ``owner`` share what was computed.
+    """
+
+    def __init__(
+        self,
+        request_id: str,
+        environ: dict[str, Any],
+        ticket: RequestTicket,
+        handle: ModelHandle,
+        deadlines: Deadlines,
+        owner: bytes,
+    ):
+        self.request_id = request_id
+        self.environ = environ
         self.handle = handle
         self.deadlines = deadlines
         self._owner = owner
-        self._place = place
+        self._ticket = ticket
         self._lease: ModelLease | None = None
         self._model: TextModel | EncoderModel | None = None
         self._asked_s = time.monotonic()
@@ -59,7 +80,7 @@ class AdmittedRequest:
     @property
     def is_lost(self) -> bool:
         """Whether this worker is given up: its inference thread will not end the request."""
-        return self._place.is_lost
+        return self._ticket.is_lost
 
     def wait_for_model(self) -> None:
         """Have the model loaded if it is not. Raises a ``RequestError``, also when the caller leaves or it takes too
@@ -73,7 +94,7 @@ class AdmittedRequest:
     def compiled(self, constraint: Constraint) -> Grammar:
         """What a completion is to match, ready to be followed. Raises a ``RequestError``, also when the caller leaves
         or it takes too long."""
-        return self.text_model.constraints.compiled(constraint, caller_scope(request.environ), self._require_patience)
+        return self.text_model.constraints.compiled(constraint, caller_scope(self.environ), self._require_patience)
 
     def submit(self, job: BaseJob) -> None:
         """Queue ``job`` for the model; the jobs of a request take turns with those of others as one."""
@@ -85,39 +106,22 @@ class AdmittedRequest:
 
     def start(self) -> None:
         """A sequence of the request leaves the queue."""
-        self._place.start()
+        self._ticket.start()
 
     def keep(self, num_sequences: int) -> None:
         """The places of all but ``num_sequences`` are free again."""
-        self._place.keep(num_sequences)
+        self._ticket.keep(num_sequences)
 
     def release(self) -> None:
         """Give both back; harmless when repeated."""
-        self._place.release()
+        self._ticket.release()
         if self._lease is not None:
             self._lease.release()
 
     def _require_patience(self) -> None:
-        if is_client_gone(request.environ):
+        if is_client_gone(self.environ):
             raise ClientGoneError()
         if self.is_lost:
             raise InternalError()
         if (error := overdue(time.monotonic(), self.deadlines.total_s, self.deadlines.queue_s)) is not None:
             raise error
-
-
-def first_start(admitted: AdmittedRequest, jobs: Sequence[BaseJob]) -> Callable[[], None]:
-    """For ``on_started``: each job that starts moves a place; behind the first the others may wait for it."""
-    has_started = False
-
-    def start() -> None:
-        nonlocal has_started
-        admitted.start()
-        if has_started:
-            return
-        has_started = True
-        for job in jobs:
-            if job.timings.started_s is None:
-                job.queue_deadline_s = float("inf")
-
-    return start

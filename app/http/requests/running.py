@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from app.core.errors import InternalError, RequestError
-from app.core.jobs import BaseJob, Timings
+from app.core.jobs import BaseJob, JobOptions, Timings
 from app.core.patience import overdue
-from app.http.requests.completion import Batch, Completion, Piece
 from app.http.requests.connection import CLIENT_CHECK_S, ClientGoneError, is_client_gone
+from app.http.requests.job_output import Batch, JobOutput, Piece
 
 if TYPE_CHECKING:
     from app.http.requests.admitted import AdmittedRequest
-    from app.models.tokens.vocabulary import Vocabulary
 
 # The engine ends overdue jobs itself; only one that hangs is this late.
 DEADLINE_GRACE_S = 2.0
@@ -34,48 +34,69 @@ class RunningRequest:
     ``num_per_prompt`` jobs in a row share a prompt, whose tokens are counted once.
     """
 
-    def __init__(
-        self,
-        request_id: str,
-        admitted: AdmittedRequest,
-        model: str,
-        environ: dict[str, Any],
-        news: threading.Event,
-        vocabulary: Vocabulary,
-        num_per_prompt: int = 1,
-    ):
-        self.request_id = request_id
-        self.model = model
-        self.vocabulary = vocabulary
+    def __init__(self, admitted: AdmittedRequest, num_per_prompt: int = 1):
+        self.request_id = admitted.request_id
+        self.model = admitted.model.name
+        self.vocabulary = admitted.model.vocabulary
         self.error: RequestError | None = None
-        self.completions: list[Completion] = []
+        self.outputs: list[JobOutput] = []
         self._admitted = admitted
-        self._environ = environ
-        self._news = news
+        self._news = threading.Event()
         self._num_per_prompt = num_per_prompt
+        self._planned: list[BaseJob] = []
+        self._has_started = False
         self._is_closed = False
 
-    def add(self, job: BaseJob) -> None:
-        """``job`` was submitted; several jobs set ``news`` at each event."""
-        self.completions.append(Completion(job))
+    def job_options(self, *, is_alone: bool) -> JobOptions:
+        """What every job of this request gets; ``is_alone``: it has no other, so that its reader waits for it alone."""
+        deadlines = self._admitted.deadlines
+        return {
+            "queue_deadline_s": deadlines.queue_s,
+            "deadline_s": deadlines.total_s,
+            "on_started": self._note_start,
+            "on_event": None if is_alone else self._news.set,
+        }
+
+    def plan(self, jobs: Sequence[BaseJob]) -> None:
+        """What ``start`` will submit."""
+        self._planned = list(jobs)
+
+    def start(self) -> None:
+        """Submit what was planned. Raises a ``RequestError``; some jobs may run then, until ``fail`` stops them."""
+        for job in self._planned:
+            self._submit(job)
+
+    def _submit(self, job: BaseJob) -> None:
+        self._admitted.submit(job)
+        self.outputs.append(JobOutput(job))
+
+    def _note_start(self) -> None:
+        """A job leaves the queue: its place moves, and behind the first one the others may wait. Inference thread."""
+        self._admitted.start()
+        if self._has_started:
+            return
+        self._has_started = True
+        for job in self._planned:
+            if job.timings.started_s is None:
+                job.queue_deadline_s = float("inf")
 
     @property
     def jobs(self) -> list[BaseJob]:
-        return [completion.job for completion in self.completions]
+        return [output.job for output in self.outputs]
 
     @property
     def text(self) -> str:
         """The first completion so far."""
-        return self.completions[0].text if self.completions else ""
+        return self.outputs[0].text if self.outputs else ""
 
     @property
     def num_left(self) -> int:
         """Sequences that have not ended."""
-        return sum(not completion.has_ended for completion in self.completions)
+        return sum(not output.has_ended for output in self.outputs)
 
     @property
     def has_ended_well(self) -> bool:
-        return all(completion.finish_reason is not None for completion in self.completions)
+        return all(output.finish_reason is not None for output in self.outputs)
 
     def next_batch(self, timeout_s: float = float("inf")) -> Batch | None:
         """What came, waiting at most ``timeout_s`` for it; None if nothing did.
@@ -103,11 +124,11 @@ class RunningRequest:
             raise batch.error
         return batch
 
-    def read_all(self) -> list[Completion]:
+    def read_all(self) -> list[JobOutput]:
         """All completions, whole. Raises the error that ended one, if one did."""
         while not self.require_batch().is_last:
             pass
-        return self.completions
+        return self.outputs
 
     def close(self) -> None:
         """Stop the jobs that have not ended, and give the place back."""
@@ -131,7 +152,7 @@ class RunningRequest:
             self.error = error
         self.close()
 
-    def __enter__(self) -> RunningRequest:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
@@ -168,23 +189,23 @@ class RunningRequest:
         return headers if timings.finished_s is None else headers | {"X-Total-Ms": str(points["total_ms"])}
 
     def _wait(self, timeout_s: float) -> list[Piece]:
-        if len(self.completions) == 1:
-            events = self.completions[0].job.next_events(timeout_s)
-            return [self.completions[0].read(0, events)] if events else []
+        if len(self.outputs) == 1:
+            events = self.outputs[0].job.next_events(timeout_s)
+            return [self.outputs[0].read(0, events)] if events else []
         self._news.wait(max(timeout_s, 0.0))
         self._news.clear()
         pieces = []
-        for index, completion in enumerate(self.completions):
-            events = [] if completion.has_ended else completion.job.next_events(0)
+        for index, output in enumerate(self.outputs):
+            events = [] if output.has_ended else output.job.next_events(0)
             if events:
-                pieces.append(completion.read(index, events))
+                pieces.append(output.read(index, events))
         return pieces
 
     def _batch(self, pieces: list[Piece]) -> Batch:
-        for completion in self.completions:
-            if completion.error is not None:
-                self.fail(completion.error)
-                return Batch(pieces, is_last=False, error=completion.error)
+        for output in self.outputs:
+            if output.error is not None:
+                self.fail(output.error)
+                return Batch(pieces, is_last=False, error=output.error)
         if self.has_ended_well:
             # Already here, so that a caller who reads slowly does not hold a place.
             self._admitted.release()
@@ -194,7 +215,7 @@ class RunningRequest:
         return Batch(pieces, is_last=False)
 
     def _require_client(self) -> None:
-        if is_client_gone(self._environ):
+        if is_client_gone(self._admitted.environ):
             raise ClientGoneError()
 
     def _require_worker(self) -> None:

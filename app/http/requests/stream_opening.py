@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 
 from app.core.errors import OverloadedError
-from app.http.requests.completion import Batch
 from app.http.requests.connection import ClientGoneError
+from app.http.requests.job_output import Batch
 from app.http.requests.running import RunningRequest
 
 Open = Callable[[], RunningRequest]

@@ -16,7 +16,8 @@ from app.http.application.error_envelope import json_response
 from app.http.application.request_log import record
 from app.http.application.restful import Route
 from app.http.reading.body import read_body
-from app.http.requests.encoding import open_encoding
+from app.http.requests.encoding import EncodeWith
+from app.http.requests.opening import open_request
 from app.http.schemas.encoder_bodies import MAX_PROPOSALS, EmbeddingsBody, FillMaskBody
 
 if TYPE_CHECKING:
@@ -35,15 +36,9 @@ def fill_mask(route: Route, body: FillMaskBody) -> Response:
     line = record()
     line.recordid = body.recordid
     line.prompt = body.text
-    encoding = open_encoding(
-        route.service.context,
-        route.service.choose(body.model, "fill-mask"),
-        "fill-mask",
-        "text",
-        lambda model: encode_texts(body, model),
-        body.top_k,
-    )
-    with encoding:
+    handle = route.service.choose(body.model, "fill-mask")
+    work = EncodeWith("fill-mask", "text", lambda model: encode_texts(body, model), body.top_k)
+    with open_request(route.service.context, handle, work) as encoding:
         answers = [encoding.encoder.filled(ids, encoded) for ids, encoded in encoding.read_encoded()]
         return json_response(answers[0] if isinstance(body.text, str) else answers, headers=encoding.headers())
 
@@ -67,10 +62,8 @@ class Embeddings(Route):
         body = read_body(EmbeddingsBody)
         record().prompt = body.input
         handle = self.service.choose(body.model, "embeddings")
-        encoding = open_encoding(
-            self.service.context, handle, "embeddings", "input", lambda model: encode_inputs(body, model)
-        )
-        with encoding:
+        work = EncodeWith("embeddings", "input", lambda model: encode_inputs(body, model))
+        with open_request(self.service.context, handle, work) as encoding:
             vectors = [encoded.vector for _, encoded in encoding.read_encoded()]
             data = [
                 {"object": "embedding", "index": index, "embedding": write_vector(vector, body)}

@@ -11,8 +11,8 @@ from app.http.answers.llama_cpp_details import llama_cpp_details, selected
 from app.http.answers.native_shapes import details
 from app.http.application.request_log import record
 from app.http.reading.body import read_body
-from app.http.requests.completion import Piece
-from app.http.requests.infilling import Infilling, open_infilling
+from app.http.requests.infilling import FillHoles, Infilling
+from app.http.requests.job_output import Piece
 from app.http.requests.running import RunningRequest
 from app.http.resources.text_route import TextRoute
 from app.http.schemas.infill_body import InfillBody
@@ -25,8 +25,7 @@ class Infill(TextRoute):
         body = read_body(InfillBody)
         handle = self.handle_of(body)
         record().prompt = body.texts
-        context = self.service.context
-        return self.send(lambda: open_infilling(body, handle, context), handle, body, InfillShape(body))
+        return self.send(FillHoles(body), handle, body, InfillShape(body))
 
 
 class InfillShape:

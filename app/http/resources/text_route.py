@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from flask import Response, request
@@ -11,9 +12,9 @@ from app.http.answers.stream import Writer, choose_writer, stream_response
 from app.http.application.error_envelope import json_response
 from app.http.application.request_log import record
 from app.http.application.restful import Route
-from app.http.requests.open import Encode
+from app.http.requests.generating import Encode, Generate
+from app.http.requests.opening import Work, open_request
 from app.http.requests.running import RunningRequest
-from app.http.requests.stream_opening import Open
 from app.http.schemas.native_bodies import ChatBody, CompleteBody
 from app.http.schemas.sampling_fields import SamplingOptions
 
@@ -41,10 +42,11 @@ class TextRoute(Route):
         self, handle: ModelHandle, body: SamplingOptions, shape: Shape, encode: Encode, prompt: object
     ) -> Response:
         record().prompt = prompt
-        return self.send(lambda: self.service.generator.open(handle, body, encode), handle, body, shape)
+        return self.send(Generate(body, encode), handle, body, shape)
 
-    def send(self, open_generation: Open, handle: ModelHandle, body: SamplingOptions, shape: Shape) -> Response:
+    def send(self, work: Work[RunningRequest], handle: ModelHandle, body: SamplingOptions, shape: Shape) -> Response:
         """The answer in the form that the body asks for."""
+        open_generation = partial(open_request, self.service.context, handle, work)
         if not body.stream:
             return _whole(open_generation(), shape)
         may_take_long = handle.model is None or body.constraint is not None

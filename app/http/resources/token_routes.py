@@ -11,8 +11,8 @@ from flask import Response
 from app.http.application.error_envelope import json_response
 from app.http.application.restful import Route
 from app.http.reading.body import read_body
-from app.http.requests.admitting import admit
 from app.http.requests.limits import naming
+from app.http.requests.opening import admit
 from app.http.schemas.token_bodies import DetokenizeBody, TokenizeBody
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app.core.jobs import TokenLogprob
 from app.http.answers.logprobs import LEAST_LOGPROB, TokenTrack, legacy_block, place_prompt, prompt_offsets, token_text
-from app.http.requests.completion import Piece
+from app.http.requests.job_output import Piece
 from tests.contract.doubles import Characters, scored
 
 VOCABULARY = Characters()

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import threading
+from typing import Any, ClassVar
 
 import pytest
 
 from app.core.errors import InternalError, OverloadedError
 from app.core.jobs import Job, SamplingParams, TextDelta
+from app.http.requests.generating import make_jobs
 from app.http.requests.limits import Deadlines
-from app.http.requests.open import make_jobs
 from app.http.requests.planning import Plan, with_seed_of
 from app.http.requests.running import RunningRequest
-from tests.contract.doubles import Characters
+from tests.contract.doubles import ScriptedModel
 
 
 class Place:
-    """Stands in for an admitted request."""
+    """Stands in for an admitted request; what is submitted runs nowhere."""
 
+    request_id = "r"
+    environ: ClassVar[dict[str, Any]] = {}
+    model = ScriptedModel()
     is_lost = False
     deadlines = Deadlines(None, 100.0, float("inf"))
 
@@ -33,6 +37,9 @@ class Place:
     def release(self):
         self.num_releases += 1
 
+    def submit(self, job):
+        job.was_submitted = True
+
 
 @pytest.fixture
 def place():
@@ -40,22 +47,22 @@ def place():
 
 
 @pytest.fixture
-def jobs(place, news, monkeypatch):
-    monkeypatch.setattr("app.http.requests.open.record", lambda: type("Record", (), {"request_id": "r"}))
+def request_of_four(place):
+    return RunningRequest(place, num_per_prompt=2)
+
+
+@pytest.fixture
+def jobs(request_of_four):
     plans = [Plan([1, 2], SamplingParams(4))] * 2 + [Plan([1, 2, 3], SamplingParams(4))] * 2
-    return make_jobs(plans, place, news)
+    return make_jobs(plans, request_of_four)
 
 
 @pytest.fixture
-def news():
-    return threading.Event()
-
-
-@pytest.fixture
-def generation(place, news, jobs):
-    generation = RunningRequest("r", place, "model", {}, news, Characters(), num_per_prompt=2)
-    for job in jobs:
-        generation.add(job)
+def generation(request_of_four, jobs):
+    generation = request_of_four
+    generation.plan(jobs)
+    generation.start()
+    assert all(job.was_submitted for job in jobs)
     yield generation
     for job in jobs:
         if not job.has_ended:
@@ -87,7 +94,7 @@ def test_the_request_ends_when_the_last_job_has_ended(generation, jobs, place):
         batch = generation.next_batch(1.0)
         assert [piece.finish_reason for piece in batch.pieces] == ["length"]
     assert batch.is_last and place.num_releases == 1
-    assert [completion.text for completion in generation.completions] == ["3", "2", "1", "0"]
+    assert [output.text for output in generation.outputs] == ["3", "2", "1", "0"]
     assert generation.timings().finished_s == jobs[0].timings.finished_s
 
 
@@ -112,7 +119,7 @@ def test_prompts_are_counted_once_and_completions_all(generation, jobs):
     assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (5, 8, 13)
 
 
-def test_after_the_first_start_the_other_jobs_wait_as_long_as_they_must(jobs, place):
+def test_after_the_first_start_the_other_jobs_wait_as_long_as_they_must(generation, jobs, place):
     assert {job.queue_deadline_s for job in jobs} == {100.0}
     jobs[1].start()
     assert place.num_starts == 1
@@ -139,8 +146,8 @@ def test_choices_of_a_seeded_request_differ_by_their_seeds():
     assert with_seed_of(SamplingParams(1), 2).seed is None
 
 
-def test_a_generation_without_jobs_gives_its_place_back_at_once(place, news):
-    generation = RunningRequest("r", place, "model", {}, news, Characters())
+def test_a_generation_without_jobs_gives_its_place_back_at_once(place):
+    generation = RunningRequest(place)
     generation.fail(OverloadedError("full"))
     assert place.num_releases == 1
 

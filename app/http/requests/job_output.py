@@ -1,4 +1,4 @@
-"""What a job of a generation request has brought so far. HTTP threads; pure state."""
+"""What a job of a request has brought so far. HTTP threads; pure state."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Batch:
 
 
 @dataclass(slots=True)
-class Completion:
+class JobOutput:
     """What one job has brought so far."""
 
     job: BaseJob
