@@ -99,5 +99,25 @@ def test_the_seam_is_the_real_classes():
     assert "app.engine.thread.inference.Inference" in imports_of(APP / "serve" / "context.py")
 
 
+def test_no_module_is_in_a_circle_also_not_for_the_type_checker():
+    graph = {name_of(path): known(imports_of(path)) - {name_of(path)} for path in APP.rglob("*.py")}
+    while leaves := [name for name, named in graph.items() if not named]:
+        for name in leaves:
+            del graph[name]
+        for named in graph.values():
+            named.difference_update(leaves)
+    assert not graph, f"these lead to a circle or lie in one: {sorted(graph)}"
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(APP.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def known(names: set[str]) -> set[str]:
+    """The modules of ours among ``names``; a package counts where nothing inside of it is named."""
+    ours = names & {name_of(path) for path in APP.rglob("*.py")}
+    return {one for one in ours if not any(other.startswith(f"{one}.") for other in ours)}
+
+
 def test_every_room_has_modules():
     assert all(modules_of(room) for room in ("core", "serve", "models", "engine", "reports", "http"))
