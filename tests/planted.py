@@ -37,7 +37,7 @@ def wrong_head(patch: Patch) -> None:
 
     def without_head(layer: Any, *args: Any) -> torch.Tensor:
         attended = attend(layer, *args).clone()
-        attended[..., : layer._head_dim] = 0
+        attended[..., : layer.head_dim] = 0
         return attended
 
     patch(fused_layers.FusedLayer, "_attend", without_head)

@@ -10,7 +10,20 @@ from typing import Any
 import click
 
 from app import __version__
-from app.cli.commands import bench, chat, complete, doctor, models, pack, report, serve, shell_completion, top
+from app.cli.commands import (
+    bench,
+    chat,
+    compile,
+    complete,
+    doctor,
+    models,
+    pack,
+    package_cache,
+    report,
+    serve,
+    shell_completion,
+    top,
+)
 from app.cli.ending import run_to_end
 from app.cli.streams import prepare_streams
 from app.core.system.interrupts import leave_at_once
@@ -49,5 +62,18 @@ def main() -> None:
     """Serves Hugging Face transformers models as JSON over HTTP."""
 
 
-for module in (serve, doctor, models, top, bench, report, chat, complete, pack, shell_completion):
+for module in (
+    serve,
+    doctor,
+    models,
+    top,
+    bench,
+    report,
+    chat,
+    complete,
+    pack,
+    compile,
+    package_cache,
+    shell_completion,
+):
     main.add_command(module.command)

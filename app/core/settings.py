@@ -109,6 +109,17 @@ class Settings(BaseModel):
     decode_runner: Literal["eager", "bucketed"] = Field(
         "eager", description="bucketed: fixed tensor shapes per step, groundwork for GPUs; slower on a CPU."
     )
+    compile: Literal["auto", "never"] = Field(
+        "auto",
+        description="auto: where `forklift compile` has made a package that fits, steps of one sequence run on it; see"
+        " docs/models.md.",
+    )
+    cache_dir: str = Field(
+        "", description="Folder of compiled packages, writable by its owner alone; default: ~/.cache/forklift."
+    )
+    cache_max_bytes: int = Field(
+        1_000_000_000, ge=0, description="Most that CACHE_DIR may hold; the least recently used packages leave."
+    )
     overlap_text: bool = Field(
         False, description="Make a step's text while the next step runs. For GPUs; on a CPU it only delays the text."
     )
@@ -244,6 +255,11 @@ class Settings(BaseModel):
     def hosts(self) -> tuple[str, ...]:
         """The names that are answered; empty: any."""
         return self.allowed_hosts or default_hosts(parse_addresses(self.bind))
+
+    @property
+    def cache_path(self) -> Path:
+        """The folder of what can be made anew."""
+        return Path(self.cache_dir or "~/.cache/forklift").expanduser()
 
     @property
     def has_tls(self) -> bool:

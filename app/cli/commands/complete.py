@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from app.cli.commands.sampling_flags import fields, sampling_options
+from app.cli.sampling_flags import fields, sampling_options
 from app.cli.server_connection import CommandError, failure, key_option, make_server, url_option
 from app.cli.streams import write_answer
 from app.client import Client, ClientError, Completion

@@ -12,6 +12,7 @@ from app.core.logs.logging import get_logger
 from app.core.settings import Settings
 from app.engine.checks.plain_cache import has_plain_cache
 from app.engine.checks.reference import BOUNDS, Bound
+from app.models.compiled.compiled_step import find_step
 from app.models.encoder_model import EncoderModel
 from app.models.text_model import TextModel
 from app.models.weights.fused_layers import fuse_layers
@@ -48,13 +49,25 @@ def quantize_and_tell(model: Model, settings: Settings) -> None:
     log.info("quantized", model=model.name, to=settings.quantization, bytes_before=before, bytes_after=after)
 
 
+def pack_unless_compiled(model: Model, settings: Settings) -> None:
+    """Lay the weights out for the kernels, except where a compiled step takes them as they lie."""
+    if not serves_compiled_rows_only(model, settings):
+        pack(model.checkpoint)
+
+
+def serves_compiled_rows_only(model: Model, settings: Settings) -> bool:
+    """Whether no two sequences decode together, and a package fits the model, whose layers are fused by now."""
+    is_compiled = isinstance(model, TextModel) and settings.compile != "never" and settings.max_batch_size == 1
+    return is_compiled and not isinstance(find_step(model.checkpoint, settings), str)
+
+
 FEATURES = (
     Feature("fused", wants_fusing, lambda model, _: fuse_layers(model.checkpoint)),
     Feature("quantized", lambda _, settings: settings.quantization != "none", quantize_and_tell),
     Feature(
         "packed",
         lambda model, settings: settings.quantization == "none" and wants_packing(model.checkpoint, settings),
-        lambda model, _: pack(model.checkpoint),
+        pack_unless_compiled,
     ),
 )
 

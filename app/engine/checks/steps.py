@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 
 from app.core.encoder_jobs import EncoderJob
+from app.core.logs.logging import get_logger
 from app.core.settings import Settings
 from app.engine.checks.features import Model, bound_of
 from app.engine.checks.ladder import Candidate, Step
@@ -24,15 +26,19 @@ from app.engine.generation.batched import BatchedEngine
 from app.engine.generation.serial import SerialEngine
 from app.engine.micro_batcher import MicroBatcher
 from app.engine.runners.bucketed import BucketedRunner
+from app.engine.runners.compiled import CompiledRunner
 from app.engine.runners.eager import EagerRunner
 from app.engine.runners.interface import Runner
 from app.engine.runners.mixed import MixedRunner, can_mix
 from app.models.checkpoint.loader import Checkpoint
+from app.models.compiled.compiled_step import find_step
 from app.models.encoder_model import EncoderModel
 from app.models.text_model import TextModel
 
 # Of the range of the logits, where weights were rounded: what a pass adds up in another order is rounded otherwise too.
 ROUNDED_TOLERANCE = 0.1
+
+log = get_logger("engine")
 
 
 def on_slots(
@@ -125,6 +131,24 @@ def fits_rows(model: Model, _settings: Settings) -> bool:
     return isinstance(model, TextModel) and has_plain_cache(model)
 
 
+def has_package(model: Model, settings: Settings) -> bool:
+    """Whether a compiled step fits the model; says in the log why not."""
+    if settings.compile == "never" or not isinstance(model, TextModel) or not fits_rows(model, settings):
+        return False
+    found = find_step(model.checkpoint, settings) if can_mix(model.checkpoint) else "its attention cannot be replaced"
+    if isinstance(found, str):
+        log.info("compiled_step_not_used", model=model.name, reason=found)
+    return not isinstance(found, str)
+
+
+def on_package(model: TextModel, settings: Settings, play: Play) -> Candidate:
+    """Attempt the batched engine whose lone rows decode by compiled code."""
+    step = find_step(model.checkpoint, settings)
+    if isinstance(step, str):
+        return Candidate(SerialEngine(model), f"has gone meanwhile: {step}")
+    return on_slots(partial(CompiledRunner, step))(model, settings, play)
+
+
 TEXT_STEPS = (
     Step(
         "bucketed",
@@ -132,6 +156,7 @@ TEXT_STEPS = (
         lambda model, settings: settings.decode_runner == "bucketed" and fits_rows(model, settings),
         on_slots(BucketedRunner),
     ),
+    Step("compiled", "mixed", has_package, on_package),
     Step(
         "mixed",
         "mixed",

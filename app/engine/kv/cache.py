@@ -105,6 +105,14 @@ class KVLayer(CacheLayerMixin):
         assert self.keys is not None and self.values is not None
         return self.window.write(self.keys, key_states), self.window.write(self.values, value_states)
 
+    def reserve(self, length: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Buffers with room for ``length`` entries per row; None before the first pass has made any."""
+        if self.keys is None or self.values is None:
+            return None
+        if length > self.capacity:
+            self._grow(length)
+        return self.keys, self.values
+
     def swap_rows(self, a: int, b: int, num_tokens: int) -> None:
         """Exchange the first ``num_tokens`` entries of two rows."""
         for buffer in (self.keys, self.values):

@@ -66,10 +66,10 @@ class FusedLayer(nn.Module):
         attention, mlp = cast(Any, layer.self_attn), cast(Any, layer.mlp)
         self.config, self.layer_idx, self.is_causal = attention.config, attention.layer_idx, True
         self.num_key_value_groups = attention.num_key_value_groups
-        self._scaling, self._head_dim, self._rotation = attention.scaling, attention.head_dim, rotation
+        self.scaling, self.head_dim, self._rotation = attention.scaling, attention.head_dim, rotation
         self._cache_argument = str(cache_argument(layer.forward))
-        self._num_queries = attention.q_proj.out_features // attention.head_dim
-        self._num_rotated = self._num_queries + attention.k_proj.out_features // attention.head_dim
+        self.num_queries = attention.q_proj.out_features // attention.head_dim
+        self._num_rotated = self.num_queries + attention.k_proj.out_features // attention.head_dim
         self.qkv_proj = merged((attention.q_proj, attention.k_proj, attention.v_proj))
         self.o_proj = attention.o_proj
         self.gate_up_proj = merged((mlp.gate_proj, mlp.up_proj))
@@ -105,14 +105,14 @@ class FusedLayer(nn.Module):
         options: dict[str, Any],
     ) -> torch.Tensor:
         num_rows, num_new, _ = normed.shape
-        states = self.qkv_proj(normed).view(num_rows, num_new, -1, self._head_dim).transpose(1, 2)
+        states = self.qkv_proj(normed).view(num_rows, num_new, -1, self.head_dim).transpose(1, 2)
         rotated = self._rotation(states[:, : self._num_rotated], embeddings)
-        queries, keys = rotated[:, : self._num_queries], rotated[:, self._num_queries :]
+        queries, keys = rotated[:, : self.num_queries], rotated[:, self.num_queries :]
         values = states[:, self._num_rotated :]
         if cache is not None:
             keys, values = cache.update(keys, values, self.layer_idx)
         attention = ALL_ATTENTION_FUNCTIONS[self.config._attn_implementation]
-        attended, _ = attention(self, queries, keys, values, mask, dropout=0.0, scaling=self._scaling, **options)
+        attended, _ = attention(self, queries, keys, values, mask, dropout=0.0, scaling=self.scaling, **options)
         return cast(torch.Tensor, attended).reshape(num_rows, num_new, -1)
 
 

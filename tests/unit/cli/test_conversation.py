@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.cli.commands.sampling_flags import OPTIONS
+from app.cli.sampling_flags import OPTIONS
 from app.http.schemas.native_bodies import ChatBody, CompleteBody
 from tests.unit.cli.terminal import CTRL_C, terminal
 

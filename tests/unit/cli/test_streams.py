@@ -119,6 +119,7 @@ from app.core.system import interrupts
 leave_at_once = interrupts.leave_at_once
 def telling():
     leave_at_once()
+    interrupts.leave_at_once = leave_at_once  # the commands call it once more
     os.write({descriptor}, b"late" if "click" in sys.modules or "requests" in sys.modules else b"in time")
     os.close({descriptor})
 interrupts.leave_at_once = telling

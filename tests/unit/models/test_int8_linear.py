@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from app.models import int8_linear
+from app.models.weights import int8_linear
 from app.models.weights.int8_linear import Int8Linear, Int8TileLinear, Int8VectorLinear, has_exact_sums, has_tiles
 
 needs_tiles = pytest.mark.skipif(not has_tiles(), reason="this CPU does not multiply 8-bit integers in tiles")

@@ -1,0 +1,99 @@
+"""Makes a package: loads a model as a server would, compiles its step, compares it and measures what it saves.
+
+For a process of its own, which has the cores to itself; knows no server.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from app.core.settings import Settings
+from app.engine.checks.features import wants_fusing
+from app.engine.checks.ladder import model_of
+from app.engine.checks.reference import TOLERANCE, distance, probe_tokens
+from app.engine.runners.compiled import CompiledRunner
+from app.engine.runners.eager import EagerRunner
+from app.engine.runners.mixed import can_mix
+from app.models.checkpoint.loader import load_checkpoint
+from app.models.compiled.compiled_step import load_step, store_of
+from app.models.compiled.inductor import compile_step
+from app.models.compiled.package_facts import facts_of, key_of
+from app.models.compiled.package_store import Package, PackageError
+from app.models.compiled.step_graph import Parts, parts_of
+from app.models.text_model import TextModel
+from app.models.weights.fused_layers import fuse_layers
+
+# Entries in the cache while steps are measured, and how many of them: rounds of an eager one and a compiled one.
+NUM_ENTRIES, NUM_ROUNDS = 160, 25
+
+
+def make_package(settings: Settings, tell: Callable[[str], None]) -> Package:
+    """Compile for the model of ``settings`` and keep the package; ``tell`` gets a line for each stage.
+
+    Raises ``PackageError``, or ``StartError`` where the model cannot be loaded.
+    """
+    tell("loading the model")
+    model, parts = compilable(settings)
+    tell("compiling; a minute or more of every core")
+    started_s = time.monotonic()
+    files = compile_step(parts)
+    made_s = time.monotonic() - started_s
+    tell("comparing and measuring")
+    facts = facts_of(parts.shape)
+    about = {"facts": facts, "made_s": round(made_s, 1), "model": model.name, **measured(model, parts, files)}
+    return store_of(settings).add(key_of(facts), files, about)
+
+
+def compilable(settings: Settings) -> tuple[TextModel, Parts]:
+    """A model with fused layers, and the parts of its step. Raises ``PackageError`` where there are none."""
+    checkpoint = load_checkpoint(settings, lambda _: None)
+    model = model_of(checkpoint, settings)
+    if not isinstance(model, TextModel):
+        raise PackageError("only models that generate text have a step to compile")
+    if settings.quantization != "none":
+        raise PackageError("steps of quantised models are not compiled")
+    if wants_fusing(model, settings):
+        fuse_layers(checkpoint)
+    parts = parts_of(checkpoint) if can_mix(checkpoint) else "its attention cannot be replaced"
+    if isinstance(parts, str):
+        raise PackageError(f"the model has no step to compile: {parts}")
+    return model, parts
+
+
+@torch.inference_mode()
+def measured(model: TextModel, parts: Parts, files: dict[str, Path]) -> dict[str, float]:
+    """Milliseconds of an eager step and of a compiled one. Raises ``PackageError`` where they differ."""
+    tokens = probe_tokens(model, min(NUM_ENTRIES, model.context_tokens - 1))
+    with TemporaryDirectory() as folder:
+        for name, path in files.items():
+            (Path(folder) / name).symlink_to(path)
+        step = load_step(Path(folder), parts)
+    eager = EagerRunner(model.checkpoint, 1, model.context_tokens)
+    compiled = CompiledRunner(step, model.checkpoint, 1, model.context_tokens)
+    runs = []
+    for runner in (eager, compiled):
+        runner.prefill(0, tokens, 0)
+        runs.append(partial(runner.decode, [tokens[:1]], [len(tokens)]))
+    expected, found = (run()[0].float() for run in runs)
+    share = float(distance(found, expected).max())
+    if not share <= TOLERANCE[model.checkpoint.dtype]:
+        raise PackageError(f"the compiled step differs by {share:.2g} of the range of the eager one's logits")
+    eager_ms, compiled_ms = (round(1000 * seconds, 3) for seconds in alternately(runs))
+    return {"eager_ms": eager_ms, "compiled_ms": compiled_ms}
+
+
+def alternately(runs: list[partial[torch.Tensor]]) -> list[float]:
+    """Least seconds of each of ``runs``, which take turns: what else the machine does meets all of them."""
+    taken: list[list[float]] = [[] for _ in runs]
+    for _ in range(NUM_ROUNDS):
+        for run, seconds in zip(runs, taken, strict=True):
+            started_s = time.perf_counter()
+            run()
+            seconds.append(time.perf_counter() - started_s)
+    return [min(seconds) for seconds in taken]

@@ -1,0 +1,230 @@
+"""The decode step of one row as inductor is to see it: spans of fused layers, then the output layer.
+
+Everything that differs between two models of one shape comes in as an input, weights too: the code holds none, so no
+weight is in memory twice and models that were tuned from one another share a package. One span serves all layers of a
+model, a few per call: what a call costs is small beside them, and compiling takes a tenth of the time. Products are
+written as sums over rows of the weight as they lie in memory, which is what one row needs; figures in
+docs/performance.md. Inference thread only, or a process that compiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from app.models.checkpoint.loader import Checkpoint
+from app.models.weights.fused_layers import FusedLayer
+from app.models.weights.packing import PackedLinear
+
+MAX_LAYERS_PER_CALL = 5
+# Tells the tracer what holds of sizes that change; torch has no types for it.
+check: Callable[[bool], None] = torch._check
+WEIGHTS = ("input_layernorm", "qkv_proj", "o_proj", "post_attention_layernorm", "gate_up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """All that the code of a step depends on, of a model whose layers are alike."""
+
+    num_layers: int
+    hidden_size: int
+    num_queries: int
+    num_kv_heads: int
+    head_dim: int
+    intermediate_size: int
+    vocab_size: int
+    activation: str
+    scaling: float
+    epsilons: tuple[float, float, float]
+    biases: tuple[str, ...]
+    dtype: str
+
+    @property
+    def layers_per_call(self) -> int:
+        """The largest number up to ``MAX_LAYERS_PER_CALL`` that divides the layers."""
+        return max(n for n in range(1, MAX_LAYERS_PER_CALL + 1) if self.num_layers % n == 0)
+
+
+class Span(nn.Module):
+    """A few decoder layers for one token of one row."""
+
+    def __init__(self, shape: Shape, activation: nn.Module):
+        super().__init__()
+        self._shape, self._activation = shape, activation
+
+    def forward(
+        self,
+        states: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        position: torch.Tensor,
+        entries: torch.Tensor,
+        layers: list[list[torch.Tensor]],
+    ) -> torch.Tensor:
+        """``states`` ``(1, hidden)`` to the same.
+
+        ``cos`` and ``sin`` are ``(1, head_dim)``, ``position`` ``(1,)``. Of ``entries`` ``(length,)`` only the size
+        counts: so many entries of the cache are attended to. A layer is its weights, then keys and values
+        ``(1, kv_heads, capacity, head_dim)``, which are written in place at ``position``.
+        """
+        for layer in layers:
+            check(entries.shape[0] <= layer[-1].shape[2])
+            states = self._layer(states, cos, sin, position, entries.shape[0], layer)
+        return states
+
+    def _layer(
+        self,
+        states: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        position: torch.Tensor,
+        length: int,
+        layer: list[torch.Tensor],
+    ) -> torch.Tensor:
+        shape = self._shape
+        *weights, keys, values = layer
+        parts = with_biases(weights, shape)
+        heads = product(normed(states, parts["input_layernorm"][0], shape.epsilons[0]), *parts["qkv_proj"])
+        heads = heads.view(-1, shape.head_dim)
+        num_rotated = shape.num_queries + shape.num_kv_heads
+        rotated = rotate(heads[:num_rotated], cos, sin)
+        store(keys, rotated[shape.num_queries :], position)
+        store(values, heads[num_rotated:], position)
+        attended = attend(rotated[: shape.num_queries], keys[0, :, :length], values[0, :, :length], shape.scaling)
+        states = states + product(attended.reshape(1, -1), *parts["o_proj"])
+        normed_states = normed(states, parts["post_attention_layernorm"][0], shape.epsilons[1])
+        gate, up = product(normed_states, *parts["gate_up_proj"]).chunk(2, dim=-1)
+        return states + product(self._activation(gate) * up, *parts["down_proj"])
+
+
+class Head(nn.Module):
+    """The last norm and the output layer for one token."""
+
+    def __init__(self, shape: Shape):
+        super().__init__()
+        self._shape = shape
+
+    def forward(self, states: torch.Tensor, weights: list[torch.Tensor]) -> torch.Tensor:
+        """``states`` ``(1, hidden)`` to logits ``(1, vocab)``; ``weights``: norm, output, its bias if it has one."""
+        norm, output, *bias = weights
+        return product(normed(states, norm, self._shape.epsilons[2]), output, bias[0] if bias else None)
+
+
+def with_biases(weights: list[torch.Tensor], shape: Shape) -> dict[str, tuple[torch.Tensor, torch.Tensor | None]]:
+    """Weight and bias, or None, of each part of a layer, by its name."""
+    rest = iter(weights)
+    return {name: (next(rest), next(rest) if name in shape.biases else None) for name in WEIGHTS}
+
+
+def product(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """``states`` ``(1, in)`` by ``weight`` ``(out, in)``, summed in float32; ``(1, out)``."""
+    sums = (weight.float() * states.float()).sum(dim=-1)
+    return (sums if bias is None else sums + bias.float())[None].to(states.dtype)
+
+
+def normed(states: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+    """RMS norm, computed in float32."""
+    wide = states.float()
+    scale = torch.rsqrt(wide.pow(2).mean(dim=-1, keepdim=True) + epsilon)
+    return ((wide * scale) * weight.float()).to(states.dtype)
+
+
+def rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary embedding of ``(heads, head_dim)``."""
+    half = heads.shape[-1] // 2
+    turned = torch.cat((-heads[:, half:], heads[:, :half]), dim=-1)
+    return heads * cos + turned * sin
+
+
+def store(buffer: torch.Tensor, heads: torch.Tensor, position: torch.Tensor) -> None:
+    """Write ``(kv_heads, head_dim)`` into ``buffer`` ``(1, kv_heads, capacity, head_dim)`` at ``position``."""
+    which = torch.arange(heads.shape[0])
+    buffer.index_put_((torch.zeros_like(which), which, position), heads)
+
+
+def attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scaling: float) -> torch.Tensor:
+    """Of ``(heads, head_dim)`` to ``(kv_heads, length, head_dim)``; sums and probabilities are float32."""
+    grouped = queries.view(keys.shape[0], -1, 1, queries.shape[-1]).float()
+    scores = (grouped * keys[:, None].float()).sum(dim=-1) * scaling
+    weighted = scores.softmax(dim=-1)[..., None] * values[:, None].float()
+    return weighted.sum(dim=-2).to(queries.dtype)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A model that a step can be compiled for: its shape, and what the step takes from it."""
+
+    shape: Shape
+    activation: nn.Module
+    layers: list[list[torch.Tensor]]
+    head: list[torch.Tensor]
+
+
+def parts_of(checkpoint: Checkpoint) -> Parts | str:
+    """The parts of a model, or in words why there are none."""
+    shape = model_shape(checkpoint)
+    if isinstance(shape, str):
+        return shape
+    layers, head = list(checkpoint.model.base_model.layers), checkpoint.model.get_output_embeddings()
+    if not all(type(one) is nn.Linear and one.weight.is_contiguous() for one in [*linear_parts(layers), head]):
+        return "its weights are packed, which pays for the steps of several sequences"
+    norm = checkpoint.model.base_model.norm
+    return Parts(shape, layers[0].act_fn, [weights_of(layer) for layer in layers], tensors(norm, head))
+
+
+def model_shape(checkpoint: Checkpoint) -> Shape | str:
+    """The shape of a model, packed or not, or in words why no step can be compiled for it."""
+    layers = list(getattr(checkpoint.model.base_model, "layers", []))
+    if checkpoint.device.type != "cpu":
+        return "steps are compiled for the CPU only"
+    if not layers or not all(isinstance(layer, FusedLayer) for layer in layers):
+        return "its layers are not all fused ones (docs/models.md)"
+    head, norm = checkpoint.model.get_output_embeddings(), getattr(checkpoint.model.base_model, "norm", None)
+    if not all(type(one) in (nn.Linear, PackedLinear) for one in [*linear_parts(layers), head]):
+        return "its weights are quantised"
+    if not hasattr(norm, "variance_epsilon"):
+        return "its last norm is of another kind"
+    shapes = {shape_of(layer, checkpoint, len(layers)) for layer in layers}
+    return shapes.pop() if len(shapes) == 1 else "its layers differ from one another"
+
+
+def linear_parts(layers: list[Any]) -> list[nn.Module]:
+    """The linear parts of all layers."""
+    return [getattr(layer, name) for layer in layers for name in WEIGHTS if name.endswith("_proj")]
+
+
+def shape_of(layer: Any, checkpoint: Checkpoint, num_layers: int) -> Shape:
+    """The shape of a model whose layers are all like ``layer``."""
+    head = cast(Any, checkpoint.model.get_output_embeddings())
+    names = [name for name in WEIGHTS if name.endswith("_proj") and getattr(layer, name).bias is not None]
+    norms = (layer.input_layernorm, layer.post_attention_layernorm, cast(Any, checkpoint.model.base_model).norm)
+    first, second, last = (float(norm.variance_epsilon) for norm in norms)
+    return Shape(
+        num_layers=num_layers,
+        hidden_size=layer.o_proj.out_features,
+        num_queries=layer.num_queries,
+        num_kv_heads=layer.num_queries // layer.num_key_value_groups,
+        head_dim=layer.head_dim,
+        intermediate_size=layer.down_proj.in_features,
+        vocab_size=head.out_features,
+        activation=f"{type(layer.act_fn).__module__}.{layer.act_fn!r}",
+        scaling=float(layer.scaling),
+        epsilons=(first, second, last),
+        biases=(*names, *(["head"] if head.bias is not None else [])),
+        dtype=str(checkpoint.dtype).removeprefix("torch."),
+    )
+
+
+def weights_of(layer: nn.Module) -> list[torch.Tensor]:
+    """What a compiled layer takes, in the order that it takes it in."""
+    return tensors(*(getattr(layer, name) for name in WEIGHTS))
+
+
+def tensors(*modules: Any) -> list[torch.Tensor]:
+    """Weight and bias of each, as far as it has them."""
+    found = [(module.weight, getattr(module, "bias", None)) for module in modules]
+    return [one.detach() for pair in found for one in pair if one is not None]

@@ -1,0 +1,122 @@
+"""What is compiled computes what the model's own layers do, and says of what models it cannot be made."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import DynamicCache
+
+from app.core.settings import load_settings
+from app.models.checkpoint.cache_argument import cache_argument_of
+from app.models.checkpoint.loader import Checkpoint, load_checkpoint
+from app.models.compiled import package_facts as facts
+from app.models.compiled.package_facts import difference, facts_of, key_of, processor
+from app.models.compiled.step_graph import Parts, model_shape, parts_of
+from app.models.weights.fused_layers import fuse_layers
+from app.models.weights.packing import pack
+from app.models.weights.quantization import quantize
+from tests.compiled_steps import uncompiled_step
+
+PROMPT = list(range(9, 49))
+
+
+def load(folder, *, fuses: bool = True, **environ: str) -> Checkpoint:
+    checkpoint = load_checkpoint(load_settings({"FORKLIFT_MODEL": str(folder), **environ}), lambda _: None)
+    if fuses:
+        fuse_layers(checkpoint)
+    return checkpoint
+
+
+def parts(checkpoint: Checkpoint) -> Parts:
+    found = parts_of(checkpoint)
+    assert not isinstance(found, str), found
+    return found
+
+
+@torch.inference_mode()
+def steps_of_both(checkpoint: Checkpoint) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits behind one more token than ``PROMPT``, by the step and by the model; both write the same cache entry."""
+    cache, model, taken = DynamicCache(), checkpoint.model, parts(checkpoint)
+    model(input_ids=torch.tensor([PROMPT]), use_cache=True, **{cache_argument_of(model): cache})
+    kept = [
+        tuple(torch.cat((one, torch.zeros_like(one)), dim=2) for one in (layer.keys, layer.values))
+        for layer in cache.layers
+    ]
+    token, at = torch.tensor([[77]]), torch.tensor([[len(PROMPT)]])
+    states = model.get_input_embeddings()(token)
+    cos, sin = model.base_model.rotary_emb(states, at)
+    found = uncompiled_step(taken).run(states[0], cos[0], sin[0], len(PROMPT), kept)
+    expected = model(input_ids=token, position_ids=at, use_cache=True, **{cache_argument_of(model): cache}).logits[0]
+    for (keys, values), layer in zip(kept, cache.layers, strict=True):
+        torch.testing.assert_close(keys[:, :, len(PROMPT)], layer.keys[:, :, -1], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(values[:, :, len(PROMPT)], layer.values[:, :, -1], rtol=1e-3, atol=1e-4)
+    return found, expected
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_a_step_gives_the_models_logits_and_writes_its_entries(model_folder, family):
+    found, expected = steps_of_both(load(model_folder(family)))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("num_layers", "per_call"), [(1, 1), (2, 2), (6, 3), (7, 1), (24, 4), (30, 5)])
+def test_a_call_takes_as_many_layers_as_divide_them_up_to_five(model_folder, num_layers, per_call):
+    shape = parts(load(model_folder("llama"))).shape
+    assert replace(shape, num_layers=num_layers).layers_per_call == per_call
+
+
+@pytest.mark.parametrize(
+    ("family", "reason"), [("gpt2", "not all fused"), ("glm", "not all fused"), ("codegen", "not all fused")]
+)
+def test_a_model_of_another_kind_has_no_step(model_folder, family, reason):
+    assert reason in str(parts_of(load(model_folder(family))))
+
+
+def test_a_model_whose_layers_are_not_fused_has_no_step(model_folder):
+    assert "not all fused" in str(parts_of(load(model_folder("llama"), fuses=False)))
+
+
+def test_weights_in_another_layout_have_no_step(model_folder):
+    packed, quantised = load(model_folder("llama")), load(model_folder("llama"))
+    pack(packed)
+    quantize(quantised, "int8", 1)
+    assert "weights are packed" in str(parts_of(packed))
+    assert "weights are quantised" in str(parts_of(quantised))
+    assert model_shape(packed) == model_shape(load(model_folder("llama")))
+
+
+def test_models_of_one_shape_share_a_package_and_others_do_not(model_folder, monkeypatch):
+    first, other = parts(load(model_folder("llama"))), parts(load(model_folder("llama")))
+    other.layers[0][0] = other.layers[0][0] + 1
+    assert key_of(facts_of(first.shape)) == key_of(facts_of(other.shape))
+    keys = {key_of(facts_of(parts(load(model_folder(family))).shape)) for family in ("llama", "qwen2")}
+    keys.add(key_of(facts_of(parts(load(model_folder("llama"), FORKLIFT_DTYPE="bfloat16")).shape)))
+    keys.add(key_of(facts_of(replace(first.shape, epsilons=(1e-6, 1e-6, 1e-5)))))
+    assert len(keys) == 4
+    before = facts_of(first.shape)
+    monkeypatch.setattr(facts, "processor", lambda _: "avx2 sse2")
+    assert key_of(facts_of(first.shape)) != key_of(before)
+
+
+def test_facts_come_out_of_json_as_they_went_in(model_folder):
+    wanted = facts_of(parts(load(model_folder("llama"))).shape)
+    assert json.loads(json.dumps(wanted)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("torch", "version of torch"), ("code", "version of Forklift"), ("processor", "processor"), ("shape", "model")],
+)
+def test_what_differs_is_named(name, words):
+    wanted = {"shape": "s", "torch": "2", "code": "c", "processor": "p"}
+    assert words in difference({**wanted, name: "another"}, wanted)
+
+
+def test_a_processor_is_its_features_in_any_order():
+    text = "processor\t: 0\nflags\t\t: sse2 avx2 fma\n\nprocessor\t: 1\nflags\t\t: none\n"
+    assert processor(text) == "avx2 fma sse2"
+    assert processor("Features : asimd fp") == "asimd fp"
+    assert processor("vendor : unknown\n") == "unknown"
