@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 # Tiny models gain nothing from a second thread, and OpenMP's waiting threads lose much on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# Programs under test inherit it: whoever started this run in the background (`&`, `nohup`) had SIGINT ignored, and a
+# program leaves an ignored one alone.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Times say nothing on a machine that runs several servers beside the tests.
 TOO_SLOW = hypothesis.HealthCheck.too_slow

@@ -19,9 +19,10 @@ from app.core.patience import held
 from app.models.checkpoint.loader import Checkpoint
 from app.models.grammars.constraints import Constraints
 from app.models.served_model import ServedModel, context_size
-from app.models.tokens.chat_prompts import has_rounds, read_template, rounds_prompt
+from app.models.tokens.chat_prompts import has_rounds, rounds_prompt
 from app.models.tokens.infill import File, Infilling, InfillPrompt
 from app.models.tokens.rendering import RENDERER
+from app.models.tokens.template_file import read_template
 from app.models.tokens.vocabulary import without_unknown
 
 Message = dict[str, Any]

@@ -15,7 +15,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from app.serve.board.slot_board import Row, SlotBoard
+from app.serve.board.slot_board import BoardEntry, SlotBoard
 
 STOPPED_SLOT = 0
 # Shorter and longer than a silent worker is still waited for.
@@ -29,7 +29,7 @@ def obey(order: Path) -> None:
     locked = SlotBoard.locked
 
     @contextmanager
-    def stopping(board: SlotBoard) -> Iterator[list[Row]]:
+    def stopping(board: SlotBoard) -> Iterator[list[BoardEntry]]:
         with locked(board) as rows:
             if order.exists() and order.read_text() == str(os.getpid()):
                 order.unlink()

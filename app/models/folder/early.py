@@ -19,7 +19,6 @@ from app.models.folder.json_files import read_object
 from app.models.folder.model_folder import check_folder, require_folder
 from app.models.folder.tokenizer_files import check_has_tokenizer
 from app.models.folder.weights_fit import check_weights_fit
-from app.models.tokens.chat_prompts import read_template
 
 OTHER_TASKS = (
     "ForSequenceClassification",
@@ -51,6 +50,9 @@ def check_models(settings: Settings) -> None:
     for plan in settings.plans:
         require_folder(plan)
         if plan.settings.chat_template is not None:
+            # Jinja is loaded only where there is a template to parse: a master needs none of it.
+            from app.models.tokens.template_file import read_template
+
             read_template(Path(plan.settings.chat_template))
         if plan.load == "resident":
             check_folder(plan.settings.model)

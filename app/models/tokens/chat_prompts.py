@@ -1,21 +1,12 @@
-"""Chat prompts for models whose files hold no template: ChatGLM-6B's rounds, or a template of the operator's."""
+"""Chat prompts for models whose files hold no template: ChatGLM-6B's rounds."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from jinja2 import Environment, TemplateSyntaxError, nodes
-from jinja2.ext import Extension
-from jinja2.parser import Parser
-
-from app.core.errors import ModelLoadError
-from app.core.system.small_files import read_small_file, why_unreadable
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-MAX_TEMPLATE_BYTES = 1_000_000
 ROUND_MODEL_TYPES = ("chatglm", "glm")
 QUESTION, ANSWER = "\u95ee\uff1a", "\u7b54\uff1a"
 
@@ -43,29 +34,4 @@ def rounds_prompt(messages: list[dict[str, Any]]) -> str:
         else:
             text += f"{message['content']}\n"
             num_round += 1
-    return text
-
-
-class _Generation(Extension):
-    """``{% generation %}`` marks what a model wrote; transformers' own extension renders what is in it."""
-
-    def __init__(self, environment: Environment):
-        super().__init__(environment)
-        self.tags = {"generation"}
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def read_template(path: Path) -> str:
-    """The Jinja template in a file. Raises ``ModelLoadError`` where there is none or it does not parse."""
-    try:
-        text = read_small_file(path, MAX_TEMPLATE_BYTES).decode("utf-8")
-        Environment(extensions=["jinja2.ext.loopcontrols", _Generation]).parse(text)
-    except OSError as error:
-        reason = why_unreadable(path, error)
-        raise ModelLoadError(f"FORKLIFT_CHAT_TEMPLATE: cannot read {path}: {reason}") from error
-    except (TemplateSyntaxError, UnicodeDecodeError, RecursionError) as error:
-        raise ModelLoadError(f"FORKLIFT_CHAT_TEMPLATE: {path} is not a Jinja template: {error}") from error
     return text
