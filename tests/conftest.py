@@ -28,6 +28,16 @@ TOO_SLOW = hypothesis.HealthCheck.too_slow
 hypothesis.settings.register_profile("forklift", deadline=None, suppress_health_check=[TOO_SLOW])
 hypothesis.settings.load_profile("forklift")
 
+
+@pytest.fixture(autouse=True)
+def signals_as_before() -> Iterator[None]:
+    """A command run by a test may block or catch SIGINT for its process, and programs of the next test inherit it."""
+    handler, mask = signal.getsignal(signal.SIGINT), signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    yield
+    signal.signal(signal.SIGINT, handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 ModelFolder = Callable[[str], Path]
 
 

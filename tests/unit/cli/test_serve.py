@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from click.testing import CliRunner
 from app.cli.commands import serve
 from app.cli.main import main
 from app.core.settings import Settings
+from tests.unit.cli.interrupting import interrupted
 
 
 @pytest.fixture
@@ -89,17 +88,8 @@ def test_what_lies_in_the_working_folder_is_not_run(tmp_path):
 )
 def test_ctrl_c_while_the_server_starts_shows_no_traceback(after_s):
     """Before the program replaces itself, while Gunicorn is imported, and once the master has its handlers."""
-    program = Path(sys.executable).with_name("forklift")
-    environ = os.environ | {"FORKLIFT_BIND": "127.0.0.1:0", "FORKLIFT_LOG_FORMAT": "json"}
-    process = subprocess.Popen([program, "serve"], env=environ, stderr=subprocess.PIPE, text=True)
-    try:
-        time.sleep(after_s)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=120)
-    finally:
-        process.kill()
-        process.wait()
-    assert process.returncode in (0, 130)
+    code, errors = interrupted(["serve"], after_s, FORKLIFT_BIND="127.0.0.1:0", FORKLIFT_LOG_FORMAT="json")
+    assert code in (0, 130)
     assert "Traceback" not in errors
 
 

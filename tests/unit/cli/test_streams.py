@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import pty
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.unit.cli.every_command import behave, commands, others, require_quiet_end
+from tests.unit.cli.interrupting import interrupted
 
 PROGRAM = [sys.executable, "-m", "app.cli"]
 HEAVY = ("doctor here", "models here", "report", "pack")
@@ -109,46 +108,6 @@ def test_a_command_ends_well_on_a_terminal(double, tmp_path, name):
         pass
     os.close(ours)
     assert process.wait(60) in (0, 1, 3) and b"Traceback" not in shown
-
-
-# The console script, which tells on a descriptor when ctrl-C has its meaning: before that, while the interpreter
-# itself starts, it is Python's. Of what is imported by then nothing takes long.
-TELLING = """
-import os, sys
-from app.core.system import interrupts
-leave_at_once = interrupts.leave_at_once
-def telling():
-    leave_at_once()
-    interrupts.leave_at_once = leave_at_once  # the commands call it once more
-    os.write({descriptor}, b"late" if "click" in sys.modules or "requests" in sys.modules else b"in time")
-    os.close({descriptor})
-interrupts.leave_at_once = telling
-from app.cli.entry import run
-run()
-"""
-
-
-def interrupted(arguments: list[str], after_s: float) -> tuple[int, str]:
-    ours, theirs = os.pipe()
-    program = [sys.executable, "-c", TELLING.format(descriptor=theirs)]
-    process = subprocess.Popen(
-        [*program, *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        pass_fds=[theirs],
-    )
-    try:
-        os.close(theirs)
-        assert os.read(ours, 100) == b"in time"
-        time.sleep(after_s)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=300)
-    finally:
-        os.close(ours)
-        process.kill()
-        process.wait()
-    return process.returncode, errors.decode()
 
 
 @pytest.mark.parametrize("name", ["doctor here", "complete"])
