@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INPUTS := setup.cfg pyproject.toml constraints.txt
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Bytecode is made when a module is first imported: compiling all of torch at once takes half a minute.
+PIP := $(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check --constraint constraints.txt
 PIP_SHOWN = $(subst --quiet,,$(PIP)) --progress-bar on
 ENGINE ?= docker
 # `make run TORCH=cpu` installs PyTorch's CPU build; without it the package index's, which brings CUDA's libraries.

@@ -23,7 +23,11 @@ from app.models.tokens.chat_prompts import rounds_prompt
 from tests.e2e.conftest import Forklift
 from tests.service.conftest import server_starter, wait_for
 
-pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed"),
+    # Four servers start for it.
+    pytest.mark.slow,
+]
 
 SYSTEM = "You are a helpful assistant."
 SETTINGS: dict[str, dict[str, object]] = {

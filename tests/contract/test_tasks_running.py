@@ -10,6 +10,9 @@ from transformers import pipeline
 
 from tests.e2e.several import start_several
 
+# What single servers and doubles show is shown here once more with several models behind one address.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, model_folder):

@@ -49,7 +49,13 @@ def test_running_out_of_memory_costs_one_request(server):
 
 
 @pytest.mark.parametrize(
-    ("fault", "limit_s"), [("device", 5), ("die", 5), ("stall", STALL_TIMEOUT_S + 5)], ids=["device", "die", "stall"]
+    ("fault", "limit_s"),
+    [
+        pytest.param("device", 5, marks=pytest.mark.slow),
+        pytest.param("die", 5),
+        pytest.param("stall", STALL_TIMEOUT_S + 5, marks=pytest.mark.slow),
+    ],
+    ids=["device", "die", "stall"],
 )
 def test_a_worker_that_cannot_go_on_fails_its_requests_and_is_replaced(server, fault, limit_s):
     pid = server.pid()

@@ -62,6 +62,7 @@ def test_a_server_with_a_fault_answers_as_generate_does_and_says_what_it_left_ou
     assert all(f'forklift_dropped_steps_total{{model="m",step="{step}"}} 1.0' in metrics for step in dropped)
 
 
+@pytest.mark.slow
 def test_weights_with_nan_stop_the_start_with_one_line_and_code_3(tmp_path):
     folder = save_tiny_model("llama", tmp_path / "m")
     weights = load_file(folder / "model.safetensors")

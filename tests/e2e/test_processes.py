@@ -47,6 +47,7 @@ def test_each_worker_makes_one_model(pair):
     assert {str(row["pid"]) for row in pair.rows()} <= set(made_by)
 
 
+@pytest.mark.slow
 def test_the_development_server_makes_one_model_even_with_debug_on(model_folder, tmp_path):
     environ, file = counting(tmp_path)
     port = unused_port()
@@ -96,6 +97,7 @@ def test_a_killed_worker_takes_only_its_own_stream_with_it(pair):
     assert {after[slot]["num_running"] + after[slot]["num_waiting"] for slot in (0, 1)} == {0}
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_server_in_the_middle_of_a_stream_with_code_0(start_forklift, model_folder):
     server = start_forklift(model=model_folder("gpt2"), max_new_tokens=900)
     stream = Stream(server, 900)
@@ -124,6 +126,7 @@ def test_a_start_that_cannot_work_is_one_line_and_exit_code_3(start_forklift, se
     assert "Traceback" not in server.log()
 
 
+@pytest.mark.slow
 def test_the_sync_worker_class_serves_the_happy_paths(start_forklift, model_folder):
     environ = {"GUNICORN_CMD_ARGS": "--worker-class sync --threads 1"}
     server = start_forklift(environ, model=model_folder("qwen2"))

@@ -17,6 +17,9 @@ from tests.several import write_models_file
 GENERATING = {"code": "codegen", "chat": "qwen2", "spare": "llama"}
 
 
+pytestmark = pytest.mark.slow  # unit and contract tests have each of it with engines in process
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, model_folder):
     tables = {

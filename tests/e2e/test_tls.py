@@ -34,6 +34,7 @@ def start_tls_forklift(tmp_path):
     yield from tls_starter(tmp_path, kind=TlsForklift)
 
 
+@pytest.mark.slow
 def test_completions_over_https_streamed_and_not_and_a_clean_end(start_tls_forklift, model_folder):
     server = start_tls_forklift(model=model_folder("gpt2"), max_new_tokens=900)
     body = {"prompt": "def f(", "max_new_tokens": 5, "ignore_eos": True}

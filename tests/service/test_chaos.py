@@ -8,6 +8,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
+import pytest
+
 from tests.service.conftest import RESET_ON_CLOSE, num_sockets, wait_for
 
 DURATION_S = 4.0
@@ -25,6 +27,7 @@ REQUESTS = [
 ]
 
 
+@pytest.mark.slow
 def test_workers_survive_clients_that_do_everything_wrong(start_server):
     server = start_server(workers=2, num_ready=2, body_timeout_s=1, write_timeout_s=1)
     pids = [row["pid"] for row in server.rows()]

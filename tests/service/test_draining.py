@@ -15,7 +15,7 @@ from tests.service.crowd import completion
 from tests.service.test_stopping import STREAM, read_all, running
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_while_a_long_request_runs_newcomers_are_refused_at_once_and_probes_answered(start_server, workers):
     server = start_server(workers=workers, num_ready=workers)
     with server.connect(STREAM % 3) as client:
@@ -54,7 +54,7 @@ def test_a_body_that_is_still_coming_is_refused_with_its_head(start_server):
         assert b"[DONE]" in read_all(client)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_nobody_is_reset_at_the_end(start_server, workers):
     """A connection is refused or answered: what the kernel has accepted for the server is never lost."""
     server = start_server(workers=workers, num_ready=workers)

@@ -57,6 +57,7 @@ def test_a_request_whose_client_left_the_queue_never_starts(server):
     assert set(server.jobs("started")) == {"running"}
 
 
+@pytest.mark.slow
 def test_after_many_impatient_clients_of_long_requests_the_next_is_answered_soon(start_stepping):
     server = start_stepping(workers=1, max_new_tokens=10_000, max_context_tokens=20_000)
     for _ in range(10):
@@ -71,6 +72,7 @@ def test_after_many_impatient_clients_of_long_requests_the_next_is_answered_soon
     wait_for(lambda: server.in_hand() == (0, 0), "the places")
 
 
+@pytest.mark.slow
 def test_readers_of_one_byte_per_second_hold_neither_a_place_nor_anybody_else(start_stepping):
     server = start_stepping({"STEP_TOKEN_S": "0.001"}, workers=1, http_threads=8)
     slow = []

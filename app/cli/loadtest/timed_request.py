@@ -71,7 +71,9 @@ async def send(target: Target, body: dict[str, Any], timeout_s: float = 600.0, o
     """
     started = time.perf_counter()
     try:
-        result = await asyncio.wait_for(_exchange(target, body, started), timeout_s)
+        # Not `wait_for`, which in Python 3.11 forgets a cancellation that comes together with the answer.
+        async with asyncio.timeout(timeout_s):
+            result = await _exchange(target, body, started)
     except TimeoutError:
         result = Result(0, time.perf_counter() - started, error="no answer in time")
     except (OSError, EOFError, WireError, ValueError, RecursionError, asyncio.LimitOverrunError) as error:

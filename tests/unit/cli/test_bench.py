@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from app.cli.loadtest import timed_request
 from app.cli.loadtest.bodies import Plan, words_for
 from app.cli.loadtest.figures import Result, Summary, percentile
 from app.cli.loadtest.load_plot import token_rates
@@ -198,6 +199,36 @@ def test_a_load_without_bounds_is_wrong_usage(forklift, options):
 
 def test_what_is_no_url_is_wrong_usage(forklift):
     assert forklift("bench", "localhost:5000").exit_code == 2
+
+
+@pytest.mark.parametrize("num_turns", range(6))
+def test_an_end_that_comes_together_with_an_answer_is_not_forgotten(monkeypatch, num_turns):
+    """However many turns of the loop lie between the answer and the end."""
+
+    async def goes_on() -> bool:
+        answer = asyncio.get_running_loop().create_future()
+
+        async def exchange(*_):
+            await asyncio.shield(answer)
+            return Result(200, 0.0)
+
+        async def load() -> None:
+            await send(target, {})
+            await asyncio.sleep(600)
+
+        target = Target("http://127.0.0.1:1", "/", None)
+        monkeypatch.setattr(timed_request, "_exchange", exchange)
+        loading = asyncio.create_task(load())
+        await asyncio.sleep(0.01)
+        answer.set_result(None)
+        for _ in range(num_turns):
+            await asyncio.sleep(0)
+        loading.cancel()
+        done, _ = await asyncio.wait([loading], timeout=0.5)
+        loading.cancel()
+        return not done
+
+    assert not asyncio.run(goes_on())
 
 
 def test_ctrl_c_ends_the_load_and_shows_what_was_measured(double):

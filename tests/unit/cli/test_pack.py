@@ -134,6 +134,7 @@ def small(monkeypatch):
     monkeypatch.setattr(kit, "requirements", lambda: ["requests"])
 
 
+@pytest.mark.slow
 def test_without_an_index_the_wheels_are_those_of_what_is_installed(forklift, small, no_index, tmp_path):
     result = forklift("pack", "--output", str(tmp_path / "kit"), "--json")
     assert result.exit_code == 0, result.output
@@ -252,6 +253,7 @@ def test_the_install_script_is_one_for_sh_and_stops_at_another_python(tmp_path):
     assert (done.returncode, "Python 3.11" in done.stderr) == (1, True)
 
 
+@pytest.mark.slow
 def test_the_install_script_stops_at_a_file_that_was_changed(forklift, small, tmp_path):
     output = tmp_path / "kit"
     assert forklift("pack", "--no-index", "--output", str(output)).exit_code == 0

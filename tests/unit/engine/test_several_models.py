@@ -569,6 +569,7 @@ def test_a_model_on_demand_that_cannot_be_read_at_the_start_fails_its_own_reques
     several.run("b")
 
 
+@pytest.mark.slow
 def test_a_model_on_demand_that_breaks_later_fails_its_own_requests_only(start, folders, tmp_path, model_folder):
     bad = shutil.copytree(model_folder("gpt2"), tmp_path / "bad")
     table = {"b": {"path": bad, **ON_DEMAND, "idle_unload_s": 0}}
