@@ -21,7 +21,7 @@ START_LIMIT_S = 300
 
 @dataclass(frozen=True)
 class Contender:
-    """One server: how it is started, and where it says that it is ready."""
+    """One server: how and in which folder it is started, and where it says that it is ready."""
 
     name: str
     command: tuple[str, ...]
@@ -29,6 +29,7 @@ class Contender:
     environ: dict[str, str] = field(default_factory=dict)
     can_stream: bool = True
     extra_fields: dict[str, object] = field(default_factory=dict)
+    folder: Path = ROOT
 
 
 def forklift(name: str, folder: Path, **settings: object) -> Contender:
@@ -63,7 +64,7 @@ def running(contender: Contender) -> Iterator[str]:
     log = ROOT / "build" / "benchmarks" / f"{contender.name.replace(',', '').replace(' ', '-')}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
-        process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, cwd=contender.folder, env=environ, stdout=output, stderr=subprocess.STDOUT)
     try:
         url = f"http://127.0.0.1:{port}"
         _wait_until_ready(process, url + contender.ready_path, log)

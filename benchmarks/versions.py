@@ -1,8 +1,9 @@
 """Two environments take turns under the same load over HTTP: the ratio of their speeds, with its interval.
 
 Run as ``python -m benchmarks.versions --first .venv-a/bin/python --second .venv-b/bin/python``: does the demo model
-answer as fast with another version of transformers? Both servers run all the time and one of them is asked at a time;
-who begins a pair changes from pair to pair. The interval is a bootstrap of the median of the pairs' ratios.
+answer as fast with another version of transformers? With ``--first-checkout`` also: as with another commit of ours?
+Both servers run all the time and one of them is asked at a time; who begins a pair changes from pair to pair. The
+interval is a bootstrap of the median of the pairs' ratios.
 """
 
 from __future__ import annotations
@@ -19,18 +20,19 @@ from rich.progress import track
 from benchmarks.contenders import Contender, forklift, running
 from benchmarks.load import closed_loop, median
 from benchmarks.report import show
-from benchmarks.shapes import DEMO, prompts
+from benchmarks.shapes import DEMO, ROOT, prompts
 
 NUM_RESAMPLES = 5000
 CONFIDENCE = 0.95
+CHECKOUT = click.Path(exists=True, file_okay=False, path_type=Path)
 ASK = "from importlib.metadata import version as v; print('transformers', v('transformers'), 'torch', v('torch'))"
 
 
-def of_environment(python: Path, folder: Path, batch: int) -> Contender:
-    """Forklift with the packages of ``python``'s environment, named by their versions."""
+def of_environment(python: Path, checkout: Path, folder: Path, batch: int) -> Contender:
+    """The Forklift of ``checkout`` with the packages of ``python``'s environment, named by their versions."""
     asked = subprocess.run([python, "-c", ASK], capture_output=True, text=True, check=True)
     server = forklift(f"{python.parent.parent.name}: {asked.stdout.strip()}", folder, max_batch_size=batch)
-    return replace(server, command=(str(python.absolute()), *server.command[1:]))
+    return replace(server, command=(str(python.absolute()), *server.command[1:]), folder=checkout.resolve())
 
 
 def tokens_per_s(url: str, texts: list[str], num_new: int, concurrency: int) -> float:
@@ -53,6 +55,8 @@ def interval(ratios: Sequence[float], seed: int = 0) -> tuple[float, float]:
 @click.command()
 @click.option("--first", type=click.Path(exists=True, path_type=Path), required=True, help="Python to compare with.")
 @click.option("--second", type=click.Path(exists=True, path_type=Path), required=True, help="Python to compare.")
+@click.option("--first-checkout", type=CHECKOUT, default=ROOT, help="Where the first one's Forklift lies.")
+@click.option("--second-checkout", type=CHECKOUT, default=ROOT, help="Where the second one's Forklift lies.")
 @click.option("--model", type=click.Path(path_type=Path), default=DEMO, help="Folder to serve.")
 @click.option("--pairs", "num_pairs", default=12, help="How often both are measured.")
 @click.option("--batch", default=16, help="FORKLIFT_MAX_BATCH_SIZE.")
@@ -63,6 +67,8 @@ def interval(ratios: Sequence[float], seed: int = 0) -> tuple[float, float]:
 def main(
     first: Path,
     second: Path,
+    first_checkout: Path,
+    second_checkout: Path,
     model: Path,
     num_pairs: int,
     batch: int,
@@ -72,7 +78,7 @@ def main(
     num_prompt: int,
 ) -> None:
     """Speed of the second environment as a share of the first one's."""
-    servers = [of_environment(python, model, batch) for python in (first, second)]
+    servers = [of_environment(*one, model, batch) for one in ((first, first_checkout), (second, second_checkout))]
     rows = []
     with running(servers[0]) as one, running(servers[1]) as other:
         urls = (one, other)
