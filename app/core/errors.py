@@ -39,6 +39,17 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from typing_extensions import TypedDict
+
+
+class ErrorDetail(TypedDict):
+    """What went wrong, in OpenAI's form: `param` is the field at fault, `code` is stable and for programs."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
 
 class ForkliftError(Exception):
     """Base of everything that is raised on purpose."""
@@ -80,7 +91,7 @@ class RequestError(ForkliftError):
         if retry_after_s is not None:
             self.retry_after_s = max(1, retry_after_s)
 
-    def body(self) -> dict[str, str | None]:
+    def body(self) -> ErrorDetail:
         """The ``error`` object of the envelope (DESIGN 1.3)."""
         return {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
 

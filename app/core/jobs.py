@@ -146,7 +146,7 @@ Event = TextDelta | PromptScored | Finished | Failed
 
 
 @dataclass(slots=True)
-class Usage:
+class TokenCounts:
     """Token counts, written by the inference thread."""
 
     prompt_tokens: int = 0
@@ -204,7 +204,7 @@ class BaseJob:
         self.deadline_s = deadline_s
         self.owner = b""
         self.turn: object = self
-        self.usage = Usage(prompt_tokens=len(prompt_ids))
+        self.usage = TokenCounts(prompt_tokens=len(prompt_ids))
         self.timings = Timings()
         self._on_started = on_started
         self._on_event = on_event

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, values
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -21,7 +21,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
-    from app.core.jobs import BaseJob, Timings
+    from app.core.jobs import BaseJob, Timings, TokenCounts
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 # Requests that match no route share one label: paths are the caller's choice and without number.
@@ -85,12 +85,12 @@ class Metrics:
             self._errors.labels(reason).inc()
 
     def observe_generation(
-        self, timings: Timings, usage: dict[str, Any], jobs: Sequence[BaseJob], total_s: float
+        self, timings: Timings, counts: TokenCounts, jobs: Sequence[BaseJob], total_s: float
     ) -> None:
         """A generating request ended, well or not; points in time that it never reached are left out."""
-        self._prompt_tokens.inc(usage["prompt_tokens"])
-        self._cached_tokens.inc(usage["prompt_tokens_details"]["cached_tokens"])
-        self._generated_tokens.inc(usage["completion_tokens"])
+        self._prompt_tokens.inc(counts.prompt_tokens)
+        self._cached_tokens.inc(counts.cached_tokens)
+        self._generated_tokens.inc(counts.completion_tokens)
         self._e2e.observe(total_s)
         if timings.started_s is not None:
             self._queue.observe(timings.started_s - timings.created_s)

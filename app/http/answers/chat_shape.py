@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
+from app.core.jobs import FinishReason
 from app.http.answers.completions_shape import OpenAIShape
 from app.http.answers.logprobs import chat_entry
+from app.http.answers.openai_types import (
+    Call,
+    ChatCompletion,
+    EndReason,
+    Message,
+    MessageChoice,
+    MessageLogprobs,
+)
 from app.http.answers.tool_calls import ToolCallFilter, split_calls
 from app.http.requests.job_output import JobOutput, Piece
 from app.http.requests.running import RunningRequest
@@ -17,7 +25,6 @@ class ChatCompletionsShape(OpenAIShape):
     """``chat.completion`` and its chunks."""
 
     id_prefix = "chatcmpl"
-    whole_object = "chat.completion"
     chunk_object = "chat.completion.chunk"
 
     def __init__(self, body: ChatCompletionsBody):
@@ -25,9 +32,10 @@ class ChatCompletionsShape(OpenAIShape):
         self._body = body
         self._filters: dict[int, ToolCallFilter] = {}
 
-    def whole(self, generation: RunningRequest) -> object:
+    def whole(self, generation: RunningRequest) -> ChatCompletion:
         choices = [self._choice(index, one, generation) for index, one in enumerate(generation.outputs)]
-        return self._answer(generation, choices)
+        usage = generation.usage()
+        return {**self._envelope(generation), "object": "chat.completion", "choices": choices, "usage": usage}
 
     def first(self, generation: RunningRequest) -> Iterable[object]:
         for index in range(self._body.num_choices):
@@ -45,18 +53,18 @@ class ChatCompletionsShape(OpenAIShape):
             reason = finish_reason(piece.finish_reason, calls)
             yield self._delta(generation, piece.index, {}, reason=reason)
 
-    def _choice(self, index: int, one: JobOutput, generation: RunningRequest) -> dict[str, Any]:
+    def _choice(self, index: int, one: JobOutput, generation: RunningRequest) -> MessageChoice:
         text, calls = split_calls(one.text) if self._body.shown_tools else (one.text, [])
-        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        message: Message = {"role": "assistant", "content": text, "refusal": None}
         if calls:
-            message |= {"content": text or None, "tool_calls": calls}
-        reason = finish_reason(one.finish_reason, calls)
+            message["content"], message["tool_calls"] = text or None, calls
+        reason = finish_reason(one.reason, calls)
         logprobs = self._logprobs(one.as_piece(index), generation)
         if self._body.logprobs:
             logprobs = logprobs or {"content": [], "refusal": None}
         return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": reason}
 
-    def _part(self, piece: Piece) -> tuple[str, list[dict[str, Any]]]:
+    def _part(self, piece: Piece) -> tuple[str, list[Call]]:
         """The text that can go out, and at the end the calls."""
         if not self._body.shown_tools:
             return piece.text, []
@@ -65,7 +73,7 @@ class ChatCompletionsShape(OpenAIShape):
         rest, calls = parts.finish() if piece.finish_reason is not None else ("", [])
         return text + rest, calls
 
-    def _logprobs(self, piece: Piece, generation: RunningRequest) -> dict[str, Any] | None:
+    def _logprobs(self, piece: Piece, generation: RunningRequest) -> MessageLogprobs | None:
         """The tokens of the content; special ones, such as the end, are no part of it."""
         if not self._body.logprobs:
             return None
@@ -78,14 +86,14 @@ class ChatCompletionsShape(OpenAIShape):
         self,
         generation: RunningRequest,
         index: int,
-        delta: dict[str, Any],
-        logprobs: dict[str, Any] | None = None,
-        reason: str | None = None,
-    ) -> dict[str, Any]:
+        delta: object,
+        logprobs: MessageLogprobs | None = None,
+        reason: EndReason | None = None,
+    ) -> dict[str, object]:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
         return self._chunk(generation, choice)
 
 
-def finish_reason(reason: str | None, calls: list[dict[str, Any]]) -> str | None:
+def finish_reason(reason: FinishReason, calls: list[Call]) -> EndReason:
     """``tool_calls`` where a completion that came to its end calls something."""
     return "tool_calls" if calls and reason == "stop" else reason

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from app.http.answers.logprobs import legacy_block, place_prompt
 from app.http.answers.native_shapes import Tracks
+from app.http.answers.openai_types import (
+    Envelope,
+    FimChoice,
+    FimCompletion,
+    FimMessage,
+    LegacyLogprobs,
+    TextChoice,
+    TextCompletion,
+)
 from app.http.requests.job_output import JobOutput, Piece
 from app.http.requests.running import RunningRequest
 from app.http.schemas.completions_body import CompletionsBody
@@ -19,7 +28,6 @@ class OpenAIShape:
 
     prefix = ""
     id_prefix: ClassVar[str]
-    whole_object: ClassVar[str]
     chunk_object: ClassVar[str]
 
     def __init__(self, options: OpenAIOptions):
@@ -33,22 +41,18 @@ class OpenAIShape:
     def last(self, generation: RunningRequest) -> Iterable[object]:
         if not self._options.has_usage_chunk:
             return []
-        return [{**self._envelope(generation, self.chunk_object), "choices": [], "usage": generation.usage()}]
+        usage = {"usage": generation.usage()}
+        return [{**self._envelope(generation), "object": self.chunk_object, "choices": [], **usage}]
 
-    def _answer(self, generation: RunningRequest, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        envelope = self._envelope(generation, self.whole_object)
-        return {**envelope, "choices": choices, "usage": generation.usage()}
-
-    def _chunk(self, generation: RunningRequest, choice: dict[str, Any]) -> dict[str, Any]:
-        chunk = {**self._envelope(generation, self.chunk_object), "choices": [choice]}
+    def _chunk(self, generation: RunningRequest, choice: object) -> dict[str, object]:
+        chunk = {**self._envelope(generation), "object": self.chunk_object, "choices": [choice]}
         if self._options.has_usage_throughout:
             return {**chunk, "usage": generation.usage()}
         return {**chunk, "usage": None} if self._options.has_usage_chunk else chunk
 
-    def _envelope(self, generation: RunningRequest, kind: str) -> dict[str, Any]:
+    def _envelope(self, generation: RunningRequest) -> Envelope:
         return {
             "id": f"{self.id_prefix}-{generation.request_id}",
-            "object": kind,
             "created": self._created_s,
             "model": generation.model,
             "system_fingerprint": None,
@@ -59,31 +63,32 @@ class CompletionsShape(OpenAIShape):
     """``text_completion``; choices of one prompt stand together, prompt by prompt."""
 
     id_prefix = "cmpl"
-    whole_object = chunk_object = "text_completion"
+    chunk_object = "text_completion"
 
     def __init__(self, body: CompletionsBody):
         super().__init__(body)
         self._body = body
         self._echoed: set[int] = set()
 
-    def whole(self, generation: RunningRequest) -> object:
+    def whole(self, generation: RunningRequest) -> TextCompletion:
         kept = [generation.outputs[index].as_piece(index) for index in self._kept(generation)]
-        choices = [self._choice(piece, generation, is_whole=True) for piece in kept]
-        return self._answer(generation, [{**choice, "index": index} for index, choice in enumerate(choices)])
+        choices = [self._whole_choice(index, piece, generation) for index, piece in enumerate(kept)]
+        usage = generation.usage()
+        return {**self._envelope(generation), "object": "text_completion", "choices": choices, "usage": usage}
 
     def piece(self, piece: Piece, generation: RunningRequest) -> Iterable[object]:
-        choice = self._choice(piece, generation)
-        has_news = choice["text"] or choice["logprobs"] or choice["finish_reason"]
-        return [self._chunk(generation, choice)] if has_news else []
-
-    def _choice(self, piece: Piece, generation: RunningRequest, *, is_whole: bool = False) -> dict[str, Any]:
         prefix = self._echo(piece.index, generation)
-        return {
-            "text": prefix + piece.text,
-            "index": piece.index,
-            "logprobs": self._logprobs(piece, prefix, generation, is_whole),
-            "finish_reason": piece.finish_reason,
-        }
+        text, scores = prefix + piece.text, self._logprobs(piece, prefix, generation)
+        if not (text or scores or piece.finish_reason):
+            return []
+        choice = {"text": text, "index": piece.index, "logprobs": scores, "finish_reason": piece.finish_reason}
+        return [self._chunk(generation, choice)]
+
+    def _whole_choice(self, index: int, piece: Piece, generation: RunningRequest) -> TextChoice:
+        prefix = self._echo(piece.index, generation)
+        scores = self._logprobs(piece, prefix, generation, is_whole=True)
+        reason = generation.outputs[piece.index].reason
+        return {"text": prefix + piece.text, "index": index, "logprobs": scores, "finish_reason": reason}
 
     def _echo(self, index: int, generation: RunningRequest) -> str:
         """The prompt, in front of what comes first."""
@@ -92,7 +97,9 @@ class CompletionsShape(OpenAIShape):
         prompt = self._body.prompts[index // self._body.num_choices]
         return prompt if isinstance(prompt, str) else generation.vocabulary.text(prompt)
 
-    def _logprobs(self, piece: Piece, prefix: str, generation: RunningRequest, is_whole: bool) -> dict[str, Any] | None:
+    def _logprobs(
+        self, piece: Piece, prefix: str, generation: RunningRequest, *, is_whole: bool = False
+    ) -> LegacyLogprobs | None:
         """The lists of a choice, empty ones where a stop left no token; None in a chunk without text."""
         is_first = piece.index not in self._echoed
         self._echoed.add(piece.index)
@@ -119,15 +126,15 @@ class FimShape(OpenAIShape):
     """Mistral's answer to a hole: chat's envelope round the text."""
 
     id_prefix = "fim"
-    whole_object = "chat.completion"
     chunk_object = "chat.completion.chunk"
 
-    def whole(self, generation: RunningRequest) -> object:
-        choices = []
+    def whole(self, generation: RunningRequest) -> FimCompletion:
+        choices: list[FimChoice] = []
         for index, one in enumerate(generation.outputs):
-            message = {"role": "assistant", "content": one.text, "tool_calls": None, "prefix": False}
-            choices.append({"index": index, "message": message, "finish_reason": one.finish_reason})
-        return self._answer(generation, choices)
+            message: FimMessage = {"role": "assistant", "content": one.text, "tool_calls": None, "prefix": False}
+            choices.append({"index": index, "message": message, "finish_reason": one.reason})
+        usage = generation.usage()
+        return {**self._envelope(generation), "object": "chat.completion", "choices": choices, "usage": usage}
 
     def piece(self, piece: Piece, generation: RunningRequest) -> Iterable[object]:
         delta = {"role": "assistant", "content": piece.text}

@@ -5,12 +5,13 @@ Names and meanings are those of its README (ggml-org/llama.cpp, tools/server).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
+from app.http.answers.types import InfillAnswer, InfillTimings, LlamaCppDetails, SelectedFields
 from app.http.requests.running import RunningRequest
 
 
-def llama_cpp_details(generation: RunningRequest, context_tokens: int) -> dict[str, Any]:
+def llama_cpp_details(generation: RunningRequest, context_tokens: int) -> LlamaCppDetails:
     """Counts, speeds, and how the completion ended."""
     usage, last = generation.usage(), generation.outputs[-1]
     return {
@@ -22,21 +23,17 @@ def llama_cpp_details(generation: RunningRequest, context_tokens: int) -> dict[s
         "tokens_predicted": usage["completion_tokens"],
         "id_slot": 0,
         "generation_settings": {"n_ctx": context_tokens},
-        "timings": llama_cpp_timings(generation),
     }
 
 
-def llama_cpp_timings(generation: RunningRequest) -> dict[str, float]:
+def llama_cpp_timings(generation: RunningRequest) -> InfillTimings:
     """Our own points in time, and what they mean per token and per second."""
     points, usage = generation.timings().as_ms(), generation.usage()
     num_read = usage["prompt_tokens"] - usage["prompt_tokens_details"]["cached_tokens"]
     prompt_ms = max(points["ttft_ms"] - points["queue_ms"], 0.0)
     predicted_ms = max(points["total_ms"] - points["ttft_ms"], 0.0)
-    return {
-        **points,
-        **_speed("prompt", num_read, prompt_ms),
-        **_speed("predicted", usage["completion_tokens"], predicted_ms),
-    }
+    speeds = _speed("prompt", num_read, prompt_ms) | _speed("predicted", usage["completion_tokens"], predicted_ms)
+    return cast(InfillTimings, points | speeds)
 
 
 def _speed(name: str, number: int, took_ms: float) -> dict[str, float]:
@@ -48,11 +45,11 @@ def _speed(name: str, number: int, took_ms: float) -> dict[str, float]:
     }
 
 
-def selected(answer: dict[str, Any], fields: list[str] | None) -> dict[str, Any]:
+def selected(answer: InfillAnswer, fields: list[str] | None) -> InfillAnswer | SelectedFields:
     """The fields that were asked for, each under the path that named it; those that there are not are left out."""
     if fields is None:
         return answer
-    found: dict[str, Any] = {}
+    found: SelectedFields = {}
     for path in fields:
         value: Any = answer
         for step in path.split("/"):

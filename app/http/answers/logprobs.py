@@ -10,9 +10,11 @@ import codecs
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from app.core.jobs import TokenLogprob
+from app.http.answers.openai_types import LegacyLogprobs, MessageToken, ScoredMessageToken
+from app.http.answers.types import ScoredToken, Token
 from app.http.requests.job_output import Piece
 
 if TYPE_CHECKING:
@@ -113,19 +115,19 @@ def _length_in(vocabulary: Vocabulary, token: int, raw: bytes, at: int) -> int:
     return len(name) - 1 if name.startswith(b" ") and raw.startswith(name[1:], at) else len(name)
 
 
-def chat_entry(vocabulary: Vocabulary, scored: TokenLogprob) -> dict[str, Any]:
+def chat_entry(vocabulary: Vocabulary, scored: TokenLogprob) -> ScoredMessageToken:
     """One element of a chat choice's ``logprobs.content``."""
     top = [_entry(vocabulary, token, logprob) for token, logprob in scored.top]
     return {**_entry(vocabulary, scored.token, scored.logprob), "top_logprobs": top}
 
 
-def native_entry(vocabulary: Vocabulary, scored: TokenLogprob) -> dict[str, Any]:
+def native_entry(vocabulary: Vocabulary, scored: TokenLogprob) -> ScoredToken:
     """The same with token ids, for the native routes."""
-    top = [{"id": token, **_entry(vocabulary, token, logprob)} for token, logprob in scored.top]
+    top: list[Token] = [{"id": token, **_entry(vocabulary, token, logprob)} for token, logprob in scored.top]
     return {"id": scored.token, **_entry(vocabulary, scored.token, scored.logprob), "top_logprobs": top}
 
 
-def legacy_block(vocabulary: Vocabulary, placed: list[PlacedToken]) -> dict[str, Any]:
+def legacy_block(vocabulary: Vocabulary, placed: list[PlacedToken]) -> LegacyLogprobs:
     """A completion choice's ``logprobs``: four lists of the same length."""
     return {
         "text_offset": [one.offset for one in placed],
@@ -150,7 +152,7 @@ def _top(vocabulary: Vocabulary, scored: TokenLogprob) -> dict[str, float]:
     return {**best, token_text(vocabulary, scored.token): _number(scored.logprob)}
 
 
-def _entry(vocabulary: Vocabulary, token: int, logprob: float) -> dict[str, Any]:
+def _entry(vocabulary: Vocabulary, token: int, logprob: float) -> MessageToken:
     raw = list(vocabulary.token_bytes(token))
     return {"token": token_text(vocabulary, token), "logprob": _number(logprob), "bytes": raw}
 

@@ -12,6 +12,20 @@ from typing import Any, ClassVar, Protocol
 
 from app.core.errors import UnsupportedParameterError
 from app.http.answers.logprobs import PlacedToken, TokenTrack, native_entry
+from app.http.answers.types import (
+    ChatAnswer,
+    ChatAnswers,
+    ChatChoice,
+    Completion,
+    CompletionChoice,
+    Completions,
+    Details,
+    PromptAnswer,
+    Recording,
+    ScoredToken,
+    Scores,
+    Timings,
+)
 from app.http.application.error_envelope import prompt_form_body
 from app.http.requests.job_output import JobOutput, Piece
 from app.http.requests.running import RunningRequest
@@ -83,19 +97,13 @@ class NativeShape:
             event["finish_reason"] = piece.finish_reason
         return [self._indexed(piece.index, event)] if piece.text or len(event) > 1 else []
 
-    def _choices(self, generation: RunningRequest) -> dict[str, Any]:
-        """The fields that the whole answer has for several choices, or for log-probabilities."""
-        choices = [self._choice(index, one, generation) for index, one in enumerate(generation.outputs)]
-        scores = {} if self._options.num_logprobs is None else {"logprobs": choices[0]["logprobs"]}
-        return {**scores, "choices": choices} if self._options.num_choices > 1 else scores
-
-    def _choice(self, index: int, one: JobOutput, generation: RunningRequest) -> dict[str, Any]:
-        choice = {"index": index, self.key: self.prefix + one.text, "finish_reason": one.finish_reason}
+    def _scored(self, index: int, one: JobOutput, generation: RunningRequest) -> Scores:
+        """The log-probabilities of one choice, where they were asked for."""
         if self._options.num_logprobs is None:
-            return choice
-        return {**choice, "logprobs": self._scores(one.as_piece(index), generation)}
+            return {}
+        return {"logprobs": self._scores(one.as_piece(index), generation)}
 
-    def _scores(self, piece: Piece, generation: RunningRequest) -> list[dict[str, Any]]:
+    def _scores(self, piece: Piece, generation: RunningRequest) -> list[ScoredToken]:
         if self._options.num_logprobs is None:
             return []
         placed = self._tracks.push(piece, generation)
@@ -114,9 +122,20 @@ class CompletionShape(NativeShape):
         super().__init__(body)
         self.prefix = body.text if body.echo else ""
 
-    def whole(self, generation: RunningRequest) -> object:
-        text = self.prefix + generation.text
-        return {"completion": text, **self._choices(generation), **details(generation, self._options)}
+    def whole(self, generation: RunningRequest) -> Completion | str:
+        text, choices = self.prefix + generation.text, self._choices(generation)
+        return {"completion": text, **choices, **details(generation, self._options)}
+
+    def _choices(self, generation: RunningRequest) -> Completions:
+        choices = [self._choice(index, one, generation) for index, one in enumerate(generation.outputs)]
+        found: Completions = {"logprobs": choices[0]["logprobs"]} if "logprobs" in choices[0] else {}
+        if len(choices) > 1:
+            found["choices"] = choices
+        return found
+
+    def _choice(self, index: int, one: JobOutput, generation: RunningRequest) -> CompletionChoice:
+        text, scores = self.prefix + one.text, self._scored(index, one, generation)
+        return {"index": index, "completion": text, "finish_reason": one.reason, **scores}
 
     def last(self, generation: RunningRequest) -> Iterable[object]:
         return [{"completion": "", **details(generation, self._options)}]
@@ -129,7 +148,7 @@ class TextShape(CompletionShape):
         super().__init__(body)
         refuse_what_has_no_place(body)
 
-    def whole(self, generation: RunningRequest) -> object:
+    def whole(self, generation: RunningRequest) -> str:
         return self.prefix + generation.text
 
 
@@ -142,16 +161,26 @@ class ChatShape(NativeShape):
         super().__init__(body)
         self._body = body
 
-    def whole(self, generation: RunningRequest) -> object:
-        head = self._head(generation, generation.text)
-        return {**head, **self._choices(generation), **details(generation, self._body)}
+    def whole(self, generation: RunningRequest) -> PromptAnswer:
+        return self._answer(generation, generation.text, self._choices(generation))
+
+    def _choices(self, generation: RunningRequest) -> ChatAnswers:
+        choices = [self._choice(index, one, generation) for index, one in enumerate(generation.outputs)]
+        found: ChatAnswers = {"logprobs": choices[0]["logprobs"]} if "logprobs" in choices[0] else {}
+        if len(choices) > 1:
+            found["choices"] = choices
+        return found
 
     def last(self, generation: RunningRequest) -> Iterable[object]:
-        return [{**self._head(generation, ""), **details(generation, self._body)}]
+        return [self._answer(generation, "", {})]
 
-    def _head(self, generation: RunningRequest, response: str) -> dict[str, object]:
+    def _answer(self, generation: RunningRequest, response: str, choices: ChatAnswers) -> ChatAnswer:
         history = self._body.rounds(generation.text)
-        return {**prompt_form_body(response, 200), "history": history}
+        return {**prompt_form_body(response, 200), "history": history, **choices, **details(generation, self._body)}
+
+    def _choice(self, index: int, one: JobOutput, generation: RunningRequest) -> ChatChoice:
+        scores = self._scored(index, one, generation)
+        return {"index": index, "response": one.text, "finish_reason": one.reason, **scores}
 
 
 class PromptShape(ChatShape):
@@ -161,7 +190,7 @@ class PromptShape(ChatShape):
         super().__init__(body)
         refuse_what_has_no_place(body)
 
-    def whole(self, generation: RunningRequest) -> object:
+    def whole(self, generation: RunningRequest) -> PromptAnswer:
         return prompt_form_body(generation.text, 200)
 
 
@@ -174,14 +203,25 @@ def refuse_what_has_no_place(body: GenerationOptions) -> None:
         raise UnsupportedParameterError(text, param="logprobs")
 
 
-def details(generation: RunningRequest, body: GenerationOptions) -> dict[str, Any]:
+def details(generation: RunningRequest, body: GenerationOptions) -> Details:
     """What every native answer tells beside the text."""
     assert generation.has_ended_well, "only a generation that ended well is described"
-    shown = {
-        "finish_reason": generation.outputs[0].finish_reason,
+    return {
+        "finish_reason": generation.outputs[0].reason,
         "usage": generation.usage(),
-        "timings": generation.timings().as_ms(),
+        "timings": timings_of(generation),
         "model": generation.model,
         "request_id": generation.request_id,
+        **recording(body),
     }
-    return shown if body.recordid is None else {**shown, "recordid": body.recordid}
+
+
+def recording(body: GenerationOptions) -> Recording:
+    """The caller's own id, where there is one."""
+    return {} if body.recordid is None else {"recordid": body.recordid}
+
+
+def timings_of(generation: RunningRequest) -> Timings:
+    """The request's points in time."""
+    points = generation.timings().as_ms()
+    return {"queue_ms": points["queue_ms"], "ttft_ms": points["ttft_ms"], "total_ms": points["total_ms"]}

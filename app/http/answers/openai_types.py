@@ -1,4 +1,4 @@
-"""What the routes under `/v1` answer, in OpenAI's form, for the OpenAPI description. Types only."""
+"""What the routes under `/v1` answer, in OpenAI's form; see `types`. Types only."""
 
 from __future__ import annotations
 
@@ -9,6 +9,17 @@ from typing_extensions import TypedDict
 from app.core.jobs import FinishReason
 from app.core.states import ModelState
 from app.http.answers.types import Usage
+
+EndReason = Literal["stop", "length", "tool_calls"]
+
+
+class Envelope(TypedDict):
+    """What every generated answer has; `created` in seconds."""
+
+    id: str
+    created: int
+    model: str
+    system_fingerprint: None
 
 
 class LegacyLogprobs(TypedDict):
@@ -29,14 +40,10 @@ class TextChoice(TypedDict):
     finish_reason: FinishReason
 
 
-class TextCompletion(TypedDict):
+class TextCompletion(Envelope):
     """Continued texts, prompt by prompt."""
 
-    id: str
     object: Literal["text_completion"]
-    created: int
-    model: str
-    system_fingerprint: None
     choices: list[TextChoice]
     usage: Usage
 
@@ -92,17 +99,13 @@ class MessageChoice(TypedDict):
     index: int
     message: Message
     logprobs: MessageLogprobs | None
-    finish_reason: Literal["stop", "length", "tool_calls"]
+    finish_reason: EndReason
 
 
-class ChatCompletion(TypedDict):
+class ChatCompletion(Envelope):
     """An answered conversation."""
 
-    id: str
     object: Literal["chat.completion"]
-    created: int
-    model: str
-    system_fingerprint: None
     choices: list[MessageChoice]
     usage: Usage
 
@@ -124,14 +127,10 @@ class FimChoice(TypedDict):
     finish_reason: FinishReason
 
 
-class FimCompletion(TypedDict):
+class FimCompletion(Envelope):
     """A filled hole, in Mistral's form."""
 
-    id: str
     object: Literal["chat.completion"]
-    created: int
-    model: str
-    system_fingerprint: None
     choices: list[FimChoice]
     usage: Usage
 

@@ -12,6 +12,7 @@ import uuid
 from typing import Any
 
 from app.http.answers.json_end import MAX_DEPTH, NotJsonError, ObjectEnd
+from app.http.answers.openai_types import Call, CalledName
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 
@@ -36,14 +37,14 @@ class ToolCallFilter:
         self._is_behind_call = False
         self._is_between_tags = False
         self._object: ObjectEnd | None = None
-        self._calls: list[dict[str, Any]] = []
+        self._calls: list[Call] = []
 
     def push(self, text: str) -> str:
         """The text that can go out now."""
         self._text += text
         return self._advance(is_last=False)
 
-    def finish(self) -> tuple[str, list[dict[str, Any]]]:
+    def finish(self) -> tuple[str, list[Call]]:
         """The rest of the text, and the calls."""
         text = self._advance(is_last=True)
         return (text if self._is_behind_call else text + self._space), self._calls
@@ -114,7 +115,7 @@ class ToolCallFilter:
             out.append(shown)
 
 
-def split_calls(text: str) -> tuple[str, list[dict[str, Any]]]:
+def split_calls(text: str) -> tuple[str, list[Call]]:
     """The text and the calls of a whole completion."""
     parts = ToolCallFilter()
     before = parts.push(text)
@@ -122,7 +123,7 @@ def split_calls(text: str) -> tuple[str, list[dict[str, Any]]]:
     return before + rest, calls
 
 
-def parse_call(inside: str) -> dict[str, Any] | None:
+def parse_call(inside: str) -> Call | None:
     """OpenAI's tool call for a JSON object; None where it is none."""
     try:
         call = _read(inside)
@@ -132,7 +133,7 @@ def parse_call(inside: str) -> dict[str, Any] | None:
         return None
     if not isinstance(name, str) or isinstance(name, _Number) or not name:
         return None
-    function = {"name": _LONE_SURROGATE.sub("\ufffd", name), "arguments": arguments}
+    function: CalledName = {"name": _LONE_SURROGATE.sub("\ufffd", name), "arguments": arguments}
     return {"id": f"call_{uuid.uuid4().hex[:24]}", "type": "function", "function": function}
 
 

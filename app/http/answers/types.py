@@ -1,6 +1,6 @@
-"""What the routes answer, for the OpenAPI description. Tests hold real answers against it.
+"""What the routes answer: answers are built as these types, and the OpenAPI description is made from them.
 
-Types only: the answers themselves are plain dictionaries, made where the work is done.
+Types only; the answers are made where the work is done.
 """
 
 from __future__ import annotations
@@ -10,20 +10,12 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from app.core.errors import ErrorDetail
 from app.core.jobs import FinishReason
 from app.core.model_tables import Task
 from app.core.states import EngineName, ModelState, WorkerState
 
 Recorded = str | int
-
-
-class ErrorDetail(TypedDict):
-    """What went wrong, in OpenAI's form."""
-
-    message: str
-    type: str
-    param: Annotated[str | None, Field(description="The field at fault.")]
-    code: Annotated[str, Field(description="Stable; what programs should look at.")]
 
 
 class Error(TypedDict):
@@ -79,7 +71,13 @@ class ScoredToken(Token):
     top_logprobs: list[Token]
 
 
-class Details(TypedDict):
+class Recording(TypedDict):
+    """The caller's own id of the request, where it gave one."""
+
+    recordid: NotRequired[Recorded]
+
+
+class Details(Recording):
     """What every native answer tells beside its text."""
 
     finish_reason: FinishReason
@@ -87,7 +85,12 @@ class Details(TypedDict):
     timings: Timings
     model: str
     request_id: str
-    recordid: NotRequired[Recorded]
+
+
+class Scores(TypedDict):
+    """Log-probabilities, where they were asked for."""
+
+    logprobs: NotRequired[list[ScoredToken]]
 
 
 class CompletionChoice(TypedDict):
@@ -99,12 +102,16 @@ class CompletionChoice(TypedDict):
     logprobs: NotRequired[list[ScoredToken]]
 
 
-class Completion(Details):
+class Completions(Scores):
+    """Of several completions each one, and the first one's log-probabilities."""
+
+    choices: NotRequired[list[CompletionChoice]]
+
+
+class Completion(Details, Completions):
     """A continued text; of several, the first one."""
 
     completion: str
-    logprobs: NotRequired[list[ScoredToken]]
-    choices: NotRequired[list[CompletionChoice]]
 
 
 class ChatChoice(TypedDict):
@@ -116,12 +123,16 @@ class ChatChoice(TypedDict):
     logprobs: NotRequired[list[ScoredToken]]
 
 
-class ChatAnswer(Details, PromptAnswer):
+class ChatAnswers(Scores):
+    """Of several answers each one, and the first one's log-probabilities."""
+
+    choices: NotRequired[list[ChatChoice]]
+
+
+class ChatAnswer(Details, PromptAnswer, ChatAnswers):
     """An answered conversation."""
 
     history: Annotated[list[list[str]], Field(description="Rounds of question and answer, this one included.")]
-    logprobs: NotRequired[list[ScoredToken]]
-    choices: NotRequired[list[ChatChoice]]
 
 
 class LlamaCppSettings(TypedDict):
@@ -143,19 +154,9 @@ class InfillTimings(Timings):
     predicted_per_second: NotRequired[float]
 
 
-class InfillAnswer(TypedDict):
-    """Filled holes. From ``content`` on what llama.cpp tells; with ``response_fields`` those fields only."""
+class LlamaCppDetails(TypedDict):
+    """What llama.cpp tells beside the text."""
 
-    infills: list[str]
-    text: Annotated[str, Field(description="All parts with their holes filled.")]
-    finish_reasons: list[FinishReason]
-    finish_reason: FinishReason
-    usage: Usage
-    timings: InfillTimings
-    model: str
-    request_id: str
-    recordid: NotRequired[Recorded]
-    content: NotRequired[str]
     stop: NotRequired[Literal[True]]
     stop_type: NotRequired[Literal["eos", "word", "limit"]]
     truncated: NotRequired[Literal[False]]
@@ -164,6 +165,30 @@ class InfillAnswer(TypedDict):
     tokens_predicted: NotRequired[int]
     id_slot: NotRequired[int]
     generation_settings: NotRequired[LlamaCppSettings]
+
+
+class InfillDetails(LlamaCppDetails, Recording):
+    """What an infilling tells beside its text."""
+
+    finish_reasons: list[FinishReason]
+    finish_reason: FinishReason
+    usage: Usage
+    timings: InfillTimings
+    model: str
+    request_id: str
+
+
+class LlamaCppText(TypedDict):
+    """The text under llama.cpp's name."""
+
+    content: NotRequired[str]
+
+
+class InfillAnswer(InfillDetails, LlamaCppText):
+    """Filled holes; ``content``, ``stop`` and what follows it as llama.cpp, ``response_fields`` choose among all."""
+
+    infills: list[str]
+    text: Annotated[str, Field(description="All parts with their holes filled.")]
 
 
 SelectedFields = dict[str, Any]
@@ -254,11 +279,9 @@ class Health(Readiness):
     status: Literal["ok", "loading", "draining", "failed"]
 
 
-class Parameter(TypedDict):
-    """Types and bounds of a field."""
+class Bounds(TypedDict):
+    """What a JSON schema says of a value beside its type."""
 
-    type: list[str]
-    required: bool
     description: NotRequired[str]
     minimum: NotRequired[float]
     maximum: NotRequired[float]
@@ -268,6 +291,13 @@ class Parameter(TypedDict):
     maxLength: NotRequired[int]
     maxItems: NotRequired[int]
     enum: NotRequired[list[Any]]
+
+
+class Parameter(Bounds):
+    """Types and bounds of a field."""
+
+    type: list[str]
+    required: bool
 
 
 class Memory(TypedDict):

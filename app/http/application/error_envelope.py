@@ -23,6 +23,7 @@ from app.core.errors import (
     UnsupportedMediaTypeError,
 )
 from app.core.logs.logging import get_logger
+from app.http.answers.types import Error, PromptAnswer
 from app.http.application.request_log import record
 from app.http.reading.strict_json import dump
 
@@ -36,7 +37,7 @@ def json_response(value: object, status: int = 200, headers: dict[str, str] | No
     return Response(dump(value) + "\n", status=status, headers=headers, mimetype="application/json")
 
 
-def error_body(error: RequestError, request_id: str) -> dict[str, object]:
+def error_body(error: RequestError, request_id: str) -> Error:
     """The envelope."""
     return {"error": error.body(), "request_id": request_id}
 
@@ -70,7 +71,7 @@ def _own_headers(failure: Exception, status: int) -> dict[str, str]:
     return {"WWW-Authenticate": "Bearer"} if status == 401 else {}
 
 
-def prompt_form_body(response: str, status: int) -> dict[str, object]:
+def prompt_form_body(response: str, status: int) -> PromptAnswer:
     """What ``POST /`` answers to ``{"prompt"}``, errors included."""
     return {"response": response, "status": status, "time": time.strftime(TIME_FORMAT)}
 

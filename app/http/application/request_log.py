@@ -69,7 +69,7 @@ class RequestRecord:
         metrics.count_request(rule, status, self.error_code)
         if self.generation is not None:
             generation, total_s = self.generation, time.monotonic() - self.started_s
-            metrics.observe_generation(generation.timings(), generation.usage(), generation.jobs, total_s)
+            metrics.observe_generation(generation.timings(), generation.token_counts(), generation.jobs, total_s)
         write = log.debug if self.route in PROBES else log.info
         write("request", **self._line(status))
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from app.core.errors import ContextLengthError, UnsupportedParameterError
-from app.core.jobs import Job
+from app.core.jobs import FinishReason, Job
 from app.core.patience import patient_until
 from app.http.application.request_log import record
 from app.http.requests.admitted import AdmittedRequest, Need
@@ -54,9 +54,9 @@ class Infilling(RunningRequest):
         return parts[0] + "".join(fill + part for fill, part in zip(fills, parts[1:], strict=False))
 
     @property
-    def finish_reasons(self) -> list[str]:
-        reasons = [output.finish_reason or "" for output in self.outputs]
-        return [*reasons, *["length"] * self._num_unfilled]
+    def finish_reasons(self) -> list[FinishReason]:
+        unfilled: list[FinishReason] = ["length"] * self._num_unfilled
+        return [*(output.reason for output in self.outputs), *unfilled]
 
     def plan_holes(self) -> None:
         """Plan the first hole's job. Raises a ``RequestError`` also where a later hole has no room at all."""

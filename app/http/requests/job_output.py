@@ -44,6 +44,12 @@ class JobOutput:
         return "".join(self._texts)
 
     @property
+    def reason(self) -> FinishReason:
+        """Why a job that ended well did."""
+        assert self.finish_reason is not None, "the job has not ended"
+        return self.finish_reason
+
+    @property
     def has_ended(self) -> bool:
         return self.finish_reason is not None or self.error is not None
 

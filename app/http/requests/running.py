@@ -11,11 +11,12 @@ import threading
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from app.core.errors import InternalError, RequestError
-from app.core.jobs import BaseJob, JobOptions, Timings
+from app.core.jobs import BaseJob, JobOptions, Timings, TokenCounts
 from app.core.patience import overdue
+from app.http.answers.types import Usage
 from app.http.requests.connection import CLIENT_CHECK_S, ClientGoneError, is_client_gone
 from app.http.requests.job_output import Batch, JobOutput, Piece
 
@@ -169,17 +170,24 @@ class RunningRequest:
             finished_s=max(ends) if ends and len(ends) == len(timings) else None,
         )
 
-    def usage(self) -> dict[str, Any]:
-        """Token counts as OpenAI's API names them: prompts once, completions all, discarded ones too."""
-        prompts = [job.usage for job in self.jobs[:: self._num_per_prompt]]
-        num_prompt = sum(usage.prompt_tokens for usage in prompts)
-        num_completion = sum(job.usage.completion_tokens for job in self.jobs)
+    def usage(self) -> Usage:
+        """Token counts as OpenAI's API names them."""
+        counts = self.token_counts()
         return {
-            "prompt_tokens": num_prompt,
-            "completion_tokens": num_completion,
-            "total_tokens": num_prompt + num_completion,
-            "prompt_tokens_details": {"cached_tokens": sum(usage.cached_tokens for usage in prompts)},
+            "prompt_tokens": counts.prompt_tokens,
+            "completion_tokens": counts.completion_tokens,
+            "total_tokens": counts.prompt_tokens + counts.completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": counts.cached_tokens},
         }
+
+    def token_counts(self) -> TokenCounts:
+        """Sums over the jobs: prompts once, completions all, discarded ones too."""
+        prompts = [job.usage for job in self.jobs[:: self._num_per_prompt]]
+        return TokenCounts(
+            prompt_tokens=sum(usage.prompt_tokens for usage in prompts),
+            completion_tokens=sum(job.usage.completion_tokens for job in self.jobs),
+            cached_tokens=sum(usage.cached_tokens for usage in prompts),
+        )
 
     def headers(self) -> dict[str, str]:
         """Timing headers, as far as the points in time are reached."""

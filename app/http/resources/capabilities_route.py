@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import psutil
 from flask import Response
@@ -11,6 +11,7 @@ from flask import Response
 from app.core.errors import LoadingError
 from app.core.model_tables import Task
 from app.core.settings import Settings
+from app.http.answers.types import Bounds, CapabilitiesList, KvCache, ModelCapabilities, Parameter
 from app.http.application.error_envelope import json_response
 from app.http.application.restful import Route
 from app.http.schemas.chat_body import ChatCompletionsBody
@@ -39,17 +40,18 @@ BODIES: dict[Task, dict[str, type[StrictBody]]] = {
     "embeddings": {"/v1/embeddings": EmbeddingsBody},
 }
 # What a JSON schema says of a value beside its meaning.
-BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength", "maxItems", "enum")
+BOUNDS = tuple(name for name in Bounds.__annotations__ if name != "description")
 
 
 class Capabilities(Route):
     """The served models, one by one."""
 
     def get(self) -> Response:
-        return json_response({"object": "list", "data": [describe(handle) for handle in self.service.handles]})
+        found: CapabilitiesList = {"object": "list", "data": [describe(handle) for handle in self.service.handles]}
+        return json_response(found)
 
 
-def describe(handle: ModelHandle) -> dict[str, Any]:
+def describe(handle: ModelHandle) -> ModelCapabilities:
     """One model: what it is, what it supports, what it holds in memory.
 
     What only its weights and tokenizer tell is null while a model on demand is not loaded, and its task
@@ -65,13 +67,13 @@ def describe(handle: ModelHandle) -> dict[str, Any]:
         "state": handle.state,
         "load": "on_demand" if handle.is_on_demand else "resident",
         "task": task,
-        "context_tokens": model and model.context_tokens,
-        "vocab_size": model and model.vocab_size,
-        "dtype": model and model.dtype,
+        "context_tokens": model.context_tokens if model else None,
+        "vocab_size": model.vocab_size if model else None,
+        "dtype": model.dtype if model else None,
         "quantization": handle.quantization,
         "engine": handle.engine_name,
         "dropped": handle.dropped,
-        "supports": model and supports(model),
+        "supports": supports(model) if model else None,
         "limits": limits(handle.settings),
         "kv_cache": kv_cache(handle),
         "memory": {"process_rss_bytes": psutil.Process().memory_info().rss},
@@ -86,34 +88,31 @@ def supports(model: TextModel | EncoderModel) -> dict[str, bool]:
     return {"chat": model.has_chat_template, "tools": model.has_tool_template, "infill": model.has_infill}
 
 
-def limits(settings: Settings) -> dict[str, Any]:
+def limits(settings: Settings) -> dict[str, float | None]:
     """The server's bounds, which hold beside those of the parameters."""
     names = ("max_new_tokens", "default_new_tokens", "max_batch_size", "max_queue", "max_body_bytes")
     seconds = ("queue_timeout_s", "request_timeout_s")
     return {name: getattr(settings, name) for name in (*names, *seconds)}
 
 
-def kv_cache(handle: ModelHandle) -> dict[str, int] | None:
+def kv_cache(handle: ModelHandle) -> KvCache | None:
     """Memory of the KV cache, of one token and when it is full; None where transformers manages it."""
     memory = handle.kv_memory
     return None if memory is None else {"bytes_per_token": memory.bytes_per_token, "max_bytes": memory.max_bytes}
 
 
 @functools.cache
-def parameters(body: type[StrictBody]) -> dict[str, dict[str, Any]]:
+def parameters(body: type[StrictBody]) -> dict[str, Parameter]:
     """Each field of a body with its types, bounds and description."""
     schema = body.model_json_schema()
     required = schema.get("required", [])
     return {name: parameter(field, name in required) for name, field in schema["properties"].items()}
 
 
-def parameter(field: dict[str, Any], is_required: bool) -> dict[str, Any]:
+def parameter(field: dict[str, Any], is_required: bool) -> Parameter:
     """One field: types without null, and the bounds of each."""
     options = [option for option in field.get("anyOf", [field]) if option.get("type") != "null"]
-    shown: dict[str, Any] = {"type": sorted({option.get("type", "object") for option in options})}
-    for option in options:
-        shown |= {name: option[name] for name in BOUNDS if name in option}
-    shown["required"] = is_required
-    if "description" in field:
-        shown["description"] = field["description"]
-    return shown
+    types = sorted({option.get("type", "object") for option in options})
+    bounds = {name: option[name] for option in options for name in BOUNDS if name in option}
+    described = {"description": field["description"]} if "description" in field else {}
+    return {"type": types, "required": is_required, **cast(Bounds, {**bounds, **described})}

@@ -12,6 +12,7 @@ from flask import Response
 
 from app.core.errors import InvalidParameterError, UnsupportedParameterError
 from app.core.parsing.token_ids import require_token_ids
+from app.http.answers.openai_types import Embedding, EmbeddingList, InputUsage
 from app.http.application.error_envelope import json_response
 from app.http.application.request_log import record
 from app.http.application.restful import Route
@@ -65,13 +66,13 @@ class Embeddings(Route):
         work = EncodeWith("embeddings", "input", lambda model: encode_inputs(body, model))
         with open_request(self.service.context, handle, work) as encoding:
             vectors = [encoded.vector for _, encoded in encoding.read_encoded()]
-            data = [
+            data: list[Embedding] = [
                 {"object": "embedding", "index": index, "embedding": write_vector(vector, body)}
                 for index, vector in enumerate(vectors)
             ]
             num_tokens = encoding.usage()["prompt_tokens"]
-            usage = {"prompt_tokens": num_tokens, "total_tokens": num_tokens}
-            answer = {"object": "list", "data": data, "model": encoding.model, "usage": usage}
+            usage: InputUsage = {"prompt_tokens": num_tokens, "total_tokens": num_tokens}
+            answer: EmbeddingList = {"object": "list", "data": data, "model": encoding.model, "usage": usage}
             return json_response(answer, headers=encoding.headers())
 
 

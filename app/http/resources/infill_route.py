@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import cast
 
 from flask import Response
 
-from app.http.answers.llama_cpp_details import llama_cpp_details, selected
-from app.http.answers.native_shapes import details
+from app.http.answers.llama_cpp_details import llama_cpp_details, llama_cpp_timings, selected
+from app.http.answers.native_shapes import recording, timings_of
+from app.http.answers.types import (
+    InfillAnswer,
+    InfillDetails,
+    InfillTimings,
+    LlamaCppDetails,
+    LlamaCppText,
+    SelectedFields,
+)
 from app.http.application.request_log import record
 from app.http.reading.body import read_body
 from app.http.requests.infilling import FillHoles, Infilling
@@ -36,10 +44,15 @@ class InfillShape:
     def __init__(self, body: InfillBody):
         self._body = body
 
-    def whole(self, generation: RunningRequest) -> object:
+    def whole(self, generation: RunningRequest) -> InfillAnswer | SelectedFields:
         infilling = cast(Infilling, generation)
-        answer = {"infills": infilling.infills, "text": infilling.whole, **self._details(infilling)}
-        return selected({**self._content(infilling.text), **answer}, self._body.response_fields)
+        answer: InfillAnswer = {
+            **self._content(infilling.text),
+            "infills": infilling.infills,
+            "text": infilling.whole,
+            **self._details(infilling),
+        }
+        return selected(answer, self._body.response_fields)
 
     def first(self, generation: RunningRequest) -> Iterable[object]:
         return []
@@ -53,15 +66,23 @@ class InfillShape:
     def last(self, generation: RunningRequest) -> Iterable[object]:
         return [{**self._content(""), "infill": "", **self._details(cast(Infilling, generation))}]
 
-    def _content(self, text: str) -> dict[str, str]:
+    def _content(self, text: str) -> LlamaCppText:
         """The text under llama.cpp's name, for those who speak as its plugins do."""
         return {"content": text} if self._body.is_llama_cpp else {}
 
-    def _details(self, infilling: Infilling) -> dict[str, Any]:
+    def _details(self, infilling: Infilling) -> InfillDetails:
         """Why each hole ended; ``length`` for the request where any hole was cut."""
         reasons = infilling.finish_reasons
-        whole = "length" if "length" in reasons else "stop"
-        shown = {**details(infilling, self._body), "finish_reason": whole, "finish_reasons": reasons}
-        if not self._body.is_llama_cpp:
-            return shown
-        return {**shown, **llama_cpp_details(infilling, infilling.context_tokens)}
+        is_llama_cpp = self._body.is_llama_cpp
+        extra = llama_cpp_details(infilling, infilling.context_tokens) if is_llama_cpp else LlamaCppDetails()
+        timings = llama_cpp_timings(infilling) if is_llama_cpp else cast(InfillTimings, timings_of(infilling))
+        return {
+            "finish_reason": "length" if "length" in reasons else "stop",
+            "finish_reasons": reasons,
+            "usage": infilling.usage(),
+            "timings": timings,
+            "model": infilling.model,
+            "request_id": infilling.request_id,
+            **recording(self._body),
+            **extra,
+        }

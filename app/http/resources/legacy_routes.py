@@ -9,6 +9,7 @@ from flask import Response, current_app, request
 from app import __version__
 from app.core.errors import BadRequestError, InvalidParameterError
 from app.http.answers.native_shapes import PromptShape, TextShape
+from app.http.answers.types import Pointer
 from app.http.application.error_envelope import json_response, use_prompt_form
 from app.http.application.pages import page_response, prefers_page
 from app.http.reading.body import (
@@ -35,7 +36,7 @@ class Root(TextRoute):
     def get(self) -> Response:
         if prefers_page():
             return page_response("/")
-        pointer = {"name": "forklift", "version": __version__, "routes": routes()}
+        pointer: Pointer = {"name": "forklift", "version": __version__, "routes": routes()}
         return json_response(pointer, headers={"Vary": "Accept"})
 
     def put(self) -> Response:

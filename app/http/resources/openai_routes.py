@@ -12,6 +12,7 @@ from app.core.parsing.token_ids import require_token_ids
 from app.http.answers.chat_shape import ChatCompletionsShape
 from app.http.answers.completions_shape import CompletionsShape, FimShape
 from app.http.answers.native_shapes import Shape
+from app.http.answers.openai_types import ModelEntry, ModelList
 from app.http.answers.stream import EventWriter, Writer
 from app.http.application.error_envelope import json_response
 from app.http.application.restful import Route
@@ -71,7 +72,8 @@ class Models(Route):
 
     def get(self) -> Response:
         data = [describe(handle, self.service) for handle in self.service.handles]
-        return json_response({"object": "list", "data": data})
+        models: ModelList = {"object": "list", "data": data}
+        return json_response(models)
 
 
 class Model(Route):
@@ -107,7 +109,7 @@ def encode_messages(body: ChatCompletionsBody, messages: list[Message], model: T
     return model.encode_chat(messages, body.shown_tools)
 
 
-def describe(handle: ModelHandle, service: Service) -> dict[str, object]:
+def describe(handle: ModelHandle, service: Service) -> ModelEntry:
     """OpenAI's model object and our ``state``; ``created`` is when it was loaded, or the server started."""
     created_s = service.created_s if handle.model is None else handle.model.created_s
     return {

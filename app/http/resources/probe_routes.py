@@ -10,6 +10,7 @@ from flask import Response, request
 from app import __version__
 from app.core.errors import LoadingError
 from app.core.states import WorkerState
+from app.http.answers import types as answers
 from app.http.application.error_envelope import json_response
 from app.http.application.restful import Route
 from app.http.resources.capabilities_route import kv_cache
@@ -26,7 +27,8 @@ class Livez(Route):
     """200 while the process answers."""
 
     def get(self) -> Response:
-        return json_response({"status": "ok"})
+        alive: answers.Alive = {"status": "ok"}
+        return json_response(alive)
 
 
 class Readyz(Route):
@@ -36,7 +38,7 @@ class Readyz(Route):
         body = self.readiness()
         return json_response(body, 200 if body["state"] == "ready" else 503)
 
-    def readiness(self) -> dict[str, object]:
+    def readiness(self) -> answers.Readiness:
         rows = self.service.context.board.rows()
         live = [row for row in rows if row.pid is not None]
         state = overall_state([row.state for row in live])
@@ -55,7 +57,8 @@ class Health(Readyz):
     def get(self) -> Response:
         body = self.readiness()
         is_ready = body["state"] == "ready"
-        return json_response({"status": "ok" if is_ready else body["state"], **body}, 200 if is_ready else 503)
+        health: answers.Health = {"status": "ok" if body["state"] == "ready" else body["state"], **body}
+        return json_response(health, 200 if is_ready else 503)
 
 
 class Props(Route):
@@ -65,15 +68,14 @@ class Props(Route):
         handle = self.service.choose(request.args.get("model"), None)
         if handle.model is None:
             raise LoadingError("the model is not loaded")
-        return json_response(
-            {
-                "default_generation_settings": {"n_ctx": handle.model.context_tokens},
-                "total_slots": handle.settings.max_batch_size,
-                "model_alias": handle.name,
-                "model_path": handle.name,
-                "build_info": f"forklift-{__version__}",
-            }
-        )
+        props: answers.Props = {
+            "default_generation_settings": {"n_ctx": handle.model.context_tokens},
+            "total_slots": handle.settings.max_batch_size,
+            "model_alias": handle.name,
+            "model_path": handle.name,
+            "build_info": f"forklift-{__version__}",
+        }
+        return json_response(props)
 
 
 def overall_state(states: Sequence[WorkerState]) -> WorkerState:
@@ -81,12 +83,12 @@ def overall_state(states: Sequence[WorkerState]) -> WorkerState:
     return next((state for state in PRECEDENCE if state in states), "loading")
 
 
-def engine(handle: ModelHandle) -> dict[str, object]:
+def engine(handle: ModelHandle) -> answers.Engine:
     """The way that this worker runs a model; nulls while it is not loaded."""
     return {"model": handle.name, "engine": handle.engine_name, "dropped": handle.dropped}
 
 
-def describe(row: SlotState) -> dict[str, object]:
+def describe(row: SlotState) -> answers.Slot:
     """One worker slot as the contract shows it."""
     return {
         "slot": row.slot,

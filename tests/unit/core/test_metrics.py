@@ -25,12 +25,7 @@ def finished_job(num_tokens: int) -> Job:
 
 
 def observe(metrics: Metrics, job: Job) -> None:
-    usage = {
-        "prompt_tokens": job.usage.prompt_tokens,
-        "completion_tokens": job.usage.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": job.usage.cached_tokens},
-    }
-    metrics.observe_generation(job.timings, usage, [job], 0.5)
+    metrics.observe_generation(job.timings, job.usage, [job], 0.5)
 
 
 def test_a_request_is_counted_by_route_status_and_reason():
