@@ -29,6 +29,8 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 
+from tests.tiny_encoders import read_name, save_tiny_encoder
+
 VOCAB_SIZE = 384
 MAX_POSITIONS = 1024
 EOS, PAD = "<|endoftext|>", "<|pad|>"
@@ -157,6 +159,8 @@ def tiny_tokenizer(chat_template: str | None = CHATML, special: list[str] = SPEC
 def save_tiny_model(family: str, folder: Path, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Path:
     """Write a loadable model folder of ``family`` and return it."""
     torch.manual_seed(seed)
+    if (of_task := read_name(family)) is not None:
+        return save_tiny_encoder(*of_task, folder, Path(__file__).read_text(encoding="utf-8"))
     if family in ENCODERS:
         return _save_encoder(family, folder, dtype)
     config = {**FAMILIES, **RENAMED}.get(family, _llama)()

@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from app.core.errors import SettingsError
 from app.core.system.small_files import read_small_file, why_unreadable
+from app.core.tasks.task_table import Task
 
-Task = Literal["generate", "fill-mask", "embeddings"]
 # Settings of the server that one model may have for itself.
 OWN_SETTINGS = (
     "dtype",

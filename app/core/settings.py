@@ -20,7 +20,6 @@ from app.core.model_tables import (
     IDLE_UNLOAD_S,
     MAX_NAME_LENGTH,
     ModelTable,
-    Task,
     one_line,
     read_tables,
 )
@@ -30,6 +29,7 @@ from app.core.parsing.hosts import default_hosts
 from app.core.parsing.sizes import parse_memory_limits
 from app.core.system.certificates import check_pair
 from app.core.system.small_files import read_small_file, why_unreadable
+from app.core.tasks.task_table import Task
 
 __all__ = ["PREFIX", "ModelPlan", "Settings", "load_settings"]
 

@@ -15,12 +15,13 @@ from typing import Any
 
 import torch
 
-from app.core.encoder_jobs import Encoded, EncoderJob
 from app.core.errors import InternalError, RequestError
+from app.core.tasks.encoder_jobs import Encoded, EncoderJob
+from app.engine.encoder_heads import HEADS, pass_options
 from app.engine.generation.shared_step import SharedStep
 from app.engine.generation.waiting import WaitingJobs
 from app.engine.guard import Guard
-from app.models.encoder_model import EncoderModel
+from app.models.encoders.encoder_model import EncoderModel
 
 MAX_ITEMS = 32
 # Padded tokens of one pass; a single text may be longer.
@@ -49,7 +50,8 @@ class MicroBatcher:
         self._max_items = max_items
         fills_masks = model.task == "fill-mask"
         self._max_tokens = min(max_tokens, MAX_LOGITS // model.vocab_size) if fills_masks else max_tokens
-        self._encode = self._fill if fills_masks else self._embed
+        self._read = HEADS[model.task]
+        self._options = pass_options(model.checkpoint)
         self._clock = clock
         self._sleep = sleep
         self._shared = SharedStep(self._max_tokens)
@@ -149,40 +151,20 @@ class MicroBatcher:
             for job in jobs:
                 job.fail(InternalError())
 
-    def _fill(self, jobs: Sequence[EncoderJob]) -> list[Encoded]:
-        logits = self._forward(jobs).logits
-        results = []
-        for row, job in enumerate(jobs):
-            places = [at for at, token in enumerate(job.prompt_ids) if token == self._model.mask_id]
-            scores = logits[row, places].float().softmax(dim=-1)
-            values, tokens = scores.topk(min(job.top_k, scores.shape[-1]))
-            pairs = zip(tokens.tolist(), values.tolist(), strict=True)
-            results.append(Encoded(masks=tuple(tuple(zip(*pair, strict=True)) for pair in pairs)))
-        return results
-
-    def _embed(self, jobs: Sequence[EncoderJob]) -> list[Encoded]:
-        hidden = self._forward(jobs).last_hidden_state.float()
-        vectors = torch.stack([self._pool(hidden[row, : len(job.prompt_ids)]) for row, job in enumerate(jobs)])
-        if self._model.form.normalize:
-            vectors = torch.nn.functional.normalize(vectors, dim=-1)
-        return [Encoded(vector=tuple(vector)) for vector in vectors.tolist()]
-
-    def _pool(self, hidden: torch.Tensor) -> torch.Tensor:
-        """One vector of a text's own tokens ``(seq, size)``."""
-        match self._model.form.pooling:
-            case "mean":
-                return hidden.mean(dim=0)
-            case "cls":
-                return hidden[0]
-            case "lasttoken":
-                return hidden[-1]
+    def _encode(self, jobs: Sequence[EncoderJob]) -> list[Encoded]:
+        return self._read(self._model, self._forward(jobs), jobs)
 
     def _forward(self, jobs: Sequence[EncoderJob]) -> Any:
         """The model's output for the texts, padded on the right to ``(num_jobs, longest)``."""
         length = max(len(job.prompt_ids) for job in jobs)
-        pad = self._model.pad_id
-        ids = [[*job.prompt_ids, *[pad] * (length - len(job.prompt_ids))] for job in jobs]
-        mask = [[1] * len(job.prompt_ids) + [0] * (length - len(job.prompt_ids)) for job in jobs]
-        return self._model.checkpoint.model(
-            input_ids=torch.tensor(ids, device=self._device), attention_mask=torch.tensor(mask, device=self._device)
-        )
+        ids = [_padded(job.prompt_ids, length, self._model.pad_id) for job in jobs]
+        mask = [_padded([1] * len(job.prompt_ids), length, 0) for job in jobs]
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        if any(job.given.type_ids for job in jobs):
+            inputs["token_type_ids"] = [_padded(job.given.type_ids, length, 0) for job in jobs]
+        tensors = {name: torch.tensor(rows, device=self._device) for name, rows in inputs.items()}
+        return self._model.checkpoint.model(**tensors, **self._options)
+
+
+def _padded(values: list[int], length: int, filler: int) -> list[int]:
+    return [*values, *[filler] * (length - len(values))]

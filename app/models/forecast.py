@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from transformers import PretrainedConfig
 
-from app.core.model_tables import Task
 from app.core.settings import COMPUTES_IN, ModelPlan, Settings
+from app.core.tasks.task_table import Task
 from app.models.checkpoint.devices import choose_device, choose_dtype
 from app.models.checkpoint.loader import without_weights
 from app.models.checkpoint.source import Source, failing_to_load, find_source

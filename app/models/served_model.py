@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import cast
+from typing import Literal, cast
 
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -60,25 +61,44 @@ class ServedModel:
 
     def require_short(self, *texts: str) -> None:
         """Raise ``ContextLengthError`` where ``texts`` have far more tokens than the context, before they are
-        tokenized whole.
-
-        Read piece by piece, so that a text that would never fit costs no more than one that does, and nobody waits
-        long for the tokenizer. How many characters a token may stand for is not known (a tokenizer may know a
-        megabyte as one unknown word), so they are counted as tokens, less what a cut may have added.
-        """
+        tokenized whole."""
         if sum(map(len, texts)) <= self.context_tokens * LIMIT_IN_CONTEXTS:
             return
         num_tokens = 0
         for text in texts:
-            for at in range(0, len(text), PIECE_LENGTH):
-                with held(self._lock):
-                    piece = self.tokenizer(text[at : at + PIECE_LENGTH], add_special_tokens=False, verbose=False)
-                num_tokens += max(len(piece["input_ids"]) - CUT_TOKENS, 0)
+            for _, num_in_piece in self._pieces(text):
+                num_tokens += num_in_piece
                 if num_tokens > self.context_tokens * LIMIT_IN_CONTEXTS:
                     raise ContextLengthError(
                         f"the text has more than {LIMIT_IN_CONTEXTS} times as many tokens as the context of "
                         f"{self.context_tokens}"
                     )
+
+    def shortened(self, text: str, side: Literal["left", "right"]) -> str:
+        """``text`` without what is certainly left out on ``side``, where it is cut to the context."""
+        if len(text) <= self.context_tokens * LIMIT_IN_CONTEXTS:
+            return text
+        num_tokens = num_kept = 0
+        for num_characters, num_in_piece in self._pieces(text, is_reversed=side == "left"):
+            num_kept += num_characters
+            num_tokens += num_in_piece
+            if num_tokens > self.context_tokens * LIMIT_IN_CONTEXTS:
+                break
+        return text[-num_kept:] if side == "left" else text[:num_kept]
+
+    def _pieces(self, text: str, *, is_reversed: bool = False) -> Iterator[tuple[int, int]]:
+        """Characters and tokens of one piece after the other.
+
+        Read piece by piece, a text that would never fit costs no more than one that does, and nobody waits long for
+        the tokenizer. How many characters a token may stand for is not known (a tokenizer may know a megabyte as one
+        unknown word), so they are counted as tokens, less what a cut may have added.
+        """
+        starts = range(0, len(text), PIECE_LENGTH)
+        for at in reversed(starts) if is_reversed else starts:
+            part = text[at : at + PIECE_LENGTH]
+            with held(self._lock):
+                piece = self.tokenizer(part, add_special_tokens=False, verbose=False)
+            yield len(part), max(len(piece["input_ids"]) - CUT_TOKENS, 0)
 
     def token_strings(self, ids: list[int]) -> list[str]:
         """The tokens as the vocabulary writes them."""

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from app.http.application.factory import ROUTES
+from app.http.description.task_routes import TASK_ROUTES
 from tests.contract.running import KEY, MODEL
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
 CURL_LINES = [line for line in PAGE.splitlines() if line.startswith("curl ")]
 # The server of this test has a language model.
-FOR_ENCODERS = ("/fill-mask", "/v1/embeddings", "[MASK]")
+FOR_ENCODERS = ("[MASK]", *(f"$U{path} " for path, (task, _) in TASK_ROUTES.items() if task != "generate"))
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

@@ -10,7 +10,7 @@ import torch
 from structlog.testing import capture_logs
 from transformers import pipeline
 
-from app.models.encoder_model import EncoderModel
+from app.models.encoders.encoder_model import EncoderModel
 from tests.contract.reading import assert_envelope
 from tests.contract.real import RealWorld
 from tests.proposals import assert_proposals

@@ -193,7 +193,7 @@ MISTAKES_OF_FOLDERS = (
     Mistake(
         "a task that is not served",
         "is not served",
-        demo(change_config(architectures=["LlamaForSequenceClassification"])),
+        demo(change_config(architectures=["LlamaForMultipleChoice"])),
     ),
     Mistake(
         "a family that is not served",

@@ -13,7 +13,7 @@ from app.core.settings import Settings
 from app.engine.checks.plain_cache import has_plain_cache
 from app.engine.checks.reference import BOUNDS, Bound
 from app.models.compiled.compiled_step import find_step
-from app.models.encoder_model import EncoderModel
+from app.models.encoders.encoder_model import EncoderModel
 from app.models.text_model import TextModel
 from app.models.weights.fused_layers import fuse_layers
 from app.models.weights.packing import owns_weights, pack, wants_packing

@@ -25,7 +25,7 @@ from app.engine.engine_interface import Engine
 from app.models.checkpoint.device_memory import free_bytes
 from app.models.checkpoint.loader import Checkpoint
 from app.models.checkpoint.unloading import give_back
-from app.models.encoder_model import EncoderModel
+from app.models.encoders.encoder_model import EncoderModel
 from app.models.text_model import TextModel
 from app.models.weights.quantization import model_bytes
 

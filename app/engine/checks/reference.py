@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -42,26 +43,42 @@ BOUNDS = {"int8": Bound(0.05, 0.12), "int4": Bound(0.4, 0.6)}
 
 
 def probe_tokens(model: ServedModel, count: int) -> list[int]:
-    """``count`` token ids: a text's, and random ones where there are too few of it or the context is tiny."""
+    """``count`` token ids: a text's, and random ones where there are too few of it or the context is tiny.
+
+    For an encoder they end with the token that ends its texts, which some heads look for.
+    """
     try:
-        tokens = model.encode(TEXT)[:count]
+        tokens = model.encode(TEXT)
     except (ContextLengthError, InvalidParameterError):
         tokens = []
+    end = tokens[-1:] if model.task != "generate" else []
+    tokens = tokens[: count - len(end)]
     rng = random.Random(0)
-    return tokens + [rng.randrange(1, model.vocab_size) for _ in range(count - len(tokens))]
+    return tokens + [rng.randrange(1, model.vocab_size) for _ in range(count - len(end) - len(tokens))] + end
 
 
 @torch.inference_mode()
 def plain_results(checkpoint: Checkpoint, tokens: list[int]) -> torch.Tensor:
     """What one forward pass without a cache gives, float32 on the CPU.
 
-    Logits ``(len(tokens), vocab)``; of an encoder that makes vectors its states ``(len(tokens), size)``.
+    Logits ``(len(tokens), vocab)`` where the head gives one for each token of the vocabulary, else the last states
+    ``(len(tokens), size)``: heads with few labels leave too little to compare.
     """
     ids = torch.tensor([tokens], device=checkpoint.device)
+    has_logits = checkpoint.task in ("generate", "fill-mask")
     options = {"use_cache": False} if checkpoint.task == "generate" else {}
+    if not has_logits:
+        options["output_hidden_states"] = True
     output = checkpoint.model(input_ids=ids, attention_mask=torch.ones_like(ids), **options)
-    results: torch.Tensor = output.last_hidden_state if checkpoint.task == "embeddings" else output.logits
+    results: torch.Tensor = output.logits if has_logits else last_states(output)
     return results[0].float().cpu()
+
+
+def last_states(output: Any) -> torch.Tensor:
+    """States ``(batch, seq, size)`` behind the last layer: of the decoder, where there is one beside the encoder."""
+    layers = output.get("hidden_states") or output.get("decoder_hidden_states")
+    states: torch.Tensor = layers[-1] if output.get("last_hidden_state") is None else output["last_hidden_state"]
+    return states
 
 
 def are_sound(values: torch.Tensor) -> bool:

@@ -11,9 +11,9 @@ from functools import partial
 
 import torch
 
-from app.core.encoder_jobs import EncoderJob
 from app.core.logs.logging import get_logger
 from app.core.settings import Settings
+from app.core.tasks.encoder_jobs import Encoded, EncodeOptions, EncoderInput, EncoderJob
 from app.engine.checks.features import Model, bound_of
 from app.engine.checks.ladder import Candidate, Step
 from app.engine.checks.plain_cache import has_plain_cache
@@ -32,7 +32,7 @@ from app.engine.runners.interface import Runner
 from app.engine.runners.mixed import MixedRunner, can_mix
 from app.models.checkpoint.loader import Checkpoint
 from app.models.compiled.compiled_step import find_step
-from app.models.encoder_model import EncoderModel
+from app.models.encoders.encoder_model import EncoderModel
 from app.models.text_model import TextModel
 
 # Of the range of the logits, where weights were rounded: what a pass adds up in another order is rounded otherwise too.
@@ -107,23 +107,32 @@ def encoding_failure(batcher: MicroBatcher, model: EncoderModel, settings: Setti
 
 
 def text_job(model: EncoderModel, length: int) -> EncoderJob:
-    """A text that ends in a mask, for models that fill them."""
+    """A text that ends as texts do, and in a mask for models that fill them."""
     tokens = probe_tokens(model, min(length, model.context_tokens))
-    if model.mask_id is not None:
+    if model.task == "fill-mask" and model.mask_id is not None:
         tokens[-1] = model.mask_id
-    return EncoderJob("self-check", tokens, top_k=model.vocab_size)
+    return EncoderJob("self-check", EncoderInput(tokens), EncodeOptions(top_k=model.vocab_size))
 
 
 def encoded(batcher: MicroBatcher, jobs: list[EncoderJob], device: torch.device) -> list[torch.Tensor]:
-    """One vector for each job: its own, or the probabilities of all tokens in the place of its mask."""
+    """One row of numbers for each job."""
     batcher.guard = StrictGuard(device)
     for job in jobs:
         batcher.add(job)
     advance(batcher, lambda: not batcher.has_work)
-    results = [job.encoded for job in jobs]
-    return [
-        torch.tensor(result.vector or [score for _, score in sorted(result.masks[-1])]) for result in results if result
-    ]
+    return [torch.tensor(numbers(job.encoded)) for job in jobs if job.encoded is not None]
+
+
+def numbers(encoded: Encoded) -> list[float]:
+    """A vector, the probabilities of all tokens in the place of the last mask, or logits.
+
+    A text may have one logit, which has no range of its own: it is told as a share of 1 at least.
+    """
+    if encoded.table is not None:
+        return [*map(float, encoded.table.ravel()), 0.0, 1.0]
+    if encoded.logits:
+        return [*encoded.logits, 0.0, 1.0]
+    return list(encoded.vector) or [score for _, score in sorted(encoded.masks[-1])]
 
 
 def fits_rows(model: Model, _settings: Settings) -> bool:

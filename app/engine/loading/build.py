@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from app.core.errors import ModelLoadError
-from app.core.model_tables import Task
 from app.core.settings import Settings
+from app.core.tasks.task_table import Task
 from app.engine.checks.features import Model
 from app.engine.checks.ladder import Ladder
 from app.engine.checks.steps import steps_of

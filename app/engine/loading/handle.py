@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from app.core.errors import LoadingError, RequestError
 from app.core.jobs import BaseJob
-from app.core.model_tables import Task
 from app.core.settings import ModelPlan, Settings
 from app.core.states import EngineName, ModelState
+from app.core.tasks.task_table import Task
 
 if TYPE_CHECKING:
     from app.engine.checks.features import Model

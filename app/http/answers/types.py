@@ -12,8 +12,8 @@ from typing_extensions import TypedDict
 
 from app.core.errors import ErrorDetail
 from app.core.jobs import FinishReason
-from app.core.model_tables import Task
 from app.core.states import EngineName, ModelState, WorkerState
+from app.core.tasks.task_table import Task
 
 Recorded = str | int
 

@@ -7,8 +7,10 @@ traceback under the request id and answered with a generic text.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from typing import Protocol
 
-from flask import Response, current_app, g
+from flask import Response, current_app, g, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 
@@ -23,6 +25,7 @@ from app.core.errors import (
     UnsupportedMediaTypeError,
 )
 from app.core.logs.logging import get_logger
+from app.http.answers.task_types import CohereError, TeiError, TeiErrorKind
 from app.http.answers.types import Error, PromptAnswer
 from app.http.application.request_log import record
 from app.http.reading.strict_json import dump
@@ -32,9 +35,20 @@ TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 log = get_logger("http")
 
 
+class ErrorForm(Protocol):
+    """The JSON of a failure, from the error, the request's id and the status."""
+
+    def __call__(self, error: RequestError, request_id: str, status: int, /) -> Mapping[str, object]: ...
+
+
 def json_response(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """``value`` as a UTF-8 JSON answer."""
     return Response(dump(value) + "\n", status=status, headers=headers, mimetype="application/json")
+
+
+def own_form(error: RequestError, request_id: str, _status: int) -> Error:
+    """The envelope, whatever the status."""
+    return error_body(error, request_id)
 
 
 def error_body(error: RequestError, request_id: str) -> Error:
@@ -42,9 +56,25 @@ def error_body(error: RequestError, request_id: str) -> Error:
     return {"error": error.body(), "request_id": request_id}
 
 
-def use_prompt_form() -> None:
-    """Answer this request's errors as its caller expects: ``{"response", "status", "time"}``."""
-    g.is_prompt_form = True
+def use_error_form(form: ErrorForm) -> None:
+    """Answer this request's errors as its caller expects, whatever its route has."""
+    g.error_form = form
+
+
+def prompt_error(error: RequestError, _request_id: str, status: int) -> PromptAnswer:
+    """What ``POST /`` answers to ``{"prompt"}`` when it fails."""
+    return prompt_form_body(error.message, status)
+
+
+def cohere_error(error: RequestError, request_id: str, _status: int) -> CohereError:
+    """As Cohere's API tells a failure."""
+    return {"id": request_id, "message": error.message}
+
+
+def tei_error(error: RequestError, _request_id: str, status: int) -> TeiError:
+    """As text-embeddings-inference tells a failure."""
+    kind: TeiErrorKind = "Validation" if 400 <= status < 500 else "Overloaded" if status == 503 else "Backend"
+    return {"error": error.message, "error_type": kind}
 
 
 def error_response(failure: Exception) -> Response:
@@ -59,9 +89,15 @@ def error_response(failure: Exception) -> Response:
         line.generation.fail(error)
     status = (failure.code or error.status) if isinstance(failure, HTTPException) else error.status
     headers = error.headers() | _own_headers(failure, status) | {"X-Request-Id": line.request_id}
-    if g.get("is_prompt_form", False):
-        return json_response(prompt_form_body(error.message, status), status, headers)
-    return json_response(error_body(error, line.request_id), status, headers)
+    return json_response(_form()(error, line.request_id, status), status, headers)
+
+
+def _form() -> ErrorForm:
+    """What the request asked for; else its route's own, which holds before any of the route's code has run."""
+    view = current_app.view_functions.get(request.endpoint or "")
+    of_route: ErrorForm = getattr(getattr(view, "view_class", None), "error_form", own_form)
+    asked: ErrorForm = g.get("error_form", of_route)
+    return asked
 
 
 def _own_headers(failure: Exception, status: int) -> dict[str, str]:

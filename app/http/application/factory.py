@@ -20,6 +20,8 @@ from app.http.resources.metrics_route import MetricsPage
 from app.http.resources.native_routes import Chat, Complete
 from app.http.resources.openai_routes import ChatCompletions, Completions, FimCompletions, Model, Models
 from app.http.resources.probe_routes import Health, Livez, Props, Readyz
+from app.http.resources.text_tasks.classify_routes import Classify
+from app.http.resources.text_tasks.rerank_routes import CohereRerank, Rerank, Score
 from app.http.resources.token_routes import Detokenize, Tokenize
 from app.serve.context import WorkerContext, current
 
@@ -29,6 +31,12 @@ ROUTES: dict[str, type[Route]] = {
     "/chat": Chat,
     "/infill": Infill,
     "/fill-mask": FillMask,
+    "/classify": Classify,
+    "/rerank": Rerank,
+    "/v1/rerank": CohereRerank,
+    "/v2/rerank": CohereRerank,
+    "/score": Score,
+    "/v1/score": Score,
     "/tokenize": Tokenize,
     "/detokenize": Detokenize,
     "/v1/embeddings": Embeddings,
@@ -66,7 +74,8 @@ def create_app(context: WorkerContext | None = None, *, ping_interval_s: float =
     api = JsonApi(app)
     service = Service(context, ping_interval_s, created_s=int(time.time()))
     for url, route in (ROUTES | DESCRIPTIONS).items():
-        api.add_resource(route, url, resource_class_kwargs={"service": service})
+        # Several paths may be one resource.
+        api.add_resource(route, url, endpoint=url, resource_class_kwargs={"service": service})
     return app
 
 

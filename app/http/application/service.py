@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from app.core.errors import ModelNotFoundError
-from app.core.model_tables import Task
 from app.core.settings import Settings
+from app.core.tasks.task_table import Task, can_serve
 from app.http.application.request_log import record
 from app.serve.context import WorkerContext
 
@@ -54,12 +54,14 @@ class Service:
     def choose(self, name: str | None, task: Task | None) -> ModelHandle:
         """The model that a request means, which its log line will name. Raises ``ModelNotFoundError``.
 
-        Without a name the first one for ``task``; where there is none the first, which will refuse.
+        Without a name the first one for ``task``, else the first that does it as well; where there is none the first,
+        which will refuse.
         """
         if name is not None:
             chosen = self.find(name)
         else:
-            of_task = (handle for handle in self.handles if task in (None, handle.task))
-            chosen = next(of_task, self.handles[0])
+            able = [one for one in self.handles if task is None or (one.task is not None and can_serve(one.task, task))]
+            of_task = [one for one in able if one.task == task]
+            chosen = [*of_task, *able, self.handles[0]][0]
         record().model, record().is_model_named = chosen.name, name is not None
         return chosen

@@ -13,8 +13,9 @@ from pydantic import TypeAdapter
 
 from app import __version__
 from app.core.errors import RequestError
-from app.http.answers.types import Error, Health, PromptAnswer, Readiness
-from app.http.description.operations import EVENTS, OPERATIONS, Form, Operation
+from app.http.answers.types import Error, Health, Readiness
+from app.http.description.operation_form import Form, Operation
+from app.http.description.operations import EVENTS, OPERATIONS
 from app.http.reading.body import JSON_TYPE
 from app.http.requests.limits import TIMEOUT_HEADER
 from app.serve.incoming.gate import PROBES
@@ -135,10 +136,11 @@ def _responses(path: str, method: str, operation: Operation, schemas: dict[Key, 
         # The probes ask for no key.
         if status != 401 or path not in PROBES:
             shown[str(status)] = {"$ref": f"#/components/responses/{_name(status)}"}
+    if operation.failure is not Error:
+        failure = schemas[path, method, "failure", JSON_TYPE]
+        shown |= {status: _failure(int(status), failure) for status in shown if status != "200"}
     if "text/html" in operation.answers:
         shown["401"] = _page_for_a_key()
-    if (path, method) == ("/", "post"):
-        shown |= {str(status): _prompt_error(status) for status in (*operation.statuses, 500)}
     if path in ("/readyz", "/health"):
         schema = {"$ref": REF.format(model=(Readiness if path == "/readyz" else Health).__name__)}
         shown["503"] = {"description": "Not now.", "headers": _headers(200), "content": {JSON_TYPE: {"schema": schema}}}
@@ -159,14 +161,10 @@ def _page_for_a_key() -> Schema:
     return {"description": describe_status(401), "headers": _headers(401), "content": content}
 
 
-def _prompt_error(status: int) -> Schema:
-    """Failures of ``POST /``, in the form of whoever sent ``prompt``."""
-    forms = [{"$ref": REF.format(model=form.__name__)} for form in (Error, PromptAnswer)]
-    return {
-        "description": describe_status(status),
-        "headers": _headers(status),
-        "content": {JSON_TYPE: {"schema": {"anyOf": forms}}},
-    }
+def _failure(status: int, schema: Schema) -> Schema:
+    """A failure in the form that the callers of a route expect."""
+    content = {JSON_TYPE: {"schema": schema}}
+    return {"description": describe_status(status), "headers": _headers(status), "content": content}
 
 
 def _error_responses() -> Iterator[tuple[str, Schema]]:
@@ -214,6 +212,8 @@ def _schemas() -> tuple[dict[Key, Schema], dict[str, Schema]]:
         for kind, body in operation.bodies.items():
             if body is not None and not isinstance(body, Form):
                 inputs.append(((path, method, "body", kind), "validation", TypeAdapter(body)))
+        if operation.failure is not Error:
+            inputs.append(((path, method, "failure", JSON_TYPE), "serialization", TypeAdapter(operation.failure)))
         for kind, answer in operation.answers.items():
             if answer is not None:
                 inputs.append(((path, method, "answer", kind), "serialization", TypeAdapter(answer)))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from app.http.answers import openai_types as openai_answers
 from app.http.answers import types as answers
 from app.http.answers.stream import TEXT_TYPES, EventWriter
+from app.http.description.operation_form import WORKS, Form, Operation, posting
+from app.http.description.task_operations import TASK_OPERATIONS
 from app.http.reading.body import FORM_TYPES, JSON_TYPE
 from app.http.schemas.chat_body import ChatCompletionsBody
 from app.http.schemas.completions_body import CompletionsBody
@@ -17,54 +17,6 @@ from app.http.schemas.fim_body import FimBody
 from app.http.schemas.infill_body import InfillBody
 from app.http.schemas.native_bodies import ChatBody, CompleteBody
 from app.http.schemas.token_bodies import DetokenizeBody, TokenizeBody
-
-READS_BODY = (400, 408, 413, 415)
-WORKS = (*READS_BODY, 404, 503, 504)
-
-
-@dataclass(frozen=True)
-class Form:
-    """An HTML form with one field."""
-
-    field: str
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One method of one route.
-
-    ``bodies`` and ``answers`` map media types to Python types (None: no schema, only text);
-    ``statuses`` are the errors beyond 401 and 500, which every route can give.
-    """
-
-    summary: str
-    tag: str
-    answers: Mapping[str, Any]
-    bodies: Mapping[str, Any] = field(default_factory=dict)
-    statuses: tuple[int, ...] = ()
-    example: Mapping[str, Any] = field(default_factory=dict)
-    text: str = ""
-
-    @property
-    def takes_place(self) -> bool:
-        """Whether a request waits in the queue, so that ``X-Request-Timeout-S`` means something."""
-        return 504 in self.statuses
-
-
-def _posting(
-    summary: str,
-    tag: str,
-    body: Any,
-    answer: Any,
-    example: dict[str, Any],
-    *,
-    streams: tuple[str, ...] = (),
-    text: str = "",
-) -> Operation:
-    """JSON in; JSON out, or one of ``streams``."""
-    found = {JSON_TYPE: answer, **dict.fromkeys(streams)}
-    return Operation(summary, tag, found, {JSON_TYPE: body}, WORKS, {JSON_TYPE: example}, text)
-
 
 EVENTS = EventWriter.mimetype
 NATIVE_STREAMS = (EVENTS, *TEXT_TYPES)
@@ -75,7 +27,7 @@ ROOT_TEXT = (
 )
 
 OPERATIONS: dict[tuple[str, str], Operation] = {
-    ("/complete", "post"): _posting(
+    ("/complete", "post"): posting(
         "Continue a text",
         "native",
         CompleteBody,
@@ -84,7 +36,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         streams=NATIVE_STREAMS,
         text=STREAM_TEXT,
     ),
-    ("/chat", "post"): _posting(
+    ("/chat", "post"): posting(
         "Answer a conversation",
         "native",
         ChatBody,
@@ -93,7 +45,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         streams=NATIVE_STREAMS,
         text=STREAM_TEXT,
     ),
-    ("/infill", "post"): _posting(
+    ("/infill", "post"): posting(
         "Fill holes in a text",
         "native",
         InfillBody,
@@ -102,7 +54,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         streams=NATIVE_STREAMS,
         text="A single hole can be streamed.",
     ),
-    ("/fill-mask", "post"): _posting(
+    ("/fill-mask", "post"): posting(
         "Propose tokens for masks",
         "native",
         FillMaskBody,
@@ -110,13 +62,13 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         {"text": "The capital of France is [MASK].", "top_k": 3},
         text="As transformers' pipeline answers: a list; for several masks, or several texts, a list of those.",
     ),
-    ("/tokenize", "post"): _posting(
+    ("/tokenize", "post"): posting(
         "Text to tokens", "native", TokenizeBody, answers.Tokens, {"text": "def add(a, b):"}
     ),
-    ("/detokenize", "post"): _posting(
+    ("/detokenize", "post"): posting(
         "Tokens to text", "native", DetokenizeBody, answers.Text, {"tokens": [10, 11, 12]}
     ),
-    ("/v1/completions", "post"): _posting(
+    ("/v1/completions", "post"): posting(
         "Continue texts, fill a hole before a suffix, score prompts",
         "OpenAI",
         CompletionsBody,
@@ -124,7 +76,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         {"prompt": "def add(a, b):", "max_tokens": 16, "temperature": 0},
         streams=(EVENTS,),
     ),
-    ("/v1/chat/completions", "post"): _posting(
+    ("/v1/chat/completions", "post"): posting(
         "Answer a conversation",
         "OpenAI",
         ChatCompletionsBody,
@@ -132,7 +84,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         CONVERSATION,
         streams=(EVENTS,),
     ),
-    ("/v1/fim/completions", "post"): _posting(
+    ("/v1/fim/completions", "post"): posting(
         "Fill a hole",
         "OpenAI",
         FimBody,
@@ -141,7 +93,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         streams=(EVENTS,),
         text="Mistral's API.",
     ),
-    ("/v1/embeddings", "post"): _posting(
+    ("/v1/embeddings", "post"): posting(
         "Texts to vectors", "OpenAI", EmbeddingsBody, openai_answers.EmbeddingList, {"input": "some text"}
     ),
     ("/v1/models", "get"): Operation("The served models", "OpenAI", {JSON_TYPE: openai_answers.ModelList}),
@@ -158,6 +110,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "A model as llama.cpp's plugins ask for it", "server", {JSON_TYPE: answers.Props}, statuses=(404, 503)
     ),
     ("/metrics", "get"): Operation("Prometheus' text format", "server", {"text/plain": None}),
+    **TASK_OPERATIONS,
     ("/", "post"): Operation(
         "Continue, chat or fill masks",
         "older forms",
@@ -166,6 +119,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         WORKS,
         {JSON_TYPE: {"data": "#print hello world function"}, "text/plain": "The capital of France is [MASK]."},
         ROOT_TEXT,
+        answers.Error | answers.PromptAnswer,
     ),
     ("/", "put"): Operation(
         "Continue a form field",

@@ -16,7 +16,7 @@ from app.serve.board.admission import RequestTicket
 
 if TYPE_CHECKING:
     from app.engine.loading.handle import ModelHandle, ModelLease
-    from app.models.encoder_model import EncoderModel
+    from app.models.encoders.encoder_model import EncoderModel
     from app.models.text_model import TextModel
 
 

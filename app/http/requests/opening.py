@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from flask import request
 
 from app.core.errors import InvalidParameterError, UnsupportedParameterError
-from app.core.model_tables import Task
 from app.core.patience import patient_until
+from app.core.tasks.task_table import TASKS, Task, can_serve
 from app.http.application.auth import caller_scope
 from app.http.application.request_log import record
 from app.http.requests.admitted import NEED_ONE, AdmittedRequest, Need
@@ -26,8 +26,6 @@ from app.serve.context import WorkerContext
 
 if TYPE_CHECKING:
     from app.engine.loading.handle import ModelHandle
-
-DONE_BY: dict[Task, str] = {"generate": "generate text", "fill-mask": "fill masks", "embeddings": "make embeddings"}
 
 Running = TypeVar("Running", bound=RunningRequest, covariant=True)
 
@@ -94,6 +92,6 @@ def owner_of(scope: str, cache_salt: str | None) -> bytes:
 
 def _require_task(handle: ModelHandle, task: Task | None) -> None:
     """A task that is not known yet is looked at again once the model is loaded."""
-    if task is not None and handle.task not in (None, task):
-        text = f"the model {handle.name} does not {DONE_BY[task]}: its task is {handle.task}"
+    if task is not None and not can_serve(handle.task, task):
+        text = f"the model {handle.name} does not {TASKS[task].does}: its task is {handle.task}"
         raise UnsupportedParameterError(text, param=record().model_param)

@@ -9,36 +9,18 @@ import psutil
 from flask import Response
 
 from app.core.errors import LoadingError
-from app.core.model_tables import Task
 from app.core.settings import Settings
 from app.http.answers.types import Bounds, CapabilitiesList, KvCache, ModelCapabilities, Parameter
 from app.http.application.error_envelope import json_response
 from app.http.application.restful import Route
-from app.http.schemas.chat_body import ChatCompletionsBody
-from app.http.schemas.completions_body import CompletionsBody
-from app.http.schemas.encoder_bodies import EmbeddingsBody, FillMaskBody
-from app.http.schemas.fim_body import FimBody
-from app.http.schemas.infill_body import InfillBody
-from app.http.schemas.native_bodies import ChatBody, CompleteBody
+from app.http.description.task_routes import routes_of
 from app.http.schemas.strict import StrictBody
 
 if TYPE_CHECKING:
     from app.engine.loading.handle import ModelHandle
-    from app.models.encoder_model import EncoderModel
+    from app.models.encoders.encoder_model import EncoderModel
     from app.models.text_model import TextModel
 
-BODIES: dict[Task, dict[str, type[StrictBody]]] = {
-    "generate": {
-        "/complete": CompleteBody,
-        "/chat": ChatBody,
-        "/infill": InfillBody,
-        "/v1/completions": CompletionsBody,
-        "/v1/chat/completions": ChatCompletionsBody,
-        "/v1/fim/completions": FimBody,
-    },
-    "fill-mask": {"/fill-mask": FillMaskBody},
-    "embeddings": {"/v1/embeddings": EmbeddingsBody},
-}
 # What a JSON schema says of a value beside its meaning.
 BOUNDS = tuple(name for name in Bounds.__annotations__ if name != "description")
 
@@ -77,7 +59,7 @@ def describe(handle: ModelHandle) -> ModelCapabilities:
         "limits": limits(handle.settings),
         "kv_cache": kv_cache(handle),
         "memory": {"process_rss_bytes": psutil.Process().memory_info().rss},
-        "routes": {path: parameters(body) for path, body in (BODIES[task] if task else {}).items()},
+        "routes": {path: parameters(body) for path, body in (routes_of(task) if task else {}).items()},
     }
 
 

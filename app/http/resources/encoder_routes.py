@@ -12,6 +12,7 @@ from flask import Response
 
 from app.core.errors import InvalidParameterError, UnsupportedParameterError
 from app.core.parsing.token_ids import require_token_ids
+from app.core.tasks.encoder_jobs import EncodeOptions, EncoderInput
 from app.http.answers.openai_types import Embedding, EmbeddingList, InputUsage
 from app.http.application.error_envelope import json_response
 from app.http.application.request_log import record
@@ -22,7 +23,7 @@ from app.http.requests.opening import open_request
 from app.http.schemas.encoder_bodies import MAX_PROPOSALS, EmbeddingsBody, FillMaskBody
 
 if TYPE_CHECKING:
-    from app.models.encoder_model import EncoderModel
+    from app.models.encoders.encoder_model import EncoderModel
 
 
 class FillMask(Route):
@@ -38,19 +39,19 @@ def fill_mask(route: Route, body: FillMaskBody) -> Response:
     line.recordid = body.recordid
     line.prompt = body.text
     handle = route.service.choose(body.model, "fill-mask")
-    work = EncodeWith("fill-mask", "text", lambda model: encode_texts(body, model), body.top_k)
+    work = EncodeWith("fill-mask", "text", lambda model: encode_texts(body, model), EncodeOptions(body.top_k))
     with open_request(route.service.context, handle, work) as encoding:
-        answers = [encoding.encoder.filled(ids, encoded) for ids, encoded in encoding.read_encoded()]
+        answers = [encoding.encoder.filled(given.ids, encoded) for given, encoded in encoding.read_encoded()]
         return json_response(answers[0] if isinstance(body.text, str) else answers, headers=encoding.headers())
 
 
-def encode_texts(body: FillMaskBody, model: EncoderModel) -> Iterator[list[int]]:
-    """Token ids of each text. Raises ``InvalidParameterError`` without masks, or with too many proposals."""
+def encode_texts(body: FillMaskBody, model: EncoderModel) -> Iterator[EncoderInput]:
+    """Each text. Raises ``InvalidParameterError`` without masks, or with too many proposals."""
     num_proposals = 0
     for text in body.texts:
         ids = model.encode_masked(text)
         num_proposals += model.num_masks(ids) * body.top_k
-        yield ids
+        yield EncoderInput(ids)
     if num_proposals > MAX_PROPOSALS:
         message = f"top_k: {num_proposals} proposals for all masks are above the bound of {MAX_PROPOSALS}"
         raise InvalidParameterError(message, param="top_k")
@@ -76,8 +77,8 @@ class Embeddings(Route):
             return json_response(answer, headers=encoding.headers())
 
 
-def encode_inputs(body: EmbeddingsBody, model: EncoderModel) -> Iterator[list[int]]:
-    """Token ids of each input. Raises ``InvalidParameterError`` or ``UnsupportedParameterError``."""
+def encode_inputs(body: EmbeddingsBody, model: EncoderModel) -> Iterator[EncoderInput]:
+    """Each input. Raises ``InvalidParameterError`` or ``UnsupportedParameterError``."""
     if body.dimensions not in (None, model.num_dimensions):
         text = f"dimensions: the vectors of the model {model.name} have {model.num_dimensions} and cannot be cut"
         raise UnsupportedParameterError(text, param="dimensions")
@@ -85,7 +86,7 @@ def encode_inputs(body: EmbeddingsBody, model: EncoderModel) -> Iterator[list[in
         if not isinstance(one, str):
             require_token_ids(one, model.vocab_size, "input")
     for one in body.inputs:
-        yield model.encode(one) if isinstance(one, str) else one
+        yield EncoderInput(model.encode(one) if isinstance(one, str) else one)
 
 
 def write_vector(vector: tuple[float, ...], body: EmbeddingsBody) -> list[float] | str:

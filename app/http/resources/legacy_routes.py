@@ -10,7 +10,7 @@ from app import __version__
 from app.core.errors import BadRequestError, InvalidParameterError
 from app.http.answers.native_shapes import PromptShape, TextShape
 from app.http.answers.types import Pointer
-from app.http.application.error_envelope import json_response, use_prompt_form
+from app.http.application.error_envelope import json_response, prompt_error, use_error_form
 from app.http.application.pages import page_response, prefers_page
 from app.http.reading.body import (
     FORM_TYPES,
@@ -51,7 +51,7 @@ class Root(TextRoute):
     def _post_object(self, fields: dict[str, Any]) -> Response:
         given = {name for name in ("prompt", "data") if fields.get(name) is not None}
         if given == {"prompt"}:
-            use_prompt_form()
+            use_error_form(prompt_error)
             body = read_fields(ChatBody, fields)
             return self.chat(body, PromptShape(body))
         if given == {"data"}:

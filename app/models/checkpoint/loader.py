@@ -13,34 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForMaskedLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+import transformers
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from app.core.errors import ModelLoadError
 from app.core.logs.logging import get_logger
-from app.core.model_tables import Task
 from app.core.settings import Settings
+from app.core.tasks.task_table import TASKS, Task
 from app.models.checkpoint.devices import choose_device, choose_dtype, slow_dtype
 from app.models.checkpoint.placement import Placement, place
 from app.models.checkpoint.source import Source, failing_to_load, find_source, first_line
-from app.models.folder.sentence import SentenceForm
+from app.models.folder.sentence import Activation, SentenceForm
 
 Progress = Callable[[float], None]
 
 log = get_logger("models")
-
-AUTO_CLASSES: dict[Task, Any] = {
-    "generate": AutoModelForCausalLM,
-    "fill-mask": AutoModelForMaskedLM,
-    "embeddings": AutoModel,
-}
 
 
 @dataclass(eq=False)
@@ -50,7 +38,7 @@ class Checkpoint:
     Quantising sets the model's layers and ``dtype`` anew; all else stays as it is.
 
     ``vocab_size`` is the number of rows of a language model's output layer, of an encoder's embedding;
-    ``form`` is how the checkpoint says that its vectors are made.
+    ``form`` is how the checkpoint says that its vectors are made, ``pair_activation`` how it scores pairs.
     """
 
     task: Task
@@ -60,6 +48,7 @@ class Checkpoint:
     dtype: torch.dtype
     vocab_size: int
     form: SentenceForm | None = None
+    pair_activation: Activation | None = None
 
 
 def load_checkpoint(settings: Settings, progress: Progress, task: Task | None = None) -> Checkpoint:
@@ -86,12 +75,18 @@ def load_checkpoint(settings: Settings, progress: Progress, task: Task | None = 
         rows.register_forward_pre_hook(_with_plain_strides)
     else:
         rows = model.get_input_embeddings()
-    return Checkpoint(source.task, model, tokenizer, device, model.dtype, int(rows.weight.shape[0]), source.form)
+    num_rows = int(rows.weight.shape[0])
+    return Checkpoint(source.task, model, tokenizer, device, model.dtype, num_rows, source.form, source.pair_activation)
+
+
+def auto_class(task: Task) -> Any:
+    """transformers' class that makes models for ``task``."""
+    return getattr(transformers, TASKS[task].auto_class)
 
 
 def read_model(source: Source, settings: Settings, placement: Placement) -> tuple[PreTrainedModel, dict[str, Any]]:
     """The model with its weights, from safetensors alone, and transformers' account of the keys it found."""
-    model, report = AUTO_CLASSES[source.task].from_pretrained(
+    model, report = auto_class(source.task).from_pretrained(
         source.path,
         config=source.config,
         dtype=choose_dtype(settings),
@@ -111,7 +106,7 @@ def without_weights(source: Source, settings: Settings) -> PreTrainedModel:
     wanted = choose_dtype(settings)
     known = (source.config.dtype or torch.float32) if wanted == "auto" else wanted
     with torch.device("meta"):
-        model: PreTrainedModel = AUTO_CLASSES[source.task].from_config(
+        model: PreTrainedModel = auto_class(source.task).from_config(
             source.config, dtype=known, trust_remote_code=settings.trust_remote_code
         )
     return model

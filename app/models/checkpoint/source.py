@@ -16,14 +16,20 @@ from transformers import AutoConfig, PretrainedConfig
 from transformers.utils import cached_file
 
 from app.core.errors import ModelLoadError
-from app.core.model_tables import Task
 from app.core.settings import Settings
+from app.core.tasks.task_table import Task
 from app.models.checkpoint.hub import where_to_look
 from app.models.folder.config_values import check_config
 from app.models.folder.json_files import read_object
 from app.models.folder.model_folder import check_folder
 from app.models.folder.remote_code import check_code
-from app.models.folder.sentence import SentenceForm, parse, read_sentence_form
+from app.models.folder.sentence import (
+    Activation,
+    SentenceForm,
+    parse,
+    read_pair_activation,
+    read_sentence_form,
+)
 from app.models.folder.tasks import detect_task
 
 MAX_REASON_CHARS = 500
@@ -31,13 +37,17 @@ MAX_REASON_CHARS = 500
 
 @dataclass(frozen=True)
 class Source:
-    """``where``: arguments that every ``from_pretrained`` of the checkpoint shares. ``form``: how it makes vectors."""
+    """``where``: arguments that every ``from_pretrained`` of the checkpoint shares.
+
+    ``form``: how it makes vectors; ``pair_activation``: of what a score of a pair is made; None where it does not say.
+    """
 
     path: str
     where: dict[str, Any]
     config: PretrainedConfig
     form: SentenceForm | None
     task: Task
+    pair_activation: Activation | None = None
 
 
 def find_source(settings: Settings, task: Task | None = None) -> Source:
@@ -54,8 +64,14 @@ def find_source(settings: Settings, task: Task | None = None) -> Source:
             # Of a hub's model, whose files are not in a folder that was looked at.
             check_config(Path(config_file), read_object(Path(config_file)))
         config = AutoConfig.from_pretrained(path, **where)
-        form = read_sentence_form(lambda name: parse(_find_file(path, name, where)))
-        return Source(path, where, config, form, task or detect_task(config, is_sentence_model=form is not None))
+
+        def read(name: str) -> Any:
+            return parse(_find_file(path, name, where))
+
+        form = read_sentence_form(read)
+        chosen = task or detect_task(config, is_sentence_model=form is not None)
+        activation = read_pair_activation(read) if chosen == "rerank" else None
+        return Source(path, where, config, form, chosen, activation)
 
 
 @contextmanager

@@ -15,15 +15,13 @@ from typing import Any
 
 from app.core.errors import ModelLoadError
 from app.core.settings import ModelPlan, Settings
+from app.core.tasks.task_table import NOT_SERVED, tasks_of_head
 from app.models.folder.json_files import read_object
 from app.models.folder.model_folder import check_folder, require_folder
 from app.models.folder.tokenizer_files import check_has_tokenizer
 from app.models.folder.weights_fit import check_weights_fit
 
 OTHER_TASKS = (
-    "ForSequenceClassification",
-    "ForTokenClassification",
-    "ForQuestionAnswering",
     "ForMultipleChoice",
     "ForNextSentencePrediction",
     "ForImageClassification",
@@ -37,9 +35,6 @@ TABLES = ("models/auto/auto_mappings.py", "models/auto/configuration_auto.py")
 MODEL_TABLES = "models/auto/modeling_auto.py"
 # Of the families that generate or fill masks; any other has no head that is served.
 HEADS = ("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES", "MODEL_FOR_MASKED_LM_MAPPING_NAMES")
-
-
-NOT_SERVED = "{} is not served: only text generation, fill-mask and embeddings are"
 
 
 def check_models(settings: Settings) -> None:
@@ -90,9 +85,9 @@ def _check_family(folder: Path, config: dict[str, Any], *, is_trusted: bool) -> 
 
 
 def _check_has_head(config: dict[str, Any]) -> None:
-    """A family that neither generates nor fills masks has a head for something else."""
+    """A family that neither generates nor fills masks has a head for something else, which only its name can tell."""
     family = str(config.get("model_type"))
-    if config.get("auto_map") or not (text := _text_of((MODEL_TABLES,))):
+    if tasks_of_head(first_architecture(config)) or config.get("auto_map") or not (text := _text_of((MODEL_TABLES,))):
         return
     tables = [re.search(rf"^{name} = OrderedDict\((.*?)^\)", text, re.S | re.M) for name in HEADS]
     # A family that is in each: without it these are not the tables.

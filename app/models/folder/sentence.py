@@ -16,6 +16,7 @@ from app.models.folder.json_files import MAX_CONFIG_BYTES, parse_json, read_byte
 
 Pooling = Literal["mean", "cls", "lasttoken"]
 POOLINGS: tuple[Pooling, ...] = ("mean", "cls", "lasttoken")
+Activation = Literal["softmax", "sigmoid", "none"]
 ReadJson = Callable[[str], Any]
 """Parsed content of a file of the checkpoint, or None where it has no such file."""
 
@@ -28,6 +29,9 @@ FLAGS: dict[str, str] = {
     "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
     "pooling_mode_weightedmean_tokens": "weightedmean",
 }
+
+# How a pair is scored, by the name of a class of torch.
+SCORED_BY: dict[str, Activation] = {"Sigmoid": "sigmoid", "Identity": "none"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,23 @@ def _pooling(config: dict[str, Any]) -> Pooling:
         if modes == [pooling]:
             return pooling
     raise ModelLoadError(f"pooling {' + '.join(modes) or 'of no kind'} is not supported")
+
+
+def read_pair_activation(read: ReadJson) -> Activation | None:
+    """How sentence-transformers' files say that a pair is scored, in the forms of all its versions.
+
+    None where they say nothing. Raises ``ModelLoadError`` for functions that we do not have.
+    """
+    config, sentence_config = read("config.json") or {}, read("config_sentence_transformers.json") or {}
+    own = config.get("sentence_transformers")
+    named = sentence_config.get("activation_fn") or (own.get("activation_fn") if isinstance(own, dict) else None)
+    named = named or config.get("sbert_ce_default_activation_function")
+    if named is None:
+        return None
+    name = str(named).rpartition(".")[2]
+    if name not in SCORED_BY:
+        raise ModelLoadError(f"the activation function {str(named)[:100]} is not supported for scores of pairs")
+    return SCORED_BY[name]
 
 
 def parse(path: str | None) -> Any:

@@ -1,4 +1,4 @@
-"""Which of the three tasks a checkpoint is for, from its config alone. Pure functions.
+"""Which task a checkpoint is for, from its config alone. Pure functions.
 
 The architecture that a config names is looked up in transformers' own auto-class mappings; what
 they do not know (remote code) is taken for a language model.
@@ -13,7 +13,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_MAPPING_NAMES,
 )
 
-from app.core.model_tables import Task
+from app.core.tasks.task_table import Task, tasks_of_head
 from app.models.folder.early import check_head
 
 
@@ -22,9 +22,12 @@ def detect_task(config: PretrainedConfig, *, is_sentence_model: bool) -> Task:
 
     ``is_sentence_model``: the folder says, in sentence-transformers' form, how vectors are made.
     """
+    name = str((config.architectures or [""])[0])
+    of_head = tasks_of_head(name)
+    if of_head:
+        return of_head[0] if len(of_head) == 1 else _by_labels(config)
     if is_sentence_model:
         return "embeddings"
-    name = str((config.architectures or [""])[0])
     check_head(name)
     if name in _classes(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
         return "generate"
@@ -33,6 +36,19 @@ def detect_task(config: PretrainedConfig, *, is_sentence_model: bool) -> Task:
     if config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
         return "generate"
     return "embeddings" if name in _classes(MODEL_MAPPING_NAMES) else "fill-mask"
+
+
+def _by_labels(config: PretrainedConfig) -> Task:
+    """What a classifier of texts is for: one label scores pairs, one for entailment can be told any labels."""
+    if config.num_labels == 1:
+        return "rerank"
+    return "classify" if entailment_label(config) is None else "zero-shot"
+
+
+def entailment_label(config: PretrainedConfig) -> int | None:
+    """The label that says that one text follows from another, as transformers' zero-shot pipeline finds it."""
+    labels = getattr(config, "label2id", None) or {}
+    return next((int(index) for label, index in labels.items() if str(label).lower().startswith("entail")), None)
 
 
 def _classes(mapping: dict[str, object]) -> set[str]:

@@ -9,14 +9,14 @@ import pytest
 import torch
 from transformers import pipeline
 
-from app.core.encoder_jobs import Encoded, EncoderJob
 from app.core.errors import InternalError, RequestError, RequestTimeoutError
 from app.core.jobs import Failed, Finished
 from app.core.settings import load_settings
+from app.core.tasks.encoder_jobs import Encoded, EncodeOptions, EncoderInput, EncoderJob
 from app.engine.loading.build import prepare
 from app.engine.micro_batcher import MicroBatcher
 from app.models.checkpoint.loader import load_checkpoint
-from app.models.encoder_model import EncoderModel
+from app.models.encoders.encoder_model import EncoderModel
 from tests.proposals import assert_proposals
 from tests.tiny_models import write_sentence_files
 
@@ -52,12 +52,14 @@ def work(batcher, jobs):
 
 def fill(model, texts, top_k=5, **options):
     ids = [model.encode_masked(text) for text in texts]
-    encoded = work(MicroBatcher(model, **options), [EncoderJob("t", one, top_k) for one in ids])
+    encoded = work(
+        MicroBatcher(model, **options), [EncoderJob("t", EncoderInput(one), EncodeOptions(top_k)) for one in ids]
+    )
     return [model.filled(one, result) for one, result in zip(ids, encoded, strict=True)]
 
 
 def embed(model, texts, **options):
-    jobs = [EncoderJob("t", model.encode(text)) for text in texts]
+    jobs = [EncoderJob("t", EncoderInput(model.encode(text))) for text in texts]
     return torch.tensor([result.vector for result in work(MicroBatcher(model, **options), jobs)])
 
 
@@ -133,7 +135,7 @@ def passes(bert, monkeypatch):
 
 
 def job_at(clock, length=3, age_s=0.0, **options) -> EncoderJob:
-    job = EncoderJob("t", [4] * length, top_k=1, **options)
+    job = EncoderJob("t", EncoderInput([4] * length), EncodeOptions(1), **options)
     job.timings.created_s = clock.now_s - age_s
     return job
 
@@ -182,7 +184,7 @@ def test_many_texts_take_no_more_of_a_step_than_a_tenth_of_a_second_while_other_
         clock.now_s += took_s[-1]
         return [Encoded() for _ in jobs]
 
-    monkeypatch.setattr(MicroBatcher, "_fill", slow)
+    monkeypatch.setattr(MicroBatcher, "_encode", slow)
     batcher, jobs = batcher_of(bert, clock), [job_at(clock, length=10, age_s=1) for _ in range(80)]
     for job in jobs:
         batcher.add(job)
@@ -216,7 +218,7 @@ def test_cancelled_and_late_texts_leave_without_a_pass(bert, clock, passes):
 
 
 def test_a_text_that_breaks_the_pass_fails_alone(bert, clock):
-    good, bad = job_at(clock, age_s=1), EncoderJob("t", [10**6], top_k=1)
+    good, bad = job_at(clock, age_s=1), EncoderJob("t", EncoderInput([10**6]), EncodeOptions(1))
     bad.timings.created_s = clock.now_s - 1
     batcher = batcher_of(bert, clock)
     batcher.add(good)

@@ -7,11 +7,11 @@ import math
 import pytest
 import torch
 
-from app.core.encoder_jobs import EncoderJob
 from app.core.errors import InternalError
 from app.core.jobs import Failed, Finished, Job, SamplingParams
 from app.core.metrics import Metrics
 from app.core.settings import load_settings
+from app.core.tasks.encoder_jobs import EncodeOptions, EncoderInput, EncoderJob
 from app.engine.generation.serial import SerialEngine
 from app.engine.loading.build import prepare
 from tests.unit.engine.driver import TokenLog, generator_of, greedy_job, greedy_reference, load, outcome, run
@@ -76,7 +76,10 @@ def test_an_encoder_fails_the_text_at_fault(model_folder, family):
         lambda _module, inputs, output: output.masked_fill((inputs[0] == 77)[..., None], math.nan)
     )
     mask = ready.model.mask_id
-    bad, good = EncoderJob("bad", [5, 77, mask], top_k=2), EncoderJob("good", [5, 78, mask], top_k=2)
+    bad, good = (
+        EncoderJob(name, EncoderInput([5, token, mask]), EncodeOptions(2))
+        for name, token in (("bad", 77), ("good", 78))
+    )
     run(ready.engine, bad, good)
     assert isinstance(bad.next_events(0)[-1], Failed)
     assert isinstance(good.next_events(0)[-1], Finished)

@@ -15,6 +15,7 @@ import pytest
 
 from app.core.errors import ModelLoadError
 from app.core.settings import load_settings
+from app.core.tasks.task_table import NOT_SERVED
 from app.models.folder import early
 from app.models.folder.early import check_models
 
@@ -199,12 +200,12 @@ def test_a_family_that_transformers_does_not_have_is_told(folder):
         ("clip", "CLIPModel"),
         ("vit", "ViTForImageClassification"),
         ("wav2vec2", "Wav2Vec2ForCTC"),
-        ("qwen2", "Qwen2ForSequenceClassification"),
+        ("bert", "BertForMultipleChoice"),
     ],
 )
 def test_a_family_or_head_that_is_not_served_is_told(folder, family, name):
     change(folder / "config.json", model_type=family, architectures=[name])
-    assert line_of(folder) == f"{name} is not served: only text generation, fill-mask and embeddings are"
+    assert line_of(folder) == NOT_SERVED.format(name)
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
@@ -253,3 +254,9 @@ def test_a_template_may_mark_what_the_model_writes(folder):
     text = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% break %}{% endfor %}"
     (folder / "own.jinja").write_text(text)
     look_at(folder, FORKLIFT_CHAT_TEMPLATE=str(folder / "own.jinja"))
+
+
+@pytest.mark.parametrize("name", ["LlamaForSequenceClassification", "T5ForTokenClassification"])
+def test_heads_for_texts_are_left_to_the_load(folder, name):
+    change(folder / "config.json", architectures=[name])
+    look_at(folder)

@@ -290,8 +290,8 @@ def refused_early(folder: Path, **config: object) -> str:
 def test_code_beside_the_weights_and_tasks_that_are_not_served_are_found_before_anything_is_imported(folder):
     code = {"AutoConfig": "configuration_own.OwnConfig"}
     assert "Python code of its own (configuration_own.py)" in refused_early(folder, model_type="own", auto_map=code)
-    tagger = "BertForTokenClassification"
-    assert f"{tagger} is not served" in refused_early(folder, architectures=[tagger])
+    other = "BertForMultipleChoice"
+    assert f"{other} is not served" in refused_early(folder, architectures=[other])
     (folder / "config.json").write_text(json.dumps(CONFIG | {"auto_map": code}))
     check_models(load_settings({"FORKLIFT_MODEL": str(folder)}))
 

@@ -12,7 +12,7 @@ from transformers import AutoConfig
 from app.core.errors import ModelLoadError
 from app.core.settings import load_settings
 from app.models.checkpoint.loader import load_checkpoint
-from app.models.encoder_model import EncoderModel
+from app.models.encoders.encoder_model import EncoderModel
 from app.models.folder.sentence import SentenceForm
 from app.models.folder.tasks import detect_task
 from tests.tiny_models import write_sentence_files
@@ -26,6 +26,9 @@ def load(folder):
 def copy_of(model_folder, tmp_path):
     """A copy of a model's folder that a test may change."""
     return lambda family: shutil.copytree(model_folder(family), tmp_path / family)
+
+
+BY_HEAD = ("entities", "answer")
 
 
 @pytest.mark.parametrize(
@@ -45,19 +48,38 @@ def copy_of(model_folder, tmp_path):
         ("bert", "BertModel", "embeddings"),
         ("mpnet", "MPNetModel", "embeddings"),
         ("roberta", "RobertaForMaskedLM", "fill-mask"),
+        ("bert", "BertForTokenClassification", "entities"),
+        ("roberta", "RobertaForQuestionAnswering", "answer"),
     ],
 )
 def test_the_architecture_decides(model_type, architecture, task):
     config = AutoConfig.for_model(model_type)
     config.architectures = None if architecture is None else [architecture]
     assert detect_task(config, is_sentence_model=False) == task
-    assert detect_task(config, is_sentence_model=True) == "embeddings"
+    assert detect_task(config, is_sentence_model=True) == ("embeddings" if task not in BY_HEAD else task)
 
 
-def test_a_classifier_is_refused_by_name():
+@pytest.mark.parametrize(
+    ("labels", "task"),
+    [
+        (["LABEL_0"], "rerank"),
+        (["bad", "good"], "classify"),
+        (["contradiction", "neutral", "ENTAILMENT"], "zero-shot"),
+        (["entailment"], "rerank"),
+    ],
+)
+@pytest.mark.parametrize("architecture", ["BertForSequenceClassification", "OwnForSequenceClassification"])
+def test_the_labels_of_a_classifier_of_texts_tell_what_it_is_for(labels, task, architecture):
+    config = AutoConfig.for_model("bert", id2label=dict(enumerate(labels)))
+    config.label2id = {name: index for index, name in enumerate(labels)}
+    config.architectures = [architecture]
+    assert detect_task(config, is_sentence_model=False) == task
+
+
+def test_a_head_that_is_not_served_is_refused_by_name():
     config = AutoConfig.for_model("bert")
-    config.architectures = ["BertForSequenceClassification"]
-    with pytest.raises(ModelLoadError, match="BertForSequenceClassification is not served"):
+    config.architectures = ["BertForNextSentencePrediction"]
+    with pytest.raises(ModelLoadError, match="BertForNextSentencePrediction is not served: the tasks that are"):
         detect_task(config, is_sentence_model=False)
 
 
@@ -135,3 +157,48 @@ def test_the_context_is_the_smallest_bound_that_is_known(model_folder):
     assert EncoderModel("tiny", load(model_folder("bert")), 4096).context_tokens == 64
     assert EncoderModel("tiny", load(model_folder("sentence")), 4096).context_tokens == 40
     assert EncoderModel("tiny", load(model_folder("bert")), 20).context_tokens == 20
+
+
+def load_as(folder, task):
+    settings = load_settings({"FORKLIFT_MODEL": str(folder)})
+    return EncoderModel("tiny", load_checkpoint(settings, lambda _: None, task), 4096)
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [("rerank", "has one label, this one has 3"), ("zero-shot", 'a label whose name begins with "entail"')],
+)
+def test_labels_that_are_not_those_of_the_task_that_was_set_stop_the_load(model_folder, task, said):
+    with pytest.raises(ModelLoadError, match=said):
+        load_as(model_folder("bert-classify"), task)
+    assert load_as(model_folder("bert-zero-shot"), "classify").task == "classify"
+
+
+IDENTITY = "torch.nn.modules.linear.Identity"
+
+
+@pytest.mark.parametrize(
+    ("file", "value", "activation"),
+    [
+        ("config.json", {}, "sigmoid"),
+        ("config.json", {"sbert_ce_default_activation_function": IDENTITY}, "none"),
+        ("config.json", {"sentence_transformers": {"version": "4.1.0", "activation_fn": IDENTITY}}, "none"),
+        ("config_sentence_transformers.json", {"model_type": "CrossEncoder", "activation_fn": IDENTITY}, "none"),
+    ],
+)
+def test_sentence_transformers_files_say_how_pairs_are_scored(copy_of, file, value, activation):
+    folder = copy_of("bert-rerank")
+    path = folder / file
+    path.write_text(json.dumps((json.loads(path.read_text()) if path.exists() else {}) | value))
+    (folder / "modules.json").write_text(
+        json.dumps([{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.Transformer"}])
+    )
+    model = EncoderModel("tiny", load(folder), 4096)
+    assert (model.task, model.labels.pair_activation) == ("rerank", activation)
+
+
+def test_an_activation_that_we_do_not_have_stops_the_load(copy_of):
+    folder = copy_of("bert-rerank")
+    (folder / "config_sentence_transformers.json").write_text('{"activation_fn": "torch.nn.Tanh"}')
+    with pytest.raises(ModelLoadError, match=r"torch\.nn\.Tanh is not supported"):
+        load(folder)

@@ -1,4 +1,4 @@
-"""A loaded encoder as the other packages see it: masks to be filled, or vectors to be made.
+"""A loaded encoder as the other packages see it: texts and pairs to token ids, and limits.
 
 Text is made and read by HTTP threads (see ``ServedModel``); the forward pass is the engine's.
 """
@@ -9,13 +9,15 @@ from typing import Any, Literal
 
 from transformers import PreTrainedModel
 
-from app.core.encoder_jobs import Encoded
 from app.core.errors import InvalidParameterError
 from app.core.patience import held
+from app.core.tasks.encoder_jobs import Encoded, EncoderInput
 from app.models.checkpoint.loader import Checkpoint
+from app.models.encoders.labels import read_labels
 from app.models.folder.sentence import SentenceForm
 from app.models.served_model import ServedModel, context_size
 
+Side = Literal["left", "right"]
 # Tokenizers that know no limit say 1e30.
 MAX_SANE_TOKENS = 10**9
 
@@ -23,7 +25,7 @@ MAX_SANE_TOKENS = 10**9
 class EncoderModel(ServedModel):
     """Tokenizer and limits of one encoder; ``form`` is how its vectors are made."""
 
-    task: Literal["fill-mask", "embeddings"]
+    task: Literal["fill-mask", "embeddings", "classify", "rerank", "zero-shot", "entities", "answer"]
 
     def __init__(self, name: str, checkpoint: Checkpoint, max_context_tokens: int):
         super().__init__(name, checkpoint, min([max_context_tokens, *_limits(checkpoint)]))
@@ -31,11 +33,50 @@ class EncoderModel(ServedModel):
         self.num_dimensions = int(checkpoint.model.config.get_text_config().hidden_size)
         self.mask_id: int | None = self.tokenizer.mask_token_id
         self.mask_token: str | None = self.tokenizer.mask_token
-        self.pad_id: int = self.tokenizer.pad_token_id or 0
+        self.pad_id = _pad_id(checkpoint)
+        self.labels = read_labels(checkpoint)
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        shown = text.lower() if self.form.lowercase else text
-        return super().encode(shown, add_special_tokens=add_special_tokens)
+        return super().encode(self._shown(text), add_special_tokens=add_special_tokens)
+
+    def read(
+        self, text: str, other: str | None = None, *, cut: Side | None = None, most_tokens: int | None = None
+    ) -> EncoderInput:
+        """A text, or a pair of texts, as the model reads it.
+
+        ``cut``: what does not fit ``most_tokens`` (default: the context) is left out on that side, of the longer text
+        of a pair first; without it nothing is, and the caller sees to what is too long.
+        """
+        texts = [self._shown(one) for one in (text, other) if one is not None]
+        options: dict[str, Any] = {}
+        if cut is None:
+            self.require_short(*texts)
+        else:
+            texts = [self.shortened(one, cut) for one in texts]
+            bound = min(self.context_tokens, most_tokens or self.context_tokens)
+            options = {"truncation": True, "max_length": bound}
+        with held(self._lock):
+            if cut is not None:
+                self.tokenizer.truncation_side = cut
+            found = self.tokenizer(*texts, verbose=False, **options)
+        types = found.get("token_type_ids") or []
+        return EncoderInput(self.checked(found["input_ids"]), types if any(types) else [])
+
+    def cut_text(self, text: str, most_tokens: int) -> str:
+        """The beginning of a text, as far as its first ``most_tokens`` tokens reach."""
+        shown = self.shortened(self._shown(text), "right")
+        with held(self._lock):
+            has_spans = self.tokenizer.is_fast
+            found = self.tokenizer(shown, add_special_tokens=False, return_offsets_mapping=has_spans, verbose=False)
+            ids = found["input_ids"]
+            if len(ids) <= most_tokens:
+                return shown
+            if has_spans:
+                return shown[: found["offset_mapping"][most_tokens - 1][1]]
+            return str(self.tokenizer.decode(ids[:most_tokens], clean_up_tokenization_spaces=False))
+
+    def _shown(self, text: str) -> str:
+        return text.lower() if self.form.lowercase else text
 
     def encode_masked(self, text: str) -> list[int]:
         """Token ids of a text with masks. Raises ``InvalidParameterError`` where it has none."""
@@ -70,6 +111,13 @@ class EncoderModel(ServedModel):
             "token_str": self.tokenizer.decode([token]),
             "sequence": self.tokenizer.decode(shown, skip_special_tokens=is_single),
         }
+
+
+def _pad_id(checkpoint: Checkpoint) -> int:
+    """The config's, by which some heads find where a text ends; else the tokenizer's."""
+    named = checkpoint.model.config.get_text_config().pad_token_id
+    is_usable = isinstance(named, int) and 0 <= named < checkpoint.vocab_size
+    return named if is_usable else checkpoint.tokenizer.pad_token_id or 0
 
 
 def _limits(checkpoint: Checkpoint) -> list[int]:

@@ -1,0 +1,1 @@
+"""What models are for: the table of tasks, and the jobs of encoders."""

@@ -1,0 +1,52 @@
+"""The tasks that models are served for, one row each. Pure data: knows neither torch nor transformers, nor any route.
+
+A further task of encoders is a row here, what an encoder reads off a pass (``app/engine/encoder_heads.py``), and its
+routes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Task = Literal["generate", "fill-mask", "embeddings", "classify", "rerank", "zero-shot", "entities", "answer"]
+SEQUENCE_HEAD = "ForSequenceClassification"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskKind:
+    """``does`` completes "the model does not ..."; ``auto_class`` is transformers' class that loads such a model.
+
+    ``head`` is how the names of its architectures end, where that alone tells the task or a few that share it;
+    ``also_by``: tasks whose models can do this one as well.
+    """
+
+    does: str
+    auto_class: str
+    head: str | None = None
+    also_by: tuple[Task, ...] = ()
+
+
+TASKS: dict[Task, TaskKind] = {
+    "generate": TaskKind("generate text", "AutoModelForCausalLM"),
+    "fill-mask": TaskKind("fill masks", "AutoModelForMaskedLM"),
+    "embeddings": TaskKind("make embeddings", "AutoModel"),
+    "classify": TaskKind(
+        "classify texts", "AutoModelForSequenceClassification", SEQUENCE_HEAD, also_by=("rerank", "zero-shot")
+    ),
+    "rerank": TaskKind("score pairs of texts", "AutoModelForSequenceClassification", SEQUENCE_HEAD),
+    "zero-shot": TaskKind("classify by a request's own labels", "AutoModelForSequenceClassification", SEQUENCE_HEAD),
+    "entities": TaskKind("find entities", "AutoModelForTokenClassification", "ForTokenClassification"),
+    "answer": TaskKind("answer questions about a text", "AutoModelForQuestionAnswering", "ForQuestionAnswering"),
+}
+NOT_SERVED = f"{{}} is not served: the tasks that are: {', '.join(TASKS)}"
+
+
+def can_serve(task: Task | None, wanted: Task | None) -> bool:
+    """Whether a model for ``task`` does what ``wanted`` asks for; None is any task, or one that is not known yet."""
+    return task is None or wanted in (None, task) or (wanted is not None and task in TASKS[wanted].also_by)
+
+
+def tasks_of_head(architecture: str) -> list[Task]:
+    """The tasks that an architecture of this name can be for, as far as the end of its name tells."""
+    return [task for task, kind in TASKS.items() if kind.head is not None and architecture.endswith(kind.head)]

@@ -1,0 +1,142 @@
+"""What the routes for tasks of texts answer, for the OpenAPI description: ours and peers'. Types only."""
+
+from __future__ import annotations
+
+from typing import Literal, NotRequired
+
+from typing_extensions import TypedDict
+
+from app.http.answers.openai_types import InputUsage
+from app.http.answers.types import Recorded, Timings
+
+TeiErrorKind = Literal["Validation", "Overloaded", "Backend"]
+
+
+class CohereError(TypedDict):
+    """A failure, as Cohere's API tells it."""
+
+    id: str
+    message: str
+
+
+class TeiError(TypedDict):
+    """A failure, as text-embeddings-inference tells it."""
+
+    error: str
+    error_type: TeiErrorKind
+
+
+class VllmUsage(InputUsage):
+    """Token counts with the count that is always 0."""
+
+    completion_tokens: int
+
+
+class TaskDetails(TypedDict):
+    """What a native answer tells beside its results."""
+
+    usage: InputUsage
+    timings: Timings
+    model: str
+    request_id: str
+    recordid: NotRequired[Recorded]
+
+
+class LabelScore(TypedDict):
+    """A label and how well it fits."""
+
+    label: str
+    score: float
+
+
+class VllmClass(TypedDict):
+    """One text, classified."""
+
+    index: int
+    label: str
+    probs: list[float]
+    num_classes: int
+
+
+class VllmClasses(TypedDict):
+    """Classified texts, as vLLM answers."""
+
+    id: str
+    object: Literal["list"]
+    created: int
+    model: str
+    data: list[VllmClass]
+    usage: VllmUsage
+
+
+Classes = list[LabelScore] | list[list[LabelScore]] | VllmClasses
+
+
+class RankedDocument(TypedDict):
+    """The text of a document."""
+
+    text: str
+
+
+class RankedResult(TypedDict):
+    """One document by its place in the request, and how well it fits the query."""
+
+    index: int
+    relevance_score: float
+    document: NotRequired[RankedDocument]
+
+
+class Ranking(TaskDetails):
+    """Documents, best first."""
+
+    results: list[RankedResult]
+
+
+class TeiRank(TypedDict):
+    """One text by its place in the request, as text-embeddings-inference answers."""
+
+    index: int
+    score: float
+    text: NotRequired[str]
+
+
+class ApiVersion(TypedDict):
+    """Of Cohere's API."""
+
+    version: Literal["1", "2"]
+
+
+class RankingMeta(TypedDict):
+    """What Cohere's client reads beside the results."""
+
+    api_version: ApiVersion
+
+
+class CohereRanking(TypedDict):
+    """Documents, best first, for the clients of Cohere and Jina."""
+
+    id: str
+    object: Literal["list"]
+    model: str
+    results: list[RankedResult]
+    usage: InputUsage
+    meta: RankingMeta
+
+
+class PairScore(TypedDict):
+    """How well one pair fits."""
+
+    index: int
+    object: Literal["score"]
+    score: float
+
+
+class PairScores(TypedDict):
+    """Scored pairs, as vLLM answers."""
+
+    id: str
+    object: Literal["list"]
+    created: int
+    model: str
+    data: list[PairScore]
+    usage: VllmUsage

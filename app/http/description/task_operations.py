@@ -1,0 +1,55 @@
+"""What the routes for tasks of texts take and give: rows of the table of operations. Pure data."""
+
+from __future__ import annotations
+
+from app.http.answers import task_types as answers
+from app.http.answers.types import Error
+from app.http.description.operation_form import Operation, posting
+from app.http.schemas.peer_bodies import CohereRerankBody, TeiRerankBody, VllmClassifyBody, VllmScoreBody
+from app.http.schemas.text_task_bodies import ClassifyBody, RerankBody
+
+QUERY = "What is a panda?"
+DOCUMENTS = ["A bear of China.", "A city of France."]
+
+TASK_OPERATIONS: dict[tuple[str, str], Operation] = {
+    ("/classify", "post"): posting(
+        "Classify texts",
+        "texts",
+        ClassifyBody | VllmClassifyBody,
+        answers.Classes,
+        {"text": "I like it.", "top_k": 2},
+        text="As transformers' pipeline answers, for a list of texts a list of that; with `input` as vLLM does.",
+    ),
+    ("/rerank", "post"): posting(
+        "Put documents in the order in which they fit a query",
+        "texts",
+        RerankBody | TeiRerankBody,
+        answers.Ranking | list[answers.TeiRank],
+        {"query": QUERY, "documents": DOCUMENTS},
+        text="With `texts` for `documents`, as text-embeddings-inference answers, failures included.",
+        failure=Error | answers.TeiError,
+    ),
+    **{
+        (path, "post"): posting(
+            "Put documents in the order in which they fit a query",
+            "Cohere",
+            CohereRerankBody,
+            answers.CohereRanking,
+            {"query": QUERY, "documents": DOCUMENTS, "top_n": 1},
+            text="Cohere's API and Jina's.",
+            failure=answers.CohereError,
+        )
+        for path in ("/v1/rerank", "/v2/rerank")
+    },
+    **{
+        (path, "post"): posting(
+            "Score pairs of texts",
+            "vLLM",
+            VllmScoreBody,
+            answers.PairScores,
+            {"text_1": QUERY, "text_2": DOCUMENTS},
+            text="vLLM's API.",
+        )
+        for path in ("/score", "/v1/score")
+    },
+}

@@ -1,0 +1,37 @@
+"""Which task each route needs, and the body that tells its parameters. Pure data."""
+
+from __future__ import annotations
+
+from app.core.tasks.task_table import Task, can_serve
+from app.http.schemas.chat_body import ChatCompletionsBody
+from app.http.schemas.completions_body import CompletionsBody
+from app.http.schemas.encoder_bodies import EmbeddingsBody, FillMaskBody
+from app.http.schemas.fim_body import FimBody
+from app.http.schemas.infill_body import InfillBody
+from app.http.schemas.native_bodies import ChatBody, CompleteBody
+from app.http.schemas.peer_bodies import CohereRerankBody, VllmScoreBody
+from app.http.schemas.strict import StrictBody
+from app.http.schemas.text_task_bodies import ClassifyBody, RerankBody
+
+# Where a route takes several forms, the body is our own.
+TASK_ROUTES: dict[str, tuple[Task, type[StrictBody]]] = {
+    "/complete": ("generate", CompleteBody),
+    "/chat": ("generate", ChatBody),
+    "/infill": ("generate", InfillBody),
+    "/v1/completions": ("generate", CompletionsBody),
+    "/v1/chat/completions": ("generate", ChatCompletionsBody),
+    "/v1/fim/completions": ("generate", FimBody),
+    "/fill-mask": ("fill-mask", FillMaskBody),
+    "/v1/embeddings": ("embeddings", EmbeddingsBody),
+    "/classify": ("classify", ClassifyBody),
+    "/rerank": ("rerank", RerankBody),
+    "/v1/rerank": ("rerank", CohereRerankBody),
+    "/v2/rerank": ("rerank", CohereRerankBody),
+    "/score": ("rerank", VllmScoreBody),
+    "/v1/score": ("rerank", VllmScoreBody),
+}
+
+
+def routes_of(task: Task) -> dict[str, type[StrictBody]]:
+    """The routes that a model for ``task`` answers."""
+    return {path: body for path, (wanted, body) in TASK_ROUTES.items() if can_serve(task, wanted)}

@@ -1,0 +1,78 @@
+"""``/classify``, also as vLLM has it, and text-embeddings-inference's ``/predict``. HTTP threads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from flask import Response
+
+from app.core.errors import InvalidParameterError
+from app.core.tasks.encoder_jobs import EncoderInput
+from app.http.answers.task_types import VllmClass, VllmClasses
+from app.http.application.error_envelope import json_response
+from app.http.requests.encoding import EncodeWith
+from app.http.resources.text_tasks.body_shapes import BodyShape, TextTaskRoute, token_usage
+from app.http.schemas.peer_bodies import VllmClassifyBody
+from app.http.schemas.text_task_bodies import ClassifyBody
+
+if TYPE_CHECKING:
+    from app.models.encoders.encoder_model import EncoderModel
+
+
+def classify(route: TextTaskRoute, body: ClassifyBody) -> Response:
+    """What transformers' pipeline answers; a list of that for a list of texts."""
+    pairs = paired(body)
+
+    def encode(model: EncoderModel) -> Iterator[EncoderInput]:
+        return (model.read(text, other, cut=body.cut) for text, other in pairs)
+
+    with route.open(EncodeWith("classify", "text", encode), body.model, body.text, body.recordid) as encoding:
+        labels = encoding.encoder.labels
+        answers = [labels.ranked(one.logits, body.top_k, body.function_to_apply) for _, one in encoding.read_encoded()]
+        return json_response(answers[0] if isinstance(body.text, str) else answers, headers=encoding.headers())
+
+
+def paired(body: ClassifyBody) -> list[tuple[str, str | None]]:
+    """Each text with the one that it is paired with. Raises ``InvalidParameterError``."""
+    texts, others = ([one] if isinstance(one, str) else one for one in (body.text, body.text_pair or []))
+    if not others:
+        return [(text, None) for text in texts]
+    if len(others) != len(texts) or isinstance(body.text, str) != isinstance(body.text_pair, str):
+        message = f"text_pair: has {len(others)} texts, text has {len(texts)}; send both as a text, or as equal lists"
+        raise InvalidParameterError(message, param="text_pair")
+    return list(zip(texts, others, strict=True))
+
+
+def vllm_classify(route: TextTaskRoute, body: VllmClassifyBody) -> Response:
+    """The probabilities of all labels, in their order."""
+
+    def encode(model: EncoderModel) -> Iterator[EncoderInput]:
+        return (model.read(text, cut=body.side, most_tokens=body.most_tokens) for text in body.texts)
+
+    with route.open(EncodeWith("classify", "input", encode), body.model, body.input) as encoding:
+        labels = encoding.encoder.labels
+        data: list[VllmClass] = []
+        for index, (_, one) in enumerate(encoding.read_encoded()):
+            probs = labels.scores(one.logits, None if body.use_activation else "none")
+            best = labels.names[probs.index(max(probs))]
+            data.append({"index": index, "label": best, "probs": probs, "num_classes": len(probs)})
+        answer: VllmClasses = {
+            "id": f"classify-{encoding.request_id}",
+            "object": "list",
+            "created": int(time.time()),
+            "model": encoding.model,
+            "data": data,
+            "usage": {**token_usage(encoding), "completion_tokens": 0},
+        }
+        return json_response(answer, headers=encoding.headers())
+
+
+class Classify(TextTaskRoute):
+    """Says which of the model's labels fit a text."""
+
+    shapes = (
+        BodyShape("text", ClassifyBody, classify),
+        BodyShape("input", VllmClassifyBody, vllm_classify, api="vLLM"),
+    )

@@ -1,0 +1,100 @@
+"""Bodies of the routes that peers have for encoders: vLLM, Cohere and Jina, text-embeddings-inference."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from app.http.schemas.encoder_bodies import Text
+from app.http.schemas.strict import StrictBody
+from app.http.schemas.text_task_bodies import MAX_DOCUMENTS, Side, Texts
+
+Documents = Annotated[list[Text], Field(min_length=1, max_length=MAX_DOCUMENTS, fail_fast=True)]
+TeiSide = Literal["left", "right", "Left", "Right"]
+
+
+class VllmBody(StrictBody):
+    """What vLLM's routes for encoders share."""
+
+    model: str | None = Field(None, description="Name of the model. Default: the first for this task.")
+    truncate_prompt_tokens: int | None = Field(
+        None, ge=-1, description="Cut texts to so many tokens; -1: to the context. Default: nothing is cut."
+    )
+    truncation_side: Side = Field("right", description="The side that is cut.")
+    use_activation: bool = Field(True, description="Scores; false: logits.")
+    user: str | None = Field(None, description="Has no effect.")
+
+    @property
+    def side(self) -> Side | None:
+        """The side on which a text may be cut; None where none may."""
+        return None if self.truncate_prompt_tokens is None else self.truncation_side
+
+    @property
+    def most_tokens(self) -> int | None:
+        """How many tokens are left; None: as many as fit."""
+        return None if self.truncate_prompt_tokens in (None, -1) else self.truncate_prompt_tokens
+
+
+class VllmClassifyBody(VllmBody):
+    """vLLM's request to classify texts."""
+
+    input: Text | Texts = Field(description="A text, or a list of texts.")
+
+    @property
+    def texts(self) -> list[str]:
+        return [self.input] if isinstance(self.input, str) else self.input
+
+
+class VllmScoreBody(VllmBody):
+    """vLLM's request to score pairs: one text against many, or as many against as many."""
+
+    text_1: Text | Documents = Field(description="A text, or a list of texts.")
+    text_2: Text | Documents = Field(description="A text, or a list: of any length beside one text, else as many.")
+
+
+class DocumentText(StrictBody):
+    """A document as an object."""
+
+    text: Text
+
+
+class CohereRerankBody(StrictBody):
+    """What the rerank routes of Cohere and Jina take."""
+
+    query: Text = Field(description="What is asked.")
+    documents: Annotated[list[Text | DocumentText], Field(min_length=1, max_length=MAX_DOCUMENTS, fail_fast=True)] = (
+        Field(description="What may answer it: texts, or objects with `text`.")
+    )
+    model: str | None = Field(None, description="Name of the model. Default: the first for this task.")
+    top_n: int | None = Field(None, ge=1, description="How many of the best come back. Default: all.")
+    return_documents: bool = Field(False, description="Each result holds its document.")
+    max_tokens_per_doc: int | None = Field(
+        None, ge=1, description="Cohere: pairs are cut so that a document has at most so many tokens."
+    )
+    truncation: bool = Field(False, description="Jina: cut what does not fit the context; else that is refused.")
+
+    @property
+    def texts(self) -> list[str]:
+        return [one if isinstance(one, str) else one.text for one in self.documents]
+
+
+class TeiRerankBody(StrictBody):
+    """text-embeddings-inference's request to put texts in order."""
+
+    query: Text = Field(description="What is asked.")
+    texts: Documents = Field(description="What may answer it.")
+    raw_scores: bool = Field(False, description="Logits instead of scores.")
+    return_text: bool = Field(False, description="Each result holds its text.")
+    truncate: bool = Field(False, description="Cut what does not fit the context; without it, that is refused.")
+    truncation_direction: TeiSide = Field("right", description="The side that `truncate` cuts.")
+
+    @property
+    def cut(self) -> Side | None:
+        """The side on which a text may be cut; None where none may."""
+        return side_of(self.truncation_direction) if self.truncate else None
+
+
+def side_of(direction: TeiSide) -> Side:
+    """It has been written both ways."""
+    return "left" if direction.lower() == "left" else "right"
