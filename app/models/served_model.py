@@ -59,20 +59,20 @@ class ServedModel:
             ids: list[int] = self.tokenizer(text, add_special_tokens=add_special_tokens, verbose=False)["input_ids"]
         return self.checked(ids)
 
-    def require_short(self, *texts: str) -> None:
+    def require_short(self, *texts: str, most_tokens: int | None = None) -> None:
         """Raise ``ContextLengthError`` where ``texts`` have far more tokens than the context, before they are
-        tokenized whole."""
-        if sum(map(len, texts)) <= self.context_tokens * LIMIT_IN_CONTEXTS:
+        tokenized whole; or more than ``most_tokens``, where those do not have to fit at once."""
+        bound = most_tokens or self.context_tokens * LIMIT_IN_CONTEXTS
+        if sum(map(len, texts)) <= bound:
             return
         num_tokens = 0
         for text in texts:
             for _, num_in_piece in self._pieces(text):
                 num_tokens += num_in_piece
-                if num_tokens > self.context_tokens * LIMIT_IN_CONTEXTS:
-                    raise ContextLengthError(
-                        f"the text has more than {LIMIT_IN_CONTEXTS} times as many tokens as the context of "
-                        f"{self.context_tokens}"
-                    )
+                if num_tokens > bound:
+                    times = f"{LIMIT_IN_CONTEXTS} times as many tokens as the context of {self.context_tokens}"
+                    told = times if most_tokens is None else f"{most_tokens} tokens, the most that are read in parts"
+                    raise ContextLengthError(f"the text has more than {told}")
 
     def shortened(self, text: str, side: Literal["left", "right"]) -> str:
         """``text`` without what is certainly left out on ``side``, where it is cut to the context."""

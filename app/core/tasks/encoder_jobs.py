@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Unpack
+from typing import Literal, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,19 @@ from numpy.typing import NDArray
 from app.core.jobs import BaseJob, JobOptions
 
 Table = NDArray[np.float32]
+Side = Literal["left", "right"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What may be left out of a text that is too long: on which side, down to how many tokens (None: the context).
+
+    ``strategy``: of which text of a pair, as transformers names it.
+    """
+
+    side: Side = "right"
+    most_tokens: int | None = None
+    strategy: Literal["longest_first", "only_first"] = "longest_first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +32,14 @@ class EncoderInput:
     """A text, or a pair, as token ids.
 
     ``type_ids`` tells the texts of a pair apart, where the model does; empty: all are of the first.
-    ``spans`` are the characters of the text that each token stands for, where somebody asked for them.
+    Where somebody asked for them: ``spans`` are the characters of its text that each token stands for (empty with a
+    tokenizer that cannot tell), ``segments`` which text it is of, None for tokens of no text.
     """
 
     ids: list[int]
     type_ids: list[int] = field(default_factory=list)
     spans: list[tuple[int, int]] = field(default_factory=list)
+    segments: list[int | None] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,3 +140,44 @@ class PairScores(TypedDict):
     model: str
     data: list[PairScore]
     usage: VllmUsage
+
+
+class ZeroShotLabels(TypedDict):
+    """A text and the labels of the request, best first."""
+
+    sequence: str
+    labels: list[str]
+    scores: list[float]
+
+
+class TokenEntity(TypedDict):
+    """A token with its label; places are characters of the text, null where the tokenizer cannot tell."""
+
+    entity: str
+    score: float
+    index: int
+    word: str
+    start: int | None
+    end: int | None
+
+
+class EntityGroup(TypedDict):
+    """An entity of one token or several."""
+
+    entity_group: str
+    score: float
+    word: str
+    start: int | None
+    end: int | None
+
+
+EntityList = list[TokenEntity] | list[EntityGroup] | list[list[TokenEntity]] | list[list[EntityGroup]]
+
+
+class FoundAnswer(TypedDict):
+    """Characters of the context that answer the question; none where it has no answer."""
+
+    score: float
+    start: int
+    end: int
+    answer: str

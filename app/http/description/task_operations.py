@@ -6,7 +6,7 @@ from app.http.answers import task_types as answers
 from app.http.answers.types import Error
 from app.http.description.operation_form import Operation, posting
 from app.http.schemas.peer_bodies import CohereRerankBody, TeiRerankBody, VllmClassifyBody, VllmScoreBody
-from app.http.schemas.text_task_bodies import ClassifyBody, RerankBody
+from app.http.schemas.text_task_bodies import AnswerBody, ClassifyBody, EntitiesBody, RerankBody, ZeroShotBody
 
 QUERY = "What is a panda?"
 DOCUMENTS = ["A bear of China.", "A city of France."]
@@ -28,6 +28,29 @@ TASK_OPERATIONS: dict[tuple[str, str], Operation] = {
         {"query": QUERY, "documents": DOCUMENTS},
         text="With `texts` for `documents`, as text-embeddings-inference answers, failures included.",
         failure=Error | answers.TeiError,
+    ),
+    ("/zero-shot", "post"): posting(
+        "Classify texts by labels of the request",
+        "texts",
+        ZeroShotBody,
+        answers.ZeroShotLabels | list[answers.ZeroShotLabels],
+        {"text": "My phone is broken.", "candidate_labels": ["phone", "garden"]},
+        text="As transformers' pipeline answers, for a list of texts a list of that.",
+    ),
+    ("/entities", "post"): posting(
+        "Find entities in texts",
+        "texts",
+        EntitiesBody,
+        answers.EntityList,
+        {"text": "Sarah lives in London.", "aggregation_strategy": "simple"},
+        text="As transformers' pipeline answers, for a list of texts a list of that.",
+    ),
+    ("/answer", "post"): posting(
+        "Answer a question with words of a text",
+        "texts",
+        AnswerBody,
+        answers.FoundAnswer | list[answers.FoundAnswer],
+        {"question": "Where does Sarah live?", "context": "Sarah lives in London."},
     ),
     **{
         (path, "post"): posting(

@@ -11,7 +11,7 @@ from app.http.schemas.infill_body import InfillBody
 from app.http.schemas.native_bodies import ChatBody, CompleteBody
 from app.http.schemas.peer_bodies import CohereRerankBody, VllmScoreBody
 from app.http.schemas.strict import StrictBody
-from app.http.schemas.text_task_bodies import ClassifyBody, RerankBody
+from app.http.schemas.text_task_bodies import AnswerBody, ClassifyBody, EntitiesBody, RerankBody, ZeroShotBody
 
 # Where a route takes several forms, the body is our own.
 TASK_ROUTES: dict[str, tuple[Task, type[StrictBody]]] = {
@@ -24,6 +24,9 @@ TASK_ROUTES: dict[str, tuple[Task, type[StrictBody]]] = {
     "/fill-mask": ("fill-mask", FillMaskBody),
     "/v1/embeddings": ("embeddings", EmbeddingsBody),
     "/classify": ("classify", ClassifyBody),
+    "/zero-shot": ("zero-shot", ZeroShotBody),
+    "/entities": ("entities", EntitiesBody),
+    "/answer": ("answer", AnswerBody),
     "/rerank": ("rerank", RerankBody),
     "/v1/rerank": ("rerank", CohereRerankBody),
     "/v2/rerank": ("rerank", CohereRerankBody),

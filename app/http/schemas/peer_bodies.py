@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from app.core.tasks.encoder_jobs import Cut, Side
 from app.http.schemas.encoder_bodies import Text
 from app.http.schemas.strict import StrictBody
-from app.http.schemas.text_task_bodies import MAX_DOCUMENTS, Side, Texts
+from app.http.schemas.text_task_bodies import MAX_DOCUMENTS, Texts
 
 Documents = Annotated[list[Text], Field(min_length=1, max_length=MAX_DOCUMENTS, fail_fast=True)]
 TeiSide = Literal["left", "right", "Left", "Right"]
@@ -26,14 +27,11 @@ class VllmBody(StrictBody):
     user: str | None = Field(None, description="Has no effect.")
 
     @property
-    def side(self) -> Side | None:
-        """The side on which a text may be cut; None where none may."""
-        return None if self.truncate_prompt_tokens is None else self.truncation_side
-
-    @property
-    def most_tokens(self) -> int | None:
-        """How many tokens are left; None: as many as fit."""
-        return None if self.truncate_prompt_tokens in (None, -1) else self.truncate_prompt_tokens
+    def cut(self) -> Cut | None:
+        """How a text may be cut; None where none may."""
+        if self.truncate_prompt_tokens is None:
+            return None
+        return Cut(self.truncation_side, None if self.truncate_prompt_tokens == -1 else self.truncate_prompt_tokens)
 
 
 class VllmClassifyBody(VllmBody):
@@ -90,9 +88,9 @@ class TeiRerankBody(StrictBody):
     truncation_direction: TeiSide = Field("right", description="The side that `truncate` cuts.")
 
     @property
-    def cut(self) -> Side | None:
-        """The side on which a text may be cut; None where none may."""
-        return side_of(self.truncation_direction) if self.truncate else None
+    def cut(self) -> Cut | None:
+        """How a text may be cut; None where none may."""
+        return Cut(side_of(self.truncation_direction)) if self.truncate else None
 
 
 def side_of(direction: TeiSide) -> Side:

@@ -5,19 +5,23 @@ Text is made and read by HTTP threads (see ``ServedModel``); the forward pass is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from transformers import PreTrainedModel
 
-from app.core.errors import InvalidParameterError
+from app.core.errors import InvalidParameterError, ModelLoadError
 from app.core.patience import held
-from app.core.tasks.encoder_jobs import Encoded, EncoderInput
+from app.core.tasks.encoder_jobs import Cut, Encoded, EncoderInput, Side, Table
 from app.models.checkpoint.loader import Checkpoint
+from app.models.encoders.entities import Entity, EntityFinder, Strategy, without_overlaps
 from app.models.encoders.labels import read_labels
+from app.models.encoders.spans import Span, SpanFinder
 from app.models.folder.sentence import SentenceForm
 from app.models.served_model import ServedModel, context_size
 
-Side = Literal["left", "right"]
+# Of one text; each is a pass of its own.
+MAX_WINDOWS = 256
 # Tokenizers that know no limit say 1e30.
 MAX_SANE_TOKENS = 10**9
 
@@ -35,32 +39,86 @@ class EncoderModel(ServedModel):
         self.mask_token: str | None = self.tokenizer.mask_token
         self.pad_id = _pad_id(checkpoint)
         self.labels = read_labels(checkpoint)
+        if self.task == "answer" and not self.tokenizer.is_fast:
+            raise ModelLoadError(f"the model {name} has no fast tokenizer: which characters a token is cannot be told")
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         return super().encode(self._shown(text), add_special_tokens=add_special_tokens)
 
     def read(
-        self, text: str, other: str | None = None, *, cut: Side | None = None, most_tokens: int | None = None
+        self, text: str, other: str | None = None, *, cut: Cut | None = None, has_places: bool = False
     ) -> EncoderInput:
-        """A text, or a pair of texts, as the model reads it.
+        """A text, or a pair of texts, as the model reads it; without ``cut`` nothing is left out.
 
-        ``cut``: what does not fit ``most_tokens`` (default: the context) is left out on that side, of the longer text
-        of a pair first; without it nothing is, and the caller sees to what is too long.
+        ``has_places``: with the characters and the text of each token. Raises ``InvalidParameterError`` where nothing
+        would be left of what is cut.
         """
         texts = [self._shown(one) for one in (text, other) if one is not None]
-        options: dict[str, Any] = {}
         if cut is None:
             self.require_short(*texts)
-        else:
-            texts = [self.shortened(one, cut) for one in texts]
-            bound = min(self.context_tokens, most_tokens or self.context_tokens)
-            options = {"truncation": True, "max_length": bound}
+            [found] = self._tokenized(texts, has_places, {})
+            return found
+        texts = [self.shortened(one, cut.side) for one in texts]
+        bound = min(self.context_tokens, cut.most_tokens or self.context_tokens)
+        [found] = self._tokenized(texts, has_places, {"truncation": cut.strategy, "max_length": bound}, cut.side)
+        return found
+
+    def windows(self, text: str, before: str | None = None, *, num_tokens: int, overlap: int) -> list[EncoderInput]:
+        """A text in parts of at most ``num_tokens``, each behind ``before`` where there is that; with places.
+
+        Parts have ``overlap`` tokens in common with the next. Raises ``ContextLengthError`` for too long a text.
+        """
+        texts = [self._shown(one) for one in (before, text) if one is not None]
+        self.require_short(*texts, most_tokens=MAX_WINDOWS * max(num_tokens - overlap, 1))
+        strategy = "only_first" if before is None else "only_second"
+        options = {
+            "truncation": strategy,
+            "max_length": num_tokens,
+            "stride": overlap,
+            "return_overflowing_tokens": True,
+        }
+        return self._tokenized(texts, True, options)
+
+    def _tokenized(
+        self, texts: list[str], has_places: bool, options: dict[str, Any], side: Side = "right"
+    ) -> list[EncoderInput]:
+        if has_places:
+            is_fast = self.tokenizer.is_fast
+            options = {**options, "return_special_tokens_mask": True, "return_offsets_mapping": is_fast}
         with held(self._lock):
-            if cut is not None:
-                self.tokenizer.truncation_side = cut
-            found = self.tokenizer(*texts, verbose=False, **options)
-        types = found.get("token_type_ids") or []
-        return EncoderInput(self.checked(found["input_ids"]), types if any(types) else [])
+            self.tokenizer.truncation_side = side
+            try:
+                found = self.tokenizer(*texts, verbose=False, **options)
+            except Exception as error:
+                # What tokenizers raise where not even the special tokens fit is of no class of its own.
+                if "truncation" not in options:
+                    raise
+                raise InvalidParameterError("cannot be cut to so few tokens: nothing would be left") from error
+        if "overflow_to_sample_mapping" in found:
+            return [self._input(found, at) for at in range(len(found["input_ids"]))]
+        return [self._input(found, None)]
+
+    def _input(self, found: Any, at: int | None) -> EncoderInput:
+        """One text of what the tokenizer gave, the ``at``-th where it gave several."""
+
+        def values(name: str) -> list[Any]:
+            given = found.get(name) or []
+            return list(given if at is None or not given else given[at])
+
+        types = values("token_type_ids")
+        return EncoderInput(
+            self.checked(values("input_ids")),
+            types if any(types) else [],
+            values("offset_mapping"),
+            self._segments(found, at or 0, values("special_tokens_mask")),
+        )
+
+    def _segments(self, found: Any, at: int, specials: list[int]) -> list[int | None]:
+        if not specials:
+            return []
+        if self.tokenizer.is_fast:
+            return list(found.sequence_ids(at))
+        return [None if special else 0 for special in specials]
 
     def cut_text(self, text: str, most_tokens: int) -> str:
         """The beginning of a text, as far as its first ``most_tokens`` tokens reach."""
@@ -102,6 +160,22 @@ class EncoderModel(ServedModel):
             ]
         return rows[0] if len(rows) == 1 else rows
 
+    def find_entities(
+        self, text: str, parts: Sequence[tuple[EncoderInput, Encoded]], strategy: Strategy, ignored: Sequence[str]
+    ) -> list[Entity]:
+        """What transformers' token-classification pipeline answers for a text that was read in one part or several."""
+        with held(self._lock):
+            finder = EntityFinder(self.tokenizer, self.labels.names, strategy, ignored)
+            found = [one for given, encoded in parts for one in finder.find(text, given, required(encoded.table))]
+        return found if len(parts) < 2 else without_overlaps(found)
+
+    def find_answers(
+        self, parts: Sequence[tuple[EncoderInput, Encoded]], top_k: int, most_tokens: int, *, may_be_none: bool
+    ) -> list[Span]:
+        """The best answers in the parts of a text."""
+        finder = SpanFinder(top_k, most_tokens, may_be_none, self.tokenizer.cls_token_id)
+        return finder.find((given, required(encoded.table)) for given, encoded in parts)
+
     def _proposal(self, ids: list[int], at: int, token: int, score: float, *, is_single: bool) -> dict[str, object]:
         sequence = [*ids[:at], token, *ids[at + 1 :]]
         shown = [one for one in sequence if one != self.tokenizer.pad_token_id]
@@ -111,6 +185,12 @@ class EncoderModel(ServedModel):
             "token_str": self.tokenizer.decode([token]),
             "sequence": self.tokenizer.decode(shown, skip_special_tokens=is_single),
         }
+
+
+def required(table: Table | None) -> Table:
+    """What the head of such a model always gives."""
+    assert table is not None, "the task is checked when a request is admitted"
+    return table
 
 
 def _pad_id(checkpoint: Checkpoint) -> int:

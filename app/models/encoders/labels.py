@@ -41,6 +41,19 @@ class Labels:
         best = sorted(pairs, key=lambda pair: pair[1], reverse=True)[:top_k]
         return [{"label": label, "score": score} for label, score in best]
 
+    def zero_shot(self, logits: Sequence[Sequence[float]], *, each_alone: bool) -> list[float]:
+        """How well labels fit a text, by the pairs of the text with a sentence for each, ``(num_labels, num_classes)``.
+
+        As transformers' zero-shot pipeline: entailment against contradiction for each label alone, else entailment of
+        one label against the others'.
+        """
+        assert self.entailment is not None, "the load of a model for this task checked it"
+        values = np.asarray(logits, dtype=np.float64)
+        if not each_alone and len(logits) > 1:
+            return [float(score) for score in softmax(values[:, self.entailment])]
+        contradiction = -1 if self.entailment == 0 else 0
+        return [float(score) for score in softmax(values[:, [contradiction, self.entailment]])[:, 1]]
+
     def pair_score(self, logits: Sequence[float], *, is_raw: bool = False) -> float:
         """How well the texts of a pair fit, by a model with one label."""
         return float(activated(logits, "none" if is_raw else self.pair_activation)[0])

@@ -49,7 +49,7 @@ def vllm_classify(route: TextTaskRoute, body: VllmClassifyBody) -> Response:
     """The probabilities of all labels, in their order."""
 
     def encode(model: EncoderModel) -> Iterator[EncoderInput]:
-        return (model.read(text, cut=body.side, most_tokens=body.most_tokens) for text in body.texts)
+        return (model.read(text, cut=body.cut) for text in body.texts)
 
     with route.open(EncodeWith("classify", "input", encode), body.model, body.input) as encoding:
         labels = encoding.encoder.labels

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from flask import Response, request
 
 from app.core.errors import ContextLengthError, InvalidParameterError
-from app.core.tasks.encoder_jobs import EncoderInput
+from app.core.tasks.encoder_jobs import Cut, EncoderInput
 from app.http.answers.task_types import CohereRanking, PairScores, RankedResult, Ranking, TeiRank
 from app.http.application.error_envelope import cohere_error, json_response, tei_error
 from app.http.requests.encoding import EncodeWith, Encoding
 from app.http.requests.limits import naming
 from app.http.resources.text_tasks.body_shapes import BodyShape, TextTaskRoute, details, token_usage
 from app.http.schemas.peer_bodies import CohereRerankBody, TeiRerankBody, VllmScoreBody
-from app.http.schemas.text_task_bodies import RerankBody, Side
+from app.http.schemas.text_task_bodies import RerankBody
 
 if TYPE_CHECKING:
     from app.models.encoders.encoder_model import EncoderModel
@@ -33,7 +33,7 @@ class QueryAndTexts:
     query: str
     texts: Sequence[str]
     param: str
-    cut: Side | None = None
+    cut: Cut | None = None
     most_tokens: int | None = None
 
     def work(self) -> EncodeWith:
@@ -89,7 +89,7 @@ def tei_rerank(route: TextTaskRoute, body: TeiRerankBody) -> Response:
 
 def cohere_rerank(route: TextTaskRoute, body: CohereRerankBody) -> Response:
     """What Cohere and Jina answer, together: each client reads its own fields."""
-    given = QueryAndTexts(body.query, body.texts, "documents", "right" if body.truncation else None)
+    given = QueryAndTexts(body.query, body.texts, "documents", Cut() if body.truncation else None)
     if body.max_tokens_per_doc is not None:
         given = replace(given, most_tokens=body.max_tokens_per_doc)
     with route.open(given.work(), body.model, body.query) as encoding:
@@ -110,7 +110,7 @@ def vllm_score(route: TextTaskRoute, body: VllmScoreBody) -> Response:
     pairs = scored_pairs(body)
 
     def encode(model: EncoderModel) -> Iterator[EncoderInput]:
-        return (model.read(one, other, cut=body.side, most_tokens=body.most_tokens) for one, other in pairs)
+        return (model.read(one, other, cut=body.cut) for one, other in pairs)
 
     with route.open(EncodeWith("rerank", "text_2", encode), body.model, body.text_1) as encoding:
         labels, is_raw = encoding.encoder.labels, not body.use_activation
