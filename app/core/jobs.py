@@ -62,7 +62,7 @@ class SamplingParams:
     its first token a completion ends, by length, at the next line break (llama.cpp's
     ``t_max_predict_ms``). ``num_logprobs`` asks for the
     log-probability of each generated token and of that many best ones; ``num_prompt_logprobs`` the
-    same of the prompt's tokens.
+    same of the prompt's tokens. ``shown_tokens`` are special tokens that are part of the text, by their names.
     """
 
     max_new_tokens: int
@@ -86,6 +86,7 @@ class SamplingParams:
     num_logprobs: int | None = None
     num_prompt_logprobs: int | None = None
     line_limit_s: float | None = None
+    shown_tokens: frozenset[int] = frozenset()
     grammar: Grammar | None = None
 
 

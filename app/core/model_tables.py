@@ -26,6 +26,8 @@ OWN_SETTINGS = (
     "revision",
     "trust_remote_code",
     "chat_template",
+    "tool_calls",
+    "reasoning",
     "system_prompt",
     "max_context_tokens",
     "max_batch_size",

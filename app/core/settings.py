@@ -44,6 +44,23 @@ _PATH_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 OF_ONE_MODEL = ("model", "model_name", "revision", "trust_remote_code", "chat_template")
 
 
+CallFormName = Literal[
+    "auto",
+    "hermes",
+    "qwen_coder",
+    "llama_json",
+    "llama_python",
+    "mistral",
+    "glm",
+    "deepseek",
+    "gemma",
+    "harmony",
+    "granite",
+    "lfm2",
+]
+ReasoningFormName = Literal["auto", "none", "think", "magistral", "granite", "gemma", "harmony"]
+
+
 @dataclass(frozen=True)
 class ModelPlan:
     """One model to be served: its name, its own settings, and when it is loaded; ``task`` None: detected."""
@@ -147,6 +164,11 @@ class Settings(BaseModel):
     )
     system_prompt: str | None = Field(None, description="Default system message of chat.")
     chat_template: str | None = Field(None, description="Path of a Jinja chat template instead of the model's own.")
+    tool_calls: CallFormName = Field("auto", description="Form of tool calls; auto: told by template and tokens.")
+    reasoning: ReasoningFormName = Field(
+        "auto",
+        description="Form of reasoning in answers; auto: told by template and tokens; none: it stays in the text.",
+    )
     http_threads: int = Field(0, ge=0, le=4096, description="0: MAX_BATCH_SIZE + MAX_QUEUE + 8.")
     tls_cert: str | None = Field(None, description="Certificate chain in PEM; with TLS_KEY the server speaks HTTPS.")
     tls_key: str | None = Field(None, description="Private key in PEM, without a password.")

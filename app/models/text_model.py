@@ -21,9 +21,10 @@ from app.models.grammars.constraints import Constraints
 from app.models.served_model import ServedModel, context_size
 from app.models.tokens.chat_prompts import has_rounds, rounds_prompt
 from app.models.tokens.infill import File, Infilling, InfillPrompt
+from app.models.tokens.model_forms import ModelForms
 from app.models.tokens.rendering import RENDERER
 from app.models.tokens.template_file import read_template
-from app.models.tokens.vocabulary import without_unknown
+from app.models.tokens.vocabulary import Vocabulary, without_unknown
 
 Message = dict[str, Any]
 # Before the second match of these CodeGen's tokenizer cuts wherever it cuts at all (CodeGenTokenizer.truncate).
@@ -35,17 +36,28 @@ _ASKS_FOR_NONE = re.compile(r"\bcontent(?:['\"]\s*\])?\s+is\s+(?:not\s+)?none\b"
 class TextModel(ServedModel):
     """Tokenizer, limits and defaults of one causal language model.
 
-    ``chat_template`` is the path of a Jinja file that stands in for the model's own template.
+    ``chat_template`` is the path of a Jinja file that stands in for the model's own template; ``calls`` and
+    ``reasoning`` name the forms of its answers where the template does not tell them.
     """
 
     task: Literal["generate"]
 
-    def __init__(self, name: str, checkpoint: Checkpoint, max_context_tokens: int, chat_template: str | None = None):
+    def __init__(
+        self,
+        name: str,
+        checkpoint: Checkpoint,
+        max_context_tokens: int,
+        chat_template: str | None = None,
+        *,
+        calls: str = "auto",
+        reasoning: str = "auto",
+    ):
         limit = context_size(checkpoint.model.config) or max_context_tokens
         super().__init__(name, checkpoint, min(max_context_tokens, limit))
         if chat_template is not None:
             self.tokenizer.chat_template = read_template(Path(chat_template))
         self._has_rounds = has_rounds(checkpoint.model.config) and not self.tokenizer.chat_template
+        self.forms = ModelForms(self.tokenizer, calls, reasoning)
         self.defaults = sampling_defaults(checkpoint.model.generation_config)
         self.eos_ids = eos_ids(checkpoint.model.generation_config, self.tokenizer)
         self.pad_id = (
@@ -125,19 +137,30 @@ class TextModel(ServedModel):
         """Text of ``ids`` without special tokens, spaces kept as they are. Inference thread."""
         return self._decode(ids)
 
+    def decoder(self, shown: frozenset[int]) -> Callable[[list[int]], str]:
+        """What decodes so, but for special tokens that are to be ``shown`` by their names. Inference thread."""
+        return decoder_of(self.tokenizer, self.vocabulary, shown) if shown else self._decode
 
-def decoder_of(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[int]], str]:
-    """What gives the text of ids without special tokens, spaces kept as they are.
+
+def decoder_of(
+    tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary | None = None, shown: frozenset[int] = frozenset()
+) -> Callable[[list[int]], str]:
+    """What gives the text of ids without special tokens but ``shown`` ones, spaces kept as they are.
 
     Every token of every stream is decoded twice. transformers' own ``decode`` asks every id what it is: 2.2 us,
     of which its tokenizer takes 0.5. So that one is called by itself, except where a family decodes in its own way.
     """
     kind = type(tokenizer)
     is_plain = kind.decode is PreTrainedTokenizerBase.decode and kind._decode is PreTrainedTokenizerFast._decode
+    skips = not shown
     if is_plain:
-        return partial(tokenizer.backend_tokenizer.decode, skip_special_tokens=True)
-    whole = partial(tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return whole if tokenizer.is_fast else lambda ids: str(whole(without_unknown(tokenizer, ids)))
+        whole: Callable[[list[int]], str] = partial(tokenizer.backend_tokenizer.decode, skip_special_tokens=skips)
+    else:
+        whole = partial(tokenizer.decode, skip_special_tokens=skips, clean_up_tokenization_spaces=False)
+    read = whole if tokenizer.is_fast else lambda ids: str(whole(without_unknown(tokenizer, ids)))
+    if vocabulary is None or skips:
+        return read
+    return lambda ids: read([token for token in ids if token in shown or not vocabulary.is_special(token)])
 
 
 def sampling_defaults(config: GenerationConfig) -> SamplingDefaults:

@@ -15,6 +15,11 @@ from typing import Any
 
 from app.core.errors import InternalError, InvalidParameterError, RequestError, UnsupportedParameterError
 from app.core.jobs import Constraint, FinishReason, Grammar, Job, Matcher, PromptScored, TextDelta, TokenLogprob
+from app.core.parsing.tool_calls.answer_reader import AnswerForm
+from app.core.parsing.tool_calls.forms.call_form import CallForm
+from app.core.parsing.tool_calls.forms.hermes import HERMES
+from app.core.parsing.tool_calls.known_tools import KnownTools
+from app.core.parsing.tool_calls.reasoning import ReasoningForm
 from app.core.settings import Settings
 from app.core.states import WorkerState
 from app.serve.board.admission import Admission
@@ -78,6 +83,21 @@ class InfillPrompt:
 
 
 @dataclass
+class ScriptedForms:
+    """Any form of answers; no token is special."""
+
+    calls: CallForm = HERMES
+    reasoning: ReasoningForm | None = None
+    is_thinking: bool = False
+
+    def of_request(self, tools: list[Any] | None, prompt_ids: list[int]) -> AnswerForm:
+        return AnswerForm(self.calls if tools else None, self.reasoning, KnownTools(tools), self.is_thinking)
+
+    def shown_tokens(self, *, has_tools: bool) -> frozenset[int]:
+        return frozenset()
+
+
+@dataclass
 class ScriptedModel:
     """One token per character; ``encoded`` remembers what was asked."""
 
@@ -96,6 +116,7 @@ class ScriptedModel:
     has_tool_template: bool = True
     has_infill: bool = True
     tools: list[object] = field(default_factory=list)
+    forms: ScriptedForms = field(default_factory=lambda: ScriptedForms())
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         if add_special_tokens:

@@ -25,6 +25,7 @@ def described(client):
 def test_the_model_is_described(described):
     assert (described["id"], described["task"], described["context_tokens"]) == ("scripted", "generate", 64)
     assert (described["dtype"], described["quantization"]) == ("float32", "none")
+    assert (described["tool_calls"], described["reasoning"]) == ("hermes", None)
     assert described["supports"] == {"chat": True, "tools": True, "infill": True}
     assert described["limits"]["max_new_tokens"] is None
     assert described["memory"]["process_rss_bytes"] > 2**20

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from app.core.parsing.tool_calls.reasoning import THINK
 from tests.contract.conftest import client_of
 from tests.contract.doubles import Gate, ScriptedModel
 from tests.contract.reading import DONE, assert_envelope, events_of
@@ -240,20 +241,55 @@ def test_a_call_comes_back_as_a_tool_call(client, world):
     assert call["type"] == "function" and call["id"].startswith("call_")
 
 
-def test_a_streamed_call_comes_whole(client, world):
-    world.inference.script = ["Hm <", "b> ", CALL[:20], CALL[20:]]
+def joined_calls(deltas):
+    """The calls of a stream, put together as OpenAI's clients do it."""
+    calls = []
+    for part in (part for delta in deltas for part in delta.get("tool_calls", [])):
+        if "id" in part:
+            assert part["index"] == len(calls) and part["function"]["arguments"] == ""
+            calls.append({"id": part["id"], "type": part["type"], "function": dict(part["function"])})
+        else:
+            calls[part["index"]]["function"]["arguments"] += part["function"]["arguments"]
+    return calls
+
+
+def test_a_streamed_call_brings_its_name_and_then_its_arguments_in_pieces(client, world):
+    world.inference.script = ["Hm <", "b> ", CALL[:20], CALL[20:50], CALL[50:]]
     chunks = [event["choices"][0] for event in events_of(chat(client, tools=TOOLS, stream=True))[:-1]]
     assert "".join(chunk["delta"].get("content") or "" for chunk in chunks) == "Hm <b>"
-    (call,) = [call for chunk in chunks for call in chunk["delta"].get("tool_calls", [])]
-    assert call["index"] == 0 and call["function"]["name"] == "weather"
+    (call,) = joined_calls(chunk["delta"] for chunk in chunks)
+    assert call["function"] == {"name": "weather", "arguments": '{"city": "Bonn"}'}
+    assert sum("tool_calls" in chunk["delta"] for chunk in chunks) >= 2
     assert chunks[-1]["finish_reason"] == "tool_calls"
+
+
+def test_a_call_that_was_cut_off_says_length(client, world):
+    world.inference.script, world.inference.finish_reason = [CALL[:-20]], "length"
+    choice = chat(client, tools=TOOLS).get_json()["choices"][0]
+    assert choice["finish_reason"] == "length" and choice["message"]["content"] is None
+    assert choice["message"]["tool_calls"][0]["function"]["name"] == "weather"
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_reasoning_comes_apart_from_the_content(client, world, is_streamed):
+    world.model.forms.reasoning, world.model.forms.is_thinking = THINK, True
+    world.inference.script = ["Let me ", "think.\n</th", "ink>\n\n", "Yes.", CALL]
+    body = {"tools": TOOLS, "stream": is_streamed}
+    if is_streamed:
+        deltas = [event["choices"][0]["delta"] for event in events_of(chat(client, **body))[:-1]]
+        said = {key: "".join(one.get(key) or "" for one in deltas) for key in ("reasoning_content", "content")}
+        said["tool_calls"] = joined_calls(deltas)
+    else:
+        said = chat(client, **body).get_json()["choices"][0]["message"]
+    assert (said["reasoning_content"], said["content"]) == ("Let me think.", "Yes.")
+    assert said["tool_calls"][0]["function"]["name"] == "weather"
 
 
 def test_a_call_with_half_a_surrogate_pair_is_answered_whole_and_streamed(client, world):
     world.inference.script = ['<tool_call>{"name": "weather", "arguments": {"city": "x\\ud83d"}}</tool_call>']
     [whole] = chat(client, tools=TOOLS).get_json()["choices"][0]["message"]["tool_calls"]
     deltas = [event["choices"][0]["delta"] for event in events_of(chat(client, tools=TOOLS, stream=True))[:-1]]
-    [streamed] = [call for delta in deltas for call in delta.get("tool_calls", [])]
+    [streamed] = joined_calls(deltas)
     assert whole["function"] == streamed["function"] == {"name": "weather", "arguments": '{"city": "x\\ud83d"}'}
 
 

@@ -249,7 +249,14 @@ class Ladder:
 def model_of(checkpoint: Checkpoint, settings: Settings) -> Model:
     """The checkpoint as the other packages see it."""
     if checkpoint.task == "generate":
-        return TextModel(settings.model_name, checkpoint, settings.max_context_tokens, settings.chat_template)
+        return TextModel(
+            settings.model_name,
+            checkpoint,
+            settings.max_context_tokens,
+            settings.chat_template,
+            calls=settings.tool_calls,
+            reasoning=settings.reasoning,
+        )
     return EncoderModel(settings.model_name, checkpoint, settings.max_context_tokens)
 
 

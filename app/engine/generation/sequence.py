@@ -38,7 +38,7 @@ class Sequence:
         self.sampler = RowSampler(params, logits)
         self.lookup: PromptLookup | None = None
         self._output = TextOutput(job, pace)
-        self._detokenizer = Detokenizer(model.decode, job.prompt_ids)
+        self._detokenizer = Detokenizer(model.decoder(params.shown_tokens), job.prompt_ids)
         self._vocabulary = model.vocabulary
         self._filter = self._make_filter(model)
         self._defers_text = defers_text and not params.stop and not params.truncate_before_pattern
@@ -130,7 +130,8 @@ class Sequence:
 
     def _write(self, token: int, scores: tuple[TokenLogprob, ...]) -> None:
         text, is_stopped = self._filter.push(self._detokenizer.push(token))
-        if not is_stopped and self.job.params.stop and self._vocabulary.is_special(token):
+        is_unseen = self._vocabulary.is_special(token) and token not in self.job.params.shown_tokens
+        if not is_stopped and self.job.params.stop and is_unseen:
             rest, is_stopped = self._filter.push_special(self._vocabulary.token_bytes(token).decode())
             text += rest
         self._output.add(text, scores)

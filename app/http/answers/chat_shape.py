@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from app.core.jobs import FinishReason
+from app.core.parsing.tool_calls.answer_reader import AnswerForm
+from app.http.answers.chat_parts import PartStream, message_of
 from app.http.answers.completions_shape import OpenAIShape
 from app.http.answers.logprobs import chat_entry
 from app.http.answers.openai_types import (
-    Call,
     ChatCompletion,
     EndReason,
-    Message,
     MessageChoice,
     MessageLogprobs,
 )
-from app.http.answers.tool_calls import ToolCallFilter, split_calls
 from app.http.requests.job_output import JobOutput, Piece
 from app.http.requests.running import RunningRequest
 from app.http.schemas.chat_body import ChatCompletionsBody
@@ -30,7 +29,12 @@ class ChatCompletionsShape(OpenAIShape):
     def __init__(self, body: ChatCompletionsBody):
         super().__init__(body)
         self._body = body
-        self._filters: dict[int, ToolCallFilter] = {}
+        self._form = AnswerForm()
+        self._streams: dict[int, PartStream] = {}
+
+    def read_as(self, form: AnswerForm) -> None:
+        """How the answers are written: known once the prompt is."""
+        self._form = form
 
     def whole(self, generation: RunningRequest) -> ChatCompletion:
         choices = [self._choice(index, one, generation) for index, one in enumerate(generation.outputs)]
@@ -43,35 +47,26 @@ class ChatCompletionsShape(OpenAIShape):
             yield self._delta(generation, index, delta)
 
     def piece(self, piece: Piece, generation: RunningRequest) -> Iterable[object]:
-        text, calls = self._part(piece)
+        is_last = piece.finish_reason is not None
+        stream = self._streams.setdefault(piece.index, PartStream(self._form))
+        deltas = stream.push(piece.text, is_last=is_last)
         logprobs = self._logprobs(piece, generation)
-        if text or logprobs:
-            yield self._delta(generation, piece.index, {"content": text}, logprobs)
-        for number, call in enumerate(calls):
-            yield self._delta(generation, piece.index, {"tool_calls": [{"index": number, **call}]})
+        if logprobs and not (deltas and "content" in deltas[0]):
+            deltas.insert(0, {"content": ""})
+        for delta in deltas:
+            yield self._delta(generation, piece.index, delta, logprobs)
+            logprobs = None
         if piece.finish_reason is not None:
-            reason = finish_reason(piece.finish_reason, calls)
+            reason = finish_reason(piece.finish_reason, has_calls=stream.num_calls > 0)
             yield self._delta(generation, piece.index, {}, reason=reason)
 
     def _choice(self, index: int, one: JobOutput, generation: RunningRequest) -> MessageChoice:
-        text, calls = split_calls(one.text) if self._body.shown_tools else (one.text, [])
-        message: Message = {"role": "assistant", "content": text, "refusal": None}
-        if calls:
-            message["content"], message["tool_calls"] = text or None, calls
-        reason = finish_reason(one.reason, calls)
+        message = message_of(one.text, self._form)
+        reason = finish_reason(one.reason, has_calls="tool_calls" in message)
         logprobs = self._logprobs(one.as_piece(index), generation)
         if self._body.logprobs:
             logprobs = logprobs or {"content": [], "refusal": None}
         return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": reason}
-
-    def _part(self, piece: Piece) -> tuple[str, list[Call]]:
-        """The text that can go out, and at the end the calls."""
-        if not self._body.shown_tools:
-            return piece.text, []
-        parts = self._filters.setdefault(piece.index, ToolCallFilter())
-        text = parts.push(piece.text)
-        rest, calls = parts.finish() if piece.finish_reason is not None else ("", [])
-        return text + rest, calls
 
     def _logprobs(self, piece: Piece, generation: RunningRequest) -> MessageLogprobs | None:
         """The tokens of the content; special ones, such as the end, are no part of it."""
@@ -94,6 +89,6 @@ class ChatCompletionsShape(OpenAIShape):
         return self._chunk(generation, choice)
 
 
-def finish_reason(reason: FinishReason, calls: list[Call]) -> EndReason:
+def finish_reason(reason: FinishReason, *, has_calls: bool) -> EndReason:
     """``tool_calls`` where a completion that came to its end calls something."""
-    return "tool_calls" if calls and reason == "stop" else reason
+    return "tool_calls" if has_calls and reason == "stop" else reason

@@ -39,15 +39,24 @@ class TextOffsets:
     ``drops_space``: the text lacks the space that its first token begins with, as sentencepiece's do.
     """
 
-    def __init__(self, vocabulary: Vocabulary, start: int = 0, *, drops_space: bool = False):
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        start: int = 0,
+        *,
+        drops_space: bool = False,
+        shown: frozenset[int] = frozenset(),
+    ):
         self._vocabulary = vocabulary
+        self._shown = shown
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._drops_space = drops_space
         self.end = start
 
     def push(self, token: int) -> int:
         """The offset at which ``token`` begins."""
-        start, raw = self.end, self._vocabulary.text_bytes(token)
+        is_shown = token in self._shown
+        start, raw = self.end, (self._vocabulary.token_bytes if is_shown else self._vocabulary.text_bytes)(token)
         if raw and self._drops_space:
             raw, self._drops_space = raw.removeprefix(b" "), False
         self.end += len(self._decoder.decode(raw))
@@ -58,12 +67,21 @@ class TokenTrack:
     """Follows one completion: a token comes out with its text, and not at all if a stop cut its text.
 
     ``can_cut`` says whether the request has anything that cuts; ``start`` is the length of the text
-    in front of the completion, ``prompt_ids`` its tokens: where they are no text the completion is the first.
+    in front of the completion, ``prompt_ids`` its tokens: where they are no text the completion is the first. ``shown``
+    are special tokens that are text.
     """
 
-    def __init__(self, vocabulary: Vocabulary, *, can_cut: bool, start: int = 0, prompt_ids: Sequence[int] = ()):
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        *,
+        can_cut: bool,
+        start: int = 0,
+        prompt_ids: Sequence[int] = (),
+        shown: frozenset[int] = frozenset(),
+    ):
         is_first = vocabulary.drops_space and not any(map(vocabulary.text_bytes, prompt_ids))
-        self._offsets = TextOffsets(vocabulary, start, drops_space=is_first)
+        self._offsets = TextOffsets(vocabulary, start, drops_space=is_first, shown=shown)
         self._can_cut = can_cut
         self._num_out = start
         self._held: deque[tuple[PlacedToken, int]] = deque()

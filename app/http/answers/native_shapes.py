@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar, Protocol
 
 from app.core.errors import UnsupportedParameterError
+from app.core.jobs import Job
 from app.http.answers.logprobs import PlacedToken, TokenTrack, native_entry
 from app.http.answers.types import (
     ChatAnswer,
@@ -64,11 +65,13 @@ class Tracks:
         """The tokens whose text is out with ``piece``; ``start`` is the length of the text in front of its first."""
         track = self._tracks.get(piece.index)
         if track is None:
+            job = generation.outputs[piece.index].job
             track = self._tracks[piece.index] = TokenTrack(
                 generation.vocabulary,
                 can_cut=self._can_cut,
                 start=start,
-                prompt_ids=generation.outputs[piece.index].job.prompt_ids,
+                prompt_ids=job.prompt_ids,
+                shown=job.params.shown_tokens if isinstance(job, Job) else frozenset(),
             )
         return track.push(piece)
 

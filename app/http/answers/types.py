@@ -321,6 +321,8 @@ class ModelCapabilities(TypedDict):
     engine: EngineName | None
     dropped: list[str] | None
     supports: dict[str, bool] | None
+    tool_calls: str | None
+    reasoning: str | None
     limits: dict[str, float | None]
     kv_cache: KvCache | None
     memory: Memory

@@ -56,6 +56,8 @@ def describe(handle: ModelHandle) -> ModelCapabilities:
         "engine": handle.engine_name,
         "dropped": handle.dropped,
         "supports": supports(model) if model else None,
+        "tool_calls": call_form(model),
+        "reasoning": reasoning_form(model),
         "limits": limits(handle.settings),
         "kv_cache": kv_cache(handle),
         "memory": {"process_rss_bytes": psutil.Process().memory_info().rss},
@@ -68,6 +70,19 @@ def supports(model: TextModel | EncoderModel) -> dict[str, bool]:
     if model.task != "generate":
         return dict.fromkeys(("chat", "tools", "infill"), False)
     return {"chat": model.has_chat_template, "tools": model.has_tool_template, "infill": model.has_infill}
+
+
+def call_form(model: TextModel | EncoderModel | None) -> str | None:
+    """How its answers write tool calls; None where they write none."""
+    if model is None or model.task != "generate" or not model.has_tool_template:
+        return None
+    return model.forms.calls.name
+
+
+def reasoning_form(model: TextModel | EncoderModel | None) -> str | None:
+    """How they write reasoning; None where they write none."""
+    found = model.forms.reasoning if model is not None and model.task == "generate" else None
+    return None if found is None else found.name
 
 
 def limits(settings: Settings) -> dict[str, float | None]:

@@ -9,6 +9,7 @@ from flask import Response
 
 from app.core.errors import UnsupportedParameterError
 from app.core.parsing.token_ids import require_token_ids
+from app.core.parsing.tool_calls.answer_reader import AnswerForm
 from app.http.answers.chat_shape import ChatCompletionsShape
 from app.http.answers.completions_shape import CompletionsShape, FimShape
 from app.http.answers.native_shapes import Shape
@@ -54,7 +55,13 @@ class ChatCompletions(OpenAIRoute):
         handle = self.handle_of(body)
         messages = body.conversation(handle.settings.system_prompt)
         shape = ChatCompletionsShape(body)
-        return self.answer(handle, body, shape, lambda model: [encode_messages(body, messages, model)], messages)
+
+        def encode(model: TextModel) -> list[list[int]]:
+            ids = encode_messages(body, messages, model)
+            shape.read_as(AnswerForm() if body.constraint else model.forms.of_request(body.shown_tools, ids))
+            return [ids]
+
+        return self.answer(handle, body, shape, encode, messages)
 
 
 class FimCompletions(OpenAIRoute):

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from app.core.errors import InvalidParameterError, UnsupportedParameterError
+from app.core.parsing.tool_calls.json_text import MAX_DEPTH as MAX_CALL_DEPTH
 from app.core.settings import Settings
-from app.http.answers.json_end import MAX_DEPTH as MAX_CALL_DEPTH
 from app.http.schemas.llama_cpp_fields import is_unbounded, one_bound
 from app.http.schemas.openai_fields import NO_EFFECT, NoteText, OpenAIOptions
 from app.http.schemas.response_format import BoundedObject, require_shallow
@@ -19,7 +19,7 @@ from app.http.schemas.sampling_fields import Length
 from app.http.schemas.strict import StrictBody
 
 if TYPE_CHECKING:
-    from app.models.text_model import Message
+    from app.models.text_model import Message, TextModel
 
 MAX_TOOLS = 64
 MAX_CALLS = 128
@@ -156,6 +156,9 @@ class ChatCompletionsBody(OpenAIOptions):
         if not self.tools or self.tool_choice == "none":
             return None
         return [tool.model_dump(exclude_none=True, exclude={"function": {"strict"}}) for tool in self.tools]
+
+    def shown_tokens(self, model: TextModel) -> frozenset[int]:
+        return frozenset() if self.constraint else model.forms.shown_tokens(has_tools=bool(self.shown_tools))
 
     @property
     def has_tool_messages(self) -> bool:

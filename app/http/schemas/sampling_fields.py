@@ -177,6 +177,10 @@ class SamplingOptions(StrictBody, ABC):
         """The same for the prompt's tokens."""
         return None
 
+    def shown_tokens(self, model: TextModel) -> frozenset[int]:
+        """Special tokens that the answer's shape has to see in the text."""
+        return frozenset()
+
     def overrides(self) -> dict[str, Any]:
         """Parameters of the engine that other fields decide."""
         return {}

@@ -1,0 +1,1 @@
+"""The forms in which families write tool calls, one module each."""

@@ -1,0 +1,23 @@
+"""`<|tool_call|>[{"name": .., "arguments": {..}}, ..]`: Granite 3, with the tag as one token.
+
+Source: the chat templates of ibm-granite/granite-3.3-8b-instruct and granite-3.1-8b-instruct. Granite 3.0 writes
+`<tool_call>` in front of the list; both are read. Granite 4 writes Hermes' form.
+"""
+
+from __future__ import annotations
+
+from app.core.parsing.tool_calls.forms.call_form import CallForm
+from app.core.parsing.tool_calls.json_calls import read_closing, read_json_calls
+from app.core.parsing.tool_calls.known_tools import KnownTools
+from app.core.parsing.tool_calls.scanner import Scanner, Steps
+
+OPENS = ("<|tool_call|>", "<tool_call>")
+
+
+def _read(s: Scanner, sign: str, _tools: KnownTools) -> Steps[None]:
+    s.at += len(sign)
+    if (yield from read_json_calls(s)):
+        yield from read_closing(s, "</tool_call>", "<|/tool_call|>")
+
+
+GRANITE = CallForm("granite", OPENS, _read, marks=("</tool_call>", "<|/tool_call|>"))

@@ -1,0 +1,76 @@
+"""The parts of an answer in OpenAI's form: the message of a whole one, the deltas of a stream. HTTP threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from app.core.parsing.tool_calls.answer_reader import AnswerForm, AnswerReader, read_whole
+from app.core.parsing.tool_calls.scanner import Arguments, CallStart, Content, Part, Reasoning
+from app.http.answers.openai_types import Call, Message
+
+
+def merged(parts: Iterable[Part]) -> list[Part]:
+    """``parts`` with those of one kind together that follow each other."""
+    found: list[Part] = []
+    for part in parts:
+        last = found[-1] if found else None
+        if not isinstance(part, CallStart) and type(last) is type(part) and not isinstance(last, CallStart | None):
+            found[-1] = type(part)(last.text + part.text)
+        else:
+            found.append(part)
+    return found
+
+
+def message_of(text: str, form: AnswerForm) -> Message:
+    """The whole message; ``content`` is null beside calls alone."""
+    content, reasoning = "", ""
+    calls: list[Call] = []
+    for part in [Content(text)] if form.is_plain else read_whole(text, form):
+        match part:
+            case Content():
+                content += part.text
+            case Reasoning():
+                reasoning += part.text
+            case CallStart():
+                calls.append(_call(part.name, form))
+            case Arguments():
+                calls[-1]["function"]["arguments"] += part.text
+    message: Message = {"role": "assistant", "content": (content or None) if calls else content, "refusal": None}
+    if reasoning:
+        message["reasoning_content"] = reasoning
+    if calls:
+        message["tool_calls"] = calls
+    return message
+
+
+def _call(name: str, form: AnswerForm) -> Call:
+    return {"id": form.new_id(), "type": "function", "function": {"name": name, "arguments": ""}}
+
+
+class PartStream:
+    """The deltas of one completion. A call's first delta brings its name, the following ones pieces of arguments."""
+
+    def __init__(self, form: AnswerForm):
+        self._form = form
+        self._reader = AnswerReader(form)
+        self.num_calls = 0
+
+    def push(self, text: str, *, is_last: bool) -> list[dict[str, Any]]:
+        """What is certain now; with ``is_last`` the rest."""
+        if self._form.is_plain:
+            return [{"content": text}] if text else []
+        parts = self._reader.push(text)
+        return [self._delta(part) for part in merged(parts + (self._reader.finish() if is_last else []))]
+
+    def _delta(self, part: Part) -> dict[str, Any]:
+        match part:
+            case Content():
+                return {"content": part.text}
+            case Reasoning():
+                return {"reasoning_content": part.text}
+            case CallStart():
+                self.num_calls += 1
+                return {"tool_calls": [{"index": self.num_calls - 1, **_call(part.name, self._form)}]}
+            case Arguments():
+                return {"tool_calls": [{"index": self.num_calls - 1, "function": {"arguments": part.text}}]}

@@ -1,0 +1,54 @@
+"""How one model writes its answers: its forms of calls and reasoning, and which special tokens belong to them.
+
+Made on the inference thread with the model; any thread asks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from app.core.parsing.tool_calls.answer_reader import AnswerForm
+from app.core.parsing.tool_calls.choosing import CALL_FORMS, REASONING_FORMS, find_call_form, find_reasoning_form
+from app.core.parsing.tool_calls.forms.call_form import CallForm
+from app.core.parsing.tool_calls.known_tools import KnownTools
+from app.core.parsing.tool_calls.reasoning import HARMONY_CHANNELS, ReasoningForm
+
+# Tokens at a prompt's end that may open the reasoning: a tag and line breaks.
+OPENING_TOKENS = 16
+
+
+class ModelForms:
+    """The forms of one tokenizer's answers. ``calls`` and ``reasoning`` name them, or say ``auto``."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, calls: str = "auto", reasoning: str = "auto"):
+        template = str(tokenizer.chat_template or "")
+        added = {str(entry.content): token for token, entry in tokenizer.added_tokens_decoder.items()}
+        self._added = added
+        self._tokenizer = tokenizer
+        self.calls: CallForm = CALL_FORMS.get(calls) or find_call_form(template, added)
+        found = None if reasoning == "none" else find_reasoning_form(template, added)
+        self.reasoning: ReasoningForm | None = REASONING_FORMS.get(reasoning) or found
+
+    def of_request(self, tools: list[dict[str, Any]] | None, prompt_ids: list[int]) -> AnswerForm:
+        """How the answer to this prompt is written; without tools a call is text."""
+        calls = self.calls if tools else None
+        if self.reasoning is HARMONY_CHANNELS and calls is None:
+            calls = CALL_FORMS["harmony"]
+        return AnswerForm(calls, self.reasoning, KnownTools(tools), self._opens_reasoning(prompt_ids))
+
+    def shown_tokens(self, *, has_tools: bool) -> frozenset[int]:
+        """Special tokens that have to be seen as text."""
+        signs = self.reasoning.signs if self.reasoning is not None else frozenset[str]()
+        if has_tools or self.reasoning is HARMONY_CHANNELS:
+            signs |= self.calls.signs
+        return frozenset(token for name, token in self._added.items() if name in signs)
+
+    def _opens_reasoning(self, prompt_ids: list[int]) -> bool:
+        """Whether the prompt ends inside of the reasoning: its template has written the opening tag."""
+        if self.reasoning is None or not self.reasoning.opens:
+            return False
+        ids = prompt_ids[-OPENING_TOKENS:]
+        end = str(self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        return end.rstrip().endswith(self.reasoning.opens)

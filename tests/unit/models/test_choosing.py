@@ -1,0 +1,61 @@
+"""The form of calls and reasoning is told by the chat template, else by the special tokens."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+
+from app.core.parsing.tool_calls.choosing import CALL_FORMS, REASONING_FORMS, find_call_form, find_reasoning_form
+from app.core.settings import CallFormName, ReasoningFormName
+
+# What the families' templates write, as far as it tells them apart.
+TEMPLATES = {
+    "hermes": "For each call return <tool_call>\n{'name': <function-name>}\n</tool_call>",
+    "qwen_coder": "<tool_call>\n<function=example>\n<parameter=a>\n1\n</parameter>\n</function>\n</tool_call>",
+    "llama_json": '{% if builtin %}<|python_tag|>{% endif %}{"name": function name, "parameters": dictionary of}',
+    "llama_python": "in the format of [func_name1(params_name1=params_value1), func_name2(params)]",
+    "mistral": "{{ '[TOOL_CALLS]' }}{{ name }}[ARGS]{{ arguments }}",
+    "glm": "<tool_call>{{ name }}\n<arg_key>{{ k }}</arg_key>\n<arg_value>{{ v }}</arg_value></tool_call>",
+    "deepseek": "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>{{ name }}<｜tool▁sep｜>",
+    "gemma": "<|tool_call>call:{{ name }}{ }<tool_call|>",
+    "harmony": "<|start|>assistant<|channel|>commentary to=functions.f",
+    "granite": "write <|tool_call|> followed by a JSON list of tools used",
+    "lfm2": "<|tool_call_start|>[f(a=1)]<|tool_call_end|>",
+}
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_the_template_tells_the_form_of_calls(name):
+    assert find_call_form(TEMPLATES[name], []).name == name
+
+
+def test_special_tokens_tell_where_the_template_does_not():
+    assert find_call_form("{{ tools }}", ["<s>", "[TOOL_CALLS]"]).name == "mistral"
+    assert find_call_form("{{ tools }}", []).name == "hermes"
+    assert find_call_form("<tool_call>", ["<|python_tag|>"]).name == "hermes"
+
+
+@pytest.mark.parametrize(
+    ("template", "tokens", "name"),
+    [
+        ("{{ '<think>\\n' }}", [], "think"),
+        ("{{ messages }}", ["</think>"], "think"),
+        ("[THINK][/THINK]", [], "magistral"),
+        ("Here is my thought process: ", [], "granite"),
+        ("<|channel>thought\n<channel|>", [], "gemma"),
+        ("<|channel|>analysis", [], "harmony"),
+    ],
+)
+def test_the_template_tells_the_form_of_reasoning(template, tokens, name):
+    form = find_reasoning_form(template, tokens)
+    assert form is not None and form.name == name
+
+
+def test_without_a_sign_of_reasoning_there_is_none():
+    assert find_reasoning_form("{{ messages }}", ["<s>"]) is None
+
+
+def test_settings_know_every_form():
+    assert set(get_args(CallFormName)) == {"auto", *CALL_FORMS}
+    assert set(get_args(ReasoningFormName)) == {"auto", "none", *REASONING_FORMS}
