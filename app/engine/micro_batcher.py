@@ -16,16 +16,13 @@ from typing import Any
 import torch
 
 from app.core.errors import InternalError, RequestError
-from app.core.tasks.encoder_jobs import Encoded, EncoderJob
+from app.core.tasks.encoder_jobs import MAX_BATCH_TEXTS, MAX_BATCH_TOKENS, Encoded, EncoderJob
 from app.engine.encoder_heads import HEADS, pass_options
 from app.engine.generation.shared_step import SharedStep
 from app.engine.generation.waiting import WaitingJobs
 from app.engine.guard import Guard
 from app.models.encoders.encoder_model import EncoderModel
 
-MAX_ITEMS = 32
-# Padded tokens of one pass; a single text may be longer.
-MAX_TOKENS = 8192
 # Logits of one fill-mask pass: 256 MiB in float32.
 MAX_LOGITS = 2**26
 WAIT_S = 0.001
@@ -40,8 +37,8 @@ class MicroBatcher:
         self,
         model: EncoderModel,
         *,
-        max_items: int = MAX_ITEMS,
-        max_tokens: int = MAX_TOKENS,
+        max_items: int = MAX_BATCH_TEXTS,
+        max_tokens: int = MAX_BATCH_TOKENS,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
+import shutil
 import struct
 
 import pytest
@@ -148,10 +150,59 @@ def test_base64_is_little_endian_float32(sentence):
     assert list(struct.unpack("<64f", base64.b64decode(packed))) == numbers
 
 
-def test_vectors_are_not_cut(sentence):
-    assert vectors(sentence, input="a", dimensions=64) == vectors(sentence, input="a")
-    response = sentence.post("/v1/embeddings", json={"input": "a", "dimensions": 32})
-    assert "64" in assert_envelope(response, 400, "unsupported_parameter", "dimensions")["message"]
+def test_vectors_are_cut_and_normalised_again(sentence):
+    [whole] = vectors(sentence, input="a")
+    assert vectors(sentence, input="a", dimensions=64) == [whole]
+    cut = torch.nn.functional.normalize(torch.tensor(whole[:32]), dim=0)
+    [found] = vectors(sentence, input="a", dimensions=32)
+    assert torch.allclose(torch.tensor(found), cut, atol=1e-5)
+    response = sentence.post("/v1/embeddings", json={"input": "a", "dimensions": 65})
+    assert "64" in assert_envelope(response, 400, "invalid_parameter", "dimensions")["message"]
+
+
+@pytest.fixture(scope="module")
+def prompted(model_folder, tmp_path_factory):
+    """The same model with prompts of its own."""
+    folder = tmp_path_factory.mktemp("prompted") / "model"
+    shutil.copytree(model_folder("sentence"), folder)
+    prompts = {"prompts": {"query": "def ", "document": "class "}, "default_prompt_name": "document"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    world = RealWorld(folder)
+    yield world.client()
+    world.stop()
+
+
+def test_a_prompt_of_the_models_stands_before_each_text(prompted, sentence):
+    both = torch.tensor(vectors(prompted, input=["f", "x y"], prompt_name="query"))
+    assert torch.allclose(both, torch.tensor(vectors(sentence, input=["def f", "def x y"])), atol=1e-5)
+    by_default = torch.tensor(vectors(prompted, input="f"))
+    assert torch.allclose(by_default, torch.tensor(vectors(sentence, input="class f")), atol=1e-5)
+    response = prompted.post("/v1/embeddings", json={"input": "f", "prompt_name": "passage"})
+    message = assert_envelope(response, 400, "invalid_parameter", "prompt_name")["message"]
+    assert message.endswith("has: document, query")
+    response = prompted.post("/v1/embeddings", json={"input": [5, 6], "prompt_name": "query"})
+    assert_envelope(response, 400, "invalid_parameter", "prompt_name")
+
+
+def test_text_embeddings_inferences_clients_get_bare_vectors(sentence, model_folder):
+    [one] = vectors(sentence, input="def f")
+    response = sentence.post("/embed", json={"inputs": "def f", "truncate": False})
+    assert torch.allclose(torch.tensor(response.get_json()), torch.tensor([one]), atol=1e-5)
+    raw = sentence.post("/embed", json={"inputs": ["def f"], "normalize": False}).get_json()[0]
+    assert torch.tensor(raw).norm() != pytest.approx(1, abs=1e-3)
+    assert torch.allclose(torch.nn.functional.normalize(torch.tensor(raw), dim=0), torch.tensor(one), atol=1e-5)
+    long = {"inputs": ["a " * 80, "b"]}
+    refused = sentence.post("/embed", json=long)
+    assert (refused.status_code, set(refused.get_json())) == (400, {"error", "error_type"})
+    assert len(sentence.post("/embed", json={**long, "truncate": True, "dimensions": 8}).get_json()[0]) == 8
+
+
+def test_information_on_the_model_is_what_text_embeddings_inference_tells(sentence, bert):
+    told = sentence.get("/info").get_json()
+    assert (told["model_id"], told["max_input_length"], told["auto_truncate"]) == ("tiny-sentence", 40, False)
+    assert told["model_type"] == {"embedding": {"pooling": "cls"}}
+    refused = bert.get("/info")
+    assert (refused.status_code, refused.get_json()["error_type"]) == (400, "Validation")
 
 
 @pytest.mark.parametrize(
@@ -219,16 +270,17 @@ def test_the_log_line_holds_the_recordid(bert):
 
 
 @pytest.mark.parametrize(
-    ("kind", "route", "field"), [("sentence", "/v1/embeddings", "input"), ("bert", "/fill-mask", "text")]
+    ("kind", "route", "field", "method"),
+    [("sentence", "/v1/embeddings", "input", "read"), ("bert", "/fill-mask", "text", "encode")],
 )
-def test_a_text_that_does_not_fit_spares_the_ones_behind_it(request, monkeypatch, kind, route, field):
-    encoded, encode = [], EncoderModel.encode
+def test_a_text_that_does_not_fit_spares_the_ones_behind_it(request, monkeypatch, kind, route, field, method):
+    encoded, encode = [], getattr(EncoderModel, method)
 
     def counted(self, text, **options):
         encoded.append(text)
         return encode(self, text, **options)
 
-    monkeypatch.setattr(EncoderModel, "encode", counted)
+    monkeypatch.setattr(EncoderModel, method, counted)
     body = {field: ["a [MASK]", "b [MASK] " * 70, "c [MASK]"]}
     response = request.getfixturevalue(kind).post(route, json=body)
     assert_envelope(response, 400, "context_length_exceeded", field)

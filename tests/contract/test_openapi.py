@@ -162,6 +162,8 @@ def encoder(request, model_folder):
         ("/fill-mask", {"text": ["a [MASK] b [MASK]"]}),
         ("/v1/embeddings", {"input": ["a", "b"]}),
         ("/v1/embeddings", {"input": "a", "encoding_format": "base64"}),
+        ("/embed", {"inputs": ["a", "b"]}),
+        ("/info", None),
         ("/tokenize", {"text": "a"}),
         ("/v1/capabilities", None),
     ],
@@ -169,4 +171,42 @@ def encoder(request, model_folder):
 def test_answers_of_encoders_are_as_described(document, encoder, path, body):
     client = encoder.client()
     response = client.get(path) if body is None else client.post(path, json=body)
+    assert_conforms(document, response, path, "get" if body is None else "post")
+
+
+ANSWERED = [
+    ("classify", "/classify", {"text": ["a", "b"], "top_k": 3}),
+    ("classify", "/classify", {"input": "a"}),
+    ("classify", "/predict", {"inputs": [["a"], ["a", "b"]]}),
+    ("classify", "/info", None),
+    ("rerank", "/rerank", {"query": "a", "documents": ["b", "c"], "return_documents": True, "recordid": 1}),
+    ("rerank", "/rerank", {"query": "a", "texts": ["b"], "return_text": True}),
+    ("rerank", "/v1/rerank", {"query": "a", "documents": [{"text": "b"}], "return_documents": True}),
+    ("rerank", "/v2/rerank", {"query": "a", "documents": ["b"]}),
+    ("rerank", "/v1/score", {"text_1": "a", "text_2": ["b", "c"]}),
+    ("zero-shot", "/zero-shot", {"text": ["a"], "candidate_labels": ["b", "c"]}),
+    ("entities", "/entities", {"text": "a b", "ignore_labels": []}),
+    ("entities", "/entities", {"text": ["a b"], "aggregation_strategy": "simple", "ignore_labels": []}),
+    ("answer", "/answer", {"question": "a", "context": "b c", "top_k": 3}),
+]
+
+
+@pytest.fixture(scope="module")
+def of_task(model_folder):
+    worlds = {}
+
+    def client(task):
+        if task not in worlds:
+            worlds[task] = RealWorld(model_folder(f"bert-{task}"))
+        return worlds[task].client()
+
+    yield client
+    for world in worlds.values():
+        world.stop()
+
+
+@pytest.mark.parametrize(("task", "path", "body"), ANSWERED)
+def test_answers_about_texts_are_as_described(document, of_task, path, task, body):
+    response = of_task(task).get(path) if body is None else of_task(task).post(path, json=body)
+    assert response.status_code == 200
     assert_conforms(document, response, path, "get" if body is None else "post")

@@ -275,3 +275,37 @@ def test_the_capabilities_of_each_task_are_told(serve):
         assert (model["task"], model["engine"]) == (name.partition("-")[2], "encoder")
         assert routes <= set(model["routes"])
         assert "/complete" not in model["routes"]
+
+
+def test_text_embeddings_inferences_predictions_are_all_labels_best_first(serve, reference):
+    client, expected = serve("bert-classify"), reference("bert-classify")
+    [first, second] = TEXTS[:2]
+    assert_near(answer_of(client.post("/predict", json={"inputs": first})), expected(first, top_k=None))
+    pair = expected({"text": first, "text_pair": second}, top_k=None)
+    assert_near(answer_of(client.post("/predict", json={"inputs": [first, second]})), pair)
+    batch = answer_of(client.post("/predict", json={"inputs": [[first], [first, second]]}))
+    assert_near(batch, [expected(first, top_k=None), pair])
+    raw = answer_of(client.post("/predict", json={"inputs": [first], "raw_scores": True}))
+    assert_near(raw, expected(first, top_k=None, function_to_apply="none"))
+    for inputs in ("", [], ["a", "b", "c"], [["a", "b", "c"]], ["a", ["b"]]):
+        refused = client.post("/predict", json={"inputs": inputs})
+        assert (refused.status_code, refused.get_json()["error_type"]) == (400, "Validation")
+        assert refused.get_json()["error"].startswith("inputs")
+
+
+@pytest.mark.parametrize(("task", "kind"), [("classify", "classifier"), ("rerank", "reranker")])
+def test_information_on_a_classifier_names_its_labels(serve, task, kind):
+    told = answer_of(serve(f"bert-{task}").get("/info"))
+    names = {"classify": ["bad", "fair", "good"], "rerank": ["LABEL_0"]}[task]
+    labels = {str(index): name for index, name in enumerate(names)}
+    expected = {"id2label": labels, "label2id": {name: int(index) for index, name in labels.items()}}
+    assert told["model_type"] == {kind: expected}
+    assert (told["max_input_length"], told["model_dtype"]) == (64, "float32")
+
+
+def test_what_would_leave_nothing_of_a_text_is_refused(serve):
+    body = {"text_1": "a", "text_2": ["b"], "truncate_prompt_tokens": 1}
+    for most in (0, 1):
+        refused = serve("bert-rerank").post("/score", json={**body, "truncate_prompt_tokens": most})
+        assert_envelope(refused, 400, "invalid_parameter", "truncate_prompt_tokens")
+    assert answer_of(serve("bert-rerank").post("/score", json={**body, "truncate_prompt_tokens": -1}))

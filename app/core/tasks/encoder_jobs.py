@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 
 from app.core.jobs import BaseJob, JobOptions
 
+# Of one pass: texts, and tokens with their padding; a single text may be longer.
+MAX_BATCH_TEXTS = 32
+MAX_BATCH_TOKENS = 8192
+
 Table = NDArray[np.float32]
 Side = Literal["left", "right"]
 
@@ -19,12 +23,13 @@ Side = Literal["left", "right"]
 class Cut:
     """What may be left out of a text that is too long: on which side, down to how many tokens (None: the context).
 
-    ``strategy``: of which text of a pair, as transformers names it.
+    ``strategy``: of which text of a pair, as transformers names it; ``param``: the field that asked for it.
     """
 
     side: Side = "right"
     most_tokens: int | None = None
     strategy: Literal["longest_first", "only_first"] = "longest_first"
+    param: str = "truncate"
 
 
 @dataclass(frozen=True, slots=True)

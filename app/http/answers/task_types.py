@@ -181,3 +181,43 @@ class FoundAnswer(TypedDict):
     start: int
     end: int
     answer: str
+
+
+class TeiLabels(TypedDict):
+    """The labels of a classifier, both ways."""
+
+    id2label: dict[str, str]
+    label2id: dict[str, int]
+
+
+class TeiPooling(TypedDict):
+    """How vectors are made of tokens."""
+
+    pooling: Literal["mean", "cls", "lasttoken"]
+
+
+class TeiModelType(TypedDict, total=False):
+    """What a model is for: one of these."""
+
+    embedding: TeiPooling
+    classifier: TeiLabels
+    reranker: TeiLabels
+
+
+class TeiInfo(TypedDict):
+    """A server's model and bounds, as text-embeddings-inference tells them."""
+
+    model_id: str
+    model_sha: str | None
+    model_dtype: str
+    model_type: TeiModelType
+    max_concurrent_requests: int
+    max_input_length: int
+    max_batch_tokens: int
+    max_batch_requests: int
+    max_client_batch_size: int
+    auto_truncate: bool
+    tokenization_workers: int
+    version: str
+    sha: str | None
+    docker_label: str | None

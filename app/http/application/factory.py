@@ -21,8 +21,10 @@ from app.http.resources.native_routes import Chat, Complete
 from app.http.resources.openai_routes import ChatCompletions, Completions, FimCompletions, Model, Models
 from app.http.resources.probe_routes import Health, Livez, Props, Readyz
 from app.http.resources.text_tasks.answer_route import Answer
-from app.http.resources.text_tasks.classify_routes import Classify
+from app.http.resources.text_tasks.classify_routes import Classify, Predict
+from app.http.resources.text_tasks.embed_route import Embed
 from app.http.resources.text_tasks.entities_route import Entities
+from app.http.resources.text_tasks.info_route import Info
 from app.http.resources.text_tasks.rerank_routes import CohereRerank, Rerank, Score
 from app.http.resources.text_tasks.zero_shot_route import ZeroShot
 from app.http.resources.token_routes import Detokenize, Tokenize
@@ -35,6 +37,9 @@ ROUTES: dict[str, type[Route]] = {
     "/infill": Infill,
     "/fill-mask": FillMask,
     "/classify": Classify,
+    "/embed": Embed,
+    "/predict": Predict,
+    "/info": Info,
     "/zero-shot": ZeroShot,
     "/entities": Entities,
     "/answer": Answer,

@@ -5,7 +5,15 @@ from __future__ import annotations
 from app.http.answers import task_types as answers
 from app.http.answers.types import Error
 from app.http.description.operation_form import Operation, posting
-from app.http.schemas.peer_bodies import CohereRerankBody, TeiRerankBody, VllmClassifyBody, VllmScoreBody
+from app.http.reading.body import JSON_TYPE
+from app.http.schemas.peer_bodies import (
+    CohereRerankBody,
+    TeiEmbedBody,
+    TeiPredictBody,
+    TeiRerankBody,
+    VllmClassifyBody,
+    VllmScoreBody,
+)
 from app.http.schemas.text_task_bodies import AnswerBody, ClassifyBody, EntitiesBody, RerankBody, ZeroShotBody
 
 QUERY = "What is a panda?"
@@ -64,6 +72,29 @@ TASK_OPERATIONS: dict[tuple[str, str], Operation] = {
         )
         for path in ("/v1/rerank", "/v2/rerank")
     },
+    ("/embed", "post"): posting(
+        "Texts to vectors",
+        "text-embeddings-inference",
+        TeiEmbedBody,
+        list[list[float]],
+        {"inputs": ["one text", "another"]},
+        failure=answers.TeiError,
+    ),
+    ("/predict", "post"): posting(
+        "Classify texts",
+        "text-embeddings-inference",
+        TeiPredictBody,
+        list[answers.LabelScore] | list[list[answers.LabelScore]],
+        {"inputs": "I like it."},
+        failure=answers.TeiError,
+    ),
+    ("/info", "get"): Operation(
+        "The first model and its bounds",
+        "text-embeddings-inference",
+        {JSON_TYPE: answers.TeiInfo},
+        statuses=(400, 503),
+        failure=answers.TeiError,
+    ),
     **{
         (path, "post"): posting(
             "Score pairs of texts",

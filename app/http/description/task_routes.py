@@ -9,7 +9,7 @@ from app.http.schemas.encoder_bodies import EmbeddingsBody, FillMaskBody
 from app.http.schemas.fim_body import FimBody
 from app.http.schemas.infill_body import InfillBody
 from app.http.schemas.native_bodies import ChatBody, CompleteBody
-from app.http.schemas.peer_bodies import CohereRerankBody, VllmScoreBody
+from app.http.schemas.peer_bodies import CohereRerankBody, TeiEmbedBody, TeiPredictBody, VllmScoreBody
 from app.http.schemas.strict import StrictBody
 from app.http.schemas.text_task_bodies import AnswerBody, ClassifyBody, EntitiesBody, RerankBody, ZeroShotBody
 
@@ -23,7 +23,9 @@ TASK_ROUTES: dict[str, tuple[Task, type[StrictBody]]] = {
     "/v1/fim/completions": ("generate", FimBody),
     "/fill-mask": ("fill-mask", FillMaskBody),
     "/v1/embeddings": ("embeddings", EmbeddingsBody),
+    "/embed": ("embeddings", TeiEmbedBody),
     "/classify": ("classify", ClassifyBody),
+    "/predict": ("classify", TeiPredictBody),
     "/zero-shot": ("zero-shot", ZeroShotBody),
     "/entities": ("entities", EntitiesBody),
     "/answer": ("answer", AnswerBody),

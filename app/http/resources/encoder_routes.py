@@ -5,14 +5,15 @@ from __future__ import annotations
 import array
 import base64
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flask import Response
 
-from app.core.errors import InvalidParameterError, UnsupportedParameterError
+from app.core.errors import InvalidParameterError
 from app.core.parsing.token_ids import require_token_ids
-from app.core.tasks.encoder_jobs import EncodeOptions, EncoderInput
+from app.core.tasks.encoder_jobs import Cut, EncodeOptions, EncoderInput
 from app.http.answers.openai_types import Embedding, EmbeddingList, InputUsage
 from app.http.application.error_envelope import json_response
 from app.http.application.request_log import record
@@ -64,7 +65,8 @@ class Embeddings(Route):
         body = read_body(EmbeddingsBody)
         record().prompt = body.input
         handle = self.service.choose(body.model, "embeddings")
-        work = EncodeWith("embeddings", "input", lambda model: encode_inputs(body, model))
+        given = VectorInputs(body.inputs, "input", body.prompt_name, body.dimensions)
+        work = EncodeWith("embeddings", "input", given.encode, EncodeOptions(dimensions=body.dimensions))
         with open_request(self.service.context, handle, work) as encoding:
             vectors = [encoded.vector for _, encoded in encoding.read_encoded()]
             data: list[Embedding] = [
@@ -77,16 +79,31 @@ class Embeddings(Route):
             return json_response(answer, headers=encoding.headers())
 
 
-def encode_inputs(body: EmbeddingsBody, model: EncoderModel) -> Iterator[EncoderInput]:
-    """Each input. Raises ``InvalidParameterError`` or ``UnsupportedParameterError``."""
-    if body.dimensions not in (None, model.num_dimensions):
-        text = f"dimensions: the vectors of the model {model.name} have {model.num_dimensions} and cannot be cut"
-        raise UnsupportedParameterError(text, param="dimensions")
-    for one in body.inputs:
-        if not isinstance(one, str):
-            require_token_ids(one, model.vocab_size, "input")
-    for one in body.inputs:
-        yield EncoderInput(model.encode(one) if isinstance(one, str) else one)
+@dataclass(frozen=True, slots=True)
+class VectorInputs:
+    """Texts or token ids, ``param`` in the body, to be turned into vectors."""
+
+    inputs: Sequence[str | list[int]]
+    param: str
+    prompt_name: str | None
+    dimensions: int | None
+    cut: Cut | None = None
+
+    def encode(self, model: EncoderModel) -> Iterator[EncoderInput]:
+        """Each input. Raises ``InvalidParameterError``."""
+        if self.dimensions is not None and self.dimensions > model.num_dimensions:
+            text = f"dimensions: the vectors of the model {model.name} have {model.num_dimensions}"
+            raise InvalidParameterError(text, param="dimensions")
+        ids = [one for one in self.inputs if not isinstance(one, str)]
+        if ids and self.prompt_name is not None:
+            raise InvalidParameterError("prompt_name: token ids have no prompt", param="prompt_name")
+        for tokens in ids:
+            require_token_ids(tokens, model.vocab_size, self.param)
+        for one in self.inputs:
+            if isinstance(one, str):
+                yield model.read_prompted(one, self.prompt_name, cut=self.cut)
+            else:
+                yield EncoderInput(one)
 
 
 def write_vector(vector: tuple[float, ...], body: EmbeddingsBody) -> list[float] | str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, StringConstraints
 
@@ -17,6 +17,14 @@ MAX_INPUTS = 2048
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 TokenIds = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
+
+Inputs: TypeAlias = (
+    Text
+    | Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True)]
+    | TokenIds
+    | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True)]
+)
+PromptName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
 class FillMaskBody(StrictBody):
@@ -37,25 +45,30 @@ class FillMaskBody(StrictBody):
 class EmbeddingsBody(StrictBody):
     """Texts, or their token ids, to be turned into vectors; OpenAI's fields."""
 
-    input: (
-        Text
-        | Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True)]
-        | TokenIds
-        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True)]
-    ) = Field(description="A text, a list of texts, the token ids of one text, or a list of such.")
+    input: Inputs = Field(description="A text, a list of texts, the token ids of one text, or a list of such.")
     model: str | None = Field(None, description="Name of the model. Default: the one that is served.")
     encoding_format: Literal["float", "base64"] | None = Field(
         None, description="float: a list of numbers (default); base64: little-endian float32."
     )
     dimensions: int | None = Field(
-        None, ge=1, description="Only the model's own size: no checkpoint says that its vectors may be cut."
+        None,
+        ge=1,
+        description="So many of a vector's first entries, again of length 1 where the model's are; as made for by few.",
+    )
+    prompt_name: PromptName | None = Field(
+        None, description="Which of the model's own prompts stands before each text. Default: as the model says."
     )
     user: str | None = Field(None, description="Has no effect.")
 
     @property
     def inputs(self) -> list[str | list[int]]:
         """One entry per vector."""
-        if isinstance(self.input, str):
-            return [self.input]
-        ids = [token for token in self.input if isinstance(token, int)]
-        return [ids] if ids else [one for one in self.input if not isinstance(one, int)]
+        return listed(self.input)
+
+
+def listed(given: Inputs) -> list[str | list[int]]:
+    """One entry per vector."""
+    if isinstance(given, str):
+        return [given]
+    ids = [token for token in given if isinstance(token, int)]
+    return [ids] if ids else [one for one in given if not isinstance(one, int)]

@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from app.core.tasks.encoder_jobs import Cut, Side
-from app.http.schemas.encoder_bodies import Text
+from app.http.schemas.encoder_bodies import MAX_TEXTS, Inputs, PromptName, Text
 from app.http.schemas.strict import StrictBody
 from app.http.schemas.text_task_bodies import MAX_DOCUMENTS, Texts
 
 Documents = Annotated[list[Text], Field(min_length=1, max_length=MAX_DOCUMENTS, fail_fast=True)]
+OneOrTwo = Annotated[list[Text], Field(min_length=1, max_length=2)]
 TeiSide = Literal["left", "right", "Left", "Right"]
 
 
@@ -31,7 +32,8 @@ class VllmBody(StrictBody):
         """How a text may be cut; None where none may."""
         if self.truncate_prompt_tokens is None:
             return None
-        return Cut(self.truncation_side, None if self.truncate_prompt_tokens == -1 else self.truncate_prompt_tokens)
+        most = None if self.truncate_prompt_tokens == -1 else self.truncate_prompt_tokens
+        return Cut(self.truncation_side, most, param="truncate_prompt_tokens")
 
 
 class VllmClassifyBody(VllmBody):
@@ -77,13 +79,9 @@ class CohereRerankBody(StrictBody):
         return [one if isinstance(one, str) else one.text for one in self.documents]
 
 
-class TeiRerankBody(StrictBody):
-    """text-embeddings-inference's request to put texts in order."""
+class TeiBody(StrictBody):
+    """What text-embeddings-inference's routes share."""
 
-    query: Text = Field(description="What is asked.")
-    texts: Documents = Field(description="What may answer it.")
-    raw_scores: bool = Field(False, description="Logits instead of scores.")
-    return_text: bool = Field(False, description="Each result holds its text.")
     truncate: bool = Field(False, description="Cut what does not fit the context; without it, that is refused.")
     truncation_direction: TeiSide = Field("right", description="The side that `truncate` cuts.")
 
@@ -93,6 +91,45 @@ class TeiRerankBody(StrictBody):
         return Cut(side_of(self.truncation_direction)) if self.truncate else None
 
 
+class TeiRerankBody(TeiBody):
+    """text-embeddings-inference's request to put texts in order."""
+
+    query: Text = Field(description="What is asked.")
+    texts: Documents = Field(description="What may answer it.")
+    raw_scores: bool = Field(False, description="Logits instead of scores.")
+    return_text: bool = Field(False, description="Each result holds its text.")
+
+
 def side_of(direction: TeiSide) -> Side:
     """It has been written both ways."""
     return "left" if direction.lower() == "left" else "right"
+
+
+class TeiEmbedBody(TeiBody):
+    """text-embeddings-inference's request to turn texts into vectors."""
+
+    inputs: Inputs = Field(description="A text, a list of texts, the token ids of one text, or a list of such.")
+    normalize: bool = Field(True, description="Vectors of length 1, whatever the model's own are.")
+    dimensions: int | None = Field(None, ge=1, description="So many of a vector's first entries.")
+    prompt_name: PromptName | None = Field(None, description="Which of the model's prompts stands before each text.")
+
+
+class TeiPredictBody(TeiBody):
+    """text-embeddings-inference's request to classify a text, a pair, or a list of lists of one or two texts."""
+
+    inputs: Text | OneOrTwo | Annotated[list[OneOrTwo], Field(min_length=1, max_length=MAX_TEXTS, fail_fast=True)] = (
+        Field(description="A text; a list of one text, or of two that are a pair; or a list of such lists.")
+    )
+    raw_scores: bool = Field(False, description="Logits instead of scores.")
+
+    @property
+    def is_batch(self) -> bool:
+        return isinstance(self.inputs, list) and isinstance(self.inputs[0], list)
+
+    @property
+    def pairs(self) -> list[list[str]]:
+        """Each text, alone or with the one that it is paired with."""
+        if isinstance(self.inputs, str):
+            return [[self.inputs]]
+        of_batch = [one for one in self.inputs if isinstance(one, list)]
+        return of_batch or [[one for one in self.inputs if isinstance(one, str)]]

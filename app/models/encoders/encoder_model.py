@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from transformers import PreTrainedModel
 
-from app.core.errors import InvalidParameterError, ModelLoadError
+from app.core.errors import InvalidParameterError, ModelLoadError, UnsupportedParameterError
 from app.core.patience import held
 from app.core.tasks.encoder_jobs import Cut, Encoded, EncoderInput, Side, Table
 from app.models.checkpoint.loader import Checkpoint
@@ -59,9 +59,28 @@ class EncoderModel(ServedModel):
             [found] = self._tokenized(texts, has_places, {})
             return found
         texts = [self.shortened(one, cut.side) for one in texts]
-        bound = min(self.context_tokens, cut.most_tokens or self.context_tokens)
+        bound = min(self.context_tokens, self.context_tokens if cut.most_tokens is None else cut.most_tokens)
         [found] = self._tokenized(texts, has_places, {"truncation": cut.strategy, "max_length": bound}, cut.side)
+        # Tokenizers leave a text whole where not even its special tokens fit.
+        if len(found.ids) > bound:
+            raise InvalidParameterError(f"{cut.param}: {bound} tokens leave no room for a text", param=cut.param)
         return found
+
+    def read_prompted(self, text: str, prompt: str | None, *, cut: Cut | None = None) -> EncoderInput:
+        """A text behind the prompt of this name, or behind the model's default. Raises ``RequestError``."""
+        return self.read(self._prompt(prompt) + text, cut=cut)
+
+    def _prompt(self, name: str | None) -> str:
+        chosen = self.form.default_prompt if name is None else name
+        if chosen is None:
+            return ""
+        if chosen not in self.form.prompts:
+            known = ", ".join(sorted(self.form.prompts)) or "none"
+            raise InvalidParameterError(f"prompt_name: the model {self.name} has: {known}", param="prompt_name")
+        if not self.form.pools_prompt:
+            text = f"prompt_name: the model {self.name} leaves its prompts out of its vectors, which is not supported"
+            raise UnsupportedParameterError(text, param="prompt_name")
+        return self.form.prompts[chosen]
 
     def windows(self, text: str, before: str | None = None, *, num_tokens: int, overlap: int) -> list[EncoderInput]:
         """A text in parts of at most ``num_tokens``, each behind ``before`` where there is that; with places.
@@ -87,13 +106,7 @@ class EncoderModel(ServedModel):
             options = {**options, "return_special_tokens_mask": True, "return_offsets_mapping": is_fast}
         with held(self._lock):
             self.tokenizer.truncation_side = side
-            try:
-                found = self.tokenizer(*texts, verbose=False, **options)
-            except Exception as error:
-                # What tokenizers raise where not even the special tokens fit is of no class of its own.
-                if "truncation" not in options:
-                    raise
-                raise InvalidParameterError("cannot be cut to so few tokens: nothing would be left") from error
+            found = self.tokenizer(*texts, verbose=False, **options)
         if "overflow_to_sample_mapping" in found:
             return [self._input(found, at) for at in range(len(found["input_ids"]))]
         return [self._input(found, None)]

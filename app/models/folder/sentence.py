@@ -7,7 +7,7 @@ Normalize. Steps that we do not have stop the load: leaving one out would give o
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,12 +36,19 @@ SCORED_BY: dict[str, Activation] = {"Sigmoid": "sigmoid", "Identity": "none"}
 
 @dataclass(frozen=True, slots=True)
 class SentenceForm:
-    """Steps from token vectors to one; the defaults are sentence-transformers' for a plain encoder."""
+    """Steps from token vectors to one; the defaults are sentence-transformers' for a plain encoder.
+
+    ``prompts`` are put before texts by their names, ``default_prompt`` where none is named; ``pools_prompt``: their
+    tokens count as the text's do.
+    """
 
     pooling: Pooling = "mean"
     normalize: bool = False
     max_tokens: int | None = None
     lowercase: bool = False
+    prompts: dict[str, str] = field(default_factory=dict)
+    default_prompt: str | None = None
+    pools_prompt: bool = True
 
 
 def read_sentence_form(read: ReadJson) -> SentenceForm | None:
@@ -56,13 +63,24 @@ def read_sentence_form(read: ReadJson) -> SentenceForm | None:
             case "Transformer":
                 pass
             case "Pooling":
-                form = replace(form, pooling=_pooling(read(f"{module['path']}/config.json") or {}))
+                config = read(f"{module['path']}/config.json") or {}
+                form = replace(form, pooling=_pooling(config), pools_prompt=config.get("include_prompt") is not False)
             case "Normalize":
                 form = replace(form, normalize=True)
             case other:
                 raise ModelLoadError(f"modules.json has a {other} step, which is not supported")
     limits = read("sentence_bert_config.json") or {}
+    form = _with_prompts(form, read("config_sentence_transformers.json") or {})
     return replace(form, max_tokens=limits.get("max_seq_length"), lowercase=bool(limits.get("do_lower_case")))
+
+
+def _with_prompts(form: SentenceForm, config: dict[str, Any]) -> SentenceForm:
+    prompts, default = config.get("prompts") or {}, config.get("default_prompt_name")
+    if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
+        raise ModelLoadError("config_sentence_transformers.json: prompts is no table of texts")
+    if default is not None and default not in prompts:
+        raise ModelLoadError("config_sentence_transformers.json: default_prompt_name is none of the prompts")
+    return replace(form, prompts=prompts, default_prompt=default)
 
 
 def _pooling(config: dict[str, Any]) -> Pooling:

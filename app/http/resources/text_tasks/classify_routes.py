@@ -11,10 +11,10 @@ from flask import Response
 from app.core.errors import InvalidParameterError
 from app.core.tasks.encoder_jobs import EncoderInput
 from app.http.answers.task_types import VllmClass, VllmClasses
-from app.http.application.error_envelope import json_response
+from app.http.application.error_envelope import json_response, tei_error
 from app.http.requests.encoding import EncodeWith
 from app.http.resources.text_tasks.body_shapes import BodyShape, TextTaskRoute, token_usage
-from app.http.schemas.peer_bodies import VllmClassifyBody
+from app.http.schemas.peer_bodies import TeiPredictBody, VllmClassifyBody
 from app.http.schemas.text_task_bodies import ClassifyBody
 
 if TYPE_CHECKING:
@@ -67,6 +67,27 @@ def vllm_classify(route: TextTaskRoute, body: VllmClassifyBody) -> Response:
             "usage": {**token_usage(encoding), "completion_tokens": 0},
         }
         return json_response(answer, headers=encoding.headers())
+
+
+def tei_predict(route: TextTaskRoute, body: TeiPredictBody) -> Response:
+    """All labels of a text, best first; a list of that for a list of lists."""
+
+    def encode(model: EncoderModel) -> Iterator[EncoderInput]:
+        return (model.read(*one, cut=body.cut) for one in body.pairs)
+
+    with route.open(EncodeWith("classify", "inputs", encode), None, body.inputs) as encoding:
+        labels = encoding.encoder.labels
+        found = [
+            labels.ranked(one.logits, None, "none" if body.raw_scores else None) for _, one in encoding.read_encoded()
+        ]
+        return json_response(found if body.is_batch else found[0], headers=encoding.headers())
+
+
+class Predict(TextTaskRoute):
+    """Says which of the model's labels fit a text; text-embeddings-inference's API."""
+
+    error_form = staticmethod(tei_error)
+    shapes = (BodyShape("inputs", TeiPredictBody, tei_predict, tei_error, api="text-embeddings-inference"),)
 
 
 class Classify(TextTaskRoute):
