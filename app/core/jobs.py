@@ -48,6 +48,15 @@ class Grammar(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class ReasoningSpan:
+    """What reasoning at the start of an answer begins and ends with; ``is_open``: the prompt has begun it."""
+
+    opens: tuple[str, ...]
+    closes: tuple[str, ...]
+    is_open: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How to choose tokens. Names, order and meaning as in transformers' ``GenerationConfig``.
 
@@ -62,7 +71,8 @@ class SamplingParams:
     its first token a completion ends, by length, at the next line break (llama.cpp's
     ``t_max_predict_ms``). ``num_logprobs`` asks for the
     log-probability of each generated token and of that many best ones; ``num_prompt_logprobs`` the
-    same of the prompt's tokens. ``shown_tokens`` are special tokens that are part of the text, by their names.
+    same of the prompt's tokens. ``shown_tokens`` are special tokens that are part of the text, by their names; a
+    stop string in what ``reasoning`` describes does not end the sequence.
     """
 
     max_new_tokens: int
@@ -87,6 +97,7 @@ class SamplingParams:
     num_prompt_logprobs: int | None = None
     line_limit_s: float | None = None
     shown_tokens: frozenset[int] = frozenset()
+    reasoning: ReasoningSpan | None = None
     grammar: Grammar | None = None
 
 

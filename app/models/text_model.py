@@ -103,10 +103,17 @@ class TextModel(ServedModel):
         self.checked(prompt.ids)
         return prompt
 
-    def encode_chat(self, messages: list[Message], tools: list[dict[str, Any]] | None = None) -> list[int]:
+    def takes_argument(self, name: str) -> bool:
+        """Whether the chat template looks at a value of this name."""
+        return re.search(rf"\b{re.escape(name)}\b", str(self.tokenizer.chat_template or "")) is not None
+
+    def encode_chat(
+        self, messages: list[Message], tools: list[dict[str, Any]] | None = None, **arguments: Any
+    ) -> list[int]:
         """Token ids of a conversation that ends where the assistant's answer begins.
 
-        ``tools`` are function descriptions as OpenAI's API has them, for templates that render them.
+        ``tools`` are function descriptions as OpenAI's API has them, for templates that render them; ``arguments``
+        are what else the template is given.
         Raises ``UnsupportedParameterError`` where the model has no chat template, and
         ``InvalidParameterError`` where the template refuses the messages.
         """
@@ -114,13 +121,13 @@ class TextModel(ServedModel):
             raise UnsupportedParameterError(f"the model {self.name} has no chat template", param="messages")
         if self._has_rounds:
             return self.encode(rounds_prompt(messages))
-        text = self._render(messages, tools)
+        text = self._render(messages, tools, arguments)
         self.require_short(text)
         with held(self._lock):
             ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return self.checked(ids)
 
-    def _render(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> str:
+    def _render(self, messages: list[Message], tools: list[dict[str, Any]] | None, arguments: dict[str, Any]) -> str:
         """The conversation as the template writes it; what ``apply_chat_template`` does, in a process of its own.
 
         It drops what is None, since many templates write that word; one that asks whether content is, is told.
@@ -131,7 +138,7 @@ class TextModel(ServedModel):
         given = [
             {key: value for key, value in message.items() if value is not None or key in kept} for message in messages
         ]
-        return RENDERER.render(template, given, tools=tools, add_generation_prompt=True, **named)
+        return RENDERER.render(template, given, tools=tools, add_generation_prompt=True, **named, **arguments)
 
     def decode(self, ids: list[int]) -> str:
         """Text of ``ids`` without special tokens, spaces kept as they are. Inference thread."""

@@ -93,6 +93,9 @@ class ScriptedForms:
     def of_request(self, tools: list[Any] | None, prompt_ids: list[int]) -> AnswerForm:
         return AnswerForm(self.calls if tools else None, self.reasoning, KnownTools(tools), self.is_thinking)
 
+    def reasoning_span(self, prompt_ids: list[int]) -> None:
+        return None
+
     def shown_tokens(self, *, has_tools: bool) -> frozenset[int]:
         return frozenset()
 
@@ -116,6 +119,8 @@ class ScriptedModel:
     has_tool_template: bool = True
     has_infill: bool = True
     tools: list[object] = field(default_factory=list)
+    arguments: list[dict[str, Any]] = field(default_factory=list)
+    template_names: tuple[str, ...] = ("enable_thinking", "reasoning_effort")
     forms: ScriptedForms = field(default_factory=lambda: ScriptedForms())
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
@@ -128,8 +133,14 @@ class ScriptedModel:
     ) -> InfillPrompt:
         return InfillPrompt([ord(character) for character in "|".join(parts)], frozenset({9}))
 
-    def encode_chat(self, messages: list[dict[str, Any]], tools: list[Any] | None = None) -> list[int]:
+    def takes_argument(self, name: str) -> bool:
+        return name in self.template_names
+
+    def encode_chat(
+        self, messages: list[dict[str, Any]], tools: list[Any] | None = None, **arguments: Any
+    ) -> list[int]:
         self.tools.append(tools)
+        self.arguments.append(arguments)
         if not self.has_chat_template:
             raise UnsupportedParameterError("the model has no chat template", param="messages")
         self.encoded.append(messages)

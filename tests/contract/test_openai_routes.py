@@ -342,3 +342,23 @@ def test_a_schema_that_is_nested_too_deeply_is_refused(client):
         schema = {"not": schema}
     wanted = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
     assert_envelope(complete(client, response_format=wanted), 400, "invalid_parameter", "response_format")
+
+
+def test_arguments_of_the_template_reach_it_where_it_knows_them(client, world):
+    assert chat(client, chat_template_kwargs={"enable_thinking": False}).status_code == 200
+    assert world.model.arguments[-1] == {"enable_thinking": False}
+    assert_envelope(
+        chat(client, chat_template_kwargs={"thinking": True}), 400, "unsupported_parameter", "chat_template_kwargs"
+    )
+    refused = chat(client, chat_template_kwargs={"chat_template": "{{ 1 }}"})
+    assert refused.status_code == 400 and "chat_template" in refused.get_json()["error"]["message"]
+
+
+def test_reasoning_effort_reaches_templates_that_know_it_and_is_a_hint_to_others(client, world):
+    assert chat(client, reasoning_effort="low").status_code == 200
+    assert world.model.arguments[-1] == {"reasoning_effort": "low"}
+    assert chat(client, reasoning_effort="none").status_code == 200
+    assert world.model.arguments[-1] == {"reasoning_effort": "none", "enable_thinking": False}
+    world.model.template_names = ()
+    assert chat(client, reasoning_effort="low").status_code == 200
+    assert world.model.arguments[-1] == {}

@@ -13,6 +13,7 @@ from app.engine.generation.prompt_lookup import PromptLookup
 from app.engine.guard import UnsoundLogitsError
 from app.engine.sampling.row_logits import RowLogits
 from app.engine.sampling.sampler import RowSampler, logprobs
+from app.engine.text.reasoning_gate import ReasoningGate
 from app.engine.text.text_filter import Detokenizer, TextFilter
 from app.engine.text.text_output import Pace, TextOutput
 from app.models.text_model import TextModel
@@ -39,6 +40,7 @@ class Sequence:
         self.lookup: PromptLookup | None = None
         self._output = TextOutput(job, pace)
         self._detokenizer = Detokenizer(model.decoder(params.shown_tokens), job.prompt_ids)
+        self._gate = ReasoningGate(params.reasoning if params.stop else None)
         self._vocabulary = model.vocabulary
         self._filter = self._make_filter(model)
         self._defers_text = defers_text and not params.stop and not params.truncate_before_pattern
@@ -129,12 +131,13 @@ class Sequence:
             self._write(token, scores)
 
     def _write(self, token: int, scores: tuple[TokenLogprob, ...]) -> None:
-        text, is_stopped = self._filter.push(self._detokenizer.push(token))
+        inside, text = self._gate.part(self._detokenizer.push(token))
+        text, is_stopped = self._filter.push(text)
         is_unseen = self._vocabulary.is_special(token) and token not in self.job.params.shown_tokens
-        if not is_stopped and self.job.params.stop and is_unseen:
+        if not is_stopped and self.job.params.stop and is_unseen and self._gate.is_closed:
             rest, is_stopped = self._filter.push_special(self._vocabulary.token_bytes(token).decode())
             text += rest
-        self._output.add(text, scores)
+        self._output.add(inside + text, scores)
         if is_stopped:
             self._finish("stop", is_cut=True)
         elif self._filter.is_too_slow:
@@ -166,11 +169,12 @@ class Sequence:
         self.job.fail(error)
 
     def _end(self, reason: FinishReason, scores: tuple[TokenLogprob, ...] = ()) -> None:
-        text, is_stopped = self._filter.push(self._detokenizer.flush())
+        inside, text = self._gate.part(self._detokenizer.flush())
+        text, is_stopped = self._filter.push(self._gate.rest() + text)
         if not is_stopped:
             rest, is_stopped = self._filter.finish()
             text += rest
-        self._output.add(text, scores)
+        self._output.add(inside + text, scores)
         self._finish("stop" if is_stopped else reason, is_cut=is_stopped)
 
     def _finish(self, reason: FinishReason, *, is_cut: bool = False) -> None:

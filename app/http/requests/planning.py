@@ -48,7 +48,6 @@ def make_plans(
     _check_answer_size(options, prompts, model, settings)
     grammar = None if options.constraint is None else compiled(options.constraint)
     bad_words = encode_bad_words(options.banned_words, model)
-    shown = options.shown_tokens(model)
     is_open = options.length(settings).is_open
     plans: list[Plan] = []
     for prompt in prompts:
@@ -56,7 +55,9 @@ def make_plans(
         num_new = num_new_tokens(options, len(prompt_ids), model.context_tokens, settings)
         params = options.sampling(options.defaults(model), num_new)
         ends = params.stop_token_ids | stop_ids
-        params = replace(params, bad_words=bad_words, stop_token_ids=ends, shown_tokens=shown, grammar=grammar)
+        params = replace(
+            params, bad_words=bad_words, stop_token_ids=ends, grammar=grammar, **options.reading(model, prompt_ids)
+        )
         _check_least(options, num_new)
         for _ in range(options.num_choices):
             plans.append(Plan(prompt_ids, with_seed_of(params, len(plans)), is_open))

@@ -119,6 +119,17 @@ class Tool(StrictBody):
     function: Function
 
 
+class TemplateArguments(StrictBody):
+    """Arguments that a caller may give to the chat template."""
+
+    enable_thinking: bool | None = Field(None, description="Whether the model thinks: Qwen3, GLM, SmolLM3.")
+    thinking: bool | None = Field(None, description="The same: DeepSeek, Granite, Kimi.")
+    clear_thinking: bool | None = Field(None, description="Whether earlier reasoning is left out: GLM-4.7.")
+    preserve_thinking: bool | None = Field(None, description="Whether earlier reasoning is shown.")
+    thinking_budget: int | None = Field(None, ge=-1, le=2**31, description="Tokens to think with: Seed-OSS.")
+    reasoning_effort: NoteText | None = Field(None, description="How long it thinks: gpt-oss and others.")
+
+
 class ChatCompletionsBody(OpenAIOptions):
     """A conversation to be answered, as OpenAI's API has it."""
 
@@ -136,7 +147,13 @@ class ChatCompletionsBody(OpenAIOptions):
     modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = Field(
         None, description="Text is what there is."
     )
-    reasoning_effort: NoteText | None = Field(None, description=NO_EFFECT)
+    reasoning_effort: NoteText | None = Field(
+        None,
+        description="For templates that know it; none turns the reasoning off where the template can. Else a hint.",
+    )
+    chat_template_kwargs: TemplateArguments | None = Field(
+        None, description="Arguments of the chat template, of those that it knows."
+    )
     verbosity: NoteText | None = Field(None, description=NO_EFFECT)
     prediction: BoundedObject | None = Field(None, description=NO_EFFECT)
     parallel_tool_calls: Literal[True] | None = Field(None, description="The model decides how many it makes.")
@@ -157,8 +174,25 @@ class ChatCompletionsBody(OpenAIOptions):
             return None
         return [tool.model_dump(exclude_none=True, exclude={"function": {"strict"}}) for tool in self.tools]
 
-    def shown_tokens(self, model: TextModel) -> frozenset[int]:
-        return frozenset() if self.constraint else model.forms.shown_tokens(has_tools=bool(self.shown_tools))
+    def reading(self, model: TextModel, prompt_ids: list[int]) -> dict[str, Any]:
+        if self.constraint is not None:
+            return {}
+        shown = model.forms.shown_tokens(has_tools=bool(self.shown_tools))
+        return {"shown_tokens": shown, "reasoning": model.forms.reasoning_span(prompt_ids)}
+
+    def template_arguments(self, model: TextModel) -> dict[str, Any]:
+        """Arguments for the model's chat template. Raises ``UnsupportedParameterError`` for one that it knows not."""
+        arguments = self.chat_template_kwargs.model_dump(exclude_none=True) if self.chat_template_kwargs else {}
+        for name in arguments:
+            if not model.takes_argument(name):
+                text = f"chat_template_kwargs: the chat template of the model {model.name} knows no {name}"
+                raise UnsupportedParameterError(text, param="chat_template_kwargs")
+        if self.reasoning_effort is None:
+            return arguments
+        hints: dict[str, Any] = {"reasoning_effort": self.reasoning_effort}
+        if self.reasoning_effort == "none":
+            hints |= {"enable_thinking": False, "thinking": False}
+        return {name: value for name, value in hints.items() if model.takes_argument(name)} | arguments
 
     @property
     def has_tool_messages(self) -> bool:

@@ -177,9 +177,9 @@ class SamplingOptions(StrictBody, ABC):
         """The same for the prompt's tokens."""
         return None
 
-    def shown_tokens(self, model: TextModel) -> frozenset[int]:
-        """Special tokens that the answer's shape has to see in the text."""
-        return frozenset()
+    def reading(self, model: TextModel, prompt_ids: list[int]) -> dict[str, Any]:
+        """Parameters of the engine for an answer that is told apart: special tokens that are text, its reasoning."""
+        return {}
 
     def overrides(self) -> dict[str, Any]:
         """Parameters of the engine that other fields decide."""

@@ -9,9 +9,13 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from app.core.jobs import ReasoningSpan
 from app.core.parsing.tool_calls.answer_reader import AnswerForm
 from app.core.parsing.tool_calls.choosing import CALL_FORMS, REASONING_FORMS, find_call_form, find_reasoning_form
 from app.core.parsing.tool_calls.forms.call_form import CallForm
+from app.core.parsing.tool_calls.forms.harmony import FINAL as HARMONY_FINAL
+from app.core.parsing.tool_calls.forms.harmony import HEADS as HARMONY_HEADS
+from app.core.parsing.tool_calls.forms.harmony import MESSAGE as HARMONY_MESSAGE
 from app.core.parsing.tool_calls.known_tools import KnownTools
 from app.core.parsing.tool_calls.reasoning import HARMONY_CHANNELS, ReasoningForm
 
@@ -44,6 +48,13 @@ class ModelForms:
         if has_tools or self.reasoning is HARMONY_CHANNELS:
             signs |= self.calls.signs
         return frozenset(token for name, token in self._added.items() if name in signs)
+
+    def reasoning_span(self, prompt_ids: list[int]) -> ReasoningSpan | None:
+        """Where the reasoning of the answer to this prompt begins and ends; None where there is none."""
+        form = self.reasoning
+        if form is HARMONY_CHANNELS:
+            return ReasoningSpan(HARMONY_HEADS, (f"{HARMONY_FINAL}{HARMONY_MESSAGE}",))
+        return None if form is None else ReasoningSpan(form.opens, form.closes, self._opens_reasoning(prompt_ids))
 
     def _opens_reasoning(self, prompt_ids: list[int]) -> bool:
         """Whether the prompt ends inside of the reasoning: its template has written the opening tag."""

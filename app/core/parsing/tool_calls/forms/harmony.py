@@ -17,6 +17,7 @@ from app.core.parsing.tool_calls.scanner import EndedError, MalformedError, Scan
 START, CHANNEL, CONSTRAIN, MESSAGE = "<|start|>", "<|channel|>", "<|constrain|>", "<|message|>"
 ENDS = ("<|end|>", "<|call|>", "<|return|>")
 HEADS = (START, CHANNEL)
+FINAL = f"{CHANNEL}final"
 MOST_HEADER = 512
 
 _CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
