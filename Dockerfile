@@ -2,10 +2,12 @@
 # One file for CPU and GPU; docs/deployment.md has the commands.
 #   BASE_IMAGE  any image with Python 3.11 or 3.12, its venv module and useradd
 #   TORCH_SPEC  what pip is asked for: the wheel decides between CPU and CUDA
+#   COMPILER    1: with g++ and torch's headers, so that servers compile steps of models (docs/models.md)
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS dependencies
 ARG TORCH_SPEC=torch==2.13.0
+ARG COMPILER=0
 WORKDIR /build
 # pip stays outside the environment that is copied on.
 RUN python3 -m venv /build/tools && python3 -m venv --without-pip /opt/forklift
@@ -16,8 +18,8 @@ COPY setup.cfg constraints.txt ./
 RUN /build/tools/bin/python -c "import configparser as c; p = c.ConfigParser(); p.read('setup.cfg'); \
 print(p['options']['install_requires'])" > requirements.txt \
  && /build/tools/bin/pip --python /opt/forklift/bin/python install -c constraints.txt -r requirements.txt \
- # C++ headers: nothing in the image could compile with them.
- && rm -rf /opt/forklift/lib/python3*/site-packages/torch/include
+ # C++ headers: without a compiler nothing in the image could compile with them.
+ && if [ "${COMPILER}" != 1 ]; then rm -rf /opt/forklift/lib/python3*/site-packages/torch/include; fi
 
 FROM dependencies AS application
 COPY pyproject.toml README.md LICENSE wsgi.py gunicorn.conf.py ./
@@ -25,6 +27,9 @@ COPY app ./app
 RUN /build/tools/bin/pip --python /opt/forklift/bin/python install --no-deps --prefix /layer .
 
 FROM ${BASE_IMAGE}
+ARG COMPILER=0
+RUN if [ "${COMPILER}" = 1 ]; then apt-get update && apt-get install --yes --no-install-recommends g++ \
+ && rm -rf /var/lib/apt/lists/*; fi
 RUN useradd --system --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin forklift \
  && mkdir -p /models
 COPY --from=dependencies /opt/forklift /opt/forklift

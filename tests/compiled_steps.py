@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
@@ -37,12 +36,3 @@ def uncompiled_step(parts: Parts, change: Callable[[torch.Tensor], torch.Tensor]
     lengths = [len(parts.layers[0]) + 2] * parts.shape.layers_per_call
     layers = Uncompiled(lambda *inputs: change(span(*inputs)), lengths, NUM_SHARED)
     return CompiledStep(layers, Uncompiled(head, [len(parts.head)], 1), parts)
-
-
-def fake_files(folder: Path) -> dict[str, Path]:
-    """Files under the names of a package's, which hold no code."""
-    folder.mkdir()
-    files = {name: folder / f"made-{name}" for name in ("layers.so", "head.so")}
-    for path in files.values():
-        path.write_bytes(path.name.encode() * 100)
-    return files

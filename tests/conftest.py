@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 # Tiny models gain nothing from a second thread, and OpenMP's waiting threads lose much on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Nothing is compiled by the way: COMPILE=auto finds no compiler, in this process and in servers. Tests that are about
+# compiling bring one along.
+NO_COMPILER = "no-compiler-in-tests"
+os.environ["CXX"] = NO_COMPILER
 
 # Programs under test inherit it: whoever started this run in the background (`&`, `nohup`) had SIGINT ignored, and a
 # program leaves an ignored one alone.

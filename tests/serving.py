@@ -35,6 +35,10 @@ class OneHandle:
         return self.model and list(getattr(self._inference, "dropped", ()))
 
     @property
+    def is_compiled(self) -> Any:
+        return self.model and False
+
+    @property
     def quantization(self) -> str:
         return self.settings.quantization
 

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, values
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -59,6 +59,7 @@ class Metrics:
         self._loads = self._counter("model_loads", "Loads of models, by how they ended.", "model", "outcome")
         self._engines = self._counter("engine_loads", "Loads that worked, by the engine.", "model", "engine")
         self._dropped = self._counter("dropped_steps", "Steps that failed the check at a load.", "model", "step")
+        self._compiled = self._counter("compiled_steps", "Packages that were made, failed, used.", "model", "outcome")
         self._unsound = self._counter("unsound_logits", "Requests failed by NaN or infinity in their logits.", "model")
         self._unloads = self._counter("model_unloads", "Models taken out of memory, by why.", "model", "reason")
         self._lost_lines = self._counter("log_lines_lost", "Log lines that nobody took in time.")
@@ -125,7 +126,15 @@ class Metrics:
         """A load ended with ``engine``, after the steps ``dropped`` had failed their check."""
         self._engines.labels(model, engine).inc()
         for step in dropped:
-            self._dropped.labels(model, step).inc()
+            self.count_dropped(model, step)
+
+    def count_dropped(self, model: str, step: str) -> None:
+        """``step`` failed its check."""
+        self._dropped.labels(model, step).inc()
+
+    def count_compiled_step(self, model: str, outcome: Literal["made", "failed", "used"]) -> None:
+        """A package was made, could not be made, or is used from now on."""
+        self._compiled.labels(model, outcome).inc()
 
     def count_unsound_logits(self, model: str) -> None:
         """A request was failed, since the model gave no numbers for it."""

@@ -126,10 +126,10 @@ class Settings(BaseModel):
     decode_runner: Literal["eager", "bucketed"] = Field(
         "eager", description="bucketed: fixed tensor shapes per step, groundwork for GPUs; slower on a CPU."
     )
-    compile: Literal["auto", "never"] = Field(
+    compile: Literal["auto", "always", "never"] = Field(
         "auto",
-        description="auto: where `forklift compile` has made a package that fits, steps of one sequence run on it; see"
-        " docs/models.md.",
+        description="Decode by code compiled for the model. auto: from a package that fits, or one that is made while"
+        " the server serves; always: the start waits for it; see docs/models.md.",
     )
     cache_dir: str = Field(
         "", description="Folder of compiled packages, writable by its owner alone; default: ~/.cache/forklift."

@@ -63,7 +63,7 @@ class Server:
         self._log = folder / "server.log"
         clean = {name: value for name, value in os.environ.items() if not name.startswith("FORKLIFT_")}
         clean.pop("CUDA_VISIBLE_DEVICES", None)
-        settings = {"FORKLIFT_BIND": "127.0.0.1:0", "FORKLIFT_DEVICE": "cpu"}
+        settings = {"FORKLIFT_BIND": "127.0.0.1:0", "FORKLIFT_DEVICE": "cpu", "FORKLIFT_COMPILE": "never"}
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "gunicorn", *self.arguments],

@@ -12,7 +12,9 @@ from app.core.logs.logging import get_logger
 from app.core.settings import Settings
 from app.engine.checks.plain_cache import has_plain_cache
 from app.engine.checks.reference import BOUNDS, Bound
-from app.models.compiled.compiled_step import find_step
+from app.engine.compiling.package_maker import Wish, has_made
+from app.models.compiled.compiled_step import find_step, is_missing
+from app.models.compiled.step_graph import model_shape
 from app.models.encoders.encoder_model import EncoderModel
 from app.models.text_model import TextModel
 from app.models.weights.fused_layers import fuse_layers
@@ -50,9 +52,25 @@ def quantize_and_tell(model: Model, settings: Settings) -> None:
 
 
 def pack_unless_compiled(model: Model, settings: Settings) -> None:
-    """Lay the weights out for the kernels, except where a compiled step takes them as they lie."""
+    """Lay the weights out for the kernels, except where a compiled step takes them as they lie.
+
+    With COMPILE=always such a step is waited for first.
+    """
+    if isinstance(model, TextModel) and settings.compile == "always":
+        wait_for_package(model, settings)
     if not serves_compiled_rows_only(model, settings):
         pack(model.checkpoint)
+
+
+def wait_for_package(model: TextModel, settings: Settings) -> None:
+    """Have a package made where none fits; half of the time that the load may take is for that."""
+    shape = model_shape(model.checkpoint)
+    if isinstance(shape, str) or not has_plain_cache(model) or not is_missing(shape, settings):
+        return
+    wish = Wish(settings, shape, model_bytes(model.checkpoint.model), promised_bytes=0)
+    failure = has_made(wish, within_s=settings.load_timeout_s / 2)
+    if failure is not None:
+        log.warning("package_not_made", model=model.name, reason=failure)
 
 
 def serves_compiled_rows_only(model: Model, settings: Settings) -> bool:

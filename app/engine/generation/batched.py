@@ -67,6 +67,11 @@ class BatchedEngine:
         self._accept(step, found)
         self._scheduler.observe(step.plan, time.perf_counter() - started_s)
 
+    def change_runner(self, runner: Runner) -> None:
+        """Let ``runner``, which has the same cache and can do the same, make the passes from the next step on."""
+        assert runner.cache is self.runner.cache and runner.can_mix == self.runner.can_mix
+        self.runner, self._executor = runner, Executor(runner)
+
     def rest(self, now_s: float) -> float | None:
         """Give memory back that was not needed for long; seconds until there may be more, None: never while idle."""
         self.guard.run([], partial(self._trimmer.look, now_s))

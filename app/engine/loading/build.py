@@ -18,6 +18,7 @@ from app.engine.generation.batch_options import BatchOptions
 from app.engine.generation.batched import BatchedEngine
 from app.engine.loading.prepared import KvMemory, Prepared
 from app.engine.runners.choose import make_runner
+from app.engine.runners.compiled import CompiledRunner
 from app.models.checkpoint.device_memory import free_bytes
 from app.models.checkpoint.loader import Checkpoint, load_checkpoint
 from app.models.text_model import TextModel
@@ -49,6 +50,7 @@ def prepare(
         chosen.dropped,
         chosen.settings,
         chosen.check_s,
+        is_compiled=isinstance(chosen.engine, BatchedEngine) and isinstance(chosen.engine.runner, CompiledRunner),
     )
 
 

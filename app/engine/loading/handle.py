@@ -122,6 +122,12 @@ class ModelHandle:
         return None if prepared is None else list(prepared.dropped)
 
     @property
+    def is_compiled(self) -> bool | None:
+        """Whether it decodes on a compiled step; None while the model is not loaded."""
+        prepared = self.prepared
+        return None if prepared is None else prepared.is_compiled
+
+    @property
     def quantization(self) -> str:
         """The one that holds; the one that was asked for while the model is not loaded."""
         prepared = self.prepared
@@ -193,6 +199,11 @@ class ModelHandle:
             self.is_loading = self.has_failed = False
             self.idle_since_s = time.monotonic()
         self.resume()
+
+    def note(self, prepared: Prepared) -> None:
+        """What is served has changed its form, not its answers: requests go on."""
+        with self._lock:
+            self.prepared = prepared
 
     def hold_back(self) -> None:
         """New uses wait, so that the model becomes idle and can be unloaded."""

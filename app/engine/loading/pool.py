@@ -16,6 +16,7 @@ from app.core.errors import InsufficientMemoryError, LoadFailedError, ModelLoadE
 from app.core.logs.logging import get_logger
 from app.core.metrics import Metrics
 from app.core.system.load_marks import marks
+from app.engine.compiling.background import BackgroundCompiling
 from app.engine.loading.handle import ModelHandle
 from app.engine.loading.memory_budget import as_loaded, missing_bytes, num_bytes, promised_bytes
 from app.engine.loading.prepared import Prepared
@@ -55,6 +56,7 @@ class ModelPool:
         self._note_loading = note_loading
         self._prepare = prepare
         self._wake = wake
+        self._compiling = BackgroundCompiling(metrics, wake)
         self._device = choose_device(handles[0].settings.device)
         self._reader: tuple[ModelHandle, ReadAhead] | None = None
 
@@ -112,6 +114,7 @@ class ModelPool:
         Returns soon, except for a load. Models that others wait for are closed once their running
         requests have ended.
         """
+        self._compiling.tend()
         if not self._on_demand:
             return False
         has_changed = self._unload_idle(now_s)
@@ -132,7 +135,9 @@ class ModelPool:
         return True
 
     def next_look_s(self, now_s: float) -> float | None:
-        """Seconds until a model will have been idle for long enough; None where none is about to."""
+        """Seconds until something is due: a model will have been idle for long enough; None where nothing is."""
+        if self._compiling.is_changing:
+            return 0.0
         ends = [one.idle_since_s + one.plan.idle_unload_s for one in self._loaded() if one.is_idle]
         return max(min(ends) - now_s, 0.0) if ends else None
 
@@ -246,6 +251,7 @@ class ModelPool:
         self._metrics.count_engine(handle.name, prepared.engine_name, prepared.dropped)
         handle.open(prepared)
         self._tell(handle, prepared, time.monotonic() - started_s)
+        self._compiling.consider(handle, promised_bytes(self._handles))
 
     def _tell(self, handle: ModelHandle, prepared: Prepared, load_s: float) -> None:
         checkpoint = prepared.model.checkpoint
@@ -260,6 +266,7 @@ class ModelPool:
             context_tokens=prepared.model.context_tokens,
             engine=prepared.engine_name,
             dropped=list(prepared.dropped),
+            compiled=prepared.is_compiled,
             load_s=round(load_s, 2),
             check_s=round(prepared.check_s, 2),
         )

@@ -23,7 +23,7 @@ class Prepared:
     """``kv_memory`` is None where there is no cache, or transformers manages it.
 
     ``engine_name`` is the way it is run, ``dropped`` what failed the check at the load and was left out, ``settings``
-    the ones that hold without it; the check took ``check_s``.
+    the ones that hold without it; the check took ``check_s``. ``is_compiled``: it decodes on a compiled step.
     """
 
     model: Model
@@ -33,6 +33,7 @@ class Prepared:
     dropped: tuple[str, ...]
     settings: Settings
     check_s: float
+    is_compiled: bool = False
 
     @property
     def kv_growth_bytes(self) -> int:

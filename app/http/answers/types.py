@@ -261,6 +261,7 @@ class Engine(TypedDict):
     model: str
     engine: EngineName | None
     dropped: list[str] | None
+    compiled: bool | None
 
 
 class Readiness(TypedDict):
@@ -320,6 +321,7 @@ class ModelCapabilities(TypedDict):
     quantization: str
     engine: EngineName | None
     dropped: list[str] | None
+    compiled: bool | None
     supports: dict[str, bool] | None
     tool_calls: str | None
     reasoning: str | None

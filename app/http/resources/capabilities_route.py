@@ -55,6 +55,7 @@ def describe(handle: ModelHandle) -> ModelCapabilities:
         "quantization": handle.quantization,
         "engine": handle.engine_name,
         "dropped": handle.dropped,
+        "compiled": handle.is_compiled,
         "supports": supports(model) if model else None,
         "tool_calls": call_form(model),
         "reasoning": reasoning_form(model),

@@ -85,7 +85,12 @@ def overall_state(states: Sequence[WorkerState]) -> WorkerState:
 
 def engine(handle: ModelHandle) -> answers.Engine:
     """The way that this worker runs a model; nulls while it is not loaded."""
-    return {"model": handle.name, "engine": handle.engine_name, "dropped": handle.dropped}
+    return {
+        "model": handle.name,
+        "engine": handle.engine_name,
+        "dropped": handle.dropped,
+        "compiled": handle.is_compiled,
+    }
 
 
 def describe(row: SlotState) -> answers.Slot:

@@ -85,6 +85,11 @@ def find_step(checkpoint: Checkpoint, settings: Settings) -> CompiledStep | str:
         return f"its package cannot be loaded: {(str(error).splitlines() or [''])[0]}"
 
 
+def is_missing(shape: Shape, settings: Settings) -> bool:
+    """Whether no package at all, good or bad, lies where the one for ``shape`` would."""
+    return not (store_of(settings).folder / key_of(facts_of(shape))).exists()
+
+
 def find_package(shape: Shape, store: Store) -> Package:
     """The package for ``shape``, this machine and these versions. Raises ``PackageError`` with the reason."""
     facts = facts_of(shape)

@@ -9,6 +9,9 @@ Inference thread only.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias, cast
+
 import torch
 from torch import nn
 
@@ -18,6 +21,7 @@ from app.models.weights.quantization import replace
 
 # The layout depends on it only slightly; results do not.
 TYPICAL_ROWS = 16
+Place: TypeAlias = tuple[nn.Module, str]
 
 
 class PackedLinear(nn.Module):
@@ -64,6 +68,58 @@ def pack(checkpoint: Checkpoint) -> None:
         replace(checkpoint.model, nn.Linear, transposed)
     elif checkpoint.dtype == torch.bfloat16 and has_kernels():
         replace(checkpoint.model, nn.Linear, PackedLinear)
+
+
+def is_packed(checkpoint: Checkpoint) -> bool:
+    """Whether a linear layer is laid out for the kernels."""
+    return next(packed_places(checkpoint.model), None) is not None
+
+
+def unpack_in_pieces(checkpoint: Checkpoint, pause: Callable[[], None]) -> list[Place]:
+    """Undo ``pack``, ``pause`` behind each layer: the model computes the same at any time. What was packed."""
+    places = list(packed_places(checkpoint.model))
+    for parent, name in places:
+        linear = unpacked(getattr(parent, name))
+        if linear_is_tied(checkpoint, parent, name):
+            linear.weight = cast(Any, checkpoint.model.get_input_embeddings()).weight
+        setattr(parent, name, linear)
+        pause()
+    return places
+
+
+def pack_in_pieces(checkpoint: Checkpoint, places: list[Place], pause: Callable[[], None]) -> None:
+    """Pack ``places`` again, as ``pack`` does."""
+    for parent, name in places:
+        linear = getattr(parent, name)
+        setattr(parent, name, transposed(linear) if checkpoint.dtype == torch.float32 else PackedLinear(linear))
+        pause()
+
+
+def packed_places(model: nn.Module) -> Iterator[Place]:
+    """The linear layers of another layout than that of their files: what holds them, and their names there."""
+    for parent in model.modules():
+        for name, layer in parent.named_children():
+            if isinstance(layer, PackedLinear) or (type(layer) is nn.Linear and not layer.weight.is_contiguous()):
+                yield parent, name
+
+
+def unpacked(layer: nn.Module) -> nn.Linear:
+    """A plain linear layer of the same weight; a transposed one is changed in place."""
+    if isinstance(layer, PackedLinear):
+        linear = nn.Linear(layer.in_features, layer.out_features, device="meta")
+        weight, linear.bias = layer.packed.to_dense(), layer.bias
+    else:
+        linear = cast(nn.Linear, layer)
+        weight = linear.weight.detach().contiguous()
+    linear.weight = nn.Parameter(weight, requires_grad=False)
+    return linear
+
+
+def linear_is_tied(checkpoint: Checkpoint, parent: nn.Module, name: str) -> bool:
+    """Whether the weight of that layer is the embedding's, of which packing made a copy."""
+    model = checkpoint.model
+    is_head = getattr(parent, name) is model.get_output_embeddings()
+    return is_head and bool(getattr(model.config.get_text_config(), "tie_word_embeddings", False))
 
 
 def transposed(linear: nn.Linear) -> nn.Linear:

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from app.cli.main import main
 from app.models.compiled.package_store import Store
-from tests.compiled_steps import fake_files
+from tests.compiled_files import fake_files
 
 
 @pytest.fixture

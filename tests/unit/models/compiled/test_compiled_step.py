@@ -11,7 +11,7 @@ from app.models.compiled.compiled_step import find_step, store_of
 from app.models.compiled.package_facts import facts_of, key_of
 from app.models.compiled.step_graph import parts_of
 from app.models.weights.fused_layers import fuse_layers
-from tests.compiled_steps import fake_files
+from tests.compiled_files import fake_files
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from app.models.compiled.package_store import FACTS_FILE, PackageError, Store
-from tests.compiled_steps import fake_files
+from tests.compiled_files import fake_files
 
 PACKAGE_BYTES = 4_000
 
