@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from app.core.settings import Settings
-from app.engine.compiling.compile_process import MAX_OUTCOME_BYTES
 from app.models.compiled.package_store import PackageError, require_private
 
 CHILD = "app.engine.compiling.compile_process"
+# As in that module, which loads what makes packages, and that in turn this one.
+MAX_OUTCOME_BYTES = 1 << 16
 ROOT = Path(__file__).resolve().parents[3]
 # What the code of a step depends on, and where its package goes.
 PASSED_ON = {
