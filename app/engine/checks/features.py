@@ -12,8 +12,8 @@ from app.core.logs.logging import get_logger
 from app.core.settings import Settings
 from app.engine.checks.plain_cache import has_plain_cache
 from app.engine.checks.reference import BOUNDS, Bound
-from app.engine.compiling.package_maker import Wish, has_made
 from app.models.compiled.compiled_step import find_step, is_missing
+from app.models.compiled.package_maker import Wish, has_made
 from app.models.compiled.step_graph import model_shape
 from app.models.encoders.encoder_model import EncoderModel
 from app.models.text_model import TextModel

@@ -15,12 +15,12 @@ from functools import partial
 from app.core.logs.logging import get_logger
 from app.core.metrics import Metrics
 from app.engine.compiling.change_over import ChangeOver
-from app.engine.compiling.package_maker import Wish, has_made
 from app.engine.generation.batched import BatchedEngine
 from app.engine.loading.handle import ModelHandle
 from app.engine.loading.prepared import Prepared
 from app.engine.runners.mixed import MixedRunner
 from app.models.compiled.compiled_step import is_missing
+from app.models.compiled.package_maker import Wish, has_made
 from app.models.compiled.step_graph import model_shape
 from app.models.text_model import TextModel
 from app.models.weights.packing import is_packed

@@ -1,1 +1,1 @@
-"""The decode step of one row as native code, made ahead of time by torch's inductor and kept in a folder."""
+"""The decode step as native code: made by torch's inductor in a process of its own, kept in a folder."""

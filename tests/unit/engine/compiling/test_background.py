@@ -20,11 +20,12 @@ from app.core.jobs import Finished
 from app.core.metrics import Metrics
 from app.core.settings import load_settings
 from app.engine.checks import features, steps
-from app.engine.compiling import change_over, compile_child
+from app.engine.compiling import change_over
 from app.engine.runners.compiled import CompiledRunner
 from app.engine.runners.mixed import MixedRunner
 from app.engine.thread import inference
 from app.engine.thread.inference import make_inference
+from app.models.compiled import compile_child
 from app.models.compiled.compiled_step import find_package, store_of
 from app.models.compiled.package_facts import facts_of, key_of
 from app.models.compiled.package_store import PackageError

@@ -17,11 +17,11 @@ import psutil
 import pytest
 
 from app.core.settings import load_settings
-from app.engine.compiling import compile_child, package_maker
-from app.engine.compiling.package_maker import Wish, has_made, locked
+from app.models.compiled import compile_child, package_maker
 from app.models.compiled.compiled_step import store_of
 from app.models.compiled.inductor import require_compiler
 from app.models.compiled.package_facts import facts_of
+from app.models.compiled.package_maker import Wish, has_made, locked
 from app.models.compiled.package_store import PackageError
 from app.models.compiled.step_graph import Shape
 from tests.waiting import wait_until

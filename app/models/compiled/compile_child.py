@@ -21,7 +21,7 @@ from app.core.settings import Settings
 from app.models.compiled.package_store import PackageError, require_private
 
 CHILD = "app.engine.compiling.compile_process"
-# As in that module, which loads what makes packages, and that in turn this one.
+# As in that module, which is a program of the engine's.
 MAX_OUTCOME_BYTES = 1 << 16
 ROOT = Path(__file__).resolve().parents[3]
 # What the code of a step depends on, and where its package goes.

@@ -19,8 +19,8 @@ import torch
 
 from app.core.logs.logging import get_logger
 from app.core.settings import Settings
-from app.engine.compiling.compile_child import MAX_S, Outcome, make_in_child
 from app.models.checkpoint.device_memory import free_bytes
+from app.models.compiled.compile_child import MAX_S, Outcome, make_in_child
 from app.models.compiled.compiled_step import store_of
 from app.models.compiled.inductor import require_compiler
 from app.models.compiled.package_facts import facts_of, key_of
@@ -36,7 +36,7 @@ WEIGHT_COPIES = 2
 # Data that a process may map is more than it touches: stacks and arenas are counted whole.
 UNTOUCHED_BYTES = 2 << 30
 
-log = get_logger("engine")
+log = get_logger("models")
 
 
 @dataclass(frozen=True)
