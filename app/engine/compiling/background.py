@@ -14,7 +14,7 @@ from functools import partial
 
 from app.core.logs.logging import get_logger
 from app.core.metrics import Metrics
-from app.engine.compiling.change_over import ChangeOver
+from app.engine.compiling.change_over import ChangeOver, Check
 from app.engine.generation.batched import BatchedEngine
 from app.engine.loading.handle import ModelHandle
 from app.engine.loading.prepared import Prepared
@@ -45,10 +45,10 @@ class Wanted:
 
 
 class BackgroundCompiling:
-    """Of one worker; ``wake`` may be called by any thread, to have ``tend`` called."""
+    """Of one worker; ``wake`` may be called by any thread, to have ``tend`` called. ``check`` is that of a load."""
 
-    def __init__(self, metrics: Metrics, wake: Callable[[], None]):
-        self._metrics, self._wake = metrics, wake
+    def __init__(self, metrics: Metrics, wake: Callable[[], None], check: Check):
+        self._metrics, self._wake, self._check = metrics, wake, check
         self._wanted: queue.SimpleQueue[Wanted] = queue.SimpleQueue()
         self._ended: queue.SimpleQueue[tuple[Wanted, str | None]] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -102,7 +102,7 @@ class BackgroundCompiling:
         self._metrics.count_compiled_step(wanted.handle.name, "made")
         engine, model = prepared.engine, prepared.model
         assert isinstance(engine, BatchedEngine) and isinstance(model, TextModel)
-        self._changing = wanted, ChangeOver(model, prepared.settings, engine)
+        self._changing = wanted, ChangeOver(model, prepared.settings, engine, self._check)
         return True
 
     def _settle(self, handle: ModelHandle, prepared: Prepared, change: ChangeOver) -> None:

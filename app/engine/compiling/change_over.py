@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from app.core.settings import Settings
-from app.engine.checks.plays import BRIEF
-from app.engine.checks.steps import played_by
+from app.engine.checks.plays import BRIEF, Play
 from app.engine.generation.batch_options import BatchOptions
 from app.engine.generation.batched import BatchedEngine
 from app.engine.generation.stepped_work import SteppedWork
@@ -23,6 +22,8 @@ from app.models.weights.packing import pack_in_pieces, unpack_in_pieces
 
 # Rows that the check decodes together: its play has no more at a time.
 NUM_CHECKED_ROWS = 4
+# What is wrong with the play of an engine on a model; ``repeats`` where it guesses drafts.
+Check: TypeAlias = Callable[[BatchedEngine, TextModel, Settings, Play, bool], str | None]
 
 
 class PacedEngine(BatchedEngine):
@@ -38,14 +39,14 @@ class PacedEngine(BatchedEngine):
 
 
 class ChangeOver:
-    """Of a serving ``engine`` to the package that fits its model.
+    """Of a serving ``engine`` to the package that fits its model, if that passes ``check``.
 
     Ended, it has a ``failure`` (what the check found), a ``reason`` (why there is nothing to change to), or neither:
     then the engine runs on the package.
     """
 
-    def __init__(self, model: TextModel, settings: Settings, engine: BatchedEngine):
-        self._model, self._settings, self._engine = model, settings, engine
+    def __init__(self, model: TextModel, settings: Settings, engine: BatchedEngine, check: Check):
+        self._model, self._settings, self._engine, self._play = model, settings, engine, check
         self.failure: str | None = None
         self.reason: str | None = None
         self._work = SteppedWork(self._change)
@@ -79,7 +80,7 @@ class ChangeOver:
         played = replace(options, max_running=num_rows, prefill_chunk_tokens=BRIEF.chunk_tokens)
         runner = CompiledRunner(step, self._model.checkpoint, num_rows, self._model.context_tokens)
         engine = PacedEngine(self._model, played, runner, pause=pause)
-        return played_by(engine, self._model, self._settings, BRIEF, played.num_draft_tokens > 0)
+        return self._play(engine, self._model, self._settings, BRIEF, played.num_draft_tokens > 0)
 
     def _install(self, step: CompiledStep) -> None:
         old = self._engine.runner

@@ -16,7 +16,6 @@ from app.core.errors import InsufficientMemoryError, LoadFailedError, ModelLoadE
 from app.core.logs.logging import get_logger
 from app.core.metrics import Metrics
 from app.core.system.load_marks import marks
-from app.engine.compiling.background import BackgroundCompiling
 from app.engine.loading.handle import ModelHandle
 from app.engine.loading.memory_budget import as_loaded, missing_bytes, num_bytes, promised_bytes
 from app.engine.loading.prepared import Prepared
@@ -36,7 +35,7 @@ class ModelPool:
     """Loads and unloads the models of one worker.
 
     ``note_loading`` is told when a load begins and ends; ``prepare`` is ``build.prepare``; ``wake`` may be called by
-    another thread, to have ``tend`` called.
+    another thread, to have ``tend`` called; ``on_loaded`` is given what was loaded, and what of free memory is promised.
     """
 
     def __init__(
@@ -48,6 +47,7 @@ class ModelPool:
         note_loading: Callable[[bool], None],
         prepare: Callable[..., Prepared],
         wake: Callable[[], None],
+        on_loaded: Callable[[ModelHandle, int], None] = lambda _handle, _promised: None,
     ):
         self._handles = handles
         self._on_demand = [one for one in handles if one.is_on_demand]
@@ -56,7 +56,7 @@ class ModelPool:
         self._note_loading = note_loading
         self._prepare = prepare
         self._wake = wake
-        self._compiling = BackgroundCompiling(metrics, wake)
+        self._on_loaded = on_loaded
         self._device = choose_device(handles[0].settings.device)
         self._reader: tuple[ModelHandle, ReadAhead] | None = None
 
@@ -114,7 +114,6 @@ class ModelPool:
         Returns soon, except for a load. Models that others wait for are closed once their running
         requests have ended.
         """
-        self._compiling.tend()
         if not self._on_demand:
             return False
         has_changed = self._unload_idle(now_s)
@@ -135,9 +134,7 @@ class ModelPool:
         return True
 
     def next_look_s(self, now_s: float) -> float | None:
-        """Seconds until something is due: a model will have been idle for long enough; None where nothing is."""
-        if self._compiling.is_changing:
-            return 0.0
+        """Seconds until a model will have been idle for long enough; None where none is about to."""
         ends = [one.idle_since_s + one.plan.idle_unload_s for one in self._loaded() if one.is_idle]
         return max(min(ends) - now_s, 0.0) if ends else None
 
@@ -251,7 +248,7 @@ class ModelPool:
         self._metrics.count_engine(handle.name, prepared.engine_name, prepared.dropped)
         handle.open(prepared)
         self._tell(handle, prepared, time.monotonic() - started_s)
-        self._compiling.consider(handle, promised_bytes(self._handles))
+        self._on_loaded(handle, promised_bytes(self._handles))
 
     def _tell(self, handle: ModelHandle, prepared: Prepared, load_s: float) -> None:
         checkpoint = prepared.model.checkpoint

@@ -27,6 +27,7 @@ from app.engine.thread.stall_clock import StallClock
 
 if TYPE_CHECKING:
     from app.engine.checks.features import Model
+    from app.engine.compiling.background import BackgroundCompiling
     from app.engine.loading.pool import ModelPool
     from app.engine.loading.prepared import KvMemory
 
@@ -58,6 +59,7 @@ class Inference:
         self._first_load = FirstLoad(slot, on_state)
         self._rotation = Rotation(self.handles, self._stall_clock)
         self._pool: ModelPool | None = None
+        self._compiling: BackgroundCompiling | None = None
         self._is_ready = False
         self._next_look_s = 0.0
         self._leaving = threading.Event()
@@ -151,10 +153,13 @@ class Inference:
         """Load the models that stay, warm up and become ready. Raises ``StartError``."""
         self._stall_clock.note_loading(True)
         try:
+            from app.engine.checks.steps import played_by
+            from app.engine.compiling.background import BackgroundCompiling
             from app.engine.loading.build import prepare
             from app.engine.loading.pool import ModelPool
 
             self._on_state("loading", 0.1)
+            self._compiling = BackgroundCompiling(self._metrics, self._inbox.wake, played_by)
             pool = ModelPool(
                 self.handles,
                 self._slot,
@@ -162,6 +167,7 @@ class Inference:
                 note_loading=self._stall_clock.note_loading,
                 prepare=prepare,
                 wake=self._inbox.wake,
+                on_loaded=self._compiling.consider,
             )
             pool.load_residents(lambda share: self._on_state("loading", share))
         finally:
@@ -201,7 +207,11 @@ class Inference:
         """Load, unload and give back what is due; for how long the thread may wait then, None: until it is woken."""
         self._tend(pool)
         now_s = time.monotonic()
-        waits = (self._rotation.rest(now_s), None if self._leaving.is_set() else pool.next_look_s(now_s))
+        waits = (
+            self._rotation.rest(now_s),
+            None if self._leaving.is_set() else pool.next_look_s(now_s),
+            0.0 if self._compiling is not None and self._compiling.is_changing else None,
+        )
         if self._inbox.was_woken or self._rotation.have_work:
             return 0.0
         return min((wait_s for wait_s in waits if wait_s is not None), default=None)
@@ -209,6 +219,8 @@ class Inference:
     def _tend(self, pool: ModelPool) -> None:
         """Load and unload what is due."""
         self._inbox.was_woken = False
+        if self._compiling is not None and not self._leaving.is_set():
+            self._compiling.tend()
         if not self._leaving.is_set() and pool.tend(time.monotonic()):
             self._on_state("ready", 1.0)
             self._inbox.was_woken = True  # another one may be due
