@@ -35,7 +35,7 @@ class ModelPool:
     """Loads and unloads the models of one worker.
 
     ``note_loading`` is told when a load begins and ends; ``prepare`` is ``build.prepare``; ``wake`` may be called by
-    another thread, to have ``tend`` called; ``on_loaded`` is given what was loaded, and what of free memory is promised.
+    another thread, to have ``tend`` called; ``on_loaded`` is told what was loaded, and what memory is promised.
     """
 
     def __init__(
