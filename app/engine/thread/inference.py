@@ -27,7 +27,7 @@ from app.engine.thread.stall_clock import StallClock
 
 if TYPE_CHECKING:
     from app.engine.checks.features import Model
-    from app.engine.compiling.background import BackgroundCompiling
+    from app.engine.loading.background import BackgroundCompiling
     from app.engine.loading.pool import ModelPool
     from app.engine.loading.prepared import KvMemory
 
@@ -154,7 +154,7 @@ class Inference:
         self._stall_clock.note_loading(True)
         try:
             from app.engine.checks.steps import played_by
-            from app.engine.compiling.background import BackgroundCompiling
+            from app.engine.loading.background import BackgroundCompiling
             from app.engine.loading.build import prepare
             from app.engine.loading.pool import ModelPool
 

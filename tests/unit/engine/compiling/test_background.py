@@ -20,7 +20,7 @@ from app.core.jobs import Finished
 from app.core.metrics import Metrics
 from app.core.settings import load_settings
 from app.engine.checks import features, steps
-from app.engine.compiling import change_over
+from app.engine.loading import change_over
 from app.engine.runners.compiled import CompiledRunner
 from app.engine.runners.mixed import MixedRunner
 from app.engine.thread import inference

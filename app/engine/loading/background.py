@@ -14,8 +14,8 @@ from functools import partial
 
 from app.core.logs.logging import get_logger
 from app.core.metrics import Metrics
-from app.engine.compiling.change_over import ChangeOver, Check
 from app.engine.generation.batched import BatchedEngine
+from app.engine.loading.change_over import ChangeOver, Check
 from app.engine.loading.handle import ModelHandle
 from app.engine.loading.prepared import Prepared
 from app.engine.runners.mixed import MixedRunner
