@@ -293,6 +293,43 @@ class Proposal:
 
 
 @dataclass(frozen=True)
+class LabelScore:
+    """A label and how well it fits."""
+
+    label: str
+    score: float
+
+
+@dataclass(frozen=True)
+class RankedDocument:
+    """A document by its place in the request, and how well it fits the query."""
+
+    index: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Entity:
+    """What is named in a text, from the character ``start`` to ``end``; None where the server cannot tell."""
+
+    kind: str
+    score: float
+    word: str
+    start: int | None
+    end: int | None
+
+
+@dataclass(frozen=True)
+class FoundAnswer:
+    """The characters of a context that answer a question."""
+
+    text: str
+    score: float
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
 class Embeddings:
     """A vector for each input."""
 
@@ -350,9 +387,39 @@ class Client:
         found = self._ask("/fill-mask", {"text": text, "top_k": top_k, "model": model})
         return [[_proposal(one) for one in proposals] for proposals in _by_mask(found)]
 
-    def embed(self, inputs: str | list[str], *, model: str | None = None) -> Embeddings:
+    def classify(self, text: str | list[str], top_k: int = 1, **options: Any) -> list[list[LabelScore]]:
+        """The labels of each text, best first."""
+        found = self._ask("/classify", {"text": text, "top_k": top_k, **options})
+        return [[_label_score(one) for one in _items(labels)] for labels in _by_mask(found)]
+
+    def rerank(
+        self, query: str, documents: list[str], top_n: int | None = None, **options: Any
+    ) -> list[RankedDocument]:
+        """The documents in the order in which they fit the query."""
+        found = self._ask("/rerank", {"query": query, "documents": documents, "top_n": top_n, **options})
+        return [_ranked_document(one) for one in _items(_require(found, dict, "the answer").get("results"))]
+
+    def zero_shot(self, text: str, labels: list[str], *, multi_label: bool = False, **options: Any) -> list[LabelScore]:
+        """How well labels that the model was not trained with fit a text, best first."""
+        body = {"text": text, "candidate_labels": labels, "multi_label": multi_label, **options}
+        found = self._ask("/zero-shot", body)
+        answer = _require(found, dict, "the answer")
+        pairs = zip(_items(answer.get("labels")), _items(answer.get("scores")), strict=False)
+        return [LabelScore(_require(label, str, "a label"), _number(score)) for label, score in pairs]
+
+    def entities(self, text: str, aggregation_strategy: str = "simple", **options: Any) -> list[Entity]:
+        """What is named in a text."""
+        found = self._ask("/entities", {"text": text, "aggregation_strategy": aggregation_strategy, **options})
+        return [_entity(one) for one in _items(found)]
+
+    def answer(self, question: str, context: str, top_k: int = 1, **options: Any) -> list[FoundAnswer]:
+        """The characters of ``context`` that answer the question, best first."""
+        found = self._ask("/answer", {"question": question, "context": context, "top_k": top_k, **options})
+        return [_found_answer(one) for one in (found if isinstance(found, list) else [found])]
+
+    def embed(self, inputs: str | list[str], *, model: str | None = None, **options: Any) -> Embeddings:
         """A vector for each text."""
-        found = self._ask("/v1/embeddings", {"input": inputs, "model": model})
+        found = self._ask("/v1/embeddings", {"input": inputs, "model": model, **options})
         vectors = [[_number(one) for one in _list(item, "embedding")] for item in _list(found, "data")]
         return Embeddings(vectors, _text(found, "model"), _count(_member(found, "usage"), "prompt_tokens"))
 
@@ -590,6 +657,33 @@ def _proposal(found: Any) -> Proposal:
     one = _require(found, dict, "a proposal")
     score, token = _number(one.get("score")), _count(one, "token")
     return Proposal(score, token, _text(one, "token_str"), _text(one, "sequence"))
+
+
+def _items(found: Any) -> list[Any]:
+    items: list[Any] = _require(found, list, "the answer")
+    return items
+
+
+def _label_score(found: Any) -> LabelScore:
+    one = _require(found, dict, "a label")
+    return LabelScore(_text(one, "label"), _number(one.get("score")))
+
+
+def _ranked_document(found: Any) -> RankedDocument:
+    one = _require(found, dict, "a result")
+    return RankedDocument(_count(one, "index"), _number(one.get("relevance_score")))
+
+
+def _entity(found: Any) -> Entity:
+    one = _require(found, dict, "an entity")
+    kind = _text(one, "entity_group" if "entity_group" in one else "entity")
+    start, end = (None if one.get(name) is None else _count(one, name) for name in ("start", "end"))
+    return Entity(kind, _number(one.get("score")), _text(one, "word"), start, end)
+
+
+def _found_answer(found: Any) -> FoundAnswer:
+    one = _require(found, dict, "an answer")
+    return FoundAnswer(_text(one, "answer"), _number(one.get("score")), _count(one, "start"), _count(one, "end"))
 
 
 def _member(body: Any, name: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from app.client import (
     RequestError,
     RequestTimeoutError,
     StreamEndedError,
+    UnsupportedParameterError,
 )
 from app.core import errors
 from app.http.application.factory import create_app
@@ -165,6 +166,37 @@ def test_masks_and_vectors(model_folder):
         assert len(found.vectors) == 2 and found.prompt_tokens > 0
     bert.stop()
     sentence.stop()
+
+
+@pytest.fixture
+def about_texts(model_folder, tmp_path):
+    """A server with a model for each task of texts."""
+    tasks = ("classify", "rerank", "zero-shot", "entities", "answer")
+    tables = [f'["{task}"]\npath = "{model_folder(f"bert-{task}")}"\n' for task in tasks]
+    (tmp_path / "models.toml").write_text("\n".join(tables))
+    world = RealWorld(models=tmp_path / "models.toml")
+    with serving(create_app(world.context)) as url:
+        yield Client(url)
+    world.stop()
+
+
+def test_each_task_of_texts_has_its_call(about_texts):
+    [[best, _]] = about_texts.classify("a b", top_k=2)
+    assert best.label in ("bad", "fair", "good") and 0 < best.score < 1
+    assert len(about_texts.classify(["a", "b"])) == 2
+    ranked = about_texts.rerank("a", ["b", "c d", "e"], top_n=2)
+    assert len(ranked) == 2 and ranked[0].score >= ranked[1].score and ranked[0].index in range(3)
+    labels = about_texts.zero_shot("a", ["b", "c"])
+    assert {one.label for one in labels} == {"b", "c"} and sum(one.score for one in labels) == pytest.approx(1)
+    text = "def load(folder)"
+    for entity in about_texts.entities(text, ignore_labels=[]):
+        assert text[entity.start : entity.end] and entity.kind in ("O", "PER", "LOC")
+    assert about_texts.entities(text, "none", ignore_labels=[])[0].kind in ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
+    for found in about_texts.answer("a", "b c d", top_k=2):
+        assert "b c d"[found.start : found.end] == found.text
+    with pytest.raises(UnsupportedParameterError) as refused:
+        about_texts.rerank("a", ["b"], rank_fields=["c"])
+    assert refused.value.param == "rank_fields"
 
 
 def test_a_refusal_is_its_own_class_and_is_not_asked_again(client, pauses):

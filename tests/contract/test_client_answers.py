@@ -51,6 +51,11 @@ def calls(client: Client):
         "chat": lambda: client.chat("a"),
         "fill_mask": lambda: client.fill_mask("a"),
         "embed": lambda: client.embed("a"),
+        "classify": lambda: client.classify("a"),
+        "rerank": lambda: client.rerank("a", ["b"]),
+        "zero_shot": lambda: client.zero_shot("a", ["b"]),
+        "entities": lambda: client.entities("a"),
+        "answer": lambda: client.answer("a", "b"),
     }
 
 
