@@ -14,6 +14,7 @@ from app.http.schemas.chat_body import ChatCompletionsBody
 from app.http.schemas.completions_body import CompletionsBody
 from app.http.schemas.encoder_bodies import EmbeddingsBody, FillMaskBody
 from app.http.schemas.fim_body import FimBody
+from app.http.schemas.hub_bodies import HubFillMaskBody
 from app.http.schemas.infill_body import InfillBody
 from app.http.schemas.native_bodies import ChatBody, CompleteBody
 from app.http.schemas.token_bodies import DetokenizeBody, TokenizeBody
@@ -57,7 +58,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("/fill-mask", "post"): posting(
         "Propose tokens for masks",
         "native",
-        FillMaskBody,
+        FillMaskBody | HubFillMaskBody,
         answers.Proposals,
         {"text": "The capital of France is [MASK].", "top_k": 3},
         text="As transformers' pipeline answers: a list; for several masks, or several texts, a list of those.",

@@ -6,6 +6,7 @@ from app.http.answers import task_types as answers
 from app.http.answers.types import Error
 from app.http.description.operation_form import Operation, posting
 from app.http.reading.body import JSON_TYPE
+from app.http.schemas.hub_bodies import HubAnswerBody, HubClassifyBody, HubEntitiesBody, HubZeroShotBody
 from app.http.schemas.peer_bodies import (
     CohereRerankBody,
     TeiEmbedBody,
@@ -23,7 +24,7 @@ TASK_OPERATIONS: dict[tuple[str, str], Operation] = {
     ("/classify", "post"): posting(
         "Classify texts",
         "texts",
-        ClassifyBody | VllmClassifyBody,
+        ClassifyBody | VllmClassifyBody | HubClassifyBody,
         answers.Classes,
         {"text": "I like it.", "top_k": 2},
         text="As transformers' pipeline answers, for a list of texts a list of that; with `input` as vLLM does.",
@@ -40,15 +41,15 @@ TASK_OPERATIONS: dict[tuple[str, str], Operation] = {
     ("/zero-shot", "post"): posting(
         "Classify texts by labels of the request",
         "texts",
-        ZeroShotBody,
-        answers.ZeroShotLabels | list[answers.ZeroShotLabels],
+        ZeroShotBody | HubZeroShotBody,
+        answers.ZeroShotLabels | list[answers.ZeroShotLabels] | list[answers.LabelScore],
         {"text": "My phone is broken.", "candidate_labels": ["phone", "garden"]},
         text="As transformers' pipeline answers, for a list of texts a list of that.",
     ),
     ("/entities", "post"): posting(
         "Find entities in texts",
         "texts",
-        EntitiesBody,
+        EntitiesBody | HubEntitiesBody,
         answers.EntityList,
         {"text": "Sarah lives in London.", "aggregation_strategy": "simple"},
         text="As transformers' pipeline answers, for a list of texts a list of that.",
@@ -56,7 +57,7 @@ TASK_OPERATIONS: dict[tuple[str, str], Operation] = {
     ("/answer", "post"): posting(
         "Answer a question with words of a text",
         "texts",
-        AnswerBody,
+        AnswerBody | HubAnswerBody,
         answers.FoundAnswer | list[answers.FoundAnswer],
         {"question": "Where does Sarah live?", "context": "Sarah lives in London."},
     ),

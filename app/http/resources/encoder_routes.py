@@ -21,17 +21,12 @@ from app.http.application.restful import Route
 from app.http.reading.body import read_body
 from app.http.requests.encoding import EncodeWith
 from app.http.requests.opening import open_request
+from app.http.resources.text_tasks.body_shapes import HUB, BodyShape, TextTaskRoute, naming_inputs
 from app.http.schemas.encoder_bodies import MAX_PROPOSALS, EmbeddingsBody, FillMaskBody
+from app.http.schemas.hub_bodies import HubFillMaskBody
 
 if TYPE_CHECKING:
     from app.models.encoders.encoder_model import EncoderModel
-
-
-class FillMask(Route):
-    """Proposes tokens for masks."""
-
-    def post(self) -> Response:
-        return fill_mask(self, read_body(FillMaskBody))
 
 
 def fill_mask(route: Route, body: FillMaskBody) -> Response:
@@ -44,6 +39,21 @@ def fill_mask(route: Route, body: FillMaskBody) -> Response:
     with open_request(route.service.context, handle, work) as encoding:
         answers = [encoding.encoder.filled(given.ids, encoded) for given, encoded in encoding.read_encoded()]
         return json_response(answers[0] if isinstance(body.text, str) else answers, headers=encoding.headers())
+
+
+def hub_fill_mask(route: TextTaskRoute, body: HubFillMaskBody) -> Response:
+    """The same."""
+    with naming_inputs():
+        return fill_mask(route, body.own())
+
+
+class FillMask(TextTaskRoute):
+    """Proposes tokens for masks."""
+
+    shapes = (
+        BodyShape("text", FillMaskBody, fill_mask),
+        BodyShape("inputs", HubFillMaskBody, hub_fill_mask, api=HUB),
+    )
 
 
 def encode_texts(body: FillMaskBody, model: EncoderModel) -> Iterator[EncoderInput]:

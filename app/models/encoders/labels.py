@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from transformers import PretrainedConfig
+from typing_extensions import TypedDict
 
 from app.core.errors import ModelLoadError
 from app.models.checkpoint.loader import Checkpoint
@@ -15,6 +16,13 @@ from app.models.folder.sentence import Activation
 from app.models.folder.tasks import entailment_label
 
 Numbers = NDArray[np.float64]
+
+
+class LabelScore(TypedDict):
+    """A label and how well it fits."""
+
+    label: str
+    score: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +43,7 @@ class Labels:
 
     def ranked(
         self, logits: Sequence[float], top_k: int | None, activation: Activation | None = None
-    ) -> list[dict[str, object]]:
+    ) -> list[LabelScore]:
         """The best labels first, as transformers' text-classification pipeline tells them."""
         pairs = zip(self.names, self.scores(logits, activation), strict=True)
         best = sorted(pairs, key=lambda pair: pair[1], reverse=True)[:top_k]

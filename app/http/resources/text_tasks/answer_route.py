@@ -12,7 +12,8 @@ from app.http.answers.task_types import FoundAnswer
 from app.http.application.error_envelope import json_response
 from app.http.requests.encoding import EncodeWith
 from app.http.requests.limits import naming
-from app.http.resources.text_tasks.body_shapes import BodyShape, TextTaskRoute
+from app.http.resources.text_tasks.body_shapes import HUB, BodyShape, TextTaskRoute, naming_inputs
+from app.http.schemas.hub_bodies import HubAnswerBody
 from app.http.schemas.text_task_bodies import AnswerBody
 
 if TYPE_CHECKING:
@@ -43,6 +44,12 @@ def answer(route: TextTaskRoute, body: AnswerBody) -> Response:
         return json_response(found[0] if body.top_k == 1 else found, headers=encoding.headers())
 
 
+def hub_answer(route: TextTaskRoute, body: HubAnswerBody) -> Response:
+    """The same."""
+    with naming_inputs():
+        return answer(route, body.own())
+
+
 def parts_of(body: AnswerBody, model: EncoderModel) -> list[EncoderInput]:
     """The question before each part of the context. Raises a ``RequestError`` that names the field at fault."""
     num_tokens = min(body.max_seq_len or PART_TOKENS, model.context_tokens)
@@ -65,4 +72,7 @@ def parts_of(body: AnswerBody, model: EncoderModel) -> list[EncoderInput]:
 class Answer(TextTaskRoute):
     """Answers a question about a text."""
 
-    shapes = (BodyShape("question", AnswerBody, answer),)
+    shapes = (
+        BodyShape("question", AnswerBody, answer),
+        BodyShape("inputs", HubAnswerBody, hub_answer, api=HUB),
+    )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from flask import Response
 
-from app.core.errors import InvalidParameterError
+from app.core.errors import ContextLengthError, InvalidParameterError
 from app.http.answers.native_shapes import timings_of
 from app.http.answers.openai_types import InputUsage
 from app.http.answers.task_types import TaskDetails
@@ -59,6 +60,21 @@ class TextTaskRoute(Route):
         line = record()
         line.recordid, line.prompt = recordid, prompt
         return open_request(self.service.context, self.service.choose(model, work.task), work)
+
+
+HUB = "Hugging Face's inference API"
+
+
+@contextmanager
+def naming_inputs() -> Iterator[None]:
+    """What our own route finds wrong with a text came in ``inputs``."""
+    try:
+        yield
+    except (InvalidParameterError, ContextLengthError) as error:
+        if error.param not in ("text", "question", "context"):
+            raise
+        text = f"inputs: {error.message.removeprefix(f'{error.param}: ')}"
+        raise type(error)(text, param="inputs") from None
 
 
 def token_usage(encoding: Encoding) -> InputUsage:

@@ -10,10 +10,11 @@ from flask import Response
 
 from app.core.errors import InvalidParameterError
 from app.core.tasks.encoder_jobs import EncoderInput
-from app.http.answers.task_types import VllmClass, VllmClasses
+from app.http.answers.task_types import LabelScore, VllmClass, VllmClasses
 from app.http.application.error_envelope import json_response, tei_error
 from app.http.requests.encoding import EncodeWith
-from app.http.resources.text_tasks.body_shapes import BodyShape, TextTaskRoute, token_usage
+from app.http.resources.text_tasks.body_shapes import HUB, BodyShape, TextTaskRoute, naming_inputs, token_usage
+from app.http.schemas.hub_bodies import HubClassifyBody
 from app.http.schemas.peer_bodies import TeiPredictBody, VllmClassifyBody
 from app.http.schemas.text_task_bodies import ClassifyBody
 
@@ -23,6 +24,19 @@ if TYPE_CHECKING:
 
 def classify(route: TextTaskRoute, body: ClassifyBody) -> Response:
     """What transformers' pipeline answers; a list of that for a list of texts."""
+    found, headers = classified(route, body)
+    return json_response(found[0] if isinstance(body.text, str) else found, headers=headers)
+
+
+def hub_classify(route: TextTaskRoute, body: HubClassifyBody) -> Response:
+    """A list of lists, also for one text."""
+    with naming_inputs():
+        found, headers = classified(route, body.own())
+    return json_response(found, headers=headers)
+
+
+def classified(route: TextTaskRoute, body: ClassifyBody) -> tuple[list[list[LabelScore]], dict[str, str]]:
+    """The best labels of each text, and the headers of the answer. Raises a ``RequestError``."""
     pairs = paired(body)
 
     def encode(model: EncoderModel) -> Iterator[EncoderInput]:
@@ -30,8 +44,8 @@ def classify(route: TextTaskRoute, body: ClassifyBody) -> Response:
 
     with route.open(EncodeWith("classify", "text", encode), body.model, body.text, body.recordid) as encoding:
         labels = encoding.encoder.labels
-        answers = [labels.ranked(one.logits, body.top_k, body.function_to_apply) for _, one in encoding.read_encoded()]
-        return json_response(answers[0] if isinstance(body.text, str) else answers, headers=encoding.headers())
+        found = [labels.ranked(one.logits, body.top_k, body.function_to_apply) for _, one in encoding.read_encoded()]
+        return found, encoding.headers()
 
 
 def paired(body: ClassifyBody) -> list[tuple[str, str | None]]:
@@ -96,4 +110,5 @@ class Classify(TextTaskRoute):
     shapes = (
         BodyShape("text", ClassifyBody, classify),
         BodyShape("input", VllmClassifyBody, vllm_classify, api="vLLM"),
+        BodyShape("inputs", HubClassifyBody, hub_classify, api=HUB),
     )

@@ -11,7 +11,8 @@ from app.core.errors import InvalidParameterError
 from app.core.tasks.encoder_jobs import EncoderInput
 from app.http.application.error_envelope import json_response
 from app.http.requests.encoding import EncodeWith
-from app.http.resources.text_tasks.body_shapes import BodyShape, TextTaskRoute
+from app.http.resources.text_tasks.body_shapes import HUB, BodyShape, TextTaskRoute, naming_inputs
+from app.http.schemas.hub_bodies import HubEntitiesBody
 from app.http.schemas.text_task_bodies import EntitiesBody
 
 if TYPE_CHECKING:
@@ -41,6 +42,12 @@ def entities(route: TextTaskRoute, body: EntitiesBody) -> Response:
         return json_response(found[0] if isinstance(body.text, str) else found, headers=encoding.headers())
 
 
+def hub_entities(route: TextTaskRoute, body: HubEntitiesBody) -> Response:
+    """The same."""
+    with naming_inputs():
+        return entities(route, body.own())
+
+
 def check_stride(body: EntitiesBody) -> None:
     """Raise ``InvalidParameterError`` for a text in parts that cannot be put together again."""
     if body.stride is None:
@@ -66,4 +73,7 @@ def parts_of(text: str, body: EntitiesBody, model: EncoderModel) -> list[Encoder
 class Entities(TextTaskRoute):
     """Finds entities in texts."""
 
-    shapes = (BodyShape("text", EntitiesBody, entities),)
+    shapes = (
+        BodyShape("text", EntitiesBody, entities),
+        BodyShape("inputs", HubEntitiesBody, hub_entities, api=HUB),
+    )

@@ -10,10 +10,11 @@ from flask import Response
 
 from app.core.errors import ContextLengthError, InvalidParameterError
 from app.core.tasks.encoder_jobs import EncoderInput
-from app.http.answers.task_types import ZeroShotLabels
+from app.http.answers.task_types import LabelScore, ZeroShotLabels
 from app.http.application.error_envelope import json_response
 from app.http.requests.encoding import EncodeWith
-from app.http.resources.text_tasks.body_shapes import BodyShape, TextTaskRoute
+from app.http.resources.text_tasks.body_shapes import HUB, BodyShape, TextTaskRoute, naming_inputs
+from app.http.schemas.hub_bodies import HubZeroShotBody
 from app.http.schemas.text_task_bodies import MAX_PAIRS, ZeroShotBody
 
 if TYPE_CHECKING:
@@ -24,11 +25,20 @@ PLACE = "{}"
 
 def zero_shot(route: TextTaskRoute, body: ZeroShotBody) -> Response:
     """What transformers' pipeline answers; a list of that for a list of texts."""
-    answers = classified(route, body)
-    return json_response(answers[0][0] if isinstance(body.text, str) else answers[0], headers=answers[1])
+    found, headers = told(route, body)
+    return json_response(found[0] if isinstance(body.text, str) else found, headers=headers)
 
 
-def classified(route: TextTaskRoute, body: ZeroShotBody) -> tuple[list[ZeroShotLabels], dict[str, str]]:
+def hub_zero_shot(route: TextTaskRoute, body: HubZeroShotBody) -> Response:
+    """A list of labels with their scores."""
+    with naming_inputs():
+        [found], headers = told(route, body.own())
+    pairs = zip(found["labels"], found["scores"], strict=True)
+    shown: list[LabelScore] = [{"label": label, "score": score} for label, score in pairs]
+    return json_response(shown, headers=headers)
+
+
+def told(route: TextTaskRoute, body: ZeroShotBody) -> tuple[list[ZeroShotLabels], dict[str, str]]:
     """The labels of each text, best first, and the headers of the answer. Raises a ``RequestError``."""
     texts = [body.text] if isinstance(body.text, str) else body.text
     sentences = hypotheses(body, len(texts))
@@ -79,4 +89,7 @@ def ranked(text: str, scores: list[float], labels: list[str]) -> ZeroShotLabels:
 class ZeroShot(TextTaskRoute):
     """Says which labels of the request fit a text."""
 
-    shapes = (BodyShape("text", ZeroShotBody, zero_shot),)
+    shapes = (
+        BodyShape("text", ZeroShotBody, zero_shot),
+        BodyShape("inputs", HubZeroShotBody, hub_zero_shot, api=HUB),
+    )

@@ -1,0 +1,89 @@
+"""``huggingface_hub.InferenceClient`` against the routes of encoders: its calls, its types, as its users write them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from huggingface_hub import InferenceClient
+from huggingface_hub.errors import HfHubHTTPError
+from transformers import pipeline
+
+from app.http.application.factory import create_app
+from tests.contract.loopback import serving
+from tests.contract.real import RealWorld
+
+TEXT = "def load(folder)"
+TASKS = ("classify", "zero-shot", "entities", "answer")
+
+
+@pytest.fixture(scope="module")
+def url(model_folder, tmp_path_factory):
+    """A server with a model for each task."""
+    folders = {task: model_folder(f"bert-{task}") for task in TASKS}
+    folders |= {"fill-mask": model_folder("bert"), "embeddings": model_folder("sentence")}
+    file = tmp_path_factory.mktemp("hub") / "models.toml"
+    file.write_text("\n".join(f'["{task}"]\npath = "{folder}"\n' for task, folder in folders.items()))
+    world = RealWorld(models=file)
+    with serving(create_app(world.context)) as url:
+        yield url
+    world.stop()
+
+
+@pytest.fixture
+def ask(url):
+    """A client of one route, as its users make it."""
+    return lambda route: InferenceClient(model=f"{url}{route}", token="any", timeout=60)
+
+
+def near(score):
+    return pytest.approx(score, abs=1e-5)
+
+
+def test_texts_are_classified(ask, model_folder):
+    found = ask("/classify").text_classification(TEXT)
+    expected = pipeline("text-classification", model=str(model_folder("bert-classify")))(TEXT, top_k=None)
+    assert [one.label for one in found] == [one["label"] for one in expected]
+    assert [one.score for one in found] == near([one["score"] for one in expected])
+    assert len(ask("/classify").text_classification(TEXT, top_k=1, function_to_apply="none")) == 1
+
+
+def test_labels_of_the_request_are_scored(ask, model_folder):
+    labels = ["load", "folder", "model"]
+    found = ask("/zero-shot").zero_shot_classification(TEXT, labels, multi_label=True, hypothesis_template="It is {}.")
+    expected = pipeline("zero-shot-classification", model=str(model_folder("bert-zero-shot")))(
+        TEXT, labels, multi_label=True, hypothesis_template="It is {}."
+    )
+    assert [one.label for one in found] == expected["labels"]
+    assert [one.score for one in found] == near(expected["scores"])
+
+
+def test_entities_are_found(ask, model_folder):
+    found = ask("/entities").token_classification(TEXT, aggregation_strategy="simple", ignore_labels=["PER"])
+    expected = pipeline("token-classification", model=str(model_folder("bert-entities")))(
+        TEXT, aggregation_strategy="simple", ignore_labels=["PER"]
+    )
+    assert [(one.entity_group, one.start, one.end) for one in found] == [
+        (one["entity_group"], one["start"], one["end"]) for one in expected
+    ]
+
+
+def test_questions_are_answered(ask):
+    found = ask("/answer").question_answering(question="load", context=TEXT)
+    assert TEXT[found.start : found.end] == found.answer
+    assert len(ask("/answer").question_answering(question="load", context=TEXT, top_k=2, max_answer_len=3)) == 2
+
+
+def test_masks_are_filled_and_vectors_made(ask):
+    assert len(ask("/fill-mask").fill_mask("def [MASK](x)", top_k=3)) == 3
+    vectors = ask("/embed").feature_extraction(TEXT, normalize=True, truncate=True)
+    assert vectors.shape == (1, 64) and np.linalg.norm(vectors) == near(1)
+
+
+def test_a_parameter_that_is_not_followed_is_refused_by_name(ask):
+    with pytest.raises(HfHubHTTPError, match="align_to_words") as refused:
+        ask("/answer").question_answering(question="load", context=TEXT, align_to_words=True)
+    assert refused.value.response.status_code == 400
+    with pytest.raises(HfHubHTTPError, match="targets"):
+        ask("/fill-mask").fill_mask("def [MASK](x)", targets=["a"])
+    with pytest.raises(HfHubHTTPError, match="inputs: "):
+        ask("/classify").text_classification("model " * 80)
