@@ -37,7 +37,8 @@ class SteppingInference:
         self._on_state = on_state
         self._token_s = float(os.environ.get("STEP_TOKEN_S", "0.005"))
         self._gate = Path(os.environ.get("STEP_GATE", "/nonexistent"))
-        self._log = Path(os.environ.get("STEP_LOG", os.devnull))
+        # Open from the start: a test may leave the worker no descriptor for it later.
+        self._log = os.open(os.environ.get("STEP_LOG", os.devnull), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         self._inbox: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._waiting = WaitingJobs()
         self._running: list[Job] = []
@@ -103,5 +104,4 @@ class SteppingInference:
         end()
 
     def _note(self, event: str, job: Job) -> None:
-        with self._log.open("a") as log:
-            log.write(f"{event} {job.request_id} {job.usage.completion_tokens} {self._slot}\n")
+        os.write(self._log, f"{event} {job.request_id} {job.usage.completion_tokens} {self._slot}\n".encode())

@@ -38,21 +38,24 @@ COMPLETED = 'forklift_requests_total{route="/complete",status="200"}'
 
 def test_the_sums_over_workers_stay_right_when_one_is_killed(start_stepping):
     server = start_stepping(workers=2, num_ready=2)
-    send_all(server.port, [completion(3)] * 20, [0.01] * 20)
-    before = scrape(server)
-    assert before[COMPLETED] == 20
+    num_sent = 0
+    # On a busy machine one of them may be so late that the other takes all.
+    while num_sent < 400 and (num_sent == 0 or len(set(worker_of_jobs(server))) < 2):
+        send_all(server.port, [completion(3)] * 20, [0.01] * 20)
+        num_sent += 20
+    assert scrape(server)[COMPLETED] == num_sent
     assert len(set(worker_of_jobs(server))) == 2
     pid = server.rows()[1]["pid"]
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: has_successor(server, pid), "a new worker")
     after = scrape(server)
-    assert after[COMPLETED] == 20
-    assert after["forklift_generation_tokens_total"] == 60
-    assert after["forklift_prompt_tokens_total"] == 20
-    assert after["forklift_e2e_request_latency_seconds_count"] == 20
+    assert after[COMPLETED] == num_sent
+    assert after["forklift_generation_tokens_total"] == 3 * num_sent
+    assert after["forklift_prompt_tokens_total"] == num_sent
+    assert after["forklift_e2e_request_latency_seconds_count"] == num_sent
     assert after['forklift_worker_restarts_total{slot="1"}'] == 1
     send_all(server.port, [completion(3)] * 20, [0.01] * 20)
-    assert scrape(server)[COMPLETED] == 40
+    assert scrape(server)[COMPLETED] == num_sent + 20
     assert len(list(folder_of(server).glob("*.db"))) <= 4
 
 
