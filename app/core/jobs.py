@@ -18,11 +18,22 @@ from app.core.patience import overdue
 FinishReason = Literal["stop", "length"]
 
 
+ConstraintKind = Literal["json_schema", "regex", "lark", "tool_calls"]
+# The field of a request that a constraint comes in.
+CONSTRAINT_PARAMS: dict[ConstraintKind, str] = {
+    "json_schema": "response_format",
+    "regex": "regex",
+    "lark": "grammar",
+    "tool_calls": "tools",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """What the completion must match: a JSON schema (as JSON text) or a regular expression."""
+    """What the completion must match: a JSON schema (as JSON text), a regular expression, a grammar in Lark's notation,
+    or tool calls (the fields of ``CallRules`` as JSON text)."""
 
-    kind: Literal["json_schema", "regex"]
+    kind: ConstraintKind
     source: str
 
 

@@ -14,7 +14,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from app.core.errors import InternalError, InvalidParameterError, RequestError, UnsupportedParameterError
-from app.core.jobs import Constraint, FinishReason, Grammar, Job, Matcher, PromptScored, TextDelta, TokenLogprob
+from app.core.jobs import (
+    CONSTRAINT_PARAMS,
+    Constraint,
+    FinishReason,
+    Grammar,
+    Job,
+    Matcher,
+    PromptScored,
+    TextDelta,
+    TokenLogprob,
+)
 from app.core.parsing.tool_calls.answer_reader import AnswerForm
 from app.core.parsing.tool_calls.forms.call_form import CallForm
 from app.core.parsing.tool_calls.forms.hermes import HERMES
@@ -70,7 +80,7 @@ class Constraints:
     """Follows everything but what holds ``impossible``."""
 
     def compiled(self, constraint: Constraint, scope: str, patience: Callable[[], None]) -> Grammar:
-        param = "regex" if constraint.kind == "regex" else "response_format"
+        param = CONSTRAINT_PARAMS[constraint.kind]
         if "impossible" in constraint.source:
             raise InvalidParameterError("it cannot be followed", param=param)
         return Compiled(constraint)
@@ -87,6 +97,7 @@ class ScriptedForms:
     """Any form of answers; no token is special."""
 
     calls: CallForm = HERMES
+    notation: str | None = "hermes"
     reasoning: ReasoningForm | None = None
     is_thinking: bool = False
 

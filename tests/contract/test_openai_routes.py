@@ -125,7 +125,6 @@ def test_fields_that_only_describe_the_request_are_taken(client, send):
         (chat, "messages", [{"role": "robot", "content": "a"}]),
         (chat, "messages", [{"role": "user"}]),
         (chat, "tool_choice", "required"),
-        (chat, "parallel_tool_calls", False),
         (chat, "tools", [{"type": "function", "function": {"name": "a b"}}]),
     ],
 )
@@ -362,3 +361,66 @@ def test_reasoning_effort_reaches_templates_that_know_it_and_is_a_hint_to_others
     world.model.template_names = ()
     assert chat(client, reasoning_effort="low").status_code == 200
     assert world.model.arguments[-1] == {}
+
+
+def tool(name="weather", **fields):
+    return {"type": "function", "function": {"name": name, "parameters": {"type": "object"}, **fields}}
+
+
+def rules_sent(world):
+    constraint = world.inference.jobs[-1].params.grammar.constraint
+    assert constraint.kind == "tool_calls"
+    return json.loads(constraint.source)
+
+
+NAMED = {"type": "function", "function": {"name": "weather"}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_required", "is_parallel", "names"),
+    [
+        ({"tool_choice": "required"}, True, True, ["weather", "other"]),
+        ({"tool_choice": NAMED}, True, False, ["weather"]),
+        ({"parallel_tool_calls": False}, False, False, ["weather", "other"]),
+        ({"tool_choice": "required", "parallel_tool_calls": False}, True, False, ["weather", "other"]),
+    ],
+)
+def test_calls_are_held_to_what_the_request_asks_for(client, world, fields, is_required, is_parallel, names):
+    assert chat(client, tools=[tool(), tool("other")], **fields).status_code == 200
+    rules = rules_sent(world)
+    assert (rules["is_required"], rules["is_parallel"]) == (is_required, is_parallel)
+    assert list(rules["schemas"]) == names
+
+
+def test_a_strict_function_is_held_to_its_schema_and_another_to_any_object(client, world):
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}}
+    tools = [tool(strict=True, parameters=schema), tool("other", parameters=schema, strict=False)]
+    assert chat(client, tools=tools).status_code == 200
+    assert rules_sent(world)["schemas"] == {"weather": schema, "other": {"type": "object"}}
+    assert world.model.tools[-1][0]["function"] == {"name": "weather", "parameters": schema}
+
+
+def test_calls_that_nothing_is_asked_of_have_no_grammar(client, world):
+    assert chat(client, tools=TOOLS, parallel_tool_calls=True, tool_choice="auto").status_code == 200
+    assert chat(client, tools=[tool(strict=True)], tool_choice="none").status_code == 200
+    assert [job.params.grammar for job in world.inference.jobs] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tool_choice": NAMED, "tools": [tool("other")]}, "tool_choice"),
+        ({"tool_choice": NAMED}, "tool_choice"),
+        ({"tool_choice": "required", "tools": [tool()], "ignore_eos": True}, "ignore_eos"),
+        ({"tool_choice": "required", "tools": [tool()], "min_tokens": 2}, "min_tokens"),
+        ({"tools": [tool(strict=True, parameters={"impossible": 1})]}, "tools"),
+    ],
+)
+def test_calls_that_cannot_be_held_are_refused_by_name(client, fields, param):
+    assert_envelope(chat(client, **fields), 400, "invalid_parameter", param)
+
+
+def test_a_form_without_a_grammar_refuses_what_needs_one(client, world):
+    world.model.forms.notation = None
+    body = {"tools": [tool()], "tool_choice": "required"}
+    assert_envelope(chat(client, **body), 400, "unsupported_parameter", "tool_choice")

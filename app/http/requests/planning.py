@@ -46,7 +46,9 @@ def make_plans(
     """``options.num_choices`` plans for each prompt, prompt by prompt, under one grammar. Raises a ``RequestError``."""
     check(options, model)
     _check_answer_size(options, prompts, model, settings)
-    grammar = None if options.constraint is None else compiled(options.constraint)
+    first = prompts[0] if prompts and isinstance(prompts[0], list) else []
+    constraint = options.constraint_of(model, first)
+    grammar = None if constraint is None else compiled(constraint)
     bad_words = encode_bad_words(options.banned_words, model)
     is_open = options.length(settings).is_open
     plans: list[Plan] = []

@@ -49,7 +49,7 @@ class TextRoute(Route):
         open_generation = partial(open_request, self.service.context, handle, work)
         if not body.stream:
             return _whole(open_generation(), shape)
-        may_take_long = handle.model is None or body.constraint is not None
+        may_take_long = handle.model is None or body.has_grammar
         writer = self.writer(body, shape)
         return stream_response(open_generation, writer, self.service.ping_interval_s, may_take_long=may_take_long)
 

@@ -13,15 +13,15 @@ from app.core.errors import InvalidParameterError, UnsupportedParameterError
 from app.core.parsing.tool_calls.json_text import MAX_DEPTH as MAX_CALL_DEPTH
 from app.core.settings import Settings
 from app.http.schemas.llama_cpp_fields import is_unbounded, one_bound
-from app.http.schemas.openai_fields import NO_EFFECT, NoteText, OpenAIOptions
+from app.http.schemas.openai_fields import NO_EFFECT, NoteText
 from app.http.schemas.response_format import BoundedObject, require_shallow
 from app.http.schemas.sampling_fields import Length
 from app.http.schemas.strict import StrictBody
+from app.http.schemas.tool_fields import ToolOptions
 
 if TYPE_CHECKING:
     from app.models.text_model import Message, TextModel
 
-MAX_TOOLS = 64
 MAX_CALLS = 128
 # Names of the most tokens to generate.
 BOUNDS = ("max_tokens", "max_completion_tokens", "n_predict")
@@ -33,7 +33,6 @@ _ESCAPES = re.compile(
 )
 
 SpeakerName = Annotated[str, StringConstraints(max_length=256)]
-FunctionName = Annotated[str, StringConstraints(pattern="^[a-zA-Z0-9_.-]{1,64}$")]
 
 
 class TextPart(StrictBody):
@@ -103,34 +102,7 @@ class ToolMessage(StrictBody):
 AnyMessage = Annotated[PlainMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
 
 
-class Function(StrictBody):
-    """A function that the model may call."""
-
-    name: FunctionName
-    description: str | None = None
-    parameters: BoundedObject | None = None
-    strict: Literal[False] | None = Field(None, description="Arguments are not constrained.")
-
-
-class Tool(StrictBody):
-    """A tool; only functions are known."""
-
-    type: Literal["function"]
-    function: Function
-
-
-class TemplateArguments(StrictBody):
-    """Arguments that a caller may give to the chat template."""
-
-    enable_thinking: bool | None = Field(None, description="Whether the model thinks: Qwen3, GLM, SmolLM3.")
-    thinking: bool | None = Field(None, description="The same: DeepSeek, Granite, Kimi.")
-    clear_thinking: bool | None = Field(None, description="Whether earlier reasoning is left out: GLM-4.7.")
-    preserve_thinking: bool | None = Field(None, description="Whether earlier reasoning is shown.")
-    thinking_budget: int | None = Field(None, ge=-1, le=2**31, description="Tokens to think with: Seed-OSS.")
-    reasoning_effort: NoteText | None = Field(None, description="How long it thinks: gpt-oss and others.")
-
-
-class ChatCompletionsBody(OpenAIOptions):
+class ChatCompletionsBody(ToolOptions):
     """A conversation to be answered, as OpenAI's API has it."""
 
     messages: Annotated[list[AnyMessage], Field(min_length=1, fail_fast=True)] = Field(description="The conversation.")
@@ -140,23 +112,11 @@ class ChatCompletionsBody(OpenAIOptions):
     max_completion_tokens: int | None = Field(None, ge=-1, description="Another name for max_tokens.")
     logprobs: bool | None = Field(None, description="Tell the log-probability of each token.")
     top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS, description="Best tokens told with each.")
-    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = Field(
-        None, description="Functions that the model may call, where its chat template renders them."
-    )
-    tool_choice: Literal["auto", "none"] | None = Field(None, description="none: the tools are not shown to the model.")
     modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = Field(
         None, description="Text is what there is."
     )
-    reasoning_effort: NoteText | None = Field(
-        None,
-        description="For templates that know it; none turns the reasoning off where the template can. Else a hint.",
-    )
-    chat_template_kwargs: TemplateArguments | None = Field(
-        None, description="Arguments of the chat template, of those that it knows."
-    )
     verbosity: NoteText | None = Field(None, description=NO_EFFECT)
     prediction: BoundedObject | None = Field(None, description=NO_EFFECT)
-    parallel_tool_calls: Literal[True] | None = Field(None, description="The model decides how many it makes.")
 
     @model_validator(mode="after")
     def _check(self) -> ChatCompletionsBody:
@@ -165,34 +125,14 @@ class ChatCompletionsBody(OpenAIOptions):
             raise InvalidParameterError("top_logprobs: only with logprobs", param="top_logprobs")
         if self.shown_tools and self.constraint is not None:
             raise UnsupportedParameterError("tools: cannot be sent together with a response format", param="tools")
+        self.check_choice()
         return self
-
-    @property
-    def shown_tools(self) -> list[dict[str, Any]] | None:
-        """Descriptions for the chat template; None where there are none."""
-        if not self.tools or self.tool_choice == "none":
-            return None
-        return [tool.model_dump(exclude_none=True, exclude={"function": {"strict"}}) for tool in self.tools]
 
     def reading(self, model: TextModel, prompt_ids: list[int]) -> dict[str, Any]:
         if self.constraint is not None:
             return {}
         shown = model.forms.shown_tokens(has_tools=bool(self.shown_tools))
         return {"shown_tokens": shown, "reasoning": model.forms.reasoning_span(prompt_ids)}
-
-    def template_arguments(self, model: TextModel) -> dict[str, Any]:
-        """Arguments for the model's chat template. Raises ``UnsupportedParameterError`` for one that it knows not."""
-        arguments = self.chat_template_kwargs.model_dump(exclude_none=True) if self.chat_template_kwargs else {}
-        for name in arguments:
-            if not model.takes_argument(name):
-                text = f"chat_template_kwargs: the chat template of the model {model.name} knows no {name}"
-                raise UnsupportedParameterError(text, param="chat_template_kwargs")
-        if self.reasoning_effort is None:
-            return arguments
-        hints: dict[str, Any] = {"reasoning_effort": self.reasoning_effort}
-        if self.reasoning_effort == "none":
-            hints |= {"enable_thinking": False, "thinking": False}
-        return {name: value for name, value in hints.items() if model.takes_argument(name)} | arguments
 
     @property
     def has_tool_messages(self) -> bool:

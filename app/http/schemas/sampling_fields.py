@@ -118,6 +118,15 @@ class SamplingOptions(StrictBody, ABC):
         return self.response_format.constraint() if self.response_format else None
 
     @property
+    def has_grammar(self) -> bool:
+        """Whether a grammar has to be compiled."""
+        return self.constraint is not None
+
+    def constraint_of(self, model: TextModel, prompt_ids: list[int]) -> Constraint | None:
+        """What this model's completion of the prompt must match."""
+        return self.constraint
+
+    @property
     def record_key(self) -> str | int | None:
         """The caller's own name for the request, for the log."""
         return None

@@ -17,8 +17,9 @@ from copy import copy
 from transformers import PreTrainedTokenizerBase
 
 from app.core.errors import BadRequestError, UnsupportedParameterError
-from app.core.jobs import Constraint
+from app.core.jobs import CONSTRAINT_PARAMS, Constraint
 from app.core.system.native import guarded
+from app.models.grammars.call_grammars import CallRules, call_grammar
 from app.models.grammars.compile_queue import LOOK_S, CompileQueue
 from app.models.grammars.grammar_cache import GrammarCache, GrammarKey
 from app.models.grammars.grammar_messages import Source
@@ -55,12 +56,12 @@ class Constraints:
         can be had, and what ``patience`` raises, which is asked four times a second while this waits.
         """
         try:
-            source = _source(constraint)
+            source = self._source(constraint)
             key = scope, hashlib.sha256(source.packed()).digest()
             return self._cache.get(key) or self._made(key, source, patience)
         except BadRequestError as error:
-            param = "regex" if constraint.kind == "regex" else "response_format"
-            message = error.message.removeprefix("#: ") if constraint.kind == "regex" else error.message
+            param = CONSTRAINT_PARAMS[constraint.kind]
+            message = error.message if constraint.kind == "json_schema" else error.message.removeprefix("#: ")
             raise type(error)(f"{param}: {message}", param=param) from None
 
     def close(self) -> None:
@@ -70,6 +71,24 @@ class Constraints:
             zygote, self._zygote = self._zygote, None
         if zygote is not None:
             zygote.close()
+
+    def _source(self, constraint: Constraint) -> Source:
+        if len(constraint.source) > MAX_SOURCE_BYTES:
+            raise UnsupportedParameterError(f"is longer than {MAX_SOURCE_BYTES} characters")
+        if constraint.kind == "regex":
+            check_cost(constraint.source, "")
+        if constraint.kind in ("regex", "lark"):
+            return Source(constraint.kind, constraint.source)
+        if constraint.kind == "tool_calls":
+            return Source("tool_calls", *call_grammar(CallRules(**json.loads(constraint.source)), self._special))
+        plain = plain_schema(json.loads(constraint.source))
+        return Source("json_schema", plain.text, plain.has_free_names)
+
+    @property
+    def _special(self) -> dict[str, int]:
+        """The special tokens by their names."""
+        added = self._tokenizer.added_tokens_decoder.items()
+        return {str(entry.content): token for token, entry in added if entry.special}
 
     def _made(self, key: GrammarKey, source: Source, patience: Patience) -> Grammar:
         """Compile, or wait for the thread that compiles the same."""
@@ -116,13 +135,3 @@ def _written(tokenizer: PreTrainedTokenizerBase) -> str:
     backend.no_truncation()
     with guarded():
         return str(backend.to_str())
-
-
-def _source(constraint: Constraint) -> Source:
-    if len(constraint.source) > MAX_SOURCE_BYTES:
-        raise UnsupportedParameterError(f"is longer than {MAX_SOURCE_BYTES} characters")
-    if constraint.kind == "regex":
-        check_cost(constraint.source, "")
-        return Source("regex", constraint.source)
-    plain = plain_schema(json.loads(constraint.source))
-    return Source("json_schema", plain.text, plain.has_free_names)

@@ -12,6 +12,8 @@ import struct
 from dataclasses import dataclass
 from typing import Literal
 
+from app.core.jobs import CONSTRAINT_PARAMS, ConstraintKind
+
 PIECE_BYTES = 60_000
 # The kernel's default is 208 KiB; a mask of 500,000 tokens takes 61 KiB, and 16 rows ask at once.
 BUFFER_BYTES = 1 << 20
@@ -26,14 +28,14 @@ Outcome = Literal["compiled", "invalid", "costly"]
 class Source:
     """What is to be compiled. ``keeps_names_apart``: objects of the schema have names that the model chooses."""
 
-    kind: Literal["json_schema", "regex"]
+    kind: ConstraintKind
     text: str
     keeps_names_apart: bool = False
 
     @property
     def param(self) -> str:
         """The field of a request that it came in."""
-        return "regex" if self.kind == "regex" else "response_format"
+        return CONSTRAINT_PARAMS[self.kind]
 
     def packed(self) -> bytes:
         return json.dumps([self.kind, self.text, self.keeps_names_apart]).encode()

@@ -161,6 +161,8 @@ def _attempt(
 def _grammar(source: messages.Source) -> str:
     if source.kind == "regex":
         return llguidance.LLMatcher.grammar_from_regex(source.text)
+    if source.kind != "json_schema":
+        return llguidance.LLMatcher.grammar_from_lark(source.text)
     return llguidance.LLMatcher.grammar_from_json_schema(source.text, overrides=JSON_FORM)
 
 

@@ -18,6 +18,7 @@ from app.core.parsing.tool_calls.forms.harmony import HEADS as HARMONY_HEADS
 from app.core.parsing.tool_calls.forms.harmony import MESSAGE as HARMONY_MESSAGE
 from app.core.parsing.tool_calls.known_tools import KnownTools
 from app.core.parsing.tool_calls.reasoning import HARMONY_CHANNELS, ReasoningForm
+from app.models.grammars.call_grammars import notation_of
 
 # Tokens at a prompt's end that may open the reasoning: a tag and line breaks.
 OPENING_TOKENS = 16
@@ -29,6 +30,7 @@ class ModelForms:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, calls: str = "auto", reasoning: str = "auto"):
         template = str(tokenizer.chat_template or "")
         added = {str(entry.content): token for token, entry in tokenizer.added_tokens_decoder.items()}
+        self._template = template
         self._added = added
         self._tokenizer = tokenizer
         self.calls: CallForm = CALL_FORMS.get(calls) or find_call_form(template, added)
@@ -41,6 +43,11 @@ class ModelForms:
         if self.reasoning is HARMONY_CHANNELS and calls is None:
             calls = CALL_FORMS["harmony"]
         return AnswerForm(calls, self.reasoning, KnownTools(tools), self._opens_reasoning(prompt_ids))
+
+    @property
+    def notation(self) -> str | None:
+        """The notation that grammars for its calls are written in; None where there is none."""
+        return notation_of(self.calls.name, self._template)
 
     def shown_tokens(self, *, has_tools: bool) -> frozenset[int]:
         """Special tokens that have to be seen as text."""
