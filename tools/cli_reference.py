@@ -15,7 +15,7 @@ import click
 from app.cli.main import main as program
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "cli.md"
-BLOCK = re.compile(r"(<!-- options ([a-z ]+) -->\n).*?(<!-- end -->\n)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- options ([a-z -]+) -->\n).*?(<!-- end -->\n)", re.DOTALL)
 # Its flags are the settings, which have a page of their own.
 ELSEWHERE = {"serve": "Every setting is a flag: [Configuration](configuration.md).\n"}
 

@@ -12,9 +12,7 @@ import click
 from app import __version__
 from app.cli.commands import (
     bench,
-    chat,
     compile,
-    complete,
     doctor,
     models,
     pack,
@@ -24,6 +22,7 @@ from app.cli.commands import (
     shell_completion,
     top,
 )
+from app.cli.commands.asking import chat, complete, text_tasks_command
 from app.cli.ending import run_to_end
 from app.cli.streams import prepare_streams
 from app.core.system.interrupts import leave_at_once
@@ -71,6 +70,7 @@ for module in (
     report,
     chat,
     complete,
+    text_tasks_command,
     pack,
     compile,
     package_cache,

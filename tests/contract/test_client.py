@@ -30,6 +30,7 @@ from app.http.description.openapi import error_classes
 from tests.contract.describing import RoomyModel
 from tests.contract.loopback import serving
 from tests.contract.real import RealWorld
+from tests.contract.text_tasks import text_server
 from tests.waiting import wait_until
 
 TEXT = "Hello,\nworld"
@@ -170,14 +171,8 @@ def test_masks_and_vectors(model_folder):
 
 @pytest.fixture
 def about_texts(model_folder, tmp_path):
-    """A server with a model for each task of texts."""
-    tasks = ("classify", "rerank", "zero-shot", "entities", "answer")
-    tables = [f'["{task}"]\npath = "{model_folder(f"bert-{task}")}"\n' for task in tasks]
-    (tmp_path / "models.toml").write_text("\n".join(tables))
-    world = RealWorld(models=tmp_path / "models.toml")
-    with serving(create_app(world.context)) as url:
+    with text_server(model_folder, tmp_path) as url:
         yield Client(url)
-    world.stop()
 
 
 def test_each_task_of_texts_has_its_call(about_texts):

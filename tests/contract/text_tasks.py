@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import pytest
 
+from app.http.application.factory import create_app
+from tests.contract.loopback import serving
 from tests.contract.real import RealWorld
 
 EXACT = 1e-5
@@ -43,3 +49,15 @@ def assert_near(found, expected):
         assert found == pytest.approx(expected, abs=EXACT)
     else:
         assert found == expected
+
+
+@contextmanager
+def text_server(model_folder: Callable[[str], Path], folder: Path) -> Iterator[str]:
+    """The address of a server with a model for each task of texts."""
+    tasks = ("classify", "rerank", "zero-shot", "entities", "answer")
+    tables = [f'["{task}"]\npath = "{model_folder(f"bert-{task}")}"\n' for task in tasks]
+    (folder / "models.toml").write_text("\n".join(tables))
+    world = RealWorld(models=folder / "models.toml")
+    with serving(create_app(world.context)) as url:
+        yield url
+    world.stop()

@@ -15,6 +15,11 @@ def commands(url: str) -> dict[str, list[str]]:
     return {
         "complete": ["complete", "x", "--url", url],
         "chat": ["chat", "--url", url],
+        "classify": ["text", "classify", "x", "--url", url],
+        "zero-shot": ["text", "zero-shot", "x", "a", "b", "--url", url],
+        "rerank": ["text", "rerank", "x", "a", "b", "--url", url],
+        "entities": ["text", "entities", "x", "--url", url],
+        "answer": ["text", "answer", "x", "a", "--url", url],
         "models": ["models", url],
         "top": ["top", "--once", "--interval", "0.1", "--url", url],
         "doctor": ["doctor", "--url", url],

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from app.cli.commands.complete import stats_line
+from app.cli.commands.asking.complete import stats_line
 from app.cli.sampling_flags import fields, sampling_options
 from app.cli.server_connection import CommandError, failure, key_option, make_server, url_option
 from app.cli.streams import write_answer
