@@ -31,10 +31,19 @@ CONSTRAINT_PARAMS: dict[ConstraintKind, str] = {
 @dataclass(frozen=True, slots=True)
 class Constraint:
     """What the completion must match: a JSON schema (as JSON text), a regular expression, a grammar in Lark's notation,
-    or tool calls (the fields of ``CallRules`` as JSON text)."""
+    or tool calls (the fields of ``CallRules`` as JSON text).
+
+    ``given_in``: the field it came in, where that holds constraints of all kinds.
+    """
 
     kind: ConstraintKind
     source: str
+    given_in: str | None = None
+
+    @property
+    def param(self) -> str:
+        """The field of the request that asks for it."""
+        return self.given_in or CONSTRAINT_PARAMS[self.kind]
 
 
 class Matcher(Protocol):

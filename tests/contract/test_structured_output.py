@@ -226,3 +226,108 @@ def test_choices_of_one_request_share_one_grammar(client, world):
     ]
     assert len(texts) == 16 and all(re.fullmatch("[a-z]{4}", text) for text in texts)
     assert len(constraints._cache) == before + 1
+
+
+def structured(client: Any, **wanted: Any) -> Any:
+    body = {"prompt": "x", "max_new_tokens": 60, "temperature": 1.0, "seed": 3, "structured_outputs": wanted}
+    return client.post("/complete", json=body)
+
+
+COLOURS = ["red", 'b"l{ue', "grün 🟢", "line\nbreak\\", "red wine"]
+
+
+def test_a_choice_is_one_of_its_texts(client):
+    for seed in range(4):
+        body = {"prompt": "x", "seed": seed, "temperature": 1.0, "structured_outputs": {"choice": COLOURS}}
+        answer = client.post("/complete", json={**body, "max_new_tokens": 60}).json
+        assert answer["completion"] in COLOURS and answer["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "pattern"),
+    [
+        ({"regex": "[ab]{2,5}"}, "[ab]{2,5}"),
+        ({"grammar": 'start: word ("-" word)?\nword: "a" | /[xyz]{1,3}/'}, "(a|[xyz]{1,3})(-(a|[xyz]{1,3}))?"),
+        ({"grammar": 'start: "n=" num\nnum: %json {"type": "integer", "minimum": 0, "maximum": 9}'}, "n=[0-9]"),
+        ({"json": {"enum": ["a", 7]}}, '"a"|7'),
+        ({"json": '{"enum": [true]}'}, "true"),
+    ],
+)
+def test_structured_outputs_are_followed(client, wanted, pattern):
+    answer = structured(client, **wanted).json
+    assert answer["finish_reason"] == "stop" and re.fullmatch(pattern, answer["completion"]), answer
+
+
+def test_a_streamed_choice_on_the_chat_route_is_one_of_its_texts(client):
+    body = {"messages": [{"role": "user", "content": "x"}], "structured_outputs": {"choice": ["yes", "no"]}}
+    answer = client.post("/v1/chat/completions", json=body).json["choices"][0]
+    assert answer["message"]["content"] in ("yes", "no") and answer["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "code"),
+    [
+        ({}, "invalid_parameter"),
+        ({"choice": []}, "invalid_parameter"),
+        ({"choice": [""]}, "invalid_parameter"),
+        ({"choice": ["a"], "regex": "a"}, "invalid_parameter"),
+        ({"json_object": False}, "invalid_parameter"),
+        ({"json": "{"}, "invalid_parameter"),
+        ({"json": "[" * 5000}, "invalid_parameter"),
+        ({"json": {"not": {"type": "null"}}}, "unsupported_parameter"),
+        ({"grammar": "root ::= 'a'"}, "invalid_parameter"),
+        ({"grammar": "start: missing"}, "invalid_parameter"),
+        ({"grammar": "start: start"}, "invalid_parameter"),
+        ({"structural_tag": "x"}, "unsupported_parameter"),
+    ],
+)
+def test_structured_outputs_that_cannot_be_followed_are_refused(client, wanted, code):
+    response = structured(client, **wanted)
+    error = response.json["error"]
+    assert response.status_code == 400 and error["param"].startswith("structured_outputs")
+    assert error["code"] == code
+
+
+def test_structured_outputs_go_with_no_other_constraint(client):
+    body = {"prompt": "x", "regex": "a", "structured_outputs": {"choice": ["a"]}}
+    assert client.post("/complete", json=body).json["error"]["param"] == "structured_outputs"
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"enum": ["Bonn", "Köln"]}, "days": {"type": "integer", "minimum": 1, "maximum": 9}},
+    "required": ["city", "days"],
+    "additionalProperties": False,
+}
+TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": SCHEMA}}]
+
+
+@pytest.fixture
+def with_tools(world):
+    model = world.inference.model
+    template = model.tokenizer.chat_template
+    model.tokenizer.chat_template = "{{ tools | tojson }}" + template
+    yield
+    model.tokenizer.chat_template = template
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])
+def test_a_required_call_on_the_real_engine_conforms_to_its_schema(client, with_tools, choice, is_streamed):
+    body = {"messages": [{"role": "user", "content": "x"}], "tools": TOOLS, "tool_choice": choice, "seed": 1}
+    body |= {"parallel_tool_calls": False, "stream": is_streamed, "max_tokens": 200}
+    response = client.post("/v1/chat/completions", json=body)
+    if is_streamed:
+        lines = response.get_data(as_text=True).split("\n\n")
+        choices = [json.loads(line[6:])["choices"][0] for line in lines if line.startswith("data: {")]
+        parts = [part["function"] for one in choices for part in one["delta"].get("tool_calls", [])]
+        names, arguments = [part["name"] for part in parts if "name" in part], "".join(p["arguments"] for p in parts)
+        reason = choices[-1]["finish_reason"]
+    else:
+        found = response.json["choices"][0]
+        functions = [call["function"] for call in found["message"]["tool_calls"]]
+        names, arguments = [one["name"] for one in functions], functions[0]["arguments"]
+        reason = found["finish_reason"]
+    given = json.loads(arguments)
+    assert names == ["weather"] and reason == "tool_calls"
+    assert given["city"] in ("Bonn", "Köln") and 1 <= given["days"] <= 9 and len(given) == 2

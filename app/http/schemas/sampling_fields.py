@@ -15,7 +15,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from app.core.errors import InvalidParameterError
 from app.core.jobs import Constraint, SamplingDefaults, SamplingParams
 from app.core.settings import Settings
-from app.http.schemas.response_format import ResponseFormat
+from app.http.schemas.response_format import MAX_REGEX_LENGTH, ResponseFormat, StructuredOutputs
 from app.http.schemas.strict import StopString, StopStrings, StrictBody, bounded_size, refuse_together
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ MIN_TEMPERATURE = 0.001
 MAX_SALT_LENGTH = 256
 MAX_CHOICES = 16
 MAX_BIASES = 1024
-MAX_REGEX_LENGTH = 4096
 
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
@@ -86,6 +85,9 @@ class SamplingOptions(StrictBody, ABC):
     regex: Annotated[str, StringConstraints(min_length=1, max_length=MAX_REGEX_LENGTH)] | None = Field(
         None, description="Regular expression that the whole completion must match."
     )
+    structured_outputs: StructuredOutputs | None = Field(
+        None, description="vLLM's: a schema, a regular expression, choices or a grammar that the completion matches."
+    )
     cache_salt: Annotated[str, StringConstraints(max_length=MAX_SALT_LENGTH)] | None = Field(
         None, description="Computed prompt prefixes are shared only among requests of the same API key and salt."
     )
@@ -102,9 +104,10 @@ class SamplingOptions(StrictBody, ABC):
     @model_validator(mode="after")
     def _constraint_alone(self) -> SamplingOptions:
         """Where a grammar has come to its end, only the end token is left: nothing else may forbid it."""
-        refuse_together(self, "regex", "ignore_eos")
+        refuse_together(self, "regex", "structured_outputs", "ignore_eos")
+        refuse_together(self, "structured_outputs", "ignore_eos")
         if self.constraint is not None:
-            refuse_together(self, "response_format", "regex", "ignore_eos")
+            refuse_together(self, "response_format", "regex", "structured_outputs", "ignore_eos")
             if self.banned_words or self.least_tokens:
                 param = "bad_words" if self.banned_words else self.least_tokens_param
                 raise InvalidParameterError(f"{param}: cannot be sent together with a response format", param=param)
@@ -115,6 +118,8 @@ class SamplingOptions(StrictBody, ABC):
         """What the completion must match."""
         if self.regex is not None:
             return Constraint("regex", self.regex)
+        if self.structured_outputs is not None:
+            return self.structured_outputs.constraint()
         return self.response_format.constraint() if self.response_format else None
 
     @property

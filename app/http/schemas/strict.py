@@ -43,6 +43,10 @@ OTHER_NAMES = {
     "text": ("prompt", "input"),
     "query": ("prompt",),
     "guided_regex": ("regex",),
+    "guided_json": ("structured_outputs", "response_format"),
+    "guided_choice": ("structured_outputs",),
+    "guided_grammar": ("structured_outputs",),
+    "grammar": ("structured_outputs",),
 }
 
 

@@ -13,11 +13,12 @@ import hashlib
 import json
 import threading
 from copy import copy
+from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
 
 from app.core.errors import BadRequestError, UnsupportedParameterError
-from app.core.jobs import CONSTRAINT_PARAMS, Constraint
+from app.core.jobs import Constraint
 from app.core.system.native import guarded
 from app.models.grammars.call_grammars import CallRules, call_grammar
 from app.models.grammars.compile_queue import LOOK_S, CompileQueue
@@ -56,11 +57,11 @@ class Constraints:
         can be had, and what ``patience`` raises, which is asked four times a second while this waits.
         """
         try:
-            source = self._source(constraint)
+            source = replace(self._source(constraint), given_in=constraint.given_in)
             key = scope, hashlib.sha256(source.packed()).digest()
             return self._cache.get(key) or self._made(key, source, patience)
         except BadRequestError as error:
-            param = CONSTRAINT_PARAMS[constraint.kind]
+            param = constraint.param
             message = error.message if constraint.kind == "json_schema" else error.message.removeprefix("#: ")
             raise type(error)(f"{param}: {message}", param=param) from None
 

@@ -31,14 +31,15 @@ class Source:
     kind: ConstraintKind
     text: str
     keeps_names_apart: bool = False
+    given_in: str | None = None
 
     @property
     def param(self) -> str:
         """The field of a request that it came in."""
-        return CONSTRAINT_PARAMS[self.kind]
+        return self.given_in or CONSTRAINT_PARAMS[self.kind]
 
     def packed(self) -> bytes:
-        return json.dumps([self.kind, self.text, self.keeps_names_apart]).encode()
+        return json.dumps([self.kind, self.text, self.keeps_names_apart, self.given_in]).encode()
 
     @classmethod
     def unpacked(cls, data: bytes) -> Source:
