@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import torch
 
-from app.models.compiled.compiled_step import CompiledStep
+from app.models.compiled.compiled_step import CompiledStep, RowsCode, codes_of
+from app.models.compiled.inductor import ROWS
 from app.models.compiled.step_graph import Head, Parts, Span
 
-NUM_SHARED = 5
+NUM_SHARED = 6
 
 
 class Uncompiled:
@@ -30,9 +31,23 @@ class Uncompiled:
         return [self._forward(*shared, groups if self._num_shared > 1 else groups[0])]
 
 
-def uncompiled_step(parts: Parts, change: Callable[[torch.Tensor], torch.Tensor] = lambda out: out) -> CompiledStep:
+class UncompiledStep(CompiledStep):
+    """``calls`` counts its steps, by how many rows they were filled up to."""
+
+    @property
+    def calls(self) -> dict[int, int]:
+        return {num_rows: self._codes[num_rows].head.calls for num_rows in ROWS if num_rows in self._codes}
+
+
+def uncompiled_step(
+    parts: Parts, change: Callable[[torch.Tensor], torch.Tensor] = lambda out: out, most_rows: int = max(ROWS)
+) -> UncompiledStep:
     """The step of ``parts``; ``change`` is done to what each span gives."""
-    span, head = Span(parts.shape, parts.activation), Head(parts.shape)
     lengths = [len(parts.layers[0]) + 2] * parts.shape.layers_per_call
-    layers = Uncompiled(lambda *inputs: change(span(*inputs)), lengths, NUM_SHARED)
-    return CompiledStep(layers, Uncompiled(head, [len(parts.head)], 1), parts)
+
+    def load(num_rows: int) -> RowsCode:
+        span, head = Span(parts.shape, parts.activation, num_rows), Head(parts.shape)
+        layers = Uncompiled(lambda *inputs: change(span(*inputs)), lengths, NUM_SHARED)
+        return RowsCode(num_rows, layers, Uncompiled(head, [len(parts.head)], 1))
+
+    return UncompiledStep(codes_of(range(1, most_rows + 1), load), parts)

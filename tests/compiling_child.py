@@ -28,7 +28,7 @@ def makes(given: dict[str, Any]) -> dict[str, Any]:
         time.sleep(0.01)
     settings = Settings.model_validate(given)
     key, facts = json.loads(os.environ["STAND_IN_FACTS"])
-    about = {"facts": facts, "eager_ms": 10.0, "compiled_ms": 5.0}
+    about = {"facts": facts, "eager_ms": 10.0, "compiled_ms": 5.0, "steps_ms": {"1": (10.0, 5.0)}}
     try:
         files = fake_files(Path(os.environ["TMPDIR"]) / "files")
         Store(settings.cache_path, settings.cache_max_bytes).add(key, files, about)

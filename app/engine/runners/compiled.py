@@ -1,6 +1,6 @@
-"""Decoding by code that was compiled for the model's shape, where one row decodes alone.
+"""Decoding by code that was compiled for the model's shape, where one row decodes alone or a few do together.
 
-Everything else (prompts, several rows, drafts, mixed passes) goes the eager way on the same cache and weights, so a
+Everything else (prompts, more rows, drafts, mixed passes) goes the eager way on the same cache and weights, so a
 sequence can change from one to the other at any step. Inference thread only; knows neither jobs nor sampling.
 """
 
@@ -16,7 +16,7 @@ from app.models.compiled.compiled_step import CompiledStep, KeysValues
 
 
 class CompiledRunner(MixedRunner):
-    """A runner whose lone rows decode on ``step``, which holds the weights of ``checkpoint``."""
+    """A runner whose rows decode on ``step``, which holds the weights of ``checkpoint``."""
 
     def __init__(self, step: CompiledStep, checkpoint: Checkpoint, num_rows: int, max_tokens: int):
         super().__init__(checkpoint, num_rows, max_tokens)
@@ -29,21 +29,31 @@ class CompiledRunner(MixedRunner):
         self.cache, self._window, self._caching = other.cache, other._window, other._caching
 
     def decode(self, tokens: list[list[int]], starts: list[int]) -> torch.Tensor:
-        buffers = self._buffers(starts[0] + 1) if len(starts) == len(tokens[0]) == 1 else None
-        if buffers is None:
+        num_filled = self._step.rows_for(len(starts)) if len(tokens[0]) == 1 else None
+        buffers = None if num_filled is None else self._buffers(max(starts) + 1, len(starts))
+        if num_filled is None or buffers is None:
             return super().decode(tokens, starts)
-        return self._decode_alone(tokens[0][0], starts[0], buffers)
+        return self._decode_compiled([row[0] for row in tokens], starts, num_filled, buffers)
 
-    def _decode_alone(self, token: int, start: int, buffers: list[KeysValues]) -> torch.Tensor:
-        """Feed one token to row 0; ``(1, 1, vocab)``."""
-        self.cache.window.set(0, [start], 1)
-        states = self._embed(torch.tensor([[token]]))
-        cos, sin = self._rotary(states, torch.tensor([[start]]))
-        return self._step.run(states[0], cos[0], sin[0], start, buffers)[None]
+    def _decode_compiled(
+        self, tokens: list[int], starts: list[int], num_filled: int, buffers: list[KeysValues]
+    ) -> torch.Tensor:
+        """Feed one of ``tokens`` to each of rows 0, 1, ..; ``(num_rows, 1, vocab)``. The last one fills up."""
+        num_rows = len(tokens)
+        self.cache.window.set(0, starts, 1)
+        rows = list(range(num_rows)) + [num_rows - 1] * (num_filled - num_rows)
+        positions = [starts[row] for row in rows]
+        states = self._embed(torch.tensor([[tokens[row] for row in rows]]))
+        cos, sin = self._rotary(states, torch.tensor([positions]))
+        return self._step.run(states[0], cos[0], sin[0], positions, rows, buffers)[:num_rows, None]
 
-    def _buffers(self, length: int) -> list[KeysValues] | None:
-        """Keys and values of row 0 in every layer, with room for ``length`` entries; None before the first pass."""
+    def _buffers(self, length: int, num_rows: int) -> list[KeysValues] | None:
+        """Keys and values of every layer with room for ``length`` entries; None before the first pass.
+
+        Of row 0 alone where it is alone.
+        """
         reserved = [layer.reserve(length) for layer in self.cache.row_layers]
         if any(one is None for one in reserved):
             return None
-        return [(pair[0][:1], pair[1][:1]) for pair in reserved if pair is not None]
+        pairs = [pair for pair in reserved if pair is not None]
+        return pairs if num_rows > 1 else [(keys[:1], values[:1]) for keys, values in pairs]

@@ -1,4 +1,4 @@
-"""A package in use: one step of one row, on the model's own weights and the cache's own buffers.
+"""A package in use: steps of one row or a few, on the model's own weights and the cache's own buffers.
 
 Inference thread only. What it computes is not checked here; a load compares it (docs/architecture.md).
 """
@@ -6,6 +6,8 @@ Inference thread only. What it computes is not checked here; a load compares it 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +15,7 @@ import torch
 
 from app.core.settings import Settings
 from app.models.checkpoint.loader import Checkpoint
-from app.models.compiled.inductor import FILES
+from app.models.compiled.inductor import ROWS, files_of
 from app.models.compiled.package_facts import difference, facts_of, key_of
 from app.models.compiled.package_store import Package, PackageError, Store
 from app.models.compiled.step_graph import Parts, Shape, model_shape, parts_of
@@ -29,24 +31,49 @@ class Code(Protocol):
     def run(self, inputs: list[torch.Tensor], /) -> list[torch.Tensor]: ...
 
 
-class CompiledStep:
-    """Code for the layers and the head of a shape, on the weights of ``parts``, which have it; nothing is copied."""
+@dataclass(frozen=True)
+class RowsCode:
+    """Code for the layers and the head, for a step of ``num_rows`` rows."""
 
-    def __init__(self, layers: Code, head: Code, parts: Parts):
-        self._layers, self._head, self._parts = layers, head, parts
+    num_rows: int
+    layers: Code
+    head: Code
+
+
+class CompiledStep:
+    """Code for steps of some rows of a shape, on the weights of ``parts``, which have it; nothing is copied.
+
+    ``codes`` are by how many rows decode together; the same code may serve several numbers.
+    """
+
+    def __init__(self, codes: dict[int, RowsCode], parts: Parts):
+        self._codes, self._parts = codes, parts
         self._entries = torch.arange(0)
 
-    def run(
-        self, states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, position: int, cache: list[KeysValues]
-    ) -> torch.Tensor:
-        """Logits ``(1, vocab)`` behind the token whose embedding is ``states`` ``(1, hidden)``.
+    def rows_for(self, num_rows: int) -> int | None:
+        """How many rows a step of ``num_rows`` has to be filled up to; None where there is no code for it."""
+        code = self._codes.get(num_rows)
+        return None if code is None else code.num_rows
 
-        ``cos`` and ``sin`` are ``(1, head_dim)``. The keys and values of each layer, ``(1, kv_heads, capacity,
-        head_dim)`` in one piece, get the token's at ``position`` and are attended to up to there.
+    def run(
+        self,
+        states: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        positions: list[int],
+        rows: list[int],
+        cache: list[KeysValues],
+    ) -> torch.Tensor:
+        """Logits ``(num_rows, vocab)`` behind the tokens whose embeddings are ``states`` ``(num_rows, hidden)``.
+
+        As many as ``rows_for`` says. ``cos`` and ``sin`` are ``(num_rows, head_dim)``. The keys and values of each
+        layer, ``(cache rows, kv_heads, capacity, head_dim)`` in one piece, get each token's at its position in its row;
+        one row needs a cache of that row alone.
         """
-        if position >= len(self._entries):
-            self._entries = torch.arange(2 * (position + 1))
-        shared = [cos, sin, torch.tensor([position]), self._entries[: position + 1]]
+        code, last = self._codes[len(positions)], max(positions)
+        if last >= len(self._entries):
+            self._entries = torch.arange(2 * (last + 1))
+        shared = [cos, sin, torch.tensor(positions), self._entries[: last + 1], torch.tensor(rows)]
         per_call = self._parts.shape.layers_per_call
         for first in range(0, self._parts.shape.num_layers, per_call):
             inputs = [states, *shared]
@@ -54,15 +81,28 @@ class CompiledStep:
                 self._parts.layers[first : first + per_call], cache[first : first + per_call], strict=True
             ):
                 inputs += [*weights, *kept]
-            [states] = self._layers.run(inputs)
-        [logits] = self._head.run([states, *self._parts.head])
+            [states] = code.layers.run(inputs)
+        [logits] = code.head.run([states, *self._parts.head])
         return logits
 
 
-def load_step(folder: Path, parts: Parts) -> CompiledStep:
-    """The step in ``folder``, which is run from now on: it must be known who wrote it. Raises ``RuntimeError``."""
-    layers, head = (torch._C._aoti.AOTIModelContainerRunnerCpu(str(folder / name), 1) for name in FILES.values())
-    return CompiledStep(layers, head, parts)
+def load_step(folder: Path, parts: Parts, numbers: Iterable[int]) -> CompiledStep:
+    """The step in ``folder`` for those numbers of rows: it is run from now on. Raises ``RuntimeError``."""
+    return CompiledStep(codes_of(numbers, lambda num_rows: load_code(folder, num_rows)), parts)
+
+
+def load_code(folder: Path, num_rows: int) -> RowsCode:
+    """The code for so many rows; it must be known who wrote it."""
+    layers, head = (torch._C._aoti.AOTIModelContainerRunnerCpu(str(folder / name), 1) for name in files_of(num_rows))
+    return RowsCode(num_rows, layers, head)
+
+
+def codes_of(numbers: Iterable[int], load: Callable[[int], RowsCode]) -> dict[int, RowsCode]:
+    """For each of ``numbers`` the code with the fewest rows that has enough."""
+    wanted = {number: min(rows for rows in ROWS if rows >= number) for number in numbers}
+    loaded = {num_rows: load(num_rows) for num_rows in sorted(set(wanted.values()))}
+    # The filled-up rows decode under the number that they are filled up to.
+    return {**loaded, **{number: loaded[rows] for number, rows in wanted.items()}}
 
 
 def store_of(settings: Settings) -> Store:
@@ -78,7 +118,7 @@ def find_step(checkpoint: Checkpoint, settings: Settings) -> CompiledStep | str:
     try:
         package = find_package(shape, store_of(settings))
         parts = parts_of(checkpoint)
-        return parts if isinstance(parts, str) else load_step(package.path, parts)
+        return parts if isinstance(parts, str) else load_step(package.path, parts, gains(package.about))
     except PackageError as error:
         return str(error)
     except RuntimeError as error:
@@ -112,9 +152,25 @@ def why_none(shape: str, facts: dict[str, str], store: Store) -> str:
 
 
 def require_gain(about: dict[str, Any]) -> None:
-    """Raises ``PackageError`` where the step was hardly faster than the eager one when it was made."""
-    eager_ms, compiled_ms = about.get("eager_ms"), about.get("compiled_ms")
-    if not isinstance(eager_ms, float) or not isinstance(compiled_ms, float) or not 0 < compiled_ms < math.inf:
+    """Raises ``PackageError`` where no step was much faster than the eager one when it was made."""
+    steps = steps_in(about)
+    if not gains(about):
+        told = ", ".join(f"{compiled:.1f} ms of {eager:.1f} ms eager" for eager, compiled in steps.values())
+        raise PackageError(f"its package saves too little: a step took {told}")
+
+
+def gains(about: dict[str, Any]) -> list[int]:
+    """The numbers of rows for which the step saved enough of the eager one where it was made."""
+    return [rows for rows, (eager, compiled) in steps_in(about).items() if compiled <= (1 - LEAST_GAIN) * eager]
+
+
+def steps_in(about: dict[str, Any]) -> dict[int, tuple[float, float]]:
+    """Milliseconds of an eager step and of a compiled one, by number of rows. Raises ``PackageError``."""
+    try:
+        found = {int(rows): (float(eager), float(compiled)) for rows, (eager, compiled) in about["steps_ms"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        found = {}
+    is_sound = all(0 < ms < math.inf for pair in found.values() for ms in pair)
+    if not found or not is_sound or not set(found) <= set(range(1, max(ROWS) + 1)):
         raise PackageError("its package does not say what it saves")
-    if compiled_ms > (1 - LEAST_GAIN) * eager_ms:
-        raise PackageError(f"its package saves too little: a step took {compiled_ms:.1f} ms of {eager_ms:.1f} ms eager")
+    return found

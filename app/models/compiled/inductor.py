@@ -20,11 +20,20 @@ from app.models.compiled.step_graph import Head, Parts, Shape, Span
 # Entries of the cache while the step is traced; any other number of two or more will do as well.
 CAPACITY, LENGTH = 256, 150
 MOST_TOKENS = 2**24
+MOST_ROWS = 2**16
 # Threads are counted when the step runs: workers of one machine share a package and differ in them.
 # Small operations stay on one thread: where another process is busy, each meeting of threads can cost a turn of the
 # scheduler's, and 250 of them made a step of 22 ms one of 250.
 OPTIONS: dict[str, Any] = {"aot_inductor.package": True, "cpp.dynamic_threads": True, "cpp.min_chunk_size": 16_384}
-FILES = {"layers": "layers.so", "head": "head.so"}
+# How many rows a step is compiled for; fewer rows than the second run on it, some of them twice.
+ROWS = (1, 4)
+# Rows of the cache while the step of several is traced; any other number of two or more will do as well.
+CACHE_ROWS = 5
+
+
+def files_of(num_rows: int) -> tuple[str, str]:
+    """Names of the code of the layers and of the head, for so many rows."""
+    return f"layers-{num_rows}.so", f"head-{num_rows}.so"
 
 
 def require_compiler() -> None:
@@ -38,8 +47,12 @@ def require_compiler() -> None:
 def compile_step(parts: Parts) -> dict[str, Path]:
     """The package's files by name, in inductor's own folder. Raises ``PackageError``."""
     require_compiler()
+    files: dict[str, Path] = {}
     try:
-        return {FILES["layers"]: compiled(*span_of(parts)), FILES["head"]: compiled(*head_of(parts))}
+        for num_rows in ROWS:
+            layers, head = files_of(num_rows)
+            files |= {layers: compiled(*span_of(parts, num_rows)), head: compiled(*head_of(parts, num_rows))}
+        return files
     except PackageError:
         raise
     except Exception as error:
@@ -47,35 +60,34 @@ def compile_step(parts: Parts) -> dict[str, Path]:
         raise PackageError(f"the step could not be compiled: {type(error).__name__}: {cause}") from error
 
 
-def span_of(parts: Parts) -> tuple[nn.Module, tuple[Any, ...], Any]:
+def span_of(parts: Parts, num_rows: int) -> tuple[nn.Module, tuple[Any, ...], Any]:
     """A span with inputs to trace it with, and which of their sizes may change."""
     shape = parts.shape
     dtype = getattr(torch, shape.dtype)
-    keys = torch.zeros((1, shape.num_kv_heads, CAPACITY, shape.head_dim), dtype=dtype)
+    cache_rows = 1 if num_rows == 1 else CACHE_ROWS
+    keys = torch.zeros((cache_rows, shape.num_kv_heads, CAPACITY, shape.head_dim), dtype=dtype)
     layers = [[*weights, keys.clone(), keys.clone()] for weights in parts.layers[: shape.layers_per_call]]
-    angles = torch.zeros((1, shape.head_dim), dtype=dtype)
+    angles = torch.zeros((num_rows, shape.head_dim), dtype=dtype)
+    positions = torch.full((num_rows,), LENGTH - 1)
     inputs = (
-        states_of(shape),
-        angles,
-        angles.clone(),
-        torch.tensor([LENGTH - 1]),
-        torch.arange(LENGTH),
-        layers,
+        *(states_of(shape, num_rows), angles, angles.clone(), positions, torch.arange(LENGTH)),
+        *(torch.arange(num_rows), layers),
     )
     capacity = torch.export.Dim("capacity", min=3, max=MOST_TOKENS)
     length = torch.export.Dim("length", min=2, max=MOST_TOKENS - 1)
-    sizes: list[Any] = [[*[None] * (len(layer) - 2), {2: capacity}, {2: capacity}] for layer in layers]
-    return Span(shape, parts.activation), inputs, (None, None, None, None, {0: length}, sizes)
+    cache = {2: capacity} if num_rows == 1 else {0: torch.export.Dim("cache_rows", min=2, max=MOST_ROWS), 2: capacity}
+    sizes: list[Any] = [[*[None] * (len(layer) - 2), cache, cache] for layer in layers]
+    return Span(shape, parts.activation, num_rows), inputs, (*[None] * 4, {0: length}, None, sizes)
 
 
-def head_of(parts: Parts) -> tuple[nn.Module, tuple[Any, ...], Any]:
+def head_of(parts: Parts, num_rows: int) -> tuple[nn.Module, tuple[Any, ...], Any]:
     """The output layer with inputs to trace it with; none of their sizes changes."""
-    return Head(parts.shape), (states_of(parts.shape), parts.head), (None, [None] * len(parts.head))
+    return Head(parts.shape), (states_of(parts.shape, num_rows), parts.head), (None, [None] * len(parts.head))
 
 
-def states_of(shape: Shape) -> torch.Tensor:
-    """Hidden states of one token."""
-    return torch.zeros((1, shape.hidden_size), dtype=getattr(torch, shape.dtype))
+def states_of(shape: Shape, num_rows: int) -> torch.Tensor:
+    """Hidden states of a token of each row."""
+    return torch.zeros((num_rows, shape.hidden_size), dtype=getattr(torch, shape.dtype))
 
 
 def compiled(module: nn.Module, inputs: tuple[Any, ...], sizes: Any) -> Path:

@@ -1,9 +1,9 @@
-"""The decode step of one row as inductor is to see it: spans of fused layers, then the output layer.
+"""The decode step of some rows as inductor is to see it: spans of fused layers, then the output layer.
 
 Everything that differs between two models of one shape comes in as an input, weights too: the code holds none, so no
 weight is in memory twice and models that were tuned from one another share a package. One span serves all layers of a
 model, a few per call: what a call costs is small beside them, and compiling takes a tenth of the time. Products are
-written as sums over rows of the weight as they lie in memory, which is what one row needs; figures in
+written as sums over rows of the weight as they lie in memory, which is what a few rows need; figures in
 docs/performance.md. Inference thread only, or a process that compiles.
 """
 
@@ -49,31 +49,42 @@ class Shape:
         return max(n for n in range(1, MAX_LAYERS_PER_CALL + 1) if self.num_layers % n == 0)
 
 
-class Span(nn.Module):
-    """A few decoder layers for one token of one row."""
+@dataclass(frozen=True)
+class Places:
+    """Where the tokens of a step stand, as in ``Span.forward``."""
 
-    def __init__(self, shape: Shape, activation: nn.Module):
+    positions: torch.Tensor
+    entries: torch.Tensor
+    rows: torch.Tensor
+
+
+class Span(nn.Module):
+    """A few decoder layers for one token of each of ``num_rows`` rows."""
+
+    def __init__(self, shape: Shape, activation: nn.Module, num_rows: int = 1):
         super().__init__()
-        self._shape, self._activation = shape, activation
+        self._shape, self._activation, self._num_rows = shape, activation, num_rows
 
     def forward(
         self,
         states: torch.Tensor,
         cos: torch.Tensor,
         sin: torch.Tensor,
-        position: torch.Tensor,
+        positions: torch.Tensor,
         entries: torch.Tensor,
+        rows: torch.Tensor,
         layers: list[list[torch.Tensor]],
     ) -> torch.Tensor:
-        """``states`` ``(1, hidden)`` to the same.
+        """``states`` ``(num_rows, hidden)`` to the same.
 
-        ``cos`` and ``sin`` are ``(1, head_dim)``, ``position`` ``(1,)``. Of ``entries`` ``(length,)`` only the size
-        counts: so many entries of the cache are attended to. A layer is its weights, then keys and values
-        ``(1, kv_heads, capacity, head_dim)``, which are written in place at ``position``.
+        ``cos`` and ``sin`` are ``(num_rows, head_dim)``, ``positions`` and ``rows`` ``(num_rows,)``: where each token
+        stands, and the row of the cache that has what comes before it. ``entries`` are 0, 1, .. up to the last
+        position. A layer is its weights, then keys and values ``(cache rows, kv_heads, capacity, head_dim)``, which are
+        written in place. Two tokens may be the same one of the same row: they write the same.
         """
         for layer in layers:
             check(entries.shape[0] <= layer[-1].shape[2])
-            states = self._layer(states, cos, sin, position, entries.shape[0], layer)
+            states = self._layer(states, cos, sin, Places(positions, entries, rows), layer)
         return states
 
     def _layer(
@@ -81,35 +92,34 @@ class Span(nn.Module):
         states: torch.Tensor,
         cos: torch.Tensor,
         sin: torch.Tensor,
-        position: torch.Tensor,
-        length: int,
+        places: Places,
         layer: list[torch.Tensor],
     ) -> torch.Tensor:
         shape = self._shape
         *weights, keys, values = layer
         parts = with_biases(weights, shape)
         heads = product(normed(states, parts["input_layernorm"][0], shape.epsilons[0]), *parts["qkv_proj"])
-        heads = heads.view(-1, shape.head_dim)
+        heads = heads.view(self._num_rows, -1, shape.head_dim)
         num_rotated = shape.num_queries + shape.num_kv_heads
-        rotated = rotate(heads[:num_rotated], cos, sin)
-        store(keys, rotated[shape.num_queries :], position)
-        store(values, heads[num_rotated:], position)
-        attended = attend(rotated[: shape.num_queries], keys[0, :, :length], values[0, :, :length], shape.scaling)
-        states = states + product(attended.reshape(1, -1), *parts["o_proj"])
+        rotated = rotate(heads[:, :num_rotated], cos[:, None], sin[:, None])
+        store(keys, rotated[:, shape.num_queries :], places)
+        store(values, heads[:, num_rotated:], places)
+        attended = attend(rotated[:, : shape.num_queries], keys, values, places, shape.scaling)
+        states = states + product(attended.reshape(self._num_rows, -1), *parts["o_proj"])
         normed_states = normed(states, parts["post_attention_layernorm"][0], shape.epsilons[1])
         gate, up = product(normed_states, *parts["gate_up_proj"]).chunk(2, dim=-1)
         return states + product(self._activation(gate) * up, *parts["down_proj"])
 
 
 class Head(nn.Module):
-    """The last norm and the output layer for one token."""
+    """The last norm and the output layer for one token of each row."""
 
     def __init__(self, shape: Shape):
         super().__init__()
         self._shape = shape
 
     def forward(self, states: torch.Tensor, weights: list[torch.Tensor]) -> torch.Tensor:
-        """``states`` ``(1, hidden)`` to logits ``(1, vocab)``; ``weights``: norm, output, its bias if it has one."""
+        """``states`` ``(rows, hidden)`` to logits ``(rows, vocab)``; ``weights``: norm, output, a bias or none."""
         norm, output, *bias = weights
         return product(normed(states, norm, self._shape.epsilons[2]), output, bias[0] if bias else None)
 
@@ -121,9 +131,15 @@ def with_biases(weights: list[torch.Tensor], shape: Shape) -> dict[str, tuple[to
 
 
 def product(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """``states`` ``(1, in)`` by ``weight`` ``(out, in)``, summed in float32; ``(1, out)``."""
-    sums = (weight.float() * states.float()).sum(dim=-1)
-    return (sums if bias is None else sums + bias.float())[None].to(states.dtype)
+    """``states`` ``(rows, in)`` by ``weight`` ``(out, in)``, summed in float32; ``(rows, out)``.
+
+    A sum for each row, written out: inductor makes one loop of them, which reads and widens a weight once for all. The
+    view of the states makes it compute them before that loop; else each output would compute its norm anew.
+    """
+    wide, wide_states = weight.float(), states.float()
+    kept = wide_states.as_strided(wide_states.shape, wide_states.stride())
+    sums = torch.stack([(wide * row).sum(dim=-1) for row in kept.unbind()])
+    return (sums if bias is None else sums + bias.float()).to(states.dtype)
 
 
 def normed(states: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
@@ -134,23 +150,33 @@ def normed(states: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.
 
 
 def rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary embedding of ``(heads, head_dim)``."""
+    """Rotary embedding of ``(rows, heads, head_dim)``."""
     half = heads.shape[-1] // 2
-    turned = torch.cat((-heads[:, half:], heads[:, :half]), dim=-1)
+    turned = torch.cat((-heads[..., half:], heads[..., :half]), dim=-1)
     return heads * cos + turned * sin
 
 
-def store(buffer: torch.Tensor, heads: torch.Tensor, position: torch.Tensor) -> None:
-    """Write ``(kv_heads, head_dim)`` into ``buffer`` ``(1, kv_heads, capacity, head_dim)`` at ``position``."""
-    which = torch.arange(heads.shape[0])
-    buffer.index_put_((torch.zeros_like(which), which, position), heads)
+def store(buffer: torch.Tensor, heads: torch.Tensor, places: Places) -> None:
+    """Write ``(rows, kv_heads, head_dim)`` into ``buffer`` ``(cache rows, kv_heads, capacity, head_dim)``."""
+    which = torch.arange(heads.shape[1])
+    buffer.index_put_((places.rows[:, None], which[None], places.positions[:, None]), heads)
 
 
-def attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scaling: float) -> torch.Tensor:
-    """Of ``(heads, head_dim)`` to ``(kv_heads, length, head_dim)``; sums and probabilities are float32."""
-    grouped = queries.view(keys.shape[0], -1, 1, queries.shape[-1]).float()
-    scores = (grouped * keys[:, None].float()).sum(dim=-1) * scaling
-    weighted = scores.softmax(dim=-1)[..., None] * values[:, None].float()
+def attend(
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, places: Places, scaling: float
+) -> torch.Tensor:
+    """Of ``(rows, heads, head_dim)`` to what the cache has of each row up to its position; sums are float32."""
+    num_rows, length = queries.shape[0], places.entries.shape[0]
+    if num_rows == 1:
+        keys, values = keys[:, :, :length], values[:, :, :length]
+    else:
+        keys, values = keys[places.rows, :, :length], values[places.rows, :, :length]
+    grouped = queries.view(num_rows, keys.shape[1], -1, 1, queries.shape[-1]).float()
+    scores = (grouped * keys[:, :, None].float()).sum(dim=-1) * scaling
+    if num_rows > 1:
+        is_later = places.entries > places.positions[:, None]
+        scores = scores.masked_fill(is_later[:, None, None], -torch.inf)
+    weighted = scores.softmax(dim=-1)[..., None] * values[:, :, None].float()
     return weighted.sum(dim=-2).to(queries.dtype)
 
 

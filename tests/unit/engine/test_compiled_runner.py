@@ -52,7 +52,7 @@ def prepared(folder, **environ) -> Prepared:
 
 
 def num_calls(packages) -> int:
-    return sum(step._head.calls for step in packages.made)
+    return sum(sum(step.calls.values()) for step in packages.made)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
@@ -78,12 +78,26 @@ def test_sequences_change_between_lone_and_shared_steps(model_folder, monkeypatc
     monkeypatch.setattr(features, "pack", lambda _: None)
     ready = prepared(model_folder("llama"), FORKLIFT_MAX_BATCH_SIZE="3")
     assert isinstance(ready.engine.runner, CompiledRunner)
-    before, log, model = num_calls(has_package), TokenLog(monkeypatch), load(model_folder("llama"))
-    jobs = [greedy_job(random_prompt(random.Random(i), 20), num_new) for i, num_new in enumerate((25, 4, 12))]
+    log, model = TokenLog(monkeypatch), load(model_folder("llama"))
+    jobs = [greedy_job(random_prompt(random.Random(i), 20 + i), num_new) for i, num_new in enumerate((25, 4, 12))]
+    before = has_package.made[-1].calls
     run(ready.engine, *jobs)
     for job in jobs:
         assert log.of(job) == greedy_reference(model, job.prompt_ids, job.params.max_new_tokens, eos_token_id=None)
-    assert 0 < num_calls(has_package) - before < 25
+    after = has_package.made[-1].calls
+    # 25 tokens: some beside one or two others, on the code for four rows, and some alone.
+    assert all(after[num_rows] - before[num_rows] > 3 for num_rows in (1, 4))
+
+
+def test_more_rows_than_there_is_code_for_decode_eagerly(model_folder, monkeypatch, has_package):
+    monkeypatch.setattr(features, "pack", lambda _: None)
+    ready = prepared(model_folder("llama"), FORKLIFT_MAX_BATCH_SIZE="8")
+    log, model = TokenLog(monkeypatch), load(model_folder("llama"))
+    # They leave one after the other, so that rows change their places and every number of rows decodes.
+    jobs = [greedy_job(random_prompt(random.Random(i), 9 + 40 * i), 6 + 5 * i) for i in range(8)]
+    run(ready.engine, *jobs)
+    for job in jobs:
+        assert log.of(job) == greedy_reference(model, job.prompt_ids, job.params.max_new_tokens, eos_token_id=None)
 
 
 def test_a_step_with_one_wrong_layer_is_left_out_with_a_warning(model_folder, monkeypatch, has_package):

@@ -41,14 +41,14 @@ def test_nobody_else_can_write_to_what_was_made(store, tmp_path):
 @pytest.mark.parametrize("damage", [b"", b"made"], ids=["empty", "half"])
 def test_a_package_with_a_damaged_file_is_not_opened(store, tmp_path, damage):
     package = added(store, tmp_path)
-    (package.path / "head.so").write_bytes(damage)
-    with pytest.raises(PackageError, match=r"head\.so is not as it was made"):
+    (package.path / "head-1.so").write_bytes(damage)
+    with pytest.raises(PackageError, match=r"head-1\.so is not as it was made"):
         store.open("one")
 
 
 def test_a_package_with_a_file_too_few_is_not_opened(store, tmp_path):
-    (added(store, tmp_path).path / "layers.so").unlink()
-    with pytest.raises(PackageError, match=r"layers\.so is not as it was made"):
+    (added(store, tmp_path).path / "layers-1.so").unlink()
+    with pytest.raises(PackageError, match=r"layers-1\.so is not as it was made"):
         store.open("one")
 
 
@@ -62,7 +62,7 @@ def test_a_package_without_readable_facts_is_not_opened_and_not_listed(store, tm
     assert store.packages() == []
 
 
-@pytest.mark.parametrize("place", ["cache", "cache/compiled", "cache/compiled/one", "cache/compiled/one/head.so"])
+@pytest.mark.parametrize("place", ["cache", "cache/compiled", "cache/compiled/one", "cache/compiled/one/head-1.so"])
 @pytest.mark.parametrize("mode", [0o020, 0o002])
 def test_a_place_that_others_can_write_to_is_not_trusted(store, tmp_path, place, mode):
     added(store, tmp_path)
@@ -85,7 +85,7 @@ def test_a_shared_folder_above_is_trusted_only_where_nobody_can_move_what_is_ano
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser can give files away")
-@pytest.mark.parametrize("place", ["cache", "cache/compiled/one", "cache/compiled/one/layers.so"])
+@pytest.mark.parametrize("place", ["cache", "cache/compiled/one", "cache/compiled/one/layers-1.so"])
 def test_what_belongs_to_another_user_is_not_trusted(store, tmp_path, place):
     added(store, tmp_path)
     os.chown(tmp_path / place, 12345, -1)
@@ -95,8 +95,8 @@ def test_what_belongs_to_another_user_is_not_trusted(store, tmp_path, place):
 
 def test_a_link_in_a_package_is_not_followed(store, tmp_path):
     package = added(store, tmp_path)
-    (package.path / "head.so").rename(tmp_path / "elsewhere.so")
-    (package.path / "head.so").symlink_to(tmp_path / "elsewhere.so")
+    (package.path / "head-1.so").rename(tmp_path / "elsewhere.so")
+    (package.path / "head-1.so").symlink_to(tmp_path / "elsewhere.so")
     with pytest.raises(PackageError, match="is a link"):
         store.open("one")
 
@@ -164,4 +164,4 @@ def test_a_disk_that_is_full_is_one_line(store, tmp_path, monkeypatch):
 
 def test_facts_are_kept_as_json(store, tmp_path):
     package = added(store, tmp_path)
-    assert set(json.loads((package.path / FACTS_FILE).read_text())["sums"]) == {"layers.so", "head.so"}
+    assert set(json.loads((package.path / FACTS_FILE).read_text())["sums"]) == {"layers-1.so", "head-1.so"}

@@ -48,7 +48,7 @@ def steps_of_both(checkpoint: Checkpoint) -> tuple[torch.Tensor, torch.Tensor]:
     token, at = torch.tensor([[77]]), torch.tensor([[len(PROMPT)]])
     states = model.get_input_embeddings()(token)
     cos, sin = model.base_model.rotary_emb(states, at)
-    found = uncompiled_step(taken).run(states[0], cos[0], sin[0], len(PROMPT), kept)
+    found = uncompiled_step(taken).run(states[0], cos[0], sin[0], [len(PROMPT)], [0], kept)
     expected = model(input_ids=token, position_ids=at, use_cache=True, **{cache_argument_of(model): cache}).logits[0]
     for (keys, values), layer in zip(kept, cache.layers, strict=True):
         torch.testing.assert_close(keys[:, :, len(PROMPT)], layer.keys[:, :, -1], rtol=1e-3, atol=1e-4)
@@ -60,6 +60,38 @@ def steps_of_both(checkpoint: Checkpoint) -> tuple[torch.Tensor, torch.Tensor]:
 def test_a_step_gives_the_models_logits_and_writes_its_entries(model_folder, family):
     found, expected = steps_of_both(load(model_folder(family)))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_rows_of_unlike_lengths_in_any_order_are_what_each_is_alone(model_folder):
+    """The last one twice: that is how three rows run on code for four."""
+    checkpoint = load(model_folder("qwen2"))
+    taken, model = parts(checkpoint), checkpoint.model
+    shape, capacity = taken.shape, 64
+    torch.manual_seed(0)
+    kept = [
+        tuple(torch.randn((5, shape.num_kv_heads, capacity, shape.head_dim)) for _ in range(2))
+        for _ in range(shape.num_layers)
+    ]
+    tokens, positions, rows = [7, 8, 9, 9], [3, 60, 17, 17], [2, 0, 4, 4]
+
+    def run(which: list[int], cache, used: list[int]) -> torch.Tensor:
+        states = model.get_input_embeddings()(torch.tensor([[tokens[i] for i in which]]))
+        at = [positions[i] for i in which]
+        cos, sin = model.base_model.rotary_emb(states, torch.tensor([at]))
+        return uncompiled_step(taken).run(states[0], cos[0], sin[0], at, used, cache)
+
+    copied = [tuple(one.clone() for one in pair) for pair in kept]
+    found = run([0, 1, 2, 3], copied, rows)
+    for i in range(3):
+        own = [tuple(one[rows[i] : rows[i] + 1].clone() for one in pair) for pair in kept]
+        torch.testing.assert_close(found[i : i + 1], run([i], own, [0]), rtol=1e-4, atol=1e-5)
+        for pair, mine in zip(copied, own, strict=True):
+            for one, other in zip(pair, mine, strict=True):
+                torch.testing.assert_close(one[rows[i]], other[0], rtol=1e-4, atol=1e-5)
+    for pair, before in zip(copied, kept, strict=True):
+        for one, other in zip(pair, before, strict=True):
+            assert torch.equal(one[[1, 3]], other[[1, 3]])
 
 
 @pytest.mark.parametrize(("num_layers", "per_call"), [(1, 1), (2, 2), (6, 3), (7, 1), (24, 4), (30, 5)])
