@@ -33,8 +33,9 @@ class Contender:
 
 
 def forklift(name: str, folder: Path, **settings: object) -> Contender:
-    """``gunicorn wsgi:app`` with ``FORKLIFT_`` settings."""
-    environ = {f"FORKLIFT_{key.upper()}": str(value) for key, value in settings.items()}
+    """``gunicorn wsgi:app`` with ``FORKLIFT_`` settings; nothing compiles meanwhile unless they say so."""
+    environ = {"FORKLIFT_COMPILE": "never"}
+    environ |= {f"FORKLIFT_{key.upper()}": str(value) for key, value in settings.items()}
     environ |= {"FORKLIFT_MODEL": str(folder), "FORKLIFT_BIND": "127.0.0.1:{port}", "FORKLIFT_MAX_QUEUE": "64"}
     command = (sys.executable, "-m", "gunicorn", "wsgi:app")
     return Contender(name, command, "/readyz", environ, extra_fields={"temperature": 0, "ignore_eos": True})
