@@ -20,6 +20,7 @@ from app.engine.loading.handle import ModelHandle
 from app.engine.loading.prepared import Prepared
 from app.engine.runners.mixed import MixedRunner
 from app.models.compiled.compiled_step import is_missing
+from app.models.compiled.inductor import has_compiler
 from app.models.compiled.package_maker import Wish, has_made
 from app.models.compiled.step_graph import model_shape
 from app.models.text_model import TextModel
@@ -141,6 +142,9 @@ def wish_of(prepared: Prepared, promised_bytes: int) -> Wish | None:
     """What to make for a model that is served eagerly; None where it could use nothing, or has something already."""
     model, settings, engine = prepared.model, prepared.settings, prepared.engine
     if settings.compile != "auto" or "compiled" in prepared.dropped or not isinstance(model, TextModel):
+        return None
+    # No fault: most images have none, and the load has said that there is no package.
+    if not has_compiler():
         return None
     if not isinstance(engine, BatchedEngine) or type(engine.runner) is not MixedRunner:
         return None

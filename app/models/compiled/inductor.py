@@ -36,11 +36,20 @@ def files_of(num_rows: int) -> tuple[str, str]:
     return f"layers-{num_rows}.so", f"head-{num_rows}.so"
 
 
+def compiler() -> str:
+    """The C++ compiler that is asked for."""
+    return os.environ.get("CXX", "g++")
+
+
+def has_compiler() -> bool:
+    """Whether it is there."""
+    return shutil.which(compiler()) is not None
+
+
 def require_compiler() -> None:
     """Raises ``PackageError`` where there is no C++ compiler."""
-    compiler = os.environ.get("CXX", "g++")
-    if shutil.which(compiler) is None:
-        raise PackageError(f"compiling needs a C++ compiler, {compiler} is not there; packages made elsewhere load")
+    if not has_compiler():
+        raise PackageError(f"compiling needs a C++ compiler, {compiler()} is not there; packages made elsewhere load")
 
 
 @torch.no_grad()

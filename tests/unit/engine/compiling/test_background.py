@@ -249,6 +249,16 @@ def test_nothing_is_made_for_settings_that_could_not_use_it(server, environ):
     assert server.handle.is_compiled is False
 
 
+def test_where_there_is_no_compiler_nothing_is_tried_and_nothing_is_warned_of(server, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with capture_logs() as lines:
+        server.start("fails")
+        time.sleep(0.2)
+    assert not [line for line in lines if line["log_level"] == "warning"]
+    assert [line["event"] for line in lines].count("compiled_step_not_used") == 1
+    assert server.counted("failed") == 0
+
+
 def test_with_always_the_start_waits_for_the_package(server):
     server.gate.touch()
     with capture_logs() as lines:
