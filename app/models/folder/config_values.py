@@ -15,9 +15,11 @@ from app.core.errors import ModelLoadError
 LARGEST = 2**31 - 1
 COUNTS = {
     *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
-    *("intermediate_size", "head_dim", "max_position_embeddings", "type_vocab_size", "d_model"),
+    *("intermediate_size", "head_dim", "max_position_embeddings", "d_model"),
     *("n_positions", "n_ctx", "n_embd", "n_layer", "n_head"),
 }
+# DeBERTa-v3 has none of them.
+POSSIBLY_NONE = {"type_vocab_size"}
 TOKEN_IDS = {"bos", "eos", "pad", "unk", "sep", "cls", "mask", "decoder_start"}
 NUMBERS = {"temperature", "top_p", "top_k", "min_p", "typical_p", "repetition_penalty", "length_penalty"}
 DTYPES = {
@@ -63,6 +65,8 @@ def _check(path: Path, name: str, value: object) -> None:
         return
     if name in COUNTS:
         _require(path, name, value, _all_of(value, lambda one: _is_whole(one, 1)), "a whole number above 0")
+    elif name in POSSIBLY_NONE:
+        _require(path, name, value, _is_whole(value, 0), "a whole number that is not negative")
     elif name.removesuffix("_token_id") in TOKEN_IDS and name.endswith("_token_id"):
         _require(path, name, value, _all_of(value, lambda one: _is_whole(one, -1)), "a token id or a list of them")
     elif name in NUMBERS:

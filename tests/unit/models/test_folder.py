@@ -167,6 +167,14 @@ def test_values_that_real_checkpoints_have_pass(folder):
     check_folder(str(folder))
 
 
+def test_a_model_that_tells_no_texts_apart_passes(folder):
+    (folder / "config.json").write_text(json.dumps(CONFIG | {"type_vocab_size": 0}))
+    check_folder(str(folder))
+    (folder / "config.json").write_text(json.dumps(CONFIG | {"type_vocab_size": -1}))
+    with pytest.raises(ModelLoadError, match="type_vocab_size is -1, not a whole number that is not negative"):
+        check_folder(str(folder))
+
+
 @pytest.mark.parametrize(
     "entry",
     [
