@@ -129,8 +129,9 @@ def test_our_own_bug_answers_a_generic_text_and_logs_the_cause(client, world, mo
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/v1/models", "/"])
 def test_our_own_bug_on_other_routes_answers_the_envelope_too(app, client, monkeypatch, path):
     monkeypatch.setattr("flask.views.View.ensure_sync", 1, raising=False)
-    for view in ("livez", "readyz", "models", "root"):
-        monkeypatch.setitem(app.view_functions, view, lambda: 1 / 0)
+    # Each route is registered under its own address.
+    assert path in app.view_functions
+    monkeypatch.setitem(app.view_functions, path, lambda: 1 / 0)
     assert_envelope(client.get(path), 500, "internal_error")
 
 

@@ -76,10 +76,15 @@ def test_text_is_made_between_the_launch_of_a_pass_and_the_reading_of_its_tokens
     model = load(model_folder("gpt2"))
     generator = generator_of(model, overlap_text=True)
     seen = []
-    decode, decode_text, choose = generator.runner.decode, model.decode, generation.choose
+    decode, decoder, choose = generator.runner.decode, model.decoder, generation.choose
     monkeypatch.setattr(generator.runner, "decode", lambda *args: seen.append("launch") or decode(*args))
     monkeypatch.setattr(generation, "choose", lambda *args: seen.append("read") or choose(*args))
-    monkeypatch.setattr(model, "decode", lambda ids: seen.append("text") or decode_text(ids))
+
+    def seen_decoder(shown):
+        decode_text = decoder(shown)
+        return lambda ids: seen.append("text") or decode_text(ids)
+
+    monkeypatch.setattr(model, "decoder", seen_decoder)
     generator.add(Job("order", [5, 6, 7], SamplingParams(4, ignore_eos=True)))
     generator.step()
     seen.clear()
