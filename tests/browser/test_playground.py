@@ -17,6 +17,8 @@ from tests.contract.doubles import World
 from tests.contract.loopback import serving
 from tests.contract.real import RealWorld
 
+pytestmark = pytest.mark.slow  # a browser and a real server
+
 NEEDS_CURL = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 MARKUP = "<img src=x onerror='document.title=1'>"
 

@@ -14,6 +14,8 @@ from app.cli.main import main
 from tests.service.conftest import StartServer, SteppingServer, server_starter, wait_for
 from tests.unit.cli.terminal import CTRL_C, terminal
 
+pytestmark = pytest.mark.slow  # a real server; tests/unit/cli has each command with a stand-in
+
 
 @pytest.fixture
 def forklift(demo, monkeypatch) -> Any:

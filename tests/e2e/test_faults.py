@@ -12,6 +12,8 @@ from tests.e2e.faulty import FaultyForklift, is_alive, seconds_until_gone
 from tests.service.conftest import server_starter, wait_for
 from tests.tiny_models import MAX_POSITIONS
 
+pytestmark = pytest.mark.slow  # real servers; tests/service has the same with a stand-in
+
 BODY = {"prompt": "def f(", "max_new_tokens": 8, "ignore_eos": True}
 STALL_TIMEOUT_S = 3
 

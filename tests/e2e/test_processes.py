@@ -17,6 +17,8 @@ import requests
 from tests.e2e.conftest import Forklift, Stream
 from tests.service.conftest import LOAD_PATIENCE_S, PATIENCE_S, REPOSITORY, server_starter, unused_port, wait_for
 
+pytestmark = pytest.mark.slow  # real servers; tests/service has the same with a stand-in
+
 COUNTER = Path(__file__).parent / "count_models"
 
 

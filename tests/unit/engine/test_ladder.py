@@ -74,7 +74,7 @@ def much_time(monkeypatch):
     monkeypatch.setattr(plays, "LEAST_BUDGET_S", 600.0)
 
 
-@pytest.mark.parametrize("budget", ["much_time", "no_time"])
+@pytest.mark.parametrize("budget", [pytest.param("much_time", marks=pytest.mark.slow), "no_time"])
 @pytest.mark.parametrize("fault", EXPECTED)
 def test_a_planted_fault_ends_on_a_lower_step_that_answers_as_generate_does(
     model_folder, monkeypatch, expected, fault, budget, request
