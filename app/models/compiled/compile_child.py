@@ -125,6 +125,8 @@ def environment(scratch: Path) -> dict[str, str]:
     return {
         **kept,
         "PYTHONPATH": str(ROOT),
+        # What it wrote last is there however it ends, and in its order.
+        "PYTHONUNBUFFERED": "1",
         "TMPDIR": str(scratch),
         "TORCHINDUCTOR_CACHE_DIR": str(scratch / "inductor"),
         "TORCHINDUCTOR_COMPILE_THREADS": "1",
