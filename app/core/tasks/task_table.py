@@ -11,6 +11,7 @@ from typing import Literal
 
 Task = Literal["generate", "fill-mask", "embeddings", "classify", "rerank", "zero-shot", "entities", "answer"]
 SEQUENCE_HEAD = "ForSequenceClassification"
+SEQUENCE_CLASS = "AutoModelForSequenceClassification"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,25 +19,24 @@ class TaskKind:
     """``does`` completes "the model does not ..."; ``auto_class`` is transformers' class that loads such a model.
 
     ``head`` is how the names of its architectures end, where that alone tells the task or a few that share it;
-    ``also_by``: tasks whose models can do this one as well.
+    ``also_by``: tasks whose models can do this one as well; ``has_labels``: the config names what its logits mean.
     """
 
     does: str
     auto_class: str
     head: str | None = None
     also_by: tuple[Task, ...] = ()
+    has_labels: bool = False
 
 
 TASKS: dict[Task, TaskKind] = {
     "generate": TaskKind("generate text", "AutoModelForCausalLM"),
     "fill-mask": TaskKind("fill masks", "AutoModelForMaskedLM"),
     "embeddings": TaskKind("make embeddings", "AutoModel"),
-    "classify": TaskKind(
-        "classify texts", "AutoModelForSequenceClassification", SEQUENCE_HEAD, also_by=("rerank", "zero-shot")
-    ),
-    "rerank": TaskKind("score pairs of texts", "AutoModelForSequenceClassification", SEQUENCE_HEAD),
-    "zero-shot": TaskKind("classify by a request's own labels", "AutoModelForSequenceClassification", SEQUENCE_HEAD),
-    "entities": TaskKind("find entities", "AutoModelForTokenClassification", "ForTokenClassification"),
+    "classify": TaskKind("classify texts", SEQUENCE_CLASS, SEQUENCE_HEAD, ("rerank", "zero-shot"), has_labels=True),
+    "rerank": TaskKind("score pairs of texts", SEQUENCE_CLASS, SEQUENCE_HEAD, has_labels=True),
+    "zero-shot": TaskKind("classify by a request's own labels", SEQUENCE_CLASS, SEQUENCE_HEAD, has_labels=True),
+    "entities": TaskKind("find entities", "AutoModelForTokenClassification", "ForTokenClassification", has_labels=True),
     "answer": TaskKind("answer questions about a text", "AutoModelForQuestionAnswering", "ForQuestionAnswering"),
 }
 NOT_SERVED = f"{{}} is not served: the tasks that are: {', '.join(TASKS)}"

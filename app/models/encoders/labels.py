@@ -11,6 +11,7 @@ from transformers import PretrainedConfig
 from typing_extensions import TypedDict
 
 from app.core.errors import ModelLoadError
+from app.core.tasks.task_table import TASKS
 from app.models.checkpoint.loader import Checkpoint
 from app.models.folder.sentence import Activation
 from app.models.folder.tasks import entailment_label
@@ -86,15 +87,24 @@ def softmax(values: Numbers) -> Numbers:
 
 
 def read_labels(checkpoint: Checkpoint) -> Labels:
-    """What the config says of labels. Raises ``ModelLoadError`` where they are not those of the task."""
+    """What the config says of labels; none for a task without. Raises ``ModelLoadError`` where they do not fit it."""
     config = checkpoint.model.config
-    names = tuple(str(config.id2label.get(index, f"LABEL_{index}")) for index in range(config.num_labels))
+    if not TASKS[checkpoint.task].has_labels:
+        return Labels((), "none", "none", None)
+    names = tuple(_sent(str(config.id2label.get(index, f"LABEL_{index}"))) for index in range(config.num_labels))
     entailment = entailment_label(config)
+    if not names:
+        raise ModelLoadError("the config of the model has no labels")
     if checkpoint.task == "rerank" and len(names) != 1:
         raise ModelLoadError(f"a model for the task rerank has one label, this one has {len(names)}")
     if checkpoint.task == "zero-shot" and (entailment is None or not 0 <= entailment < len(names)):
         raise ModelLoadError('a model for the task zero-shot has a label whose name begins with "entail"')
     return Labels(names, _activation(config), checkpoint.pair_activation or "sigmoid", entailment)
+
+
+def _sent(name: str) -> str:
+    """``name`` as UTF-8 can carry it: JSON can spell half a surrogate pair, an answer cannot."""
+    return name.encode("utf-8", "replace").decode("utf-8")
 
 
 def _activation(config: PretrainedConfig) -> Activation:

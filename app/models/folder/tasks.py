@@ -47,8 +47,11 @@ def _by_labels(config: PretrainedConfig) -> Task:
 
 def entailment_label(config: PretrainedConfig) -> int | None:
     """The label that says that one text follows from another, as transformers' zero-shot pipeline finds it."""
-    labels = getattr(config, "label2id", None) or {}
-    return next((int(index) for label, index in labels.items() if str(label).lower().startswith("entail")), None)
+    labels = getattr(config, "label2id", None)
+    numbered = labels.items() if isinstance(labels, dict) else ()
+    return next(
+        (index for label, index in numbered if str(label).lower().startswith("entail") and type(index) is int), None
+    )
 
 
 def _classes(mapping: dict[str, object]) -> set[str]:

@@ -202,3 +202,29 @@ def test_an_activation_that_we_do_not_have_stops_the_load(copy_of):
     (folder / "config_sentence_transformers.json").write_text('{"activation_fn": "torch.nn.Tanh"}')
     with pytest.raises(ModelLoadError, match=r"torch\.nn\.Tanh is not supported"):
         load(folder)
+
+
+@pytest.mark.parametrize("numbers", [{"entailment": "abc"}, {"entailment": [1]}, ["entailment"], None, 3])
+@pytest.mark.parametrize("family", ["bert-entities", "bert-rerank", "bert-classify"])
+def test_numbers_of_labels_that_are_none_are_not_read(copy_of, family, numbers):
+    folder = copy_of(family)
+    change_config(folder, label2id=numbers)
+    checkpoint = load(folder)
+    assert EncoderModel("m", checkpoint, 64).labels.entailment is None
+
+
+def test_a_label_that_utf_8_cannot_carry_is_shown_as_far_as_it_can(copy_of):
+    folder = copy_of("bert-classify")
+    change_config(folder, id2label={"0": "\ud800a", "1": "b", "2": 3})
+    assert EncoderModel("m", load(folder), 64).labels.names == ("?a", "b", "3")
+
+
+def test_a_model_for_another_task_needs_no_labels(copy_of):
+    folder = copy_of("bert")
+    change_config(folder, id2label={}, label2id=["x"])
+    assert EncoderModel("m", load(folder), 64).labels.names == ()
+
+
+def change_config(folder, **values):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | values))
