@@ -31,16 +31,22 @@ def read_value(s: Scanner, out: Out, depth: int = MAX_DEPTH) -> Steps[None]:
     yield from s.skip_space()
     sign = yield from s.peek()
     if sign == "{":
-        yield from _read_members(s, out, depth, "{}", _read_member)
+        yield from read_items(s, out, depth, "}", "{}", _read_member)
     elif sign == "[":
-        yield from _read_members(s, out, depth, "[]", read_value)
+        yield from read_items(s, out, depth, "]", "[]", read_value)
     elif sign == '"':
         yield from read_string(s, out)
     else:
         yield from read_scalar(s, out)
 
 
-def _read_members(s: Scanner, out: Out, depth: int, brackets: str, read: Callable[..., Steps[None]]) -> Steps[None]:
+def read_items(
+    s: Scanner, out: Out, depth: int, closing: str, brackets: str, read: Callable[[Scanner, Out, int], Steps[None]]
+) -> Steps[None]:
+    """Pass what stands between the bracket that is next and ``closing`` on, item by item, in JSON's ``brackets``.
+
+    A comma may stand behind the last item. Raises ``MalformedError``, also for what is nested too deeply.
+    """
     if depth == 0:
         raise MalformedError("nested too deeply")
     s.at += 1
@@ -48,14 +54,14 @@ def _read_members(s: Scanner, out: Out, depth: int, brackets: str, read: Callabl
     between = ""
     while True:
         yield from s.skip_space()
-        if (yield from s.accept(brackets[1])):
+        if (yield from s.accept(closing)):
             break
         out(between)
+        between = ", "
         yield from read(s, out, depth - 1)
         yield from s.skip_space()
-        between = ", "
         if not (yield from s.accept(",")):
-            yield from s.require(brackets[1])
+            yield from s.require(closing)
             break
     out(brackets[1])
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
-from app.core.parsing.tool_calls.json_text import MAX_DEPTH, Out, collected, read_scalar
+from app.core.parsing.tool_calls.json_text import MAX_DEPTH, Out, collected, read_items, read_scalar
 from app.core.parsing.tool_calls.known_tools import KnownTools, MemberWriter, quoted
 from app.core.parsing.tool_calls.scanner import EndedError, MalformedError, Scanner, Steps
 
@@ -110,33 +110,11 @@ def read_python_value(s: Scanner, out: Out, depth: int = MAX_DEPTH) -> Steps[Non
     if sign in ("'", '"'):
         yield from read_python_string(s, out)
     elif sign == "{":
-        yield from _read_items(s, out, depth, "}", "{}", _read_item)
+        yield from read_items(s, out, depth, "}", "{}", _read_item)
     elif sign in _BRACKETS:
-        yield from _read_items(s, out, depth, _BRACKETS[sign], "[]", read_python_value)
+        yield from read_items(s, out, depth, _BRACKETS[sign], "[]", read_python_value)
     else:
         yield from read_scalar(s, out)
-
-
-def _read_items(
-    s: Scanner, out: Out, depth: int, closing: str, brackets: str, read: Callable[[Scanner, Out, int], Steps[None]]
-) -> Steps[None]:
-    if depth == 0:
-        raise MalformedError("nested too deeply")
-    s.at += 1
-    out(brackets[0])
-    between = ""
-    while True:
-        yield from s.skip_space()
-        if (yield from s.accept(closing)):
-            break
-        out(between)
-        between = ", "
-        yield from read(s, out, depth - 1)
-        yield from s.skip_space()
-        if not (yield from s.accept(",")):
-            yield from s.require(closing)
-            break
-    out(brackets[1])
 
 
 def _read_item(s: Scanner, out: Out, depth: int) -> Steps[None]:

@@ -10,7 +10,7 @@ import re
 
 from app.core.parsing.tool_calls.forms.call_form import CallForm
 from app.core.parsing.tool_calls.json_calls import read_closing
-from app.core.parsing.tool_calls.json_text import MAX_DEPTH, Out, collected, read_scalar, read_string
+from app.core.parsing.tool_calls.json_text import MAX_DEPTH, Out, collected, read_items, read_scalar, read_string
 from app.core.parsing.tool_calls.known_tools import KnownTools, quoted
 from app.core.parsing.tool_calls.scanner import EndedError, MalformedError, Scanner, Steps
 
@@ -39,9 +39,9 @@ def _read(s: Scanner, sign: str, _tools: KnownTools) -> Steps[None]:
 def _read_value(s: Scanner, out: Out, depth: int) -> Steps[None]:
     yield from s.skip_space()
     if (yield from s.is_next("{")):
-        yield from _read_group(s, out, depth, "{}")
+        yield from read_items(s, out, depth, "}", "{}", _read_member)
     elif (yield from s.is_next("[")):
-        yield from _read_group(s, out, depth, "[]")
+        yield from read_items(s, out, depth, "]", "[]", _read_value)
     elif (yield from s.is_next('"')):
         yield from read_string(s, out)
     elif (yield from s.is_next(*QUOTES)):
@@ -50,26 +50,9 @@ def _read_value(s: Scanner, out: Out, depth: int) -> Steps[None]:
         yield from read_scalar(s, out)
 
 
-def _read_group(s: Scanner, out: Out, depth: int, brackets: str) -> Steps[None]:
-    if depth == 0:
-        raise MalformedError("nested too deeply")
-    s.at += 1
-    out(brackets[0])
-    between = ""
-    while True:
-        yield from s.skip_space()
-        if (yield from s.accept(brackets[1])):
-            break
-        out(between)
-        between = ", "
-        if brackets == "{}":
-            yield from _read_key(s, out)
-        yield from _read_value(s, out, depth - 1)
-        yield from s.skip_space()
-        if not (yield from s.accept(",")):
-            yield from s.require(brackets[1])
-            break
-    out(brackets[1])
+def _read_member(s: Scanner, out: Out, depth: int) -> Steps[None]:
+    yield from _read_key(s, out)
+    yield from _read_value(s, out, depth)
 
 
 def _read_key(s: Scanner, out: Out) -> Steps[None]:
