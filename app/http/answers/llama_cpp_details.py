@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from app.http.answers.types import InfillAnswer, InfillTimings, LlamaCppDetails, SelectedFields
+from app.http.answers.native_types import InfillAnswer, InfillTimings, LlamaCppDetails, SelectedFields
 from app.http.requests.running import RunningRequest
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from app.core.jobs import TokenLogprob
+from app.http.answers.native_types import ScoredToken, Token
 from app.http.answers.openai_types import LegacyLogprobs, MessageToken, ScoredMessageToken
-from app.http.answers.types import ScoredToken, Token
 from app.http.requests.job_output import Piece
 
 if TYPE_CHECKING:

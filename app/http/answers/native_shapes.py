@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol
 from app.core.errors import UnsupportedParameterError
 from app.core.jobs import Job
 from app.http.answers.logprobs import PlacedToken, TokenTrack, native_entry
-from app.http.answers.types import (
+from app.http.answers.native_types import (
     ChatAnswer,
     ChatAnswers,
     ChatChoice,

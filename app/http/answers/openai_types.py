@@ -1,4 +1,4 @@
-"""What the routes under `/v1` answer, in OpenAI's form; see `types`. Types only."""
+"""What the routes under `/v1` answer, in OpenAI's form; see `native_types`. Types only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 
 from app.core.jobs import FinishReason
 from app.core.states import ModelState
-from app.http.answers.types import Usage
+from app.http.answers.native_types import Usage
 
 EndReason = Literal["stop", "length", "tool_calls"]
 

@@ -6,8 +6,8 @@ from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict
 
+from app.http.answers.native_types import Recorded, Timings
 from app.http.answers.openai_types import InputUsage
-from app.http.answers.types import Recorded, Timings
 
 TeiErrorKind = Literal["Validation", "Overloaded", "Backend"]
 

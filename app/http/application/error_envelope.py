@@ -25,8 +25,8 @@ from app.core.errors import (
     UnsupportedMediaTypeError,
 )
 from app.core.logs.logging import get_logger
+from app.http.answers.native_types import Error, PromptAnswer
 from app.http.answers.task_types import CohereError, TeiError, TeiErrorKind
-from app.http.answers.types import Error, PromptAnswer
 from app.http.application.request_log import record
 from app.http.reading.strict_json import dump
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.http.answers.types import Error
+from app.http.answers.native_types import Error
 from app.http.reading.body import JSON_TYPE
 
 READS_BODY = (400, 408, 413, 415)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from app.http.answers import native_types as native
 from app.http.answers import openai_types as openai_answers
-from app.http.answers import types as answers
+from app.http.answers import system_types as system
 from app.http.answers.stream import TEXT_TYPES, EventWriter
 from app.http.description.operation_form import WORKS, Form, Operation, posting
 from app.http.description.task_operations import TASK_OPERATIONS
@@ -32,7 +33,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "Continue a text",
         "native",
         CompleteBody,
-        answers.Completion,
+        native.Completion,
         {"prompt": "def add(a, b):", "max_new_tokens": 16},
         streams=NATIVE_STREAMS,
         text=STREAM_TEXT,
@@ -41,7 +42,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "Answer a conversation",
         "native",
         ChatBody,
-        answers.ChatAnswer,
+        native.ChatAnswer,
         {"prompt": "What does os.getcwd do?", "history": []},
         streams=NATIVE_STREAMS,
         text=STREAM_TEXT,
@@ -50,7 +51,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "Fill holes in a text",
         "native",
         InfillBody,
-        answers.InfillAnswer | answers.SelectedFields,
+        native.InfillAnswer | native.SelectedFields,
         {"prefix": "def add(a, b):\n    ", "suffix": "\n\nprint(add(1, 2))\n"},
         streams=NATIVE_STREAMS,
         text="A single hole can be streamed.",
@@ -59,16 +60,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "Propose tokens for masks",
         "native",
         FillMaskBody | HubFillMaskBody,
-        answers.Proposals,
+        native.Proposals,
         {"text": "The capital of France is [MASK].", "top_k": 3},
         text="As transformers' pipeline answers: a list; for several masks, or several texts, a list of those.",
     ),
-    ("/tokenize", "post"): posting(
-        "Text to tokens", "native", TokenizeBody, answers.Tokens, {"text": "def add(a, b):"}
-    ),
-    ("/detokenize", "post"): posting(
-        "Tokens to text", "native", DetokenizeBody, answers.Text, {"tokens": [10, 11, 12]}
-    ),
+    ("/tokenize", "post"): posting("Text to tokens", "native", TokenizeBody, native.Tokens, {"text": "def add(a, b):"}),
+    ("/detokenize", "post"): posting("Tokens to text", "native", DetokenizeBody, native.Text, {"tokens": [10, 11, 12]}),
     ("/v1/completions", "post"): posting(
         "Continue texts, fill a hole before a suffix, score prompts",
         "OpenAI",
@@ -102,25 +99,25 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "One model by name", "OpenAI", {JSON_TYPE: openai_answers.ModelEntry}, statuses=(404,)
     ),
     ("/v1/capabilities", "get"): Operation(
-        "What the models can do, within which bounds", "server", {JSON_TYPE: answers.CapabilitiesList}, statuses=(503,)
+        "What the models can do, within which bounds", "server", {JSON_TYPE: system.CapabilitiesList}, statuses=(503,)
     ),
-    ("/livez", "get"): Operation("200 while the process answers", "server", {JSON_TYPE: answers.Alive}),
-    ("/readyz", "get"): Operation("200 when this server can take work", "server", {JSON_TYPE: answers.Readiness}),
-    ("/health", "get"): Operation("As /readyz, with a word for the state", "server", {JSON_TYPE: answers.Health}),
+    ("/livez", "get"): Operation("200 while the process answers", "server", {JSON_TYPE: system.Alive}),
+    ("/readyz", "get"): Operation("200 when this server can take work", "server", {JSON_TYPE: system.Readiness}),
+    ("/health", "get"): Operation("As /readyz, with a word for the state", "server", {JSON_TYPE: system.Health}),
     ("/props", "get"): Operation(
-        "A model as llama.cpp's plugins ask for it", "server", {JSON_TYPE: answers.Props}, statuses=(404, 503)
+        "A model as llama.cpp's plugins ask for it", "server", {JSON_TYPE: system.Props}, statuses=(404, 503)
     ),
     ("/metrics", "get"): Operation("Prometheus' text format", "server", {"text/plain": None}),
     **TASK_OPERATIONS,
     ("/", "post"): Operation(
         "Continue, chat or fill masks",
         "older forms",
-        {JSON_TYPE: str | answers.PromptAnswer | answers.Proposals, **dict.fromkeys(NATIVE_STREAMS)},
+        {JSON_TYPE: str | native.PromptAnswer | native.Proposals, **dict.fromkeys(NATIVE_STREAMS)},
         {JSON_TYPE: CompleteBody | ChatBody, "text/plain": None},
         WORKS,
         {JSON_TYPE: {"data": "#print hello world function"}, "text/plain": "The capital of France is [MASK]."},
         ROOT_TEXT,
-        answers.Error | answers.PromptAnswer,
+        native.Error | native.PromptAnswer,
     ),
     ("/", "put"): Operation(
         "Continue a form field",
@@ -131,7 +128,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         {FORM_TYPES[0]: {"data": "#print hello world function"}},
     ),
     ("/", "get"): Operation(
-        "Playground for browsers, a pointer for others", "pages", {JSON_TYPE: answers.Pointer, "text/html": None}
+        "Playground for browsers, a pointer for others", "pages", {JSON_TYPE: system.Pointer, "text/html": None}
     ),
     ("/openapi.json", "get"): Operation("This description", "pages", {JSON_TYPE: dict[str, Any]}),
     ("/docs", "get"): Operation("This description for people", "pages", {"text/html": None}),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.http.answers import task_types as answers
-from app.http.answers.types import Error
+from app.http.answers.native_types import Error
 from app.http.description.operation_form import Operation, posting
 from app.http.reading.body import JSON_TYPE
 from app.http.schemas.hub_bodies import HubAnswerBody, HubClassifyBody, HubEntitiesBody, HubZeroShotBody

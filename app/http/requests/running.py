@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 from app.core.errors import InternalError, RequestError
 from app.core.jobs import BaseJob, JobOptions, Timings, TokenCounts
 from app.core.patience import overdue
-from app.http.answers.types import Usage
+from app.http.answers.native_types import Usage
 from app.http.requests.connection import CLIENT_CHECK_S, ClientGoneError, is_client_gone
 from app.http.requests.job_output import Batch, JobOutput, Piece
 

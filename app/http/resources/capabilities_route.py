@@ -10,7 +10,7 @@ from flask import Response
 
 from app.core.errors import LoadingError
 from app.core.settings import Settings
-from app.http.answers.types import Bounds, CapabilitiesList, KvCache, ModelCapabilities, Parameter
+from app.http.answers.system_types import Bounds, CapabilitiesList, KvCache, ModelCapabilities, Parameter
 from app.http.application.error_envelope import json_response
 from app.http.application.restful import Route
 from app.http.description.task_routes import routes_of

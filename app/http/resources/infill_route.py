@@ -9,7 +9,7 @@ from flask import Response
 
 from app.http.answers.llama_cpp_details import llama_cpp_details, llama_cpp_timings, selected
 from app.http.answers.native_shapes import recording, timings_of
-from app.http.answers.types import (
+from app.http.answers.native_types import (
     InfillAnswer,
     InfillDetails,
     InfillTimings,

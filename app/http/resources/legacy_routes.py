@@ -9,7 +9,7 @@ from flask import Response, current_app, request
 from app import __version__
 from app.core.errors import BadRequestError, InvalidParameterError
 from app.http.answers.native_shapes import PromptShape, TextShape
-from app.http.answers.types import Pointer
+from app.http.answers.system_types import Pointer
 from app.http.application.error_envelope import json_response, prompt_error, use_error_form
 from app.http.application.pages import page_response, prefers_page
 from app.http.reading.body import (

@@ -10,7 +10,7 @@ from flask import Response, request
 from app import __version__
 from app.core.errors import LoadingError
 from app.core.states import WorkerState
-from app.http.answers import types as answers
+from app.http.answers import system_types as system
 from app.http.application.error_envelope import json_response
 from app.http.application.restful import Route
 from app.http.resources.capabilities_route import kv_cache
@@ -27,7 +27,7 @@ class Livez(Route):
     """200 while the process answers."""
 
     def get(self) -> Response:
-        alive: answers.Alive = {"status": "ok"}
+        alive: system.Alive = {"status": "ok"}
         return json_response(alive)
 
 
@@ -38,7 +38,7 @@ class Readyz(Route):
         body = self.readiness()
         return json_response(body, 200 if body["state"] == "ready" else 503)
 
-    def readiness(self) -> answers.Readiness:
+    def readiness(self) -> system.Readiness:
         rows = self.service.context.board.rows()
         live = [row for row in rows if row.pid is not None]
         state = overall_state([row.state for row in live])
@@ -57,7 +57,7 @@ class Health(Readyz):
     def get(self) -> Response:
         body = self.readiness()
         is_ready = body["state"] == "ready"
-        health: answers.Health = {"status": "ok" if body["state"] == "ready" else body["state"], **body}
+        health: system.Health = {"status": "ok" if body["state"] == "ready" else body["state"], **body}
         return json_response(health, 200 if is_ready else 503)
 
 
@@ -68,7 +68,7 @@ class Props(Route):
         handle = self.service.choose(request.args.get("model"), None)
         if handle.model is None:
             raise LoadingError("the model is not loaded")
-        props: answers.Props = {
+        props: system.Props = {
             "default_generation_settings": {"n_ctx": handle.model.context_tokens},
             "total_slots": handle.settings.max_batch_size,
             "model_alias": handle.name,
@@ -83,7 +83,7 @@ def overall_state(states: Sequence[WorkerState]) -> WorkerState:
     return next((state for state in PRECEDENCE if state in states), "loading")
 
 
-def engine(handle: ModelHandle) -> answers.Engine:
+def engine(handle: ModelHandle) -> system.Engine:
     """The way that this worker runs a model; nulls while it is not loaded."""
     return {
         "model": handle.name,
@@ -93,7 +93,7 @@ def engine(handle: ModelHandle) -> answers.Engine:
     }
 
 
-def describe(row: SlotState) -> answers.Slot:
+def describe(row: SlotState) -> system.Slot:
     """One worker slot as the contract shows it."""
     return {
         "slot": row.slot,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from flask import Response
 
-from app.http.answers import types as answers
+from app.http.answers import native_types as native
 from app.http.application.error_envelope import json_response
 from app.http.application.restful import Route
 from app.http.reading.body import read_body
@@ -39,7 +39,7 @@ class Tokenize(TokenRoute):
         with self.model(body.model) as model:
             with naming("text"):
                 ids = model.encode(body.given, add_special_tokens=body.add_special_tokens)
-            answer: answers.Tokens = {
+            answer: native.Tokens = {
                 "tokens": ids,
                 "token_strings": model.token_strings(ids),
                 "count": len(ids),
@@ -55,5 +55,5 @@ class Detokenize(TokenRoute):
         body = read_body(DetokenizeBody)
         with self.model(body.model) as model:
             text = model.detokenize(body.tokens)
-        answer: answers.Text = {"text": text}
+        answer: native.Text = {"text": text}
         return json_response(answer)

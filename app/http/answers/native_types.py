@@ -1,4 +1,4 @@
-"""What the routes answer: answers are built as these types, and the OpenAPI description is made from them.
+"""What the native routes answer: answers are built as these types, and the OpenAPI description is made from them.
 
 Types only; the answers are made where the work is done.
 """
@@ -12,8 +12,6 @@ from typing_extensions import TypedDict
 
 from app.core.errors import ErrorDetail
 from app.core.jobs import FinishReason
-from app.core.states import EngineName, ModelState, WorkerState
-from app.core.tasks.task_table import Task
 
 Recorded = str | int
 
@@ -194,16 +192,6 @@ class InfillAnswer(InfillDetails, LlamaCppText):
 SelectedFields = dict[str, Any]
 
 
-class Props(TypedDict):
-    """A model as llama.cpp's plugins ask for it."""
-
-    default_generation_settings: LlamaCppSettings
-    total_slots: int
-    model_alias: str
-    model_path: str
-    build_info: str
-
-
 class Proposal(TypedDict):
     """A token for a mask."""
 
@@ -229,118 +217,3 @@ class Text(TypedDict):
     """The text of tokens."""
 
     text: str
-
-
-class Alive(TypedDict):
-    """The process answers."""
-
-    status: Literal["ok"]
-
-
-class KvCache(TypedDict):
-    """Memory of the KV cache."""
-
-    bytes_per_token: int
-    max_bytes: int
-
-
-class Slot(TypedDict):
-    """One worker slot."""
-
-    slot: int
-    pid: int | None
-    gpus: list[str]
-    state: WorkerState
-    num_running: int
-    num_waiting: int
-
-
-class Engine(TypedDict):
-    """The way that a model is run, and what failed the check at its load."""
-
-    model: str
-    engine: EngineName | None
-    dropped: list[str] | None
-    compiled: bool | None
-
-
-class Readiness(TypedDict):
-    """Whether this server can take work."""
-
-    state: WorkerState
-    progress: float
-    kv_cache: KvCache | None
-    engines: list[Engine]
-    slots: list[Slot]
-
-
-class Health(Readiness):
-    """Readiness, and a word for those who look for one."""
-
-    status: Literal["ok", "loading", "draining", "failed"]
-
-
-class Bounds(TypedDict):
-    """What a JSON schema says of a value beside its type."""
-
-    description: NotRequired[str]
-    minimum: NotRequired[float]
-    maximum: NotRequired[float]
-    exclusiveMinimum: NotRequired[float]
-    exclusiveMaximum: NotRequired[float]
-    minLength: NotRequired[int]
-    maxLength: NotRequired[int]
-    maxItems: NotRequired[int]
-    enum: NotRequired[list[Any]]
-
-
-class Parameter(Bounds):
-    """Types and bounds of a field."""
-
-    type: list[str]
-    required: bool
-
-
-class Memory(TypedDict):
-    """Measured memory of the worker that answers."""
-
-    process_rss_bytes: int
-
-
-class ModelCapabilities(TypedDict):
-    """What a model can do, within which bounds; null where only a loaded model could tell."""
-
-    id: str
-    object: Literal["model.capabilities"]
-    state: ModelState
-    load: Literal["resident", "on_demand"]
-    task: Task | None
-    context_tokens: int | None
-    vocab_size: int | None
-    dtype: str | None
-    quantization: str
-    engine: EngineName | None
-    dropped: list[str] | None
-    compiled: bool | None
-    supports: dict[str, bool] | None
-    tool_calls: str | None
-    reasoning: str | None
-    limits: dict[str, float | None]
-    kv_cache: KvCache | None
-    memory: Memory
-    routes: dict[str, dict[str, Parameter]]
-
-
-class CapabilitiesList(TypedDict):
-    """The served models."""
-
-    object: Literal["list"]
-    data: list[ModelCapabilities]
-
-
-class Pointer(TypedDict):
-    """Where to go on."""
-
-    name: str
-    version: str
-    routes: list[str]
