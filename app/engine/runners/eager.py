@@ -52,7 +52,7 @@ class EagerRunner:
         self, tokens: list[int], starts: list[int], chunks: list[Chunk]
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """There is no such pass here: see ``can_mix``."""
-        raise NotImplementedError
+        raise AssertionError("a mixed pass was planned for a runner that cannot mix")
 
     def _forward(
         self, tokens: list[list[int]], positions: torch.Tensor, mask: torch.Tensor | None, num_logits: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import groupby
 from typing import Any
 
 from app.core.parsing.tool_calls.answer_reader import AnswerForm, AnswerReader, read_whole
@@ -13,12 +14,11 @@ from app.http.answers.openai_types import Call, Message
 def merged(parts: Iterable[Part]) -> list[Part]:
     """``parts`` with those of one kind together that follow each other."""
     found: list[Part] = []
-    for part in parts:
-        last = found[-1] if found else None
-        if not isinstance(part, CallStart) and type(last) is type(part) and not isinstance(last, CallStart | None):
-            found[-1] = type(part)(last.text + part.text)
+    for kind, some in groupby(parts, type):
+        if kind is CallStart:
+            found += some
         else:
-            found.append(part)
+            found.append(kind("".join(part.text for part in some if not isinstance(part, CallStart))))
     return found
 
 
@@ -26,7 +26,7 @@ def message_of(text: str, form: AnswerForm) -> Message:
     """The whole message; ``content`` is null beside calls alone."""
     content, reasoning = "", ""
     calls: list[Call] = []
-    for part in [Content(text)] if form.is_plain else read_whole(text, form):
+    for part in [Content(text)] if form.is_plain else merged(read_whole(text, form)):
         match part:
             case Content():
                 content += part.text
