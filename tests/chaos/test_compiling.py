@@ -58,6 +58,11 @@ def round_of(server: Forklift) -> dict:
     return dict(found)
 
 
+def require_texts(found: dict) -> None:
+    """Nobody was failed. Which texts they are is seen in float32: in 16 bits a row's rounding depends on the others."""
+    assert found and not [text for text in found.values() if not isinstance(text, str)]
+
+
 def compiling_child(server: Forklift) -> psutil.Process | None:
     children = psutil.Process(server.process.pid).children(recursive=True)
     return next((one for one in children if any("compile_process" in part for part in one.cmdline())), None)
@@ -66,15 +71,12 @@ def compiling_child(server: Forklift) -> psutil.Process | None:
 def test_streams_run_on_while_a_server_compiles_and_changes_over(start, model_folder):
     # Not packed in float16: several sequences and lone ones are served on one layout.
     server = start(MODEL=str(model_folder("llama")), DTYPE="float16", MAX_BATCH_SIZE=str(NUM_STREAMS))
-    first = round_of(server)
-    assert all(isinstance(text, str) for text in first.values())
     rounds = 0
     while not is_compiled(server):
-        assert round_of(server).keys() == first.keys()
+        require_texts(round_of(server))
         rounds += 1
-    last = round_of(server)
-    assert all(isinstance(text, str) for text in last.values())
-    assert rounds > 0
+    require_texts(round_of(server))
+    assert rounds > 1
     [made] = server.log_lines("package_made")
     assert made["compiled_ms"] > 0
     assert not server.log_lines("package_not_made")
@@ -102,7 +104,9 @@ def test_a_child_that_is_killed_is_said_and_the_server_serves(start, model_folde
     os.kill(child.pid, signal.SIGKILL)
     wait_until(lambda: server.log_lines("package_not_made"), LIMIT_S)
     assert "ended by signal 9" in server.log_lines("package_not_made")[0]["reason"]
-    assert all(isinstance(text, str) for text in round_of(server).values())
+    found: list = []
+    complete(server, 0, found)
+    require_texts(dict(found))
 
 
 def test_nothing_compiles_on_when_the_server_was_killed(start, model_folder):
