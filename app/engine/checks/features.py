@@ -20,6 +20,7 @@ from app.models.text_model import TextModel
 from app.models.weights.fused_layers import fuse_layers
 from app.models.weights.packing import owns_weights, pack, wants_packing
 from app.models.weights.quantization import model_bytes, quantize
+from app.models.weights.wide_linear import wants_widening, widen
 
 Model = TextModel | EncoderModel
 
@@ -86,6 +87,11 @@ FEATURES = (
         "packed",
         lambda model, settings: settings.quantization == "none" and wants_packing(model.checkpoint, settings),
         pack_unless_compiled,
+    ),
+    Feature(
+        "widened",
+        lambda model, settings: settings.quantization == "none" and wants_widening(model.checkpoint),
+        lambda model, _: widen(model.checkpoint),
     ),
 )
 

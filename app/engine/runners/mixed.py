@@ -22,6 +22,7 @@ from app.engine.generation.plan import Chunk
 from app.engine.kv.cache import Window
 from app.engine.runners.eager import EagerRunner
 from app.engine.runners.masks import additive_mask
+from app.engine.runners.row_attention import ROW_ATTENTION, row_attention
 from app.models.checkpoint.loader import Checkpoint
 
 ATTENTION = "forklift_mixed"
@@ -89,7 +90,7 @@ def mixed_attention(
     if at:
         rows = query[0, :, :at].transpose(0, 1)[:, :, None]
         keys, values = (buffer[:at, :, : window.row_length] for buffer in (key, value))
-        found, _ = sdpa_attention_forward(module, rows, keys, values, window.row_mask, is_causal=False, **options)
+        found, _ = row_attention(module, rows, keys, values, window.row_mask, **options)
         pieces.append(found.transpose(0, 1))
     for chunk, mask in zip(window.chunks, window.chunk_masks, strict=True):
         end = at + len(chunk.tokens)
@@ -129,8 +130,16 @@ class MixedRunner(EagerRunner):
 
     def __init__(self, checkpoint: Checkpoint, num_rows: int, max_tokens: int):
         ALL_ATTENTION_FUNCTIONS.register(ATTENTION, mixed_attention)
+        ALL_ATTENTION_FUNCTIONS.register(ROW_ATTENTION, row_attention)
         self._window = MixedWindow()
         super().__init__(checkpoint, num_rows, max_tokens, self._window)
+
+    def decode(self, tokens: list[list[int]], starts: list[int]) -> torch.Tensor:
+        """Feed as many tokens to each of rows 0, 1, ..; logits ``(num_rows, num_new, vocab)`` behind each."""
+        if len(tokens[0]) > 1:
+            return super().decode(tokens, starts)
+        with self._attention(ROW_ATTENTION):
+            return super().decode(tokens, starts)
 
     def mixed(
         self, tokens: list[int], starts: list[int], chunks: list[Chunk]
@@ -140,7 +149,7 @@ class MixedRunner(EagerRunner):
         Logits ``(num_rows, 1, vocab)`` of the rows, and per chunk what ``prefill`` gives.
         """
         self._window.set_pieces(starts, chunks, self._device, self._dtype)
-        with self._attention():
+        with self._attention(ATTENTION):
             logits = self._mixed_logits(tokens, starts, chunks)
         rows, *rest = torch.split(logits, [len(starts), *(len(c.tokens) if c.all_logits else 1 for c in chunks)])
         return rows[:, None], rest
@@ -164,10 +173,10 @@ class MixedRunner(EagerRunner):
         return logits
 
     @contextmanager
-    def _attention(self) -> Iterator[None]:
-        """Ours in the place of the model's, which everything else (``generate``) goes on to use."""
+    def _attention(self, name: str) -> Iterator[None]:
+        """Ours of that name in the place of the model's, which everything else (``generate``) goes on to use."""
         config = self._model.config.get_text_config()
-        usual, config._attn_implementation = config._attn_implementation, ATTENTION
+        usual, config._attn_implementation = config._attn_implementation, name
         try:
             yield
         finally:

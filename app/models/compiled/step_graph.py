@@ -19,10 +19,13 @@ from torch import nn
 from app.models.checkpoint.loader import Checkpoint
 from app.models.weights.fused_layers import FusedLayer
 from app.models.weights.packing import PackedLinear
+from app.models.weights.wide_linear import WideLinear
 
 MAX_LAYERS_PER_CALL = 5
 # Tells the tracer what holds of sizes that change; torch has no types for it.
 check: Callable[[bool], None] = torch._check
+# Layers whose weights lie as those of files do.
+PLAIN = (nn.Linear, WideLinear)
 WEIGHTS = ("input_layernorm", "qkv_proj", "o_proj", "post_attention_layernorm", "gate_up_proj", "down_proj")
 
 
@@ -196,7 +199,7 @@ def parts_of(checkpoint: Checkpoint) -> Parts | str:
     if isinstance(shape, str):
         return shape
     layers, head = list(checkpoint.model.base_model.layers), checkpoint.model.get_output_embeddings()
-    if not all(type(one) is nn.Linear and one.weight.is_contiguous() for one in [*linear_parts(layers), head]):
+    if not all(type(one) in PLAIN and one.weight.is_contiguous() for one in [*linear_parts(layers), head]):
         return "its weights are packed, which pays for the steps of several sequences"
     norm = checkpoint.model.base_model.norm
     return Parts(shape, layers[0].act_fn, [weights_of(layer) for layer in layers], tensors(norm, head))
@@ -210,7 +213,7 @@ def model_shape(checkpoint: Checkpoint) -> Shape | str:
     if not layers or not all(isinstance(layer, FusedLayer) for layer in layers):
         return "its layers are not all fused ones (docs/models.md)"
     head, norm = checkpoint.model.get_output_embeddings(), getattr(checkpoint.model.base_model, "norm", None)
-    if not all(type(one) in (nn.Linear, PackedLinear) for one in [*linear_parts(layers), head]):
+    if not all(type(one) in (*PLAIN, PackedLinear) for one in [*linear_parts(layers), head]):
         return "its weights are quantised"
     if not hasattr(norm, "variance_epsilon"):
         return "its last norm is of another kind"

@@ -1,0 +1,49 @@
+"""Attention of rows that decode one token each: on the CPU the way in which torch's kernel is fastest there.
+
+torch's kernel reads keys and values once for each query head, and multiplies lone queries slowly in 16 bits where the
+processor has no matrix instructions for them: one row of 150 entries takes 175 us in bfloat16, grouped 38 (9 heads on
+3, docs/performance.md). Inference thread only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from app.models.weights.wide_linear import has_kernels_for
+
+ROW_ATTENTION = "forklift_rows"
+
+
+def row_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """Of ``query`` ``(rows, heads, 1, head_dim)`` to all of ``(rows, kv_heads, length, ..)`` that ``mask`` leaves.
+
+    Returns ``(rows, 1, heads, ..)``. ``mask`` is one for all heads. What the model adds by position goes transformers'
+    way, and so does all on a GPU.
+    """
+    if query.device.type != "cpu" or options.get("position_bias") is not None:
+        options.pop("is_causal", None)
+        found, _ = sdpa_attention_forward(module, query, key, value, mask, is_causal=False, **options)
+        return found, None
+    (num_rows, num_heads, _, head_dim), dtype = query.shape, query.dtype
+    grouped = query.reshape(num_rows, key.shape[1], -1, head_dim)
+    if is_widened(grouped.shape[2], dtype):
+        grouped, key, value = grouped.float(), key.float(), value.float()
+        mask = None if mask is None else mask.float()
+    attended = scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=options.get("scaling"))
+    return attended.to(dtype).reshape(num_rows, 1, num_heads, -1), None
+
+
+def is_widened(num_grouped: int, dtype: torch.dtype) -> bool:
+    """Whether float32 is faster for so many queries on the same keys, the copy of keys and values included."""
+    return (num_grouped == 1 or dtype == torch.float16) and not has_kernels_for(dtype)
