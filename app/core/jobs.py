@@ -161,10 +161,12 @@ class PromptScored:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The last event of a sequence that ended well. ``is_cut``: by a stop string or pattern, not by an end token."""
+    """The last event of a sequence that ended well. ``is_cut``: by a stop string or pattern, not by an end token;
+    ``stop``: by this string."""
 
     finish_reason: FinishReason
     is_cut: bool = field(default=False, compare=False)
+    stop: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,8 +283,8 @@ class BaseJob:
         if self._on_started is not None:
             self._on_started()
 
-    def finish(self, reason: FinishReason, *, is_cut: bool = False) -> None:
-        self._end(Finished(reason, is_cut))
+    def finish(self, reason: FinishReason, *, is_cut: bool = False, stop: str | None = None) -> None:
+        self._end(Finished(reason, is_cut, stop))
 
     def fail(self, error: RequestError) -> None:
         self._end(Failed(error))

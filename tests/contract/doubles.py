@@ -176,6 +176,7 @@ class ScriptedInference:
         self.kv_memory = None
         self.before_start: Gate | None = None
         self.finish_reason: FinishReason = "stop"
+        self.stopped_by: str | None = None
         self.refuse_with: RequestError | None = None
         self.ignores_cancel = False
         self.jobs: list[Job] = []
@@ -221,7 +222,7 @@ class ScriptedInference:
             elif isinstance(step, str):
                 job.count_token()
                 job.emit(TextDelta(step, () if job.params.num_logprobs is None else tuple(map(scored, map(ord, step)))))
-        return job.finish(self.finish_reason)
+        return job.finish(self.finish_reason, is_cut=self.stopped_by is not None, stop=self.stopped_by)
 
     def _may_go_on(self, job: Job, gate: Gate | None) -> bool:
         while True:

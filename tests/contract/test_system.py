@@ -93,6 +93,14 @@ def test_any_of_the_keys_opens(make_world, header):
     assert response.status_code == 200
 
 
+@pytest.mark.parametrize("bearer", [None, "Bearer other", "Basic first"])
+@pytest.mark.parametrize(("key", "status"), [("first", 200), ("sécond".encode().decode("latin-1"), 200), ("f", 401)])
+def test_anthropics_header_opens_as_the_bearer_token_does(make_world, bearer, key, status):
+    headers = {"X-Api-Key": key} | ({} if bearer is None else {"Authorization": bearer})
+    response = client_of(make_world(**KEYS)).post("/complete", json={"prompt": "a"}, headers=headers)
+    assert response.status_code == status
+
+
 def test_probes_need_no_key(make_world):
     client = client_of(make_world(**KEYS))
     assert client.get("/livez").status_code == client.get("/readyz").status_code == 200

@@ -107,6 +107,9 @@ def test_legal_text_makes_the_round_trip(server):
         ("Authorization: Basic sesame\r\n", 401),
         ("Authorization: Bearer s\u00e9same\r\n", 200),
         (KEY, 200),
+        ("X-Api-Key: sesame\r\n", 200),
+        ("X-Api-Key: wrong\r\nAuthorization: Bearer wrong\r\n", 401),
+        ("X-Api-Key: sesame\r\nX-Api-Key: sesame\r\n", 401),
     ],
 )
 def test_only_a_known_key_opens(server, head, status):

@@ -1,4 +1,4 @@
-"""API keys as they come in requests. Pure functions."""
+"""API keys as they come in requests: as a bearer token, or in Anthropic's header. Pure functions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ def bearer_token(authorization: bytes) -> bytes:
     return token.strip() if scheme.lower() == b"bearer" else b""
 
 
-def is_known(token: bytes, keys: Sequence[bytes]) -> bool:
-    """Compare with every key in constant time, so that timing tells nothing of any of them."""
-    matches = [hmac.compare_digest(token, key) for key in keys]
-    return any(matches)
+def known_key(authorization: bytes, api_key: bytes, keys: Sequence[bytes]) -> bytes | None:
+    """The key that a caller has shown in either header, ``Authorization`` first; None where neither holds one.
+
+    Compares with every key in constant time, so that timing tells nothing of any of them.
+    """
+    for token in (bearer_token(authorization), api_key.strip()):
+        matches = [hmac.compare_digest(token, key) for key in keys]
+        if any(matches):
+            return token
+    return None

@@ -179,4 +179,4 @@ class Sequence:
 
     def _finish(self, reason: FinishReason, *, is_cut: bool = False) -> None:
         self._output.flush()
-        self.job.finish(reason, is_cut=is_cut)
+        self.job.finish(reason, is_cut=is_cut, stop=self._filter.stopped_by)

@@ -14,24 +14,24 @@ class StopString:
     """How much of one stop string the text ends with (Knuth, Morris and Pratt)."""
 
     def __init__(self, stop: str):
-        self._stop = stop
+        self.text = stop
         self._borders = _borders(stop)
         self.num_matched = 0
 
     @property
     def length(self) -> int:
-        return len(self._stop)
+        return len(self.text)
 
     def read(self, sign: str) -> bool:
         """Read a character, or the name of a special token; whether the stop string is complete."""
         at = self.num_matched
-        while not self._stop.startswith(sign, at):
+        while not self.text.startswith(sign, at):
             if at == 0:
                 self.num_matched = 0
                 return False
             at = self._borders[at]
         self.num_matched = at + len(sign)
-        return self.num_matched == len(self._stop)
+        return self.num_matched == len(self.text)
 
 
 class StopStrings:
@@ -40,6 +40,8 @@ class StopStrings:
     def __init__(self, stops: tuple[str, ...]):
         self._stops = [StopString(stop) for stop in stops]
         self._longest = max(map(len, stops), default=0)
+        # The one that was complete last.
+        self.found: str | None = None
         self._num_read = 0
         # Special tokens: how many characters of text stand before each, and the length of its name.
         self._special: deque[tuple[int, int]] = deque()
@@ -68,8 +70,12 @@ class StopStrings:
         return self._num_read - self._start_of(max((stop.num_matched for stop in self._stops), default=0))
 
     def _read(self, sign: str) -> int | None:
-        complete = [stop.length for stop in self._stops if stop.read(sign)]
-        return self._start_of(max(complete)) if complete else None
+        complete = [stop for stop in self._stops if stop.read(sign)]
+        if not complete:
+            return None
+        longest = max(complete, key=lambda stop: stop.length)
+        self.found = longest.text
+        return self._start_of(longest.length)
 
     def _start_of(self, length: int) -> int:
         """Where in the text the last ``length`` characters begin, names of special tokens among them."""

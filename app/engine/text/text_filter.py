@@ -84,6 +84,8 @@ class TextFilter:
         self._stops = StopStrings(stop)
         self._cuts = [PatternCut(pattern, at >= len(patterns) - num_second) for at, pattern in enumerate(patterns)]
         self._is_idle = not stop and not patterns
+        # The stop string that has cut the text, if one has.
+        self.stopped_by: str | None = None
         self._text = before
         self._num_out = len(before)
         # Characters of the completion in front of ``_text``; the one before the completion does not count.
@@ -117,6 +119,8 @@ class TextFilter:
         if found is not None and (stops or found <= open_from):
             stops.append(found)
         if stops:
+            if stop_at is not None and min(stops) == stop_at - self._num_dropped:
+                self.stopped_by = self._stops.found
             return self._take(min(stops)), True
         return self._take(len(self._text) if is_last else min(open_from, self._first_held)), False
 

@@ -1,16 +1,17 @@
-"""API keys: with ``API_KEYS`` every route but the probes needs ``Authorization: Bearer``."""
+"""API keys: with ``API_KEYS`` every route but the probes needs one, as a bearer token or in Anthropic's header."""
 
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 from flask import Flask, request
 
 from app.core.errors import UnauthorizedError
-from app.core.parsing import keys
+from app.core.parsing.keys import known_key
 from app.serve.incoming.gate import PROBES
 
-IS_CHECKED = "forklift.key_is_checked"
+CALLERS_KEY = "forklift.key"
 
 
 def init_app(app: Flask, api_keys: tuple[str, ...]) -> None:
@@ -19,16 +20,18 @@ def init_app(app: Flask, api_keys: tuple[str, ...]) -> None:
 
     @app.before_request
     def require_key() -> None:
-        request.environ[IS_CHECKED] = bool(known)
-        if known and request.path not in PROBES and not keys.is_known(bearer_token(request.environ), known):
+        key = known_key(_header("HTTP_AUTHORIZATION"), _header("HTTP_X_API_KEY"), known)
+        request.environ[CALLERS_KEY] = key
+        if known and key is None and request.path not in PROBES:
             raise UnauthorizedError("a valid API key is needed: Authorization: Bearer <key>")
 
 
-def bearer_token(environ: dict[str, str]) -> bytes:
-    """The token as it was sent, empty where there is none. WSGI hands bytes over as Latin-1."""
-    return keys.bearer_token(environ.get("HTTP_AUTHORIZATION", "").encode("latin-1"))
+def _header(name: str) -> bytes:
+    """A header as it was sent, empty where there is none. WSGI hands bytes over as Latin-1."""
+    return str(request.environ.get(name, "")).encode("latin-1")
 
 
-def caller_scope(environ: dict[str, str]) -> str:
+def caller_scope(environ: dict[str, Any]) -> str:
     """What tells callers apart who share nothing: a hash of the key; keys that are not checked are none."""
-    return hashlib.sha256(bearer_token(environ)).hexdigest() if environ.get(IS_CHECKED) else ""
+    key: bytes | None = environ.get(CALLERS_KEY)
+    return "" if key is None else hashlib.sha256(key).hexdigest()

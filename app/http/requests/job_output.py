@@ -37,6 +37,7 @@ class JobOutput:
     finish_reason: FinishReason | None = None
     error: RequestError | None = None
     is_cut: bool = False
+    stop: str | None = None
     _texts: list[str] = field(default_factory=list)
 
     @property
@@ -69,7 +70,7 @@ class JobOutput:
                 case PromptScored():
                     self.prompt_logprobs = event.logprobs
                 case Finished():
-                    self.finish_reason, self.is_cut = event.finish_reason, event.is_cut
+                    self.finish_reason, self.is_cut, self.stop = event.finish_reason, event.is_cut, event.stop
                 case Failed():
                     self.error = event.error
         self._texts.append(text)

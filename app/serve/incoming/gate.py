@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from app.core.parsing.keys import bearer_token, is_known
+from app.core.parsing.keys import known_key
 from app.serve.incoming.buffering import RequestBuffer
 
 # Answered without a key, and by threads of their own, so that nothing that the others wait for delays them.
@@ -24,4 +24,6 @@ class Gate:
 
     def keeps_body(self, buffer: RequestBuffer) -> bool:
         """Whether the body of the request whose head is in ``buffer`` will be looked at."""
-        return not self._keys or is_known(bearer_token(buffer.header(b"authorization")), self._keys)
+        if not self._keys:
+            return True
+        return known_key(buffer.header(b"authorization"), buffer.header(b"x-api-key"), self._keys) is not None

@@ -200,3 +200,22 @@ def test_text_that_cannot_become_a_stop_goes_out_at_once():
     assert text_filter.push("hello <") == ("hello ", False)
     assert text_filter.push("en") == ("", False)
     assert text_filter.push("ter") == ("<enter", False)
+
+
+@pytest.mark.parametrize(
+    ("stop", "patterns", "text", "expected"),
+    [
+        (("b", "ab"), (), "xxaby", "ab"),
+        (("end",), ("\n",), "the\nend", None),
+        (("c",), ("d",), "abcd", "c"),
+        (("c",), (), "ab", None),
+    ],
+)
+def test_the_stop_string_that_cuts_is_told(stop, patterns, text, expected):
+    text_filter = TextFilter(stop, patterns)
+    for character in text:
+        if text_filter.push(character)[1]:
+            break
+    else:
+        text_filter.finish()
+    assert text_filter.stopped_by == expected
