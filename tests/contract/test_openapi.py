@@ -13,7 +13,11 @@ from tests.contract.conftest import client_of
 from tests.contract.describing import RoomyModel
 from tests.contract.real import RealWorld
 
-GENERATING = ("/complete", "/chat", "/infill", "/v1/completions", "/v1/chat/completions")
+GENERATING = ("/complete", "/chat", "/infill", "/v1/completions", "/v1/chat/completions", "/v1/messages")
+HI = {"messages": [{"role": "user", "content": "a"}]}
+BODIES = {"/infill": {"prefix": "a"}, "/v1/chat/completions": HI, "/v1/messages": {**HI, "max_tokens": 8}}
+# Answer with one completion, without log-probabilities.
+PLAIN = ("/infill", "/v1/messages")
 
 
 @pytest.fixture
@@ -91,11 +95,10 @@ def test_a_model_by_name_is_as_described(document, client):
 @pytest.mark.parametrize("path", GENERATING)
 @pytest.mark.parametrize("options", [{}, {"n": 2}, {"logprobs": 2}, {"n": 2, "logprobs": 1}, {"stream": True}])
 def test_generated_answers_are_as_described(document, client, path, options):
-    body = {"/infill": {"prefix": "a"}, "/v1/chat/completions": {"messages": [{"role": "user", "content": "a"}]}}
     if path == "/v1/chat/completions" and "logprobs" in options:
         options = {**options, "logprobs": True}
-    response = client.post(path, json={**body.get(path, {"prompt": "a"}), **options})
-    refused = path == "/infill" and {"n", "logprobs"} & set(options)
+    response = client.post(path, json={**BODIES.get(path, {"prompt": "a"}), **options})
+    refused = path in PLAIN and {"n", "logprobs"} & set(options)
     assert response.status_code == (400 if refused else 200)
     assert_conforms(document, response, path)
 
@@ -118,12 +121,11 @@ def test_refusals_are_as_described(document, make_world, path, sent, status):
 
 @pytest.mark.parametrize("path", GENERATING)
 def test_failures_of_the_engine_are_as_described(document, world, client, path):
-    body = {"/infill": {"prefix": "a"}, "/v1/chat/completions": {"messages": [{"role": "user", "content": "a"}]}}
     for failure, status in ((RequestTimeoutError("late"), 504), (ValueError("defect"), 500)):
         if status == 500:
             world.inference.refuse_with = failure
         world.inference.script = [failure]
-        response = client.post(path, json=body.get(path, {"prompt": "a"}))
+        response = client.post(path, json=BODIES.get(path, {"prompt": "a"}))
         assert response.status_code == status
         assert_conforms(document, response, path)
 

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from app.core.jobs import FinishReason
 from app.core.parsing.tool_calls.answer_reader import AnswerForm
 from app.http.answers.chat_parts import PartStream, message_of
 from app.http.answers.completions_shape import OpenAIShape
 from app.http.answers.logprobs import chat_entry
+from app.http.answers.native_shapes import Tracks
 from app.http.answers.openai_types import (
     ChatCompletion,
     EndReason,
     MessageChoice,
     MessageLogprobs,
+    ScoredMessageToken,
 )
 from app.http.requests.job_output import JobOutput, Piece
 from app.http.requests.running import RunningRequest
 from app.http.schemas.chat_body import ChatCompletionsBody
+
+if TYPE_CHECKING:
+    from app.models.text_model import TextModel
 
 
 class ChatCompletionsShape(OpenAIShape):
@@ -32,7 +38,7 @@ class ChatCompletionsShape(OpenAIShape):
         self._form = AnswerForm()
         self._streams: dict[int, PartStream] = {}
 
-    def read_as(self, form: AnswerForm) -> None:
+    def read_as(self, form: AnswerForm, model: TextModel) -> None:
         """How the answers are written: known once the prompt is."""
         self._form = form
 
@@ -69,12 +75,9 @@ class ChatCompletionsShape(OpenAIShape):
         return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": reason}
 
     def _logprobs(self, piece: Piece, generation: RunningRequest) -> MessageLogprobs | None:
-        """The tokens of the content; special ones, such as the end, are no part of it."""
         if not self._body.logprobs:
             return None
-        vocabulary = generation.vocabulary
-        scored = [one.scored for one in self._tracks.push(piece, generation) if one.scored is not None]
-        entries = [chat_entry(vocabulary, one) for one in scored if not vocabulary.is_special(one.token)]
+        entries = scored_tokens(self._tracks, piece, generation)
         return {"content": entries, "refusal": None} if entries else None
 
     def _delta(
@@ -87,6 +90,13 @@ class ChatCompletionsShape(OpenAIShape):
     ) -> dict[str, object]:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
         return self._chunk(generation, choice)
+
+
+def scored_tokens(tracks: Tracks, piece: Piece, generation: RunningRequest) -> list[ScoredMessageToken]:
+    """The tokens of the content that came; special ones, such as the end, are no part of it."""
+    vocabulary = generation.vocabulary
+    scored = [one.scored for one in tracks.push(piece, generation) if one.scored is not None]
+    return [chat_entry(vocabulary, one) for one in scored if not vocabulary.is_special(one.token)]
 
 
 def finish_reason(reason: FinishReason, *, has_calls: bool) -> EndReason:

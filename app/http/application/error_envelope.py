@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from flask import Response, current_app, g, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import RequestRedirect
 
 from app.core.errors import (
@@ -94,10 +94,19 @@ def error_response(failure: Exception) -> Response:
 
 def _form() -> ErrorForm:
     """What the request asked for; else its route's own, which holds before any of the route's code has run."""
-    view = current_app.view_functions.get(request.endpoint or "")
+    view = current_app.view_functions.get(request.endpoint or _endpoint_of_path())
     of_route: ErrorForm = getattr(getattr(view, "view_class", None), "error_form", own_form)
     asked: ErrorForm = g.get("error_form", of_route)
     return asked
+
+
+def _endpoint_of_path() -> str:
+    """The route at this path that takes other methods, where there is one."""
+    failure, adapter = request.routing_exception, current_app.create_url_adapter(request)
+    if not isinstance(failure, MethodNotAllowed) or not failure.valid_methods or adapter is None:
+        return ""
+    endpoint, _ = adapter.match(method=next(iter(failure.valid_methods)))
+    return str(endpoint)
 
 
 def _own_headers(failure: Exception, status: int) -> dict[str, str]:

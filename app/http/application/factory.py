@@ -11,6 +11,7 @@ from app.http.application import auth, origins, pages, request_log, work_bytes
 from app.http.application import path_prefix as prefix
 from app.http.application.restful import JsonApi, Route
 from app.http.application.service import Service
+from app.http.dialects.messages.messages_routes import CountTokens, Messages
 from app.http.resources.capabilities_route import Capabilities
 from app.http.resources.docs_routes import Docs, OpenApi
 from app.http.resources.encoder_routes import Embeddings, FillMask
@@ -54,6 +55,8 @@ ROUTES: dict[str, type[Route]] = {
     "/v1/completions": Completions,
     "/v1/chat/completions": ChatCompletions,
     "/v1/fim/completions": FimCompletions,
+    "/v1/messages": Messages,
+    "/v1/messages/count_tokens": CountTokens,
     "/v1/capabilities": Capabilities,
     "/v1/models": Models,
     "/v1/models/<path:name>": Model,

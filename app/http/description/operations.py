@@ -8,6 +8,7 @@ from app.http.answers import native_types as native
 from app.http.answers import openai_types as openai_answers
 from app.http.answers import system_types as system
 from app.http.answers.stream import TEXT_TYPES, EventWriter
+from app.http.description.dialect_operations import DIALECT_OPERATIONS
 from app.http.description.operation_form import WORKS, Form, Operation, posting
 from app.http.description.task_operations import TASK_OPERATIONS
 from app.http.reading.body import FORM_TYPES, JSON_TYPE
@@ -108,6 +109,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "A model as llama.cpp's plugins ask for it", "server", {JSON_TYPE: system.Props}, statuses=(404, 503)
     ),
     ("/metrics", "get"): Operation("Prometheus' text format", "server", {"text/plain": None}),
+    **DIALECT_OPERATIONS,
     **TASK_OPERATIONS,
     ("/", "post"): Operation(
         "Continue, chat or fill masks",

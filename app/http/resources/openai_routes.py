@@ -9,36 +9,25 @@ from flask import Response
 
 from app.core.errors import UnsupportedParameterError
 from app.core.parsing.token_ids import require_token_ids
-from app.core.parsing.tool_calls.answer_reader import AnswerForm
 from app.http.answers.chat_shape import ChatCompletionsShape
 from app.http.answers.completions_shape import CompletionsShape, FimShape
-from app.http.answers.native_shapes import Shape
 from app.http.answers.openai_types import ModelEntry, ModelList
-from app.http.answers.stream import EventWriter, Writer
 from app.http.application.error_envelope import json_response
 from app.http.application.restful import Route
 from app.http.application.service import Service
+from app.http.dialects.chat_route import ChatRoute, EventsRoute
 from app.http.reading.body import read_body
-from app.http.resources.text_route import TextRoute
 from app.http.schemas.chat_body import ChatCompletionsBody
 from app.http.schemas.completions_body import CompletionsBody
 from app.http.schemas.fim_body import FimBody
-from app.http.schemas.sampling_fields import SamplingOptions
 
 if TYPE_CHECKING:
     from app.engine.loading.handle import ModelHandle
-    from app.models.text_model import Message, TextModel
+    from app.models.text_model import TextModel
     from app.models.tokens.infill import InfillPrompt
 
 
-class OpenAIRoute(TextRoute):
-    """A generating route whose streams are events, whatever ``Accept`` says."""
-
-    def writer(self, body: SamplingOptions, shape: Shape) -> Writer:
-        return EventWriter(shape)
-
-
-class Completions(OpenAIRoute):
+class Completions(EventsRoute):
     """Continues texts, fills a hole before a suffix, or scores prompts."""
 
     def post(self) -> Response:
@@ -47,24 +36,15 @@ class Completions(OpenAIRoute):
         return self.answer(handle, body, CompletionsShape(body), lambda model: encode_prompts(body, model), body.prompt)
 
 
-class ChatCompletions(OpenAIRoute):
+class ChatCompletions(ChatRoute):
     """Answers a conversation."""
 
     def post(self) -> Response:
         body = read_body(ChatCompletionsBody)
-        handle = self.handle_of(body)
-        messages = body.conversation(handle.settings.system_prompt)
-        shape = ChatCompletionsShape(body)
-
-        def encode(model: TextModel) -> list[list[int]]:
-            ids = encode_messages(body, messages, model)
-            shape.read_as(AnswerForm() if body.constraint else model.forms.of_request(body.shown_tools, ids))
-            return [ids]
-
-        return self.answer(handle, body, shape, encode, messages)
+        return self.converse(body, ChatCompletionsShape(body))
 
 
-class FimCompletions(OpenAIRoute):
+class FimCompletions(EventsRoute):
     """Fills a hole, as Mistral's API has it."""
 
     def post(self) -> Response:
@@ -105,15 +85,6 @@ def encode_suffix(prompt: str, suffix: str, model: TextModel) -> InfillPrompt:
     if not model.has_infill:
         raise UnsupportedParameterError(f"suffix: the model {model.name} does not fill holes", param="suffix")
     return model.encode_infill([prompt, suffix], [])
-
-
-def encode_messages(body: ChatCompletionsBody, messages: list[Message], model: TextModel) -> list[int]:
-    """The ids of the conversation. Raises ``UnsupportedParameterError`` where the template knows no tools."""
-    param = "tools" if body.shown_tools else "messages"
-    if (body.shown_tools or body.has_tool_messages) and not model.has_tool_template:
-        text = f"{param}: the chat template of the model {model.name} knows no tools"
-        raise UnsupportedParameterError(text, param=param)
-    return model.encode_chat(messages, body.shown_tools, **body.template_arguments(model))
 
 
 def describe(handle: ModelHandle, service: Service) -> ModelEntry:

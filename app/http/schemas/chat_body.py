@@ -193,7 +193,7 @@ def _text(content: str | list[TextPart] | None) -> str | None:
 def _call(call: ToolCall) -> dict[str, Any]:
     """Templates render the arguments as an object, where OpenAI's API sends them as text."""
     try:
-        arguments = json.loads(_without_halves(call.function.arguments) or "{}")
+        arguments = json.loads(without_halves(call.function.arguments) or "{}")
         if not isinstance(arguments, dict):
             raise ValueError("they are no object")
         require_shallow(arguments, max_depth=MAX_CALL_DEPTH)
@@ -204,6 +204,6 @@ def _call(call: ToolCall) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": function}
 
 
-def _without_halves(source: str) -> str:
+def without_halves(source: str) -> str:
     """JSON without escaped halves of surrogate pairs, which a model may write and no tokenizer reads."""
     return _ESCAPES.sub(lambda found: "\\ufffd" if found["half"] else found[0], source)

@@ -1,0 +1,30 @@
+"""How Anthropic's API tells failures. HTTP threads; pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from app.core.errors import RequestError
+from app.http.dialects.field_names import FieldNames, renamed
+from app.http.dialects.messages.messages_types import MessagesError, MessagesErrorKind
+
+# The statuses are ours; the kinds of those that Anthropic has, too, are Anthropic's.
+KINDS: Mapping[int, MessagesErrorKind] = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    500: "api_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+NO_NAMES: FieldNames = {}
+
+
+def messages_error(error: RequestError, request_id: str, status: int, names: FieldNames = NO_NAMES) -> MessagesError:
+    """The envelope, which has no place for the field at fault but the message; ``names`` are those of chat's fields."""
+    message, param = renamed(error, names)
+    if param is not None and param not in message:
+        message = f"{param}: {message}"
+    kind = KINDS.get(status, "invalid_request_error")
+    return {"type": "error", "error": {"type": kind, "message": message}, "request_id": request_id}
