@@ -418,9 +418,3 @@ def test_calls_that_nothing_is_asked_of_have_no_grammar(client, world):
 )
 def test_calls_that_cannot_be_held_are_refused_by_name(client, fields, param):
     assert_envelope(chat(client, **fields), 400, "invalid_parameter", param)
-
-
-def test_a_form_without_a_grammar_refuses_what_needs_one(client, world):
-    world.model.forms.notation = None
-    body = {"tools": [tool()], "tool_choice": "required"}
-    assert_envelope(chat(client, **body), 400, "unsupported_parameter", "tool_choice")

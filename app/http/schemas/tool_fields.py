@@ -121,13 +121,8 @@ class ToolOptions(OpenAIOptions):
         return self.constraint is not None or self._constrains_calls
 
     def constraint_of(self, model: TextModel, prompt_ids: list[int]) -> Constraint | None:
-        """Raises ``UnsupportedParameterError`` where no grammar is written for the model's form of calls."""
         if self.constraint is not None or not self._constrains_calls:
             return self.constraint
-        if model.forms.notation is None:
-            param = "tool_choice" if self._is_forced else "tools"
-            text = f"{param}: calls in the form {model.forms.calls.name} cannot be held to a grammar, only auto"
-            raise UnsupportedParameterError(text, param=param)
         functions = [tool.function for tool in self.tools or []]
         named = [one for one in functions if self._forced_name in (None, one.name)]
         span = model.forms.reasoning_span(prompt_ids)

@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from app.core.errors import BadRequestError, UnsupportedParameterError
 from app.core.jobs import Constraint
 from app.core.system.native import guarded
-from app.models.grammars.call_grammars import CallRules, call_grammar
+from app.models.grammars.calls.call_grammars import CallRules, call_grammar
 from app.models.grammars.compile_queue import LOOK_S, CompileQueue
 from app.models.grammars.grammar_cache import GrammarCache, GrammarKey
 from app.models.grammars.grammar_messages import Source
@@ -81,15 +81,16 @@ class Constraints:
         if constraint.kind in ("regex", "lark"):
             return Source(constraint.kind, constraint.source)
         if constraint.kind == "tool_calls":
-            return Source("tool_calls", *call_grammar(CallRules(**json.loads(constraint.source)), self._special))
+            made = call_grammar(CallRules(**json.loads(constraint.source)), self._special)
+            return Source("tool_calls", made.text, made.keeps_names_apart, texts=made.texts)
         plain = plain_schema(json.loads(constraint.source))
         return Source("json_schema", plain.text, plain.has_free_names)
 
     @property
     def _special(self) -> dict[str, int]:
-        """The special tokens by their names."""
+        """The tokens that no text matches, by their names: for llguidance each added one in pointed brackets, too."""
         added = self._tokenizer.added_tokens_decoder.items()
-        return {str(entry.content): token for token, entry in added if entry.special}
+        return {name: token for token, entry in added if _is_bracketed(name := str(entry.content)) or entry.special}
 
     def _made(self, key: GrammarKey, source: Source, patience: Patience) -> Grammar:
         """Compile, or wait for the thread that compiles the same."""
@@ -127,6 +128,10 @@ class Constraints:
                 }
                 self._zygote = Zygote(head, _written(self._tokenizer))
             return self._zygote
+
+
+def _is_bracketed(name: str) -> bool:
+    return name.startswith("<") and name.endswith(">")
 
 
 def _written(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,17 +22,21 @@ START, ACCEPT, DROP = range(3)
 FOLLOWS, ENDS, FAILED = range(3)
 _ORDER = struct.Struct("<BIi")
 _MASK = struct.Struct("<BBII")
-Outcome = Literal["compiled", "invalid", "costly"]
+Outcome = Literal["compiled", "invalid", "unsupported", "costly"]
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What is to be compiled. ``keeps_names_apart``: objects of the schema have names that the model chooses."""
+    """What is to be compiled. ``keeps_names_apart``: objects of the schema have names that the model chooses.
+
+    ``texts`` are terminals of a Lark grammar that some text has to match, with the place that asks for each.
+    """
 
     kind: ConstraintKind
     text: str
     keeps_names_apart: bool = False
     given_in: str | None = None
+    texts: Sequence[Sequence[str]] = ()
 
     @property
     def param(self) -> str:
@@ -39,7 +44,7 @@ class Source:
         return self.given_in or CONSTRAINT_PARAMS[self.kind]
 
     def packed(self) -> bytes:
-        return json.dumps([self.kind, self.text, self.keeps_names_apart, self.given_in]).encode()
+        return json.dumps([self.kind, self.text, self.keeps_names_apart, self.given_in, self.texts]).encode()
 
     @classmethod
     def unpacked(cls, data: bytes) -> Source:

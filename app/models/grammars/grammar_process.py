@@ -155,15 +155,33 @@ def _attempt(
     if matcher.is_error():
         is_costly = matcher.stop_reason() in ("ParserTooComplex", "LexerTooComplex")
         return "costly" if is_costly else "invalid", matcher.get_error()[:MAX_ERROR_CHARS], None
+    if (place := _unmatched(source, vocabulary)) is not None:
+        return "unsupported", f"{place}: no text that this model's calls can hold matches", None
     return "compiled", "", matcher
+
+
+def _unmatched(source: messages.Source, vocabulary: Vocabulary) -> str | None:
+    """The place of a terminal that no text matches: a grammar with one has no end where it is due."""
+    terminals = "\n".join(line for line in source.text.splitlines() if line.startswith("T_"))
+    for name, place in source.texts:
+        text = f"%llguidance {{}}\nstart: {name}\n{terminals}\n"
+        matcher = llguidance.LLMatcher(vocabulary.tokenizer, _lark(text), log_level=0)
+        matcher.compute_bitmask()
+        if matcher.is_error():
+            return place
+    return None
 
 
 def _grammar(source: messages.Source) -> str:
     if source.kind == "regex":
         return llguidance.LLMatcher.grammar_from_regex(source.text)
     if source.kind != "json_schema":
-        return llguidance.LLMatcher.grammar_from_lark(source.text)
+        return _lark(source.text)
     return llguidance.LLMatcher.grammar_from_json_schema(source.text, overrides=JSON_FORM)
+
+
+def _lark(text: str) -> str:
+    return llguidance.LLMatcher.grammar_from_lark(text)
 
 
 class Masks:

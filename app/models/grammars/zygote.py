@@ -20,7 +20,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from app.core.errors import ConstraintTooCostlyError, InvalidParameterError, UnavailableError
+from app.core.errors import (
+    ConstraintTooCostlyError,
+    InvalidParameterError,
+    UnavailableError,
+    UnsupportedParameterError,
+)
 from app.models.grammars import grammar_messages as messages
 from app.models.grammars.running_grammar import Grammar
 
@@ -60,6 +65,8 @@ class Zygote:
             outcome, text = "costly", ""
         if outcome == "invalid":
             raise InvalidParameterError(" ".join(text.split()) or "it cannot be followed")
+        if outcome == "unsupported":
+            raise UnsupportedParameterError(text)
         if outcome == "costly":
             raise ConstraintTooCostlyError("takes more time or memory to compile than one request gets")
         return grammar

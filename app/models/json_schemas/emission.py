@@ -15,6 +15,7 @@ from typing import Any
 from app.models.json_schemas.extent import Lengths, lengths_of, shortest
 from app.models.json_schemas.lowering import Reading
 from app.models.json_schemas.nodes import refuse_unsupported
+from app.models.json_schemas.patterns import with_ascii_classes
 from app.models.json_schemas.shapes import (
     Alternative,
     Anything,
@@ -54,7 +55,13 @@ class Emission:
 
     def whole(self, root: Key) -> PlainSchema:
         """``root`` and every definition that it needs."""
-        top = self._reference(root)
+        return self._with_definitions(self._reference(root))
+
+    def part(self, alternatives: list[Alternative]) -> PlainSchema:
+        """The same for some of a definition's alternatives."""
+        return self._with_definitions({"anyOf": [self._written(one) for one in alternatives]})
+
+    def _with_definitions(self, top: Any) -> PlainSchema:
         definitions: dict[str, Any] = {}
         written = 0
         while written < len(self._names):
@@ -89,7 +96,7 @@ class Emission:
             case Literals():
                 return {"enum": list(one.values)}
             case Number():
-                return _number(one)
+                return number_schema(one)
             case String():
                 return _string(one)
             case Array():
@@ -149,7 +156,8 @@ class Emission:
         return bounds if most is None else {**bounds, "maxProperties": one.max_properties}
 
 
-def _number(number: Number) -> dict[str, Any]:
+def number_schema(number: Number) -> dict[str, Any]:
+    """A schema of ``number`` in the compiler's words."""
     written: dict[str, Any] = {"type": "integer" if number.is_integer else "number"}
     if number.minimum is not None:
         written["exclusiveMinimum" if number.excludes_minimum else "minimum"] = _plain(number.minimum)
@@ -170,6 +178,7 @@ def _string(string: String) -> dict[str, Any]:
         written["minLength"] = string.min_length
     if string.max_length is not None:
         written["maxLength"] = string.max_length
-    if len(string.patterns) == 1:
-        return {**written, "pattern": string.patterns[0]}
-    return {**written, "allOf": [{"pattern": pattern} for pattern in string.patterns]} if string.patterns else written
+    patterns = [with_ascii_classes(pattern) for pattern in string.patterns]
+    if len(patterns) == 1:
+        return {**written, "pattern": patterns[0]}
+    return {**written, "allOf": [{"pattern": pattern} for pattern in patterns]} if patterns else written

@@ -20,6 +20,8 @@ _TOKEN = re.compile(r"\\(?:x\{[^}]*\}|p\{[^}]*\}|.)|\[\^?\]?(?:\\.|\[:\w+:\]|[^\
 _UNSUPPORTED = re.compile(r"(?P<look_around>\(\?<?[=!])|(?P<back_reference>\\[1-9])")
 _COUNT = re.compile(r"\{(\d+)(?:,(\d*))?\}")
 _ASSERTIONS = frozenset(("$", r"\z", r"\Z", r"\b", r"\B", r"\<", r"\>"))
+_ASCII = {r"\d": "0-9", r"\w": "A-Za-z0-9_"}
+_ESCAPE = re.compile(r"\\.", re.DOTALL)
 _RE2 = re2.Options()
 _RE2.max_mem = 1 << 20
 _RE2.log_errors = False
@@ -28,6 +30,17 @@ _RE2.log_errors = False
 def tokens(pattern: str) -> Iterator[str]:
     """Escapes, classes, counts and single characters, in order."""
     return (match.group() for match in _TOKEN.finditer(pattern))
+
+
+def with_ascii_classes(pattern: str) -> str:
+    """``pattern`` with the digits and letters that JSON schema's \\d and \\w mean (ECMA-262): those of ASCII."""
+    return "".join(_with_ascii(token) for token in tokens(pattern))
+
+
+def _with_ascii(token: str) -> str:
+    if token in _ASCII:
+        return f"[{_ASCII[token]}]"
+    return _ESCAPE.sub(lambda found: _ASCII.get(found[0], found[0]), token) if token.startswith("[") else token
 
 
 def check_cost(pattern: str, pointer: str) -> None:
@@ -79,20 +92,25 @@ def is_endless(pattern: str) -> bool:
     if "(?" in pattern.replace("(?:", ""):
         return False
     found = list(tokens(pattern))
-    return not _ASSERTIONS & set(found) or all(map(_ends_openly, _branches(found)))
+    return not _ASSERTIONS & set(found) or all(map(_ends_openly, branches(found)))
 
 
-def _branches(found: list[str]) -> list[list[str]]:
+def branches(found: list[str]) -> list[list[str]]:
     """The alternatives at the outermost level."""
-    branches: list[list[str]] = [[]]
+    parts: list[list[str]] = [[]]
     depth = 0
     for token in found:
         depth += {"(": 1, ")": -1}.get(token, 0)
         if token == "|" and depth == 0:
-            branches.append([])
+            parts.append([])
         else:
-            branches[-1].append(token)
-    return branches
+            parts[-1].append(token)
+    return parts
+
+
+def is_assertion(token: str) -> bool:
+    """Whether it looks at a place and matches no character."""
+    return token in _ASSERTIONS or token == "^"
 
 
 def _ends_openly(branch: list[str]) -> bool:

@@ -18,7 +18,7 @@ from app.core.parsing.tool_calls.forms.harmony import HEADS as HARMONY_HEADS
 from app.core.parsing.tool_calls.forms.harmony import MESSAGE as HARMONY_MESSAGE
 from app.core.parsing.tool_calls.known_tools import KnownTools
 from app.core.parsing.tool_calls.reasoning import HARMONY_CHANNELS, ReasoningForm
-from app.models.grammars.call_grammars import notation_of
+from app.models.grammars.calls.notation_table import notation_of
 
 # Tokens at a prompt's end that may open the reasoning: a tag and line breaks.
 OPENING_TOKENS = 16
@@ -45,8 +45,8 @@ class ModelForms:
         return AnswerForm(calls, self.reasoning, KnownTools(tools), self._opens_reasoning(prompt_ids))
 
     @property
-    def notation(self) -> str | None:
-        """The notation that grammars for its calls are written in; None where there is none."""
+    def notation(self) -> str:
+        """The notation that grammars for its calls are written in."""
         return notation_of(self.calls.name, self._template)
 
     def shown_tokens(self, *, has_tools: bool) -> frozenset[int]:

@@ -238,3 +238,34 @@ def test_a_mistral_call_has_an_id_that_its_template_takes():
     form = AnswerForm(CALL_FORMS["mistral"], None, KnownTools(TOOLS))
     [call] = split_calls("[TOOL_CALLS]f[ARGS]{}", form)[1]
     assert len(call["id"]) == 9 and call["id"].isalnum()
+
+
+def test_values_between_tags_are_of_the_types_that_references_and_choices_name():
+    parameters = {
+        "$defs": {"City": {"enum": ["12", "Köln"]}, "Count": {"anyOf": [{"type": "integer"}, {"type": "null"}]}},
+        "properties": {
+            "city": {"$ref": "#/$defs/City"},
+            "count": {"allOf": [{"$ref": "#/$defs/Count"}]},
+            "note": {"const": "7"},
+            "loop": {"$ref": "#/properties/loop"},
+        },
+    }
+    tools = KnownTools([{"type": "function", "function": {"name": "f", "parameters": parameters}}])
+    assert tools.types("f", "city") == tools.types("f", "note") == {"string"}
+    assert tools.types("f", "count") == {"number", "null"} and tools.types("f", "loop") == set()
+    text = "".join(
+        f"<parameter={key}>\n{value}\n</parameter>\n" for key, value in [("city", "12"), ("count", "3"), ("note", "7")]
+    )
+    form = AnswerForm(CALL_FORMS["qwen_coder"], None, tools)
+    [call] = split_calls(f"<tool_call>\n<function=f>\n{text}</function>\n</tool_call>", form)[1]
+    assert json.loads(call["function"]["arguments"]) == {"city": "12", "count": 3, "note": "7"}
+
+
+@pytest.mark.parametrize("value", [{"a": ["</parameter>", "</arg_value>"]}, ["\n</parameter>\n</function>"]])
+@pytest.mark.parametrize("notation", ["qwen_coder", "glm", "glm_4_7"])
+def test_a_closing_tag_in_a_string_of_an_object_does_not_end_its_value(notation, value):
+    text = NOTATIONS[notation][1]([[("f", {"place": value}), ("f", {"days": 1})]])
+    place = {"type": ["object", "array"]}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"properties": {"place": place}}}}]
+    form = AnswerForm(CALL_FORMS[NOTATIONS[notation][0]], None, KnownTools(tools))
+    assert functions(split_calls(text, form)[1]) == [("f", {"place": value}), ("f", {"days": 1})]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import random
 import re
@@ -11,6 +12,7 @@ from typing import Any
 
 import jsonschema
 import numpy as np
+from transformers import PreTrainedTokenizerFast
 
 from app.core.jobs import Constraint
 from app.models.grammars.constraints import Constraints
@@ -20,7 +22,13 @@ from tests.tiny_models import tiny_tokenizer
 TOKENIZER = tiny_tokenizer()
 END = TOKENIZER.eos_token_id
 CHECKER = jsonschema.FormatChecker(formats=[])
-CLOSERS = {token for token in range(len(TOKENIZER)) if set(TOKENIZER.decode([token])) <= set('"}], 0123456789-:TZ.')}
+
+
+@functools.cache
+def closers(tokenizer: PreTrainedTokenizerFast) -> frozenset[int]:
+    """Tokens that bring a value to its end."""
+    signs = set('"}], 0123456789-:TZ.')
+    return frozenset(token for token in range(len(tokenizer)) if set(tokenizer.decode([token])) <= signs)
 
 
 def constraints() -> Constraints:
@@ -31,21 +39,25 @@ def compiled(owner: Constraints, schema: Any) -> Grammar:
     return owner.compiled(Constraint("json_schema", json.dumps(schema)))
 
 
-def write(grammar: Grammar, seed: int, max_tokens: int = 600) -> str | None:
+def write(
+    grammar: Grammar, seed: int, max_tokens: int = 600, tokenizer: PreTrainedTokenizerFast = TOKENIZER
+) -> str | None:
     """A text that came to its end, of random tokens with a liking for ends; None where it did not end in time."""
     rng = random.Random(seed)
-    matcher = grammar.matcher([END])
+    end = tokenizer.eos_token_id
+    matcher = grammar.matcher([end])
     tokens: list[int] = []
     for _ in range(max_tokens):
-        allowed = matcher._allowed(len(TOKENIZER))
-        assert allowed is not None, f"failed after {TOKENIZER.decode(tokens)!r}"
+        allowed = matcher._allowed(len(tokenizer))
+        assert allowed is not None, f"failed after {tokenizer.decode(tokens)!r}"
         ids = np.flatnonzero(allowed).tolist()
-        assert ids, f"nothing may follow {TOKENIZER.decode(tokens)!r}"
-        if END in ids and (len(ids) == 1 or rng.random() < 0.3):
-            return TOKENIZER.decode(tokens)
-        ids = [token for token in ids if token != END]
-        liked = [token for token in ids if token in CLOSERS] if rng.random() < 0.1 + len(tokens) / 100 else []
-        token = rng.choice(liked or ids)
+        assert ids, f"nothing may follow {tokenizer.decode(tokens)!r}"
+        if end in ids and (len(ids) == 1 or rng.random() < 0.3):
+            return tokenizer.decode(tokens)
+        ids = [token for token in ids if token != end]
+        liked = [token for token in ids if token in closers(tokenizer)]
+        is_liked = rng.random() < 0.1 + len(tokens) / 100
+        token = rng.choice(liked if liked and is_liked else ids)
         tokens.append(token)
         matcher.accept(token)
     return None

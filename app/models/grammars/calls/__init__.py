@@ -1,0 +1,1 @@
+"""Grammars for tool calls, in each family's own notation."""
