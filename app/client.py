@@ -392,6 +392,17 @@ class Client:
         found = self._ask("/classify", {"text": text, "top_k": top_k, **options})
         return [[_label_score(one) for one in _items(labels)] for labels in _by_mask(found)]
 
+    def translate(
+        self, text: str | list[str], tgt_lang: str | None = None, src_lang: str | None = None, **options: Any
+    ) -> list[str]:
+        """Each text in another language, named as the model names it."""
+        body = {"text": text, "src_lang": src_lang, "tgt_lang": tgt_lang, **options}
+        return self._texts("/translate", "translation", body)
+
+    def summarize(self, text: str | list[str], **options: Any) -> list[str]:
+        """Each text in fewer words."""
+        return self._texts("/summarize", "summary", {"text": text, **options})
+
     def rerank(
         self, query: str, documents: list[str], top_n: int | None = None, **options: Any
     ) -> list[RankedDocument]:
@@ -422,6 +433,10 @@ class Client:
         found = self._ask("/v1/embeddings", {"input": inputs, "model": model, **options})
         vectors = [[_number(one) for one in _list(item, "embedding")] for item in _list(found, "data")]
         return Embeddings(vectors, _text(found, "model"), _count(_member(found, "usage"), "prompt_tokens"))
+
+    def _texts(self, path: str, key: str, body: dict[str, Any]) -> list[str]:
+        made = _require(self._ask(path, body), dict, "the answer").get(key)
+        return [_require(one, str, key) for one in (made if isinstance(made, list) else [made])]
 
     def _generate(self, path: str, key: str, body: dict[str, Any], stream: bool) -> Completion | Iterator[Piece]:
         if stream:

@@ -30,6 +30,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 
 from tests.tiny_encoders import read_name, save_tiny_encoder
+from tests.tiny_seq2seq import SEQ2SEQ, save_tiny_seq2seq
 
 VOCAB_SIZE = 384
 MAX_POSITIONS = 1024
@@ -161,6 +162,8 @@ def save_tiny_model(family: str, folder: Path, *, seed: int = 0, dtype: torch.dt
     torch.manual_seed(seed)
     if (of_task := read_name(family)) is not None:
         return save_tiny_encoder(*of_task, folder, Path(__file__).read_text(encoding="utf-8"))
+    if family in SEQ2SEQ:
+        return save_tiny_seq2seq(family, folder, Path(__file__).read_text(encoding="utf-8"))
     if family in ENCODERS:
         return _save_encoder(family, folder, dtype)
     config = {**FAMILIES, **RENAMED}.get(family, _llama)()

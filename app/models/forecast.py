@@ -96,7 +96,7 @@ def predict(source: Source, settings: Settings) -> Footprint:
     is_same = all(loaded == stored for loaded, stored in sizes)
     is_mapped = is_same and choose_device(settings.device).type == "cpu"
     kv_dtype = dtype or torch.float32
-    kv = kv_bytes(config, settings, kv_dtype.itemsize) if source.task == "generate" else 0
+    kv = cache_bytes(source, settings, kv_dtype.itemsize)
     return Footprint(sum(loaded for loaded, _ in sizes), kv, is_mapped)
 
 
@@ -108,7 +108,7 @@ def _all_entries(folder: Path) -> Iterator[Entry]:
 def predict_quantized(source: Source, settings: Settings) -> Footprint:
     """The same where ``settings`` quantise: by the model's shape, as its layers' forms have sizes of their own."""
     item_bytes = 4 if COMPUTES_IN[settings.quantization] == "float32" else 2
-    kv = kv_bytes(source.config, settings, item_bytes) if source.task == "generate" else 0
+    kv = cache_bytes(source, settings, item_bytes)
     model = without_weights(source, settings)
     return Footprint(quantized_bytes(model, settings.quantization), kv, is_mapped=False)
 
@@ -120,6 +120,11 @@ def loaded_bytes(entry: Entry, dtype: torch.dtype | None) -> tuple[int, int]:
     if dtype is None or entry["dtype"] not in FLOATS:
         return stored, stored
     return math.prod(entry["shape"]) * dtype.itemsize, stored
+
+
+def cache_bytes(source: Source, settings: Settings, item_bytes: int) -> int:
+    """What keys and values of all sequences take; a decoder that reads another text has those of that, too."""
+    return {"generate": 1, "seq2seq": 2}.get(source.task, 0) * kv_bytes(source.config, settings, item_bytes)
 
 
 def kv_bytes(config: PretrainedConfig, settings: Settings, item_bytes: int) -> int:

@@ -189,6 +189,9 @@ def test_each_task_of_texts_has_its_call(about_texts):
     assert about_texts.entities(text, "none", ignore_labels=[])[0].kind in ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
     for found in about_texts.answer("a", "b c d", top_k=2):
         assert "b c d"[found.start : found.end] == found.text
+    translated = about_texts.translate(["def load", "a"], "de", "en")
+    assert len(translated) == 2 and about_texts.translate("a", "de", "en") == translated[1:]
+    assert len(about_texts.summarize("def load", max_new_tokens=5)) == 1
     with pytest.raises(UnsupportedParameterError) as refused:
         about_texts.rerank("a", ["b"], rank_fields=["c"])
     assert refused.value.param == "rank_fields"

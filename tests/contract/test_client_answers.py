@@ -56,6 +56,8 @@ def calls(client: Client):
         "zero_shot": lambda: client.zero_shot("a", ["b"]),
         "entities": lambda: client.entities("a"),
         "answer": lambda: client.answer("a", "b"),
+        "translate": lambda: client.translate("a", "de"),
+        "summarize": lambda: client.summarize(["a"]),
     }
 
 

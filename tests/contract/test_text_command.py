@@ -50,3 +50,17 @@ def test_what_the_server_refuses_is_one_line(forklift):
     result = forklift("classify", "model " * 80)
     assert result.exit_code == 1
     assert "context_length_exceeded: text: 82 tokens" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [["translate", "--from", "en", "--to", "de", "def load", "a"], ["summarize", "def load", "a"]]
+)
+def test_texts_made_of_texts_are_a_line_each(forklift, words):
+    done = forklift(*words)
+    assert done.exit_code == 0, done.output
+    assert len([line for line in done.stdout.splitlines() if "[info" not in line]) == 2
+
+
+def test_an_unknown_language_is_one_line(forklift):
+    done = forklift("translate", "--from", "en", "--to", "xx", "a")
+    assert (done.exit_code, "tgt_lang: unknown language" in done.stderr) == (1, True)

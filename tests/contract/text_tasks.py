@@ -56,6 +56,7 @@ def text_server(model_folder: Callable[[str], Path], folder: Path) -> Iterator[s
     """The address of a server with a model for each task of texts."""
     tasks = ("classify", "rerank", "zero-shot", "entities", "answer")
     tables = [f'["{task}"]\npath = "{model_folder(f"bert-{task}")}"\n' for task in tasks]
+    tables.append(f'["texts"]\npath = "{model_folder("t5")}"\n')
     (folder / "models.toml").write_text("\n".join(tables))
     world = RealWorld(models=folder / "models.toml")
     with serving(create_app(world.context)) as url:

@@ -197,8 +197,8 @@ MISTAKES_OF_FOLDERS = (
     ),
     Mistake(
         "a family that is not served",
-        "T5ForConditionalGeneration is not served",
-        demo(change_config(model_type="t5", architectures=["T5ForConditionalGeneration"])),
+        "CLIPModel is not served",
+        demo(change_config(model_type="clip", architectures=["CLIPModel"])),
     ),
     Mistake("a family that is not known", "is of the family 'qwen99'", demo(change_config(model_type="qwen99"))),
     Mistake("a config at odds with itself", "but layer_types has 6 entries", demo(change_config(num_hidden_layers=99))),

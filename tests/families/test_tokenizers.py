@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from app.core.errors import ModelLoadError
 from app.models.folder import model_folder as model_folders
-from app.models.text_model import decoder_of
+from app.models.tokens.generating_model import decoder_of
 from tests.families.test_bad_folders import load
 
 SENTENCEPIECE = {"llama": "tokenizer.model", "gpt-sw3": "spiece.model"}

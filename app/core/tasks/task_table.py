@@ -1,7 +1,7 @@
 """The tasks that models are served for, one row each. Pure data: knows neither torch nor transformers, nor any route.
 
-A further task of encoders is a row here, what an encoder reads off a pass (``app/engine/encoder_heads.py``), and its
-routes.
+A further task of encoders is a row here, what an encoder reads off a pass (``app/engine/encoding/encoder_heads.py``),
+and its routes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Task = Literal["generate", "fill-mask", "embeddings", "classify", "rerank", "zero-shot", "entities", "answer"]
+Task = Literal[
+    "generate", "seq2seq", "fill-mask", "embeddings", "classify", "rerank", "zero-shot", "entities", "answer"
+]
 SEQUENCE_HEAD = "ForSequenceClassification"
 SEQUENCE_CLASS = "AutoModelForSequenceClassification"
 
@@ -31,6 +33,7 @@ class TaskKind:
 
 TASKS: dict[Task, TaskKind] = {
     "generate": TaskKind("generate text", "AutoModelForCausalLM"),
+    "seq2seq": TaskKind("make texts from texts (as translators do)", "AutoModelForSeq2SeqLM"),
     "fill-mask": TaskKind("fill masks", "AutoModelForMaskedLM"),
     "embeddings": TaskKind("make embeddings", "AutoModel"),
     "classify": TaskKind("classify texts", SEQUENCE_CLASS, SEQUENCE_HEAD, ("rerank", "zero-shot"), has_labels=True),

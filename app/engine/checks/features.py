@@ -16,13 +16,14 @@ from app.models.compiled.compiled_step import find_step, is_missing
 from app.models.compiled.package_maker import Wish, has_made
 from app.models.compiled.step_graph import model_shape
 from app.models.encoders.encoder_model import EncoderModel
+from app.models.encoders.seq2seq_model import Seq2SeqModel
 from app.models.text_model import TextModel
 from app.models.weights.fused_layers import fuse_layers
 from app.models.weights.packing import owns_weights, pack, wants_packing
 from app.models.weights.quantization import model_bytes, quantize
 from app.models.weights.wide_linear import wants_widening, widen
 
-Model = TextModel | EncoderModel
+Model = TextModel | Seq2SeqModel | EncoderModel
 
 log = get_logger("engine")
 

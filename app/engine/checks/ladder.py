@@ -26,6 +26,7 @@ from app.models.checkpoint.device_memory import free_bytes
 from app.models.checkpoint.loader import Checkpoint
 from app.models.checkpoint.unloading import give_back
 from app.models.encoders.encoder_model import EncoderModel
+from app.models.encoders.seq2seq_model import Seq2SeqModel
 from app.models.text_model import TextModel
 from app.models.weights.quantization import model_bytes
 
@@ -257,7 +258,8 @@ def model_of(checkpoint: Checkpoint, settings: Settings) -> Model:
             calls=settings.tool_calls,
             reasoning=settings.reasoning,
         )
-    return EncoderModel(settings.model_name, checkpoint, settings.max_context_tokens)
+    kind = Seq2SeqModel if checkpoint.task == "seq2seq" else EncoderModel
+    return kind(settings.model_name, checkpoint, settings.max_context_tokens)
 
 
 def reference_of(model: Model) -> tuple[list[int], torch.Tensor]:

@@ -62,11 +62,14 @@ def plain_results(checkpoint: Checkpoint, tokens: list[int]) -> torch.Tensor:
     """What one forward pass without a cache gives, float32 on the CPU.
 
     Logits ``(len(tokens), vocab)`` where the head gives one for each token of the vocabulary, else the last states
-    ``(len(tokens), size)``: heads with few labels leave too little to compare.
+    ``(len(tokens), size)``: heads with few labels leave too little to compare. A decoder that reads another text is
+    given the same tokens as both.
     """
     ids = torch.tensor([tokens], device=checkpoint.device)
-    has_logits = checkpoint.task in ("generate", "fill-mask")
-    options = {"use_cache": False} if checkpoint.task == "generate" else {}
+    has_logits = checkpoint.task in ("generate", "seq2seq", "fill-mask")
+    options: dict[str, Any] = {"use_cache": False} if checkpoint.task in ("generate", "seq2seq") else {}
+    if checkpoint.task == "seq2seq":
+        options["decoder_input_ids"] = ids
     if not has_logits:
         options["output_hidden_states"] = True
     output = checkpoint.model(input_ids=ids, attention_mask=torch.ones_like(ids), **options)

@@ -20,19 +20,22 @@ from app.engine.checks.plain_cache import has_plain_cache
 from app.engine.checks.plays import BRIEF, Play
 from app.engine.checks.reference import TOLERANCE, distance, probe_tokens
 from app.engine.checks.rehearsal import StrictGuard, advance, rehearse
+from app.engine.checks.seq2seq_play import source_failure
+from app.engine.encoding.micro_batcher import MicroBatcher
 from app.engine.engine_interface import Engine
 from app.engine.generation.batch_options import BatchOptions
 from app.engine.generation.batched import BatchedEngine
 from app.engine.generation.serial import SerialEngine
-from app.engine.micro_batcher import MicroBatcher
 from app.engine.runners.bucketed import BucketedRunner
 from app.engine.runners.compiled import CompiledRunner
 from app.engine.runners.eager import EagerRunner
 from app.engine.runners.interface import Runner
 from app.engine.runners.mixed import MixedRunner, can_mix
+from app.engine.seq2seq.seq2seq_engine import Seq2SeqEngine
 from app.models.checkpoint.loader import Checkpoint
 from app.models.compiled.compiled_step import find_step
 from app.models.encoders.encoder_model import EncoderModel
+from app.models.encoders.seq2seq_model import Seq2SeqModel
 from app.models.text_model import TextModel
 
 # Of the range of the logits, where weights were rounded: what a pass adds up in another order is rounded otherwise too.
@@ -135,6 +138,21 @@ def numbers(encoded: Encoded) -> list[float]:
     return list(encoded.vector) or [score for _, score in sorted(encoded.masks[-1])]
 
 
+def sources_together(model: Seq2SeqModel, settings: Settings, play: Play) -> Candidate:
+    """As many texts made of others at once as the settings say."""
+    return _on_sources(model, settings, play, settings.max_batch_size)
+
+
+def sources_one_by_one(model: Seq2SeqModel, settings: Settings, play: Play) -> Candidate:
+    """transformers' own way with a text."""
+    return _on_sources(model, settings, play, 1)
+
+
+def _on_sources(model: Seq2SeqModel, settings: Settings, play: Play, max_rows: int) -> Candidate:
+    failure = source_failure(Seq2SeqEngine(model, max_rows=max_rows), model, settings, play)
+    return Candidate(Seq2SeqEngine(model, max_rows=max_rows), failure)
+
+
 def fits_rows(model: Model, _settings: Settings) -> bool:
     """Whether the model's own cache is one that rows can stand in for."""
     return isinstance(model, TextModel) and has_plain_cache(model)
@@ -179,9 +197,13 @@ ENCODER_STEPS = (
     Step("together", "encoder", lambda _model, _settings: True, together),
     Step("separately", "encoder", lambda _model, _settings: True, separately),
 )
+SEQ2SEQ_STEPS = (
+    Step("batched", "batched", lambda _model, settings: settings.max_batch_size > 1, sources_together),
+    Step("serial", "serial", lambda _model, _settings: True, sources_one_by_one),
+)
 
 
 def steps_of(model: Model, settings: Settings) -> list[Step]:
     """The ways that there are for ``model``, the fastest first; the last one is transformers' own."""
-    steps = TEXT_STEPS if isinstance(model, TextModel) else ENCODER_STEPS
+    steps = {"generate": TEXT_STEPS, "seq2seq": SEQ2SEQ_STEPS}.get(model.task, ENCODER_STEPS)
     return [step for step in steps if step.is_possible(model, settings)]

@@ -16,37 +16,47 @@ from app.engine.sampling.sampler import RowSampler, logprobs
 from app.engine.text.reasoning_gate import ReasoningGate
 from app.engine.text.text_filter import Detokenizer, TextFilter
 from app.engine.text.text_output import Pace, TextOutput
-from app.models.text_model import TextModel
+from app.models.tokens.generating_model import GeneratingModel
 
 
 class Sequence:
     """A job that has a row. ``num_cached`` tokens from the front have their entries in the KV cache.
 
-    With ``defers_text`` the owner calls ``write_text`` when it has the time, unless text can end the job.
+    With ``defers_text`` the owner calls ``write_text`` when it has the time, unless text can end the job. ``begin``:
+    what stands in front of the completion where that is not the prompt, as in a decoder that reads another text.
     """
 
-    def __init__(self, job: Job, model: TextModel, pace: Pace, *, defers_text: bool = False):
+    def __init__(
+        self,
+        job: Job,
+        model: GeneratingModel,
+        pace: Pace,
+        *,
+        defers_text: bool = False,
+        begin: list[int] | None = None,
+    ):
         params = job.params
+        begin = job.prompt_ids if begin is None else begin
         self.job = job
-        self.tokens = list(job.prompt_ids)
+        self.tokens = list(begin)
         self.num_cached = 0
         self.prompt_logprobs: list[TokenLogprob] = []
         self.end_ids = params.stop_token_ids | (frozenset() if params.ignore_eos else model.eos_ids)
         matcher = params.grammar.matcher(self.end_ids) if params.grammar else None
         self._matcher = matcher
         device = model.checkpoint.device
-        logits = RowLogits(params, job.prompt_ids, model.vocab_size, device, self.end_ids, matcher)
+        logits = RowLogits(params, begin, model.vocab_size, device, self.end_ids, matcher)
         self.sampler = RowSampler(params, logits)
         self.lookup: PromptLookup | None = None
         self._output = TextOutput(job, pace)
-        self._detokenizer = Detokenizer(model.decoder(params.shown_tokens), job.prompt_ids)
+        self._detokenizer = Detokenizer(model.decoder(params.shown_tokens), begin)
         self._gate = ReasoningGate(params.reasoning if params.stop else None)
         self._vocabulary = model.vocabulary
         self._filter = self._make_filter(model)
         self._defers_text = defers_text and not params.stop and not params.truncate_before_pattern
         self._unwritten: list[tuple[int, tuple[TokenLogprob, ...]]] = []
 
-    def _make_filter(self, model: TextModel) -> TextFilter:
+    def _make_filter(self, model: GeneratingModel) -> TextFilter:
         """Patterns see whether the completion begins in the middle of a line; behind a control token it does not."""
         params, prompt = self.job.params, self.job.prompt_ids
         patterns = params.truncate_before_pattern
@@ -156,6 +166,11 @@ class Sequence:
             self.job.emit(PromptScored(tuple(self.prompt_logprobs)))
         if self.job.params.max_new_tokens == 0:
             self.job.finish("length")
+
+    def end_by_length(self) -> None:
+        """No more tokens will come; harmless where the job has ended."""
+        if not self.job.has_ended:
+            self._end("length")
 
     def fail(self, error: RequestError) -> None:
         """End the job with ``error``, after the text that it has; by length where that is what its time is for."""

@@ -6,7 +6,7 @@ Inference thread only.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from app.core.errors import RequestError
@@ -42,8 +42,15 @@ class WaitingJobs(Generic[AnyJob]):
         self._num_jobs += 1
 
     def start_next(self) -> AnyJob:
-        """Take the next job out of its line and start it; its request is then the last."""
-        turn, line = next(iter(self._lines.items()))
+        """Take the next job out of its line and start it; its request is then the last. There must be one."""
+        return self._start(*next(iter(self._lines.items())))
+
+    def start_first(self, fits: Callable[[AnyJob], bool]) -> AnyJob | None:
+        """The same for the first request whose next job ``fits``; None where there is none."""
+        found = next(((turn, line) for turn, line in self._lines.items() if fits(line[0])), None)
+        return None if found is None else self._start(*found)
+
+    def _start(self, turn: object, line: deque[AnyJob]) -> AnyJob:
         job = line.popleft()
         self._num_jobs -= 1
         if line:

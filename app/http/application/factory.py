@@ -27,6 +27,7 @@ from app.http.resources.text_tasks.embed_route import Embed
 from app.http.resources.text_tasks.entities_route import Entities
 from app.http.resources.text_tasks.info_route import Info
 from app.http.resources.text_tasks.rerank_routes import CohereRerank, Rerank, Score
+from app.http.resources.text_tasks.seq2seq_routes import Summarize, Translate
 from app.http.resources.text_tasks.zero_shot_route import ZeroShot
 from app.http.resources.token_routes import Detokenize, Tokenize
 from app.serve.context import WorkerContext, current
@@ -37,6 +38,8 @@ ROUTES: dict[str, type[Route]] = {
     "/chat": Chat,
     "/infill": Infill,
     "/fill-mask": FillMask,
+    "/translate": Translate,
+    "/summarize": Summarize,
     "/classify": Classify,
     "/embed": Embed,
     "/predict": Predict,

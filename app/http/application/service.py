@@ -51,17 +51,21 @@ class Service:
         listed = ", ".join(map(repr, names[:MAX_LISTED])) + (", ..." if len(names) > MAX_LISTED else "")
         return f"there is no model {name[:MAX_SHOWN]!r}; {hint}this server has {listed} (GET /v1/models)"
 
-    def choose(self, name: str | None, task: Task | None) -> ModelHandle:
+    def choose(self, name: str | None, task: Task | None, *others: Task) -> ModelHandle:
         """The model that a request means, which its log line will name. Raises ``ModelNotFoundError``.
 
-        Without a name the first one for ``task``, else the first that does it as well; where there is none the first,
-        which will refuse.
+        Without a name the first one for ``task``, else the first that does it or one of the ``others`` as well; where
+        there is none the first, which will refuse.
         """
         if name is not None:
             chosen = self.find(name)
         else:
-            able = [one for one in self.handles if task is None or (one.task is not None and can_serve(one.task, task))]
+            able = [one for one in self.handles if task is None or _can_serve_any(one, (task, *others))]
             of_task = [one for one in able if one.task == task]
             chosen = [*of_task, *able, self.handles[0]][0]
         record().model, record().is_model_named = chosen.name, name is not None
         return chosen
+
+
+def _can_serve_any(handle: ModelHandle, tasks: Sequence[Task]) -> bool:
+    return handle.task is not None and any(can_serve(handle.task, task) for task in tasks)

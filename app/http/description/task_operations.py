@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from app.http.answers import task_types as answers
 from app.http.answers.native_types import Error
+from app.http.answers.seq2seq_shapes import HubSummary, HubTranslation, Summary, Translation
+from app.http.answers.stream import EventWriter
 from app.http.description.operation_form import Operation, posting
 from app.http.reading.body import JSON_TYPE
 from app.http.schemas.hub_bodies import HubAnswerBody, HubClassifyBody, HubEntitiesBody, HubZeroShotBody
@@ -15,12 +17,31 @@ from app.http.schemas.peer_bodies import (
     VllmClassifyBody,
     VllmScoreBody,
 )
+from app.http.schemas.seq2seq_bodies import HubSummarizeBody, HubTranslateBody, SummarizeBody, TranslateBody
 from app.http.schemas.text_task_bodies import AnswerBody, ClassifyBody, EntitiesBody, RerankBody, ZeroShotBody
 
 QUERY = "What is a panda?"
 DOCUMENTS = ["A bear of China.", "A city of France."]
 
 TASK_OPERATIONS: dict[tuple[str, str], Operation] = {
+    ("/translate", "post"): posting(
+        "Translate texts",
+        "texts",
+        TranslateBody | HubTranslateBody,
+        Translation | list[HubTranslation],
+        {"text": "Where is the station?", "src_lang": "en", "tgt_lang": "de"},
+        streams=(EventWriter.mimetype,),
+        text="By the checkpoint's own settings where the request names none; a list of texts gives lists.",
+    ),
+    ("/summarize", "post"): posting(
+        "Summarize texts",
+        "texts",
+        SummarizeBody | HubSummarizeBody,
+        Summary | list[HubSummary],
+        {"text": "The tower is 324 metres tall, about the same height as an 81-storey building."},
+        streams=(EventWriter.mimetype,),
+        text="By the checkpoint's own settings where the request names none; a list of texts gives lists.",
+    ),
     ("/classify", "post"): posting(
         "Classify texts",
         "texts",

@@ -11,6 +11,7 @@ from app.http.schemas.fim_body import FimBody
 from app.http.schemas.infill_body import InfillBody
 from app.http.schemas.native_bodies import ChatBody, CompleteBody
 from app.http.schemas.peer_bodies import CohereRerankBody, TeiEmbedBody, TeiPredictBody, VllmScoreBody
+from app.http.schemas.seq2seq_bodies import SummarizeBody, TranslateBody
 from app.http.schemas.strict import StrictBody
 from app.http.schemas.text_task_bodies import AnswerBody, ClassifyBody, EntitiesBody, RerankBody, ZeroShotBody
 
@@ -24,6 +25,8 @@ TASK_ROUTES: dict[str, tuple[Task, type[StrictBody]]] = {
     "/v1/fim/completions": ("generate", FimBody),
     "/v1/messages": ("generate", MessagesBody),
     "/v1/messages/count_tokens": ("generate", CountTokensBody),
+    "/translate": ("seq2seq", TranslateBody),
+    "/summarize": ("seq2seq", SummarizeBody),
     "/fill-mask": ("fill-mask", FillMaskBody),
     "/v1/embeddings": ("embeddings", EmbeddingsBody),
     "/embed": ("embeddings", TeiEmbedBody),
@@ -38,8 +41,11 @@ TASK_ROUTES: dict[str, tuple[Task, type[StrictBody]]] = {
     "/score": ("rerank", VllmScoreBody),
     "/v1/score": ("rerank", VllmScoreBody),
 }
+# Routes that models for a further task answer as well.
+ALSO: set[tuple[str, Task]] = {("/v1/completions", "seq2seq")}
 
 
 def routes_of(task: Task) -> dict[str, type[StrictBody]]:
     """The routes that a model for ``task`` answers."""
-    return {path: body for path, (wanted, body) in TASK_ROUTES.items() if can_serve(task, wanted)}
+    able = {path for path, (wanted, _) in TASK_ROUTES.items() if can_serve(task, wanted) or (path, task) in ALSO}
+    return {path: body for path, (_, body) in TASK_ROUTES.items() if path in able}

@@ -15,8 +15,10 @@ from app.http.requests.limits import Deadlines
 from app.serve.board.admission import RequestTicket
 
 if TYPE_CHECKING:
+    from app.engine.checks.features import Model
     from app.engine.loading.handle import ModelHandle, ModelLease
     from app.models.encoders.encoder_model import EncoderModel
+    from app.models.encoders.seq2seq_model import Seq2SeqModel
     from app.models.text_model import TextModel
 
 
@@ -54,12 +56,12 @@ class AdmittedRequest:
         self._owner = owner
         self._ticket = ticket
         self._lease: ModelLease | None = None
-        self._model: TextModel | EncoderModel | None = None
+        self._model: Model | None = None
         self._asked_s = time.monotonic()
         self._has_waited = False
 
     @property
-    def model(self) -> TextModel | EncoderModel:
+    def model(self) -> Model:
         assert self._model is not None, "a request is admitted with its model"
         return self._model
 
@@ -71,10 +73,17 @@ class AdmittedRequest:
         return model
 
     @property
+    def seq2seq_model(self) -> Seq2SeqModel:
+        """The model of a request that was admitted to make texts from texts."""
+        model = self.model
+        assert model.task == "seq2seq", "the task is checked when a request is admitted"
+        return model
+
+    @property
     def encoder(self) -> EncoderModel:
         """The model of a request that was admitted to an encoder."""
         model = self.model
-        assert model.task != "generate", "the task is checked when a request is admitted"
+        assert model.task != "generate" and model.task != "seq2seq", "the task is checked when a request is admitted"
         return model
 
     @property

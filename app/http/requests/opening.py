@@ -34,8 +34,8 @@ class Work(Protocol[Running]):
     """What one request is about."""
 
     @property
-    def task(self) -> Task:
-        """What its model must be for."""
+    def task(self) -> Task | None:
+        """What its model must be for; None: that is looked at when it is planned."""
 
     @property
     def need(self) -> Need: ...
@@ -75,9 +75,9 @@ def admit(
     owner = owner_of(caller_scope(environ), need.cache_salt)
     admitted = AdmittedRequest(record().request_id, environ, ticket, handle, deadlines, owner)
     try:
-        _require_task(handle, task)
+        require_task(handle, task)
         admitted.wait_for_model()
-        _require_task(handle, task)
+        require_task(handle, task)
         with patient_until(min(deadlines.queue_s, deadlines.total_s)):
             yield admitted
     except BaseException:
@@ -90,8 +90,11 @@ def owner_of(scope: str, cache_salt: str | None) -> bytes:
     return hashlib.sha256(f"{scope}\0{cache_salt or ''}".encode()).digest()
 
 
-def _require_task(handle: ModelHandle, task: Task | None) -> None:
-    """A task that is not known yet is looked at again once the model is loaded."""
+def require_task(handle: ModelHandle, task: Task | None) -> None:
+    """Raise ``UnsupportedParameterError`` where the model is for another one.
+
+    A task that is not known yet is looked at again once the model is loaded.
+    """
     if task is not None and not can_serve(handle.task, task):
         text = f"the model {handle.name} does not {TASKS[task].does}: its task is {handle.task}"
         raise UnsupportedParameterError(text, param=record().model_param)

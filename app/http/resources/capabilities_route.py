@@ -17,9 +17,8 @@ from app.http.description.task_routes import routes_of
 from app.http.schemas.strict import StrictBody
 
 if TYPE_CHECKING:
+    from app.engine.checks.features import Model
     from app.engine.loading.handle import ModelHandle
-    from app.models.encoders.encoder_model import EncoderModel
-    from app.models.text_model import TextModel
 
 # What a JSON schema says of a value beside its meaning.
 BOUNDS = tuple(name for name in Bounds.__annotations__ if name != "description")
@@ -66,21 +65,21 @@ def describe(handle: ModelHandle) -> ModelCapabilities:
     }
 
 
-def supports(model: TextModel | EncoderModel) -> dict[str, bool]:
+def supports(model: Model) -> dict[str, bool]:
     """What a caller may ask of this model beside plain text."""
     if model.task != "generate":
         return dict.fromkeys(("chat", "tools", "infill"), False)
     return {"chat": model.has_chat_template, "tools": model.has_tool_template, "infill": model.has_infill}
 
 
-def call_form(model: TextModel | EncoderModel | None) -> str | None:
+def call_form(model: Model | None) -> str | None:
     """How its answers write tool calls; None where they write none."""
     if model is None or model.task != "generate" or not model.has_tool_template:
         return None
     return model.forms.calls.name
 
 
-def reasoning_form(model: TextModel | EncoderModel | None) -> str | None:
+def reasoning_form(model: Model | None) -> str | None:
     """How they write reasoning; None where they write none."""
     found = model.forms.reasoning if model is not None and model.task == "generate" else None
     return None if found is None else found.name

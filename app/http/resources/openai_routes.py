@@ -13,10 +13,12 @@ from app.http.answers.chat_shape import ChatCompletionsShape
 from app.http.answers.completions_shape import CompletionsShape, FimShape
 from app.http.answers.openai_types import ModelEntry, ModelList
 from app.http.application.error_envelope import json_response
+from app.http.application.request_log import record
 from app.http.application.restful import Route
 from app.http.application.service import Service
 from app.http.dialects.chat_route import ChatRoute, EventsRoute
 from app.http.reading.body import read_body
+from app.http.requests.converting import CompletePrompts
 from app.http.schemas.chat_body import ChatCompletionsBody
 from app.http.schemas.completions_body import CompletionsBody
 from app.http.schemas.fim_body import FimBody
@@ -32,8 +34,10 @@ class Completions(EventsRoute):
 
     def post(self) -> Response:
         body = read_body(CompletionsBody)
-        handle = self.handle_of(body)
-        return self.answer(handle, body, CompletionsShape(body), lambda model: encode_prompts(body, model), body.prompt)
+        record().prompt = body.prompt
+        handle = self.service.choose(body.model, "generate", "seq2seq")
+        work = CompletePrompts(body, lambda model: encode_prompts(body, model))
+        return self.send(work, handle, body, CompletionsShape(body))
 
 
 class ChatCompletions(ChatRoute):

@@ -70,7 +70,7 @@ def load_checkpoint(settings: Settings, progress: Progress, task: Task | None = 
     report_placement(settings.model_name, model, device, placement)
     progress(0.8)
     model.eval().requires_grad_(False)
-    if source.task == "generate":
+    if source.task in ("generate", "seq2seq"):
         rows = model.get_output_embeddings()
         rows.register_forward_pre_hook(_with_plain_strides)
     else:

@@ -33,8 +33,13 @@ OTHER_TASKS = (
 # Where transformers lists the families that it has, in its versions 4 and 5.
 TABLES = ("models/auto/auto_mappings.py", "models/auto/configuration_auto.py")
 MODEL_TABLES = "models/auto/modeling_auto.py"
-# Of the families that generate or fill masks; any other has no head that is served.
-HEADS = ("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES", "MODEL_FOR_MASKED_LM_MAPPING_NAMES")
+# Of the families that generate, make texts from texts or fill masks, and a family that is certainly in each table: any
+# other has no head that is served.
+HEADS = {
+    "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES": "bert",
+    "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES": "t5",
+    "MODEL_FOR_MASKED_LM_MAPPING_NAMES": "bert",
+}
 
 
 def check_models(settings: Settings) -> None:
@@ -89,9 +94,9 @@ def _check_has_head(config: dict[str, Any]) -> None:
     family = str(config.get("model_type"))
     if tasks_of_head(first_architecture(config)) or config.get("auto_map") or not (text := _text_of((MODEL_TABLES,))):
         return
-    tables = [re.search(rf"^{name} = OrderedDict\((.*?)^\)", text, re.S | re.M) for name in HEADS]
-    # A family that is in each: without it these are not the tables.
-    texts = [table[1] for table in tables if table and '("bert", ' in table[1]]
+    tables = {name: re.search(rf"^{name} = OrderedDict\((.*?)^\)", text, re.S | re.M) for name in HEADS}
+    # Without the known family these are not the tables.
+    texts = [table[1] for name, table in tables.items() if table and f'("{HEADS[name]}", ' in table[1]]
     if len(texts) == len(HEADS) and not any(f'("{family}", ' in one for one in texts):
         raise ModelLoadError(NOT_SERVED.format(first_architecture(config) or family))
 

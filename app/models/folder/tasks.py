@@ -10,6 +10,7 @@ from transformers import PretrainedConfig
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
     MODEL_MAPPING_NAMES,
 )
 
@@ -29,6 +30,8 @@ def detect_task(config: PretrainedConfig, *, is_sentence_model: bool) -> Task:
     if is_sentence_model:
         return "embeddings"
     check_head(name)
+    if config.is_encoder_decoder and name in _classes(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES):
+        return "seq2seq"
     if name in _classes(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
         return "generate"
     if name in _classes(MODEL_FOR_MASKED_LM_MAPPING_NAMES) or name.endswith("ForMaskedLM"):

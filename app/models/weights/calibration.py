@@ -37,9 +37,12 @@ def input_energies(checkpoint: Checkpoint) -> Energies:
     found: Energies = {}
     layers = [module for module in checkpoint.model.modules() if type(module) is nn.Linear]
     hooks = [layer.register_forward_pre_hook(partial(_note, found)) for layer in layers]
-    options = {"use_cache": False} if checkpoint.task == "generate" else {}
+    tokens = torch.tensor([ids[:limit]], device=checkpoint.device)
+    options: dict[str, Any] = {"use_cache": False} if checkpoint.task in ("generate", "seq2seq") else {}
+    if checkpoint.task == "seq2seq":
+        options["decoder_input_ids"] = tokens
     try:
-        checkpoint.model(input_ids=torch.tensor([ids[:limit]], device=checkpoint.device), **options)
+        checkpoint.model(input_ids=tokens, **options)
     finally:
         for hook in hooks:
             hook.remove()

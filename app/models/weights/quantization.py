@@ -51,7 +51,7 @@ def quantize(checkpoint: Checkpoint, kind: str, num_sequences: int) -> None:
     if not (has_vectors() or has_tiles()):
         raise ModelLoadError(f"FORKLIFT_QUANTIZATION={kind} needs an x86-64 processor with AVX2")
     model = checkpoint.model
-    in_tiles = has_tiles() and (num_sequences > 1 or checkpoint.task != "generate")
+    in_tiles = has_tiles() and (num_sequences > 1 or checkpoint.task not in ("generate", "seq2seq"))
     replace(model, Conv1D, as_linear)
     energies = input_energies(checkpoint)
     if kind == "int4":

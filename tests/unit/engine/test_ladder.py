@@ -216,7 +216,7 @@ def test_an_encoder_that_quantising_spoils_is_served_without_it(model_folder, mo
 
 
 def test_an_encoder_that_a_batch_spoils_gets_a_pass_for_each_text(model_folder, monkeypatch):
-    from app.engine.micro_batcher import MicroBatcher
+    from app.engine.encoding.micro_batcher import MicroBatcher
 
     forward = MicroBatcher._forward
 

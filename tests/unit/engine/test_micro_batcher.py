@@ -13,8 +13,8 @@ from app.core.errors import InternalError, RequestError, RequestTimeoutError
 from app.core.jobs import Failed, Finished
 from app.core.settings import load_settings
 from app.core.tasks.encoder_jobs import Encoded, EncodeOptions, EncoderInput, EncoderJob
+from app.engine.encoding.micro_batcher import MicroBatcher
 from app.engine.loading.build import prepare
-from app.engine.micro_batcher import MicroBatcher
 from app.models.checkpoint.loader import load_checkpoint
 from app.models.encoders.encoder_model import EncoderModel
 from tests.proposals import assert_proposals

@@ -196,7 +196,7 @@ def test_a_family_that_transformers_does_not_have_is_told(folder):
 @pytest.mark.parametrize(
     ("family", "name"),
     [
-        ("t5", "T5ForConditionalGeneration"),
+        ("sam", "SamModel"),
         ("clip", "CLIPModel"),
         ("vit", "ViTForImageClassification"),
         ("wav2vec2", "Wav2Vec2ForCTC"),

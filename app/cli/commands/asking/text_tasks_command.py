@@ -1,4 +1,4 @@
-"""``forklift text``: labels, scores, entities and answers for texts, a line each, from a running server."""
+"""``forklift text``: labels, scores, entities, answers and texts made of texts, a line each, from a running server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 @click.group("text")
 def command() -> None:
-    """Classify texts, find entities, put documents in order, answer questions: a line for each result, best first."""
+    """Classify, rerank, find entities, answer, translate, summarize: a line for each result, best first."""
 
 
 def of_server(function: Command) -> Command:
@@ -100,3 +100,27 @@ def answer(question: str, context: str, url: str, api_key: str | None, model: st
     with asking(url, api_key) as client:
         for one in client.answer(question, context, top_k, model=model):
             write(one.score, one.text)
+
+
+@command.command("translate")
+@click.argument("texts", nargs=-1, required=True)
+@of_server
+@click.option("--from", "src_lang", help="Language of the texts, as the model names it.")
+@click.option("--to", "tgt_lang", help="Language to translate into, as the model names it.")
+def translate(
+    texts: tuple[str, ...], url: str, api_key: str | None, model: str | None, src_lang: str | None, tgt_lang: str | None
+) -> None:
+    """Say TEXTS in another language, a line each."""
+    with asking(url, api_key) as client:
+        for one in client.translate(list(texts), tgt_lang, src_lang, model=model):
+            click.echo(printable(one))
+
+
+@command.command("summarize")
+@click.argument("texts", nargs=-1, required=True)
+@of_server
+def summarize(texts: tuple[str, ...], url: str, api_key: str | None, model: str | None) -> None:
+    """Say TEXTS in fewer words, a line each."""
+    with asking(url, api_key) as client:
+        for one in client.summarize(list(texts), model=model):
+            click.echo(printable(one))

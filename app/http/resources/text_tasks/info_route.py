@@ -28,7 +28,7 @@ class Info(Route):
         model, settings = handle.model, handle.settings
         if model is None:
             raise LoadingError("the model is not loaded")
-        if model.task == "generate":
+        if model.task == "generate" or model.task == "seq2seq":
             raise UnsupportedParameterError(f"the model {handle.name} generates text: /info tells of encoders")
         told: TeiInfo = {
             "model_id": model.name,

@@ -17,7 +17,7 @@ import torch
 
 from app.core.errors import InternalError, RequestError
 from app.core.tasks.encoder_jobs import MAX_BATCH_TEXTS, MAX_BATCH_TOKENS, Encoded, EncoderJob
-from app.engine.encoder_heads import HEADS, pass_options
+from app.engine.encoding.encoder_heads import HEADS, pass_options
 from app.engine.generation.shared_step import SharedStep
 from app.engine.generation.waiting import WaitingJobs
 from app.engine.guard import Guard

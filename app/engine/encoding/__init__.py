@@ -1,0 +1,1 @@
+"""Encoders: texts in, what their heads give out, many to a pass."""

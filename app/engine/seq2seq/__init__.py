@@ -1,0 +1,1 @@
+"""Encoder-decoder models: texts from texts, by transformers' `generate`."""

@@ -1,0 +1,220 @@
+"""Texts from texts through transformers' own ``generate``, those with equal settings together. Inference thread only.
+
+A batch runs from its first token to its last; the loop of ``generate`` gives one token of all its texts per step, so
+that deadlines and cancellation count at every token. With one beam a text ends, and is answered, when it is done;
+with several none is known before the whole search has ended.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from transformers import LogitsProcessorList, StoppingCriteriaList
+
+from app.core.errors import InternalError, RequestError
+from app.core.tasks.seq2seq_jobs import MAX_SOURCE_TOKENS, Decoding, Seq2SeqJob
+from app.engine.generation.sequence import Sequence
+from app.engine.generation.stepped_work import SteppedWork
+from app.engine.generation.waiting import WaitingJobs
+from app.engine.guard import Guard
+from app.engine.seq2seq.batch_hooks import BatchEnd, BeamCheck, RowChoice
+from app.engine.text.text_output import Pace
+from app.models.encoders.seq2seq_model import Seq2SeqModel
+
+# Those who were answered together come again together: so much of what their batch took the next one waits for them.
+GATHER_SHARE, MOST_GATHER_S = 0.02, 0.02
+
+
+@dataclass(slots=True)
+class Batch:
+    """Texts that are made together, and the ``generate`` that makes them."""
+
+    members: list[tuple[Seq2SeqJob, Sequence]]
+    generation: SteppedWork
+    started_s: float
+
+    @property
+    def jobs(self) -> list[Seq2SeqJob]:
+        return [job for job, _ in self.members]
+
+    @property
+    def running(self) -> list[tuple[Seq2SeqJob, Sequence]]:
+        return [(job, sequence) for job, sequence in self.members if not job.has_ended]
+
+
+class Seq2SeqEngine:
+    """Makes up to ``max_rows`` texts at once on one model."""
+
+    # transformers manages the model's own.
+    cache: None = None
+
+    def __init__(
+        self,
+        model: Seq2SeqModel,
+        *,
+        max_rows: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ):
+        self._model = model
+        self._max_rows = max_rows
+        self._clock = clock
+        self._sleep = sleep
+        self._pace = Pace()
+        self._waiting = WaitingJobs[Seq2SeqJob]()
+        # Of batches that failed: each is tried by itself, so that none fails for another's sake.
+        self._alone: list[Seq2SeqJob] = []
+        self._batch: Batch | None = None
+        self._gathers_until_s = 0.0
+        self._last_size = 0
+        self.guard = Guard(model.checkpoint.device)
+
+    def add(self, job: Seq2SeqJob) -> None:
+        """Queue ``job``, first come first served."""
+        self._waiting.add(job)
+
+    @property
+    def has_work(self) -> bool:
+        return len(self._waiting) > 0 or bool(self._alone) or self._batch is not None
+
+    def step(self, *, is_shared: bool = False) -> None:
+        """Bring the batch that runs, or the next one, forward by a token; that is as short as steps get here."""
+        now_s = self._clock()
+        self._waiting.sweep(now_s)
+        if self._batch is not None:
+            self._end_overdue(self._batch, now_s)
+        if self._batch is None and not self._waits_for_more(now_s):
+            self._batch = self._begin()
+        if self._batch is not None:
+            self._advance(self._batch)
+
+    def rest(self, now_s: float) -> float | None:
+        """Between two batches nothing is kept."""
+        return None
+
+    def fail_waiting(self, error: RequestError) -> None:
+        """End every job that has not started."""
+        self._waiting.fail_all(error)
+
+    def fail_all(self, error: RequestError) -> None:
+        """End every job."""
+        self._waiting.fail_all(error)
+        for job in self._alone:
+            job.fail(error)
+        self._alone.clear()
+        if self._batch is not None:
+            batch, self._batch = self._batch, None
+            for _, sequence in batch.running:
+                sequence.fail(error)
+            batch.generation.abandon()
+
+    def _waits_for_more(self, now_s: float) -> bool:
+        """Sleep a little, if the last batch was larger than what waits and has just ended."""
+        if not 0 < len(self._waiting) < min(self._last_size, self._max_rows) or self._alone:
+            return False
+        left_s = self._gathers_until_s - now_s
+        if left_s <= 0:
+            return False
+        self._sleep(min(left_s, 0.001))
+        return True
+
+    def _begin(self) -> Batch | None:
+        """The next batch; None where nothing waits, or what waits cannot be begun."""
+        jobs = [self._alone.pop(0)] if self._alone else self._next_jobs()
+        members = [(job, sequence) for job in jobs if (sequence := self._sequence(job)) is not None]
+        if not members:
+            return None
+        self._pace.set(len(members))
+        # Not a method of ours: what the producer holds would hold the engine, and nobody could let go of both.
+        sequences = [sequence for _, sequence in members]
+        work = partial(generate, self._model, members[0][0].decoding, sequences, self.guard)
+        return Batch(members, SteppedWork(work, torch.inference_mode), self._clock())
+
+    def _next_jobs(self) -> list[Seq2SeqJob]:
+        """The next text, and those of equal decoding that fit beside it."""
+        jobs: list[Seq2SeqJob] = []
+        while len(jobs) < self._max_rows and (job := self._waiting.start_first(partial(fits, jobs))) is not None:
+            jobs.append(job)
+        return jobs
+
+    def _sequence(self, job: Seq2SeqJob) -> Sequence | None:
+        """None where it cannot be made, which ends the job."""
+        make = partial(Sequence, job, self._model, self._pace, begin=[self._model.start_id])
+        sequence = self.guard.run([job], make)
+        if sequence is None:
+            job.fail(InternalError())
+        return sequence
+
+    def _end_overdue(self, batch: Batch, now_s: float) -> None:
+        for job, sequence in batch.running:
+            if (cause := job.stop_cause(now_s)) is not None:
+                sequence.fail(cause)
+        if not batch.running:
+            batch.generation.abandon()
+            self._batch = None
+
+    def _advance(self, batch: Batch) -> None:
+        if self.guard.run(batch.jobs, batch.generation.advance):
+            return
+        self._batch, now_s = None, self._clock()
+        self._last_size = len(batch.members)
+        self._gathers_until_s = now_s + min(GATHER_SHARE * (now_s - batch.started_s), MOST_GATHER_S)
+        # It has raised, where it leaves any.
+        for job, sequence in batch.running:
+            if len(batch.members) > 1 and job.usage.completion_tokens == 0 and self.guard.poison is None:
+                self._alone.append(job)
+            else:
+                sequence.fail(InternalError())
+
+
+def fits(jobs: list[Seq2SeqJob], job: Seq2SeqJob) -> bool:
+    """Whether ``job`` can be made together with ``jobs``."""
+    if not jobs:
+        return True
+    longest = max(len(one.prompt_ids) for one in [*jobs, job])
+    return job.decoding == jobs[0].decoding and longest * (len(jobs) + 1) <= MAX_SOURCE_TOKENS
+
+
+def generate(
+    model: Seq2SeqModel,
+    decoding: Decoding,
+    sequences: list[Sequence],
+    guard: Guard,
+    pause: Callable[[], None],
+) -> None:
+    """Bring ``sequences`` to their ends by the model's ``generate``; ``pause`` is called behind all tokens but the
+    last."""
+    ids, mask = padded([sequence.job.prompt_ids for sequence in sequences], model.pad_id, model.checkpoint.device)
+    most_tokens = decoding.most_tokens or max(sequence.job.params.max_new_tokens for sequence in sequences)
+    choice = RowChoice(sequences, guard) if decoding.num_beams == 1 else None
+    found = model.checkpoint.model.generate(
+        ids,
+        attention_mask=mask,
+        generation_config=model.generation_config(decoding, most_tokens),
+        logits_processor=LogitsProcessorList([choice or BeamCheck(sequences, guard)]),
+        stopping_criteria=StoppingCriteriaList([BatchEnd(sequences, choice, pause)]),
+    )
+    if choice is None:
+        hand_out(sequences, found.tolist())
+    for sequence in sequences:
+        sequence.end_by_length()
+
+
+def hand_out(sequences: list[Sequence], rows: list[list[int]]) -> None:
+    """Give each text its tokens, without the one that the decoder began with, as far as it takes them."""
+    for sequence, row in zip(sequences, rows, strict=True):
+        for token in row[1:]:
+            if not sequence.job.has_ended:
+                sequence.accept(token)
+
+
+def padded(rows: list[list[int]], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and mask ``(num_rows, longest)``, padded on the right."""
+    longest = max(map(len, rows))
+    ids = [[*row, *[pad_id] * (longest - len(row))] for row in rows]
+    mask = [[1] * len(row) + [0] * (longest - len(row)) for row in rows]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
