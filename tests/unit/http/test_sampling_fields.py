@@ -6,11 +6,10 @@ from dataclasses import fields
 
 import pytest
 
-from app.core.jobs import SamplingParams
+from app.core.jobs import SamplingDefaults, SamplingParams
 from app.http.schemas.llama_cpp_fields import LlamaCppFields, switched_off
 from app.http.schemas.native_bodies import CompleteBody
 from app.http.schemas.sampling_fields import NAMED_ALIKE, SamplingOptions
-from app.models.text_model import SamplingDefaults
 
 DEFAULTS = SamplingDefaults(temperature=0.5, top_p=0.8, top_k=7, repetition_penalty=1.3)
 # Not copied: each has a form of its own in the engine, or the body decides it from several fields.
