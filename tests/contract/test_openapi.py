@@ -13,11 +13,17 @@ from tests.contract.conftest import client_of
 from tests.contract.describing import RoomyModel
 from tests.contract.real import RealWorld
 
-GENERATING = ("/complete", "/chat", "/infill", "/v1/completions", "/v1/chat/completions", "/v1/messages")
+CONVERSING = ("/v1/chat/completions", "/v1/messages", "/v1/responses")
+GENERATING = ("/complete", "/chat", "/infill", "/v1/completions", *CONVERSING)
 HI = {"messages": [{"role": "user", "content": "a"}]}
-BODIES = {"/infill": {"prefix": "a"}, "/v1/chat/completions": HI, "/v1/messages": {**HI, "max_tokens": 8}}
+BODIES = {
+    "/infill": {"prefix": "a"},
+    "/v1/chat/completions": HI,
+    "/v1/messages": {**HI, "max_tokens": 8},
+    "/v1/responses": {"input": "a"},
+}
 # Answer with one completion, without log-probabilities.
-PLAIN = ("/infill", "/v1/messages")
+PLAIN = ("/infill", "/v1/messages", "/v1/responses")
 
 
 @pytest.fixture

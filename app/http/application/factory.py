@@ -12,6 +12,7 @@ from app.http.application import path_prefix as prefix
 from app.http.application.restful import JsonApi, Route
 from app.http.application.service import Service
 from app.http.dialects.messages.messages_routes import CountTokens, Messages
+from app.http.dialects.responses.responses_route import Responses
 from app.http.resources.capabilities_route import Capabilities
 from app.http.resources.docs_routes import Docs, OpenApi
 from app.http.resources.encoder_routes import Embeddings, FillMask
@@ -58,6 +59,7 @@ ROUTES: dict[str, type[Route]] = {
     "/v1/completions": Completions,
     "/v1/chat/completions": ChatCompletions,
     "/v1/fim/completions": FimCompletions,
+    "/v1/responses": Responses,
     "/v1/messages": Messages,
     "/v1/messages/count_tokens": CountTokens,
     "/v1/capabilities": Capabilities,

@@ -6,10 +6,21 @@ from app.http.answers.stream import EventWriter
 from app.http.description.operation_form import Operation, posting
 from app.http.dialects.messages import messages_types as messages
 from app.http.dialects.messages.messages_body import CountTokensBody, MessagesBody
+from app.http.dialects.responses.response_types import AnsweredResponse
+from app.http.dialects.responses.responses_body import ResponsesBody
 
 HI = {"messages": [{"role": "user", "content": "What does os.getcwd do?"}]}
 
 DIALECT_OPERATIONS: dict[tuple[str, str], Operation] = {
+    ("/v1/responses", "post"): posting(
+        "Answer a conversation",
+        "OpenAI",
+        ResponsesBody,
+        AnsweredResponse,
+        {"input": "What does os.getcwd do?", "max_output_tokens": 32},
+        streams=(EventWriter.mimetype,),
+        text="OpenAI's Responses API, its items and events; nothing is stored.",
+    ),
     ("/v1/messages", "post"): posting(
         "Answer a conversation",
         "Anthropic",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from app.core.tasks.task_table import Task, can_serve
 from app.http.dialects.messages.messages_body import CountTokensBody, MessagesBody
+from app.http.dialects.responses.responses_body import ResponsesBody
 from app.http.schemas.chat_body import ChatCompletionsBody
 from app.http.schemas.completions_body import CompletionsBody
 from app.http.schemas.encoder_bodies import EmbeddingsBody, FillMaskBody
@@ -23,6 +24,7 @@ TASK_ROUTES: dict[str, tuple[Task, type[StrictBody]]] = {
     "/v1/completions": ("generate", CompletionsBody),
     "/v1/chat/completions": ("generate", ChatCompletionsBody),
     "/v1/fim/completions": ("generate", FimBody),
+    "/v1/responses": ("generate", ResponsesBody),
     "/v1/messages": ("generate", MessagesBody),
     "/v1/messages/count_tokens": ("generate", CountTokensBody),
     "/translate": ("seq2seq", TranslateBody),

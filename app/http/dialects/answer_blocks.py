@@ -63,6 +63,11 @@ class BlockReader:
             steps.append(BlockStep("end", self.blocks[-1]))
         return steps
 
+    def blank(self) -> list[BlockStep]:
+        """An empty text, for answers that must have something."""
+        begun = self._begin("text")
+        return [*begun, BlockStep("end", self.blocks[-1])]
+
     def _parts(self, text: str, is_last: bool) -> list[Part]:
         if self._form.is_plain:
             return [Content(text)] if text else []
