@@ -13,32 +13,49 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypedDict, Unpack
 
 from app.core.errors import ConstraintTooCostlyError, RequestError, RequestTimeoutError
+from app.core.parsing.tool_calls.answer_reader import AnswerForm
 from app.core.patience import overdue
 
 FinishReason = Literal["stop", "length"]
 
 
-ConstraintKind = Literal["json_schema", "regex", "lark", "tool_calls"]
+@dataclass(frozen=True, slots=True)
+class ReasoningSpan:
+    """What reasoning at the start of an answer begins and ends with; ``is_open``: the prompt has begun it.
+
+    ``answer`` stands between it and the answer itself; with one there may be several of it, one after another.
+    """
+
+    opens: tuple[str, ...]
+    closes: tuple[str, ...]
+    is_open: bool = False
+    answer: str = ""
+
+
+ConstraintKind = Literal["json_schema", "regex", "lark", "tool_calls", "grammars"]
 # The field of a request that a constraint comes in.
 CONSTRAINT_PARAMS: dict[ConstraintKind, str] = {
     "json_schema": "response_format",
     "regex": "regex",
     "lark": "grammar",
     "tool_calls": "tools",
+    "grammars": "response_format",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
     """What the completion must match: a JSON schema (as JSON text), a regular expression, a grammar in Lark's notation,
-    or tool calls (the fields of ``CallRules`` as JSON text).
+    tool calls (the fields of ``CallRules`` as JSON text), or llguidance's list of grammars.
 
-    ``given_in``: the field it came in, where that holds constraints of all kinds.
+    ``given_in``: the field it came in, where that holds constraints of all kinds. ``reasoning`` may stand before what
+    it constrains.
     """
 
     kind: ConstraintKind
     source: str
     given_in: str | None = None
+    reasoning: ReasoningSpan | None = None
 
     @property
     def param(self) -> str:
@@ -68,12 +85,11 @@ class Grammar(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class ReasoningSpan:
-    """What reasoning at the start of an answer begins and ends with; ``is_open``: the prompt has begun it."""
+class ReasoningLimit:
+    """How many tokens of reasoning there may be, and those that close it then."""
 
-    opens: tuple[str, ...]
-    closes: tuple[str, ...]
-    is_open: bool = False
+    num_tokens: int
+    closing: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +108,8 @@ class SamplingParams:
     ``t_max_predict_ms``). ``num_logprobs`` asks for the
     log-probability of each generated token and of that many best ones; ``num_prompt_logprobs`` the
     same of the prompt's tokens. ``shown_tokens`` are special tokens that are part of the text, by their names; a
-    stop string in what ``reasoning`` describes does not end the sequence.
+    stop string ends the sequence where it stands in the content of an ``answer`` that is told apart. Reasoning that is
+    longer than ``reasoning_limit`` is closed.
     """
 
     max_new_tokens: int
@@ -117,7 +134,8 @@ class SamplingParams:
     num_prompt_logprobs: int | None = None
     line_limit_s: float | None = None
     shown_tokens: frozenset[int] = frozenset()
-    reasoning: ReasoningSpan | None = None
+    answer: AnswerForm | None = None
+    reasoning_limit: ReasoningLimit | None = None
     grammar: Grammar | None = None
 
 
@@ -181,11 +199,12 @@ Event = TextDelta | PromptScored | Finished | Failed
 
 @dataclass(slots=True)
 class TokenCounts:
-    """Token counts, written by the inference thread."""
+    """Token counts, written by the inference thread; ``reasoning_tokens`` None where reasoning is not told apart."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    reasoning_tokens: int | None = None
 
 
 @dataclass(slots=True)
@@ -320,6 +339,8 @@ class Job(BaseJob):
     ):
         super().__init__(request_id, prompt_ids, **options)
         self.params = params
+        if params.answer is not None and params.answer.may_think:
+            self.usage.reasoning_tokens = 0
         self.is_streamed = is_streamed
         self._is_open = is_open
 
@@ -333,6 +354,11 @@ class Job(BaseJob):
         if self.timings.first_token_s is None:
             self.timings.first_token_s = time.monotonic()
         self.usage.completion_tokens += 1
+
+    def count_reasoning(self) -> int:
+        """One more of them was reasoning; how many there are."""
+        num_tokens = self.usage.reasoning_tokens = (self.usage.reasoning_tokens or 0) + 1
+        return num_tokens
 
     def emit(self, event: TextDelta | PromptScored) -> None:
         """Hand something to the HTTP thread."""

@@ -107,6 +107,9 @@ class ScriptedForms:
     def reasoning_span(self, prompt_ids: list[int]) -> None:
         return None
 
+    def closing(self, *, has_tools: bool) -> str:
+        return self.reasoning.closes[0] if self.reasoning is not None else ""
+
     def shown_tokens(self, *, has_tools: bool) -> frozenset[int]:
         return frozenset()
 

@@ -353,6 +353,34 @@ def test_arguments_of_the_template_reach_it_where_it_knows_them(client, world):
     assert refused.status_code == 400 and "chat_template" in refused.get_json()["error"]["message"]
 
 
+@pytest.mark.parametrize("name", ["thinking_token_budget", "thinking_budget"])
+def test_a_budget_of_reasoning_is_what_the_engine_and_the_template_are_told(client, world, name):
+    world.model.forms.reasoning = THINK
+    world.model.template_names = ("thinking_budget",)
+    assert chat(client, **{name: 7}).status_code == 200
+    limit = world.inference.jobs[-1].params.reasoning_limit
+    assert (limit.num_tokens, limit.closing) == (7, tuple(map(ord, "</think>")))
+    assert world.model.arguments[-1] == {"thinking_budget": 7}
+    world.model.forms.reasoning = None
+    assert chat(client, **{name: 7}).status_code == 200
+    assert world.inference.jobs[-1].params.reasoning_limit is None
+    assert_envelope(chat(client, **{name: -1}), 400, "invalid_parameter", name)
+
+
+def test_two_budgets_that_differ_are_refused(client):
+    fields = {"thinking_budget": 7, "thinking_token_budget": 8}
+    assert_envelope(chat(client, **fields), 400, "invalid_parameter", "thinking_budget")
+
+
+def test_an_answer_behind_reasoning_follows_its_format_and_both_come_apart(client, world):
+    world.model.forms.reasoning, world.model.forms.is_thinking = THINK, True
+    world.inference.script = ['Hm.</think>\n{"a": 1}']
+    answer = chat(client, response_format={"type": "json_object"}).get_json()
+    message = answer["choices"][0]["message"]
+    assert (message["reasoning_content"], message["content"]) == ("Hm.", '{"a": 1}')
+    assert answer["usage"]["completion_tokens_details"] == {"reasoning_tokens": 0}
+
+
 def test_reasoning_effort_reaches_templates_that_know_it_and_is_a_hint_to_others(client, world):
     assert chat(client, reasoning_effort="low").status_code == 200
     assert world.model.arguments[-1] == {"reasoning_effort": "low"}

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from app.models.tokens.model_forms import ModelForms
 from tests.contract.real import RealWorld
 
 # A schema string of more than 100 bytes whose 100th lies inside a character: llguidance 1.9 panics.
@@ -331,3 +332,53 @@ def test_a_required_call_on_the_real_engine_conforms_to_its_schema(client, with_
     given = json.loads(arguments)
     assert names == ["weather"] and reason == "tool_calls"
     assert given["city"] in ("Bonn", "Köln") and 1 <= given["days"] <= 9 and len(given) == 2
+
+
+@pytest.fixture(params=["think", "opened"])
+def thinker(world, request):
+    """The same model with a template that knows reasoning, and opens it or leaves that to the model."""
+    model = world.inference.model
+    template, forms = model.tokenizer.chat_template, model.forms
+    opening = "<think>" if request.param == "opened" else ""
+    model.tokenizer.chat_template = "{{ tools | tojson }}" + template + opening + "{# </think> #}"
+    model.forms = ModelForms(model.tokenizer)
+    yield request.param == "opened"
+    model.tokenizer.chat_template, model.forms = template, forms
+
+
+SHORT = {"type": "object", "properties": {"a": {"enum": [1, "x"]}}, "required": ["a"], "additionalProperties": False}
+WANTED = [
+    {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": SHORT}}},
+    {"structured_outputs": {"regex": "[ab]{3}"}},
+    {"structured_outputs": {"choice": ["yes", "no"]}},
+    {"tools": [{"type": "function", "function": {"name": "f", "parameters": SHORT}}], "tool_choice": "required"},
+]
+
+
+@pytest.mark.parametrize("wanted", WANTED, ids=["schema", "regex", "choice", "required"])
+def test_reasoning_within_its_budget_comes_before_an_answer_that_is_held(client, thinker, wanted):
+    body = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 300, "thinking_token_budget": 12, **wanted}
+    for seed in range(3):
+        answer = client.post("/v1/chat/completions", json={**body, "seed": seed}).json
+        [choice] = answer["choices"]
+        message, num_tokens = choice["message"], answer["usage"]["completion_tokens_details"]["reasoning_tokens"]
+        if thinker:
+            # What closes it is 8 tokens of this vocabulary at most, a character behind which it stands 4.
+            assert 0 < num_tokens <= 12 + 8 + 4
+        if "tools" in wanted:
+            calls = message.get("tool_calls", [])
+            assert message["content"] is None or choice["finish_reason"] == "length"
+            assert choice["finish_reason"] == "length" or [json.loads(call["function"]["arguments"]) for call in calls]
+        elif "response_format" in wanted:
+            assert json.loads(message["content"])["a"] in (1, "x")
+        else:
+            assert re.fullmatch("[ab]{3}|yes|no", message["content"])
+
+
+def test_log_probabilities_under_a_constraint_are_the_models_own(client):
+    body = {"prompt": "x", "max_tokens": 1, "temperature": 0, "logprobs": 5}
+    free = client.post("/v1/completions", json=body).json["choices"][0]["logprobs"]
+    held = client.post("/v1/completions", json={**body, "regex": "[0-9]"}).json["choices"][0]["logprobs"]
+    assert held["top_logprobs"][0].items() >= free["top_logprobs"][0].items()
+    [token] = held["tokens"]
+    assert token in "0123456789" and held["token_logprobs"][0] < max(free["top_logprobs"][0].values())

@@ -13,7 +13,8 @@ from app.engine.generation.prompt_lookup import PromptLookup
 from app.engine.guard import UnsoundLogitsError
 from app.engine.sampling.row_logits import RowLogits
 from app.engine.sampling.sampler import RowSampler, logprobs
-from app.engine.text.reasoning_gate import ReasoningGate
+from app.engine.text.answer_gate import AnswerGate, Segment
+from app.engine.text.reasoning_budget import ReasoningBudget
 from app.engine.text.text_filter import Detokenizer, TextFilter
 from app.engine.text.text_output import Pace, TextOutput
 from app.models.tokens.generating_model import GeneratingModel
@@ -45,16 +46,24 @@ class Sequence:
         matcher = params.grammar.matcher(self.end_ids) if params.grammar else None
         self._matcher = matcher
         device = model.checkpoint.device
-        logits = RowLogits(params, begin, model.vocab_size, device, self.end_ids, matcher)
+        self._gate = AnswerGate.of(params)
+        self._budget = self._make_budget()
+        logits = RowLogits(params, begin, model.vocab_size, device, self.end_ids, matcher, self._budget)
         self.sampler = RowSampler(params, logits)
         self.lookup: PromptLookup | None = None
         self._output = TextOutput(job, pace)
         self._detokenizer = Detokenizer(model.decoder(params.shown_tokens), begin)
-        self._gate = ReasoningGate(params.reasoning if params.stop else None)
         self._vocabulary = model.vocabulary
         self._filter = self._make_filter(model)
-        self._defers_text = defers_text and not params.stop and not params.truncate_before_pattern
+        is_read = bool(params.stop or params.truncate_before_pattern or self._budget)
+        self._defers_text = defers_text and not is_read
         self._unwritten: list[tuple[int, tuple[TokenLogprob, ...]]] = []
+
+    def _make_budget(self) -> ReasoningBudget | None:
+        limit = self.job.params.reasoning_limit
+        if limit is None or self._gate is None:
+            return None
+        return ReasoningBudget(limit, is_thinking=self._gate.is_thinking)
 
     def _make_filter(self, model: GeneratingModel) -> TextFilter:
         """Patterns see whether the completion begins in the middle of a line; behind a control token it does not."""
@@ -141,13 +150,13 @@ class Sequence:
             self._write(token, scores)
 
     def _write(self, token: int, scores: tuple[TokenLogprob, ...]) -> None:
-        inside, text = self._gate.part(self._detokenizer.push(token))
-        text, is_stopped = self._filter.push(text)
+        text, is_stopped = self._parted(self._detokenizer.push(token))
         is_unseen = self._vocabulary.is_special(token) and token not in self.job.params.shown_tokens
-        if not is_stopped and self.job.params.stop and is_unseen and self._gate.is_closed:
+        is_inside = self._gate is not None and self._gate.is_inside
+        if not is_stopped and self.job.params.stop and is_unseen and not is_inside:
             rest, is_stopped = self._filter.push_special(self._vocabulary.token_bytes(token).decode())
             text += rest
-        self._output.add(inside + text, scores)
+        self._output.add(text, scores)
         if is_stopped:
             self._finish("stop", is_cut=True)
         elif self._filter.is_too_slow:
@@ -155,6 +164,33 @@ class Sequence:
             self.fail(InvalidParameterError(text, param="truncate_before_pattern"))
         elif "\n" in text and self._is_past_line_limit():
             self._end("length")
+
+    def _parted(self, text: str) -> tuple[str, bool]:
+        """What of ``text``, which a token brought, can go out, and whether a stop string ends the answer."""
+        gate = self._gate
+        if gate is None:
+            return self._filter.push(text)
+        was_thinking, segments = gate.is_thinking, gate.push(text)
+        # Without stop strings it only tells how long the model thinks.
+        found = self._filtered(segments) if self.job.params.stop else self._filter.push(text)
+        num_tokens = self.job.count_reasoning() if was_thinking or gate.is_thinking else 0
+        if self._budget is not None:
+            self._budget.note(num_tokens, is_thinking=gate.is_thinking, is_whole=self._detokenizer.is_whole)
+        if not (self.job.params.stop or gate.can_think):
+            self._gate = None
+        return found
+
+    def _filtered(self, segments: list[Segment]) -> tuple[str, bool]:
+        out = ""
+        for segment in segments:
+            if not segment.is_content:
+                out += self._filter.pass_by(segment.text)
+                continue
+            text, is_stopped = self._filter.push(segment.text)
+            out += text
+            if is_stopped:
+                return out, True
+        return out, False
 
     def _is_past_line_limit(self) -> bool:
         limit_s, first_s = self.job.params.line_limit_s, self.job.timings.first_token_s
@@ -184,12 +220,15 @@ class Sequence:
         self.job.fail(error)
 
     def _end(self, reason: FinishReason, scores: tuple[TokenLogprob, ...] = ()) -> None:
-        inside, text = self._gate.part(self._detokenizer.flush())
-        text, is_stopped = self._filter.push(self._gate.rest() + text)
+        text = self._detokenizer.flush()
+        if self._gate is None or not self.job.params.stop:
+            text, is_stopped = self._filter.push(text)
+        else:
+            text, is_stopped = self._filtered([*self._gate.push(text), *self._gate.finish()])
         if not is_stopped:
             rest, is_stopped = self._filter.finish()
             text += rest
-        self._output.add(inside + text, scores)
+        self._output.add(text, scores)
         self._finish("stop" if is_stopped else reason, is_cut=is_stopped)
 
     def _finish(self, reason: FinishReason, *, is_cut: bool = False) -> None:

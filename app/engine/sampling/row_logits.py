@@ -7,10 +7,22 @@ frequency penalties,) banned words, minimum length, constraint. Inference thread
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 
 from app.core.jobs import Matcher, SamplingParams
+
+
+class ForcedTokens(Protocol):
+    """What may leave no choice."""
+
+    @property
+    def forced(self) -> int | None:
+        """The token that has to come next; None where any may."""
+
+    def accept(self) -> None:
+        """A token was chosen."""
 
 
 class RowLogits:
@@ -24,10 +36,12 @@ class RowLogits:
         device: torch.device,
         end_ids: frozenset[int],
         matcher: Matcher | None,
+        budget: ForcedTokens | None = None,
     ):
         self._params = params
         self._device = device
         self._matcher = matcher
+        self._budget = budget
         self._end_ids = sorted(end_ids)
         self._num_generated = 0
         self._has_repetition = params.repetition_penalty != 1.0
@@ -40,6 +54,7 @@ class RowLogits:
             or params.bad_words
             or params.min_new_tokens
             or matcher
+            or budget
         )
         if self._has_repetition:
             self._seen = torch.zeros(vocab_size, dtype=torch.bool, device=device)
@@ -61,6 +76,8 @@ class RowLogits:
             self._tokens.append(token)
         if self._matcher is not None:
             self._matcher.accept(token)
+        if self._budget is not None:
+            self._budget.accept()
 
     def apply(self, logits: torch.Tensor) -> None:
         """Change ``logits`` ``(vocab,)``, float32, in place."""
@@ -75,6 +92,9 @@ class RowLogits:
             logits[torch.tensor(banned, device=self._device)] = -math.inf
         if self._matcher is not None:
             self._matcher.mask(logits)
+        if self._budget is not None and (token := self._budget.forced) is not None:
+            logits.fill_(-math.inf)
+            logits[token] = 0.0
 
     def _penalise_repetition(self, logits: torch.Tensor) -> None:
         """Divide positive and multiply negative logits of seen tokens (arXiv:1909.05858)."""

@@ -49,6 +49,11 @@ class Detokenizer:
             size *= 8
         return window, text
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the text of every token is out: none is the start of a character."""
+        return self._num_read == len(self._window)
+
     def push(self, token: int) -> str:
         """The text that ``token`` completes; empty while a character is unfinished."""
         self._window.append(token)
@@ -81,6 +86,7 @@ class TextFilter:
     """
 
     def __init__(self, stop: tuple[str, ...], patterns: tuple[str, ...], *, before: str = "", num_second: int = 0):
+        self._stop = stop
         self._stops = StopStrings(stop)
         self._cuts = [PatternCut(pattern, at >= len(patterns) - num_second) for at, pattern in enumerate(patterns)]
         self._is_idle = not stop and not patterns
@@ -104,6 +110,15 @@ class TextFilter:
             return text, False
         self._text += text
         return self._advance(self._stops.read_text(text), is_last=False)
+
+    def pass_by(self, text: str) -> str:
+        """Text that stop strings do not look at, and what was held back before it. Not together with patterns."""
+        if self._is_idle:
+            return text
+        held = self._take(len(self._text))
+        self._stops = StopStrings(self._stop)
+        self._text, self._num_out, self._num_dropped = "", 0, 0
+        return held + text
 
     def push_special(self, name: str) -> tuple[str, bool]:
         """The same for a special token, which has no text but may be named by a stop string."""

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
 
+from app.core.parsing.tool_calls.answer_parts import Arguments, CallStart, Content, Part, Reasoning
 from app.core.parsing.tool_calls.answer_reader import AnswerForm, AnswerReader, read_whole
-from app.core.parsing.tool_calls.scanner import Arguments, CallStart, Content, Part, Reasoning
 from app.http.answers.openai_types import Call, Message
 
 

@@ -37,13 +37,20 @@ class CachedTokens(TypedDict):
     cached_tokens: int
 
 
+class ReasoningTokens(TypedDict):
+    """Tokens of the completion that were reasoning."""
+
+    reasoning_tokens: int
+
+
 class Usage(TypedDict):
-    """Token counts."""
+    """Token counts; of reasoning where the model's can be told apart."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: CachedTokens
+    completion_tokens_details: NotRequired[ReasoningTokens]
 
 
 class Timings(TypedDict):

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from app.core.parsing.tool_calls.answer_parts import Arguments, CallStart, Content, Part, Reasoning
 from app.core.parsing.tool_calls.answer_reader import AnswerForm, AnswerReader
-from app.core.parsing.tool_calls.scanner import Arguments, CallStart, Content, Part, Reasoning
 from app.http.answers.chat_parts import merged
 
 BlockKind = Literal["reasoning", "text", "call"]

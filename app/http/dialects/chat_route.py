@@ -46,8 +46,7 @@ class ChatRoute(EventsRoute):
 
         def encode(model: TextModel) -> list[list[int]]:
             ids = encode_messages(body, messages, model)
-            form = AnswerForm() if body.constraint else model.forms.of_request(body.shown_tools, ids)
-            shape.read_as(form, model)
+            shape.read_as(body.answer_form(model, ids), model)
             return [ids]
 
         return self.answer(handle, body, shape, encode, messages)

@@ -173,20 +173,25 @@ class RunningRequest:
     def usage(self) -> Usage:
         """Token counts as OpenAI's API names them."""
         counts = self.token_counts()
-        return {
+        usage: Usage = {
             "prompt_tokens": counts.prompt_tokens,
             "completion_tokens": counts.completion_tokens,
             "total_tokens": counts.prompt_tokens + counts.completion_tokens,
             "prompt_tokens_details": {"cached_tokens": counts.cached_tokens},
         }
+        if counts.reasoning_tokens is not None:
+            usage["completion_tokens_details"] = {"reasoning_tokens": counts.reasoning_tokens}
+        return usage
 
     def token_counts(self) -> TokenCounts:
         """Sums over the jobs: prompts once, completions all, discarded ones too."""
         prompts = [job.usage for job in self.jobs[:: self._num_per_prompt]]
+        thoughts = [num for job in self.jobs if (num := job.usage.reasoning_tokens) is not None]
         return TokenCounts(
             prompt_tokens=sum(usage.prompt_tokens for usage in prompts),
             completion_tokens=sum(job.usage.completion_tokens for job in self.jobs),
             cached_tokens=sum(usage.cached_tokens for usage in prompts),
+            reasoning_tokens=sum(thoughts) if thoughts else None,
         )
 
     def headers(self) -> dict[str, str]:

@@ -20,7 +20,7 @@ from app.http.schemas.strict import StrictBody
 from app.http.schemas.tool_fields import ToolOptions
 
 if TYPE_CHECKING:
-    from app.models.text_model import Message, TextModel
+    from app.models.text_model import Message
 
 MAX_CALLS = 128
 # Names of the most tokens to generate.
@@ -126,13 +126,8 @@ class ChatCompletionsBody(ToolOptions):
         if self.shown_tools and self.constraint is not None:
             raise UnsupportedParameterError("tools: cannot be sent together with a response format", param="tools")
         self.check_choice()
+        one_bound(self, "thinking_token_budget", "thinking_budget")
         return self
-
-    def reading(self, model: TextModel, prompt_ids: list[int]) -> dict[str, Any]:
-        if self.constraint is not None:
-            return {}
-        shown = model.forms.shown_tokens(has_tools=bool(self.shown_tools))
-        return {"shown_tokens": shown, "reasoning": model.forms.reasoning_span(prompt_ids)}
 
     @property
     def has_tool_messages(self) -> bool:

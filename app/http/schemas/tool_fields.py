@@ -6,12 +6,15 @@ And the arguments of the chat template that concern reasoning.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
 from app.core.errors import InvalidParameterError, UnsupportedParameterError
-from app.core.jobs import Constraint
+from app.core.jobs import Constraint, ReasoningLimit
+from app.core.parsing.tool_calls.answer_reader import AnswerForm
+from app.http.schemas.llama_cpp_fields import one_bound
 from app.http.schemas.openai_fields import NoteText, OpenAIOptions
 from app.http.schemas.response_format import BoundedObject
 from app.http.schemas.strict import StrictBody
@@ -91,6 +94,10 @@ class ToolOptions(OpenAIOptions):
     chat_template_kwargs: TemplateArguments | None = Field(
         None, description="Arguments of the chat template, of those that it knows."
     )
+    thinking_token_budget: int | None = Field(
+        None, ge=0, le=2**31, description="Tokens of reasoning at most; past them the reasoning is closed."
+    )
+    thinking_budget: int | None = Field(None, ge=0, le=2**31, description="Another name for thinking_token_budget.")
 
     def check_choice(self) -> None:
         """Who has to be called is there; where a grammar has come to its end, nothing else may forbid that."""
@@ -121,8 +128,10 @@ class ToolOptions(OpenAIOptions):
         return self.constraint is not None or self._constrains_calls
 
     def constraint_of(self, model: TextModel, prompt_ids: list[int]) -> Constraint | None:
-        if self.constraint is not None or not self._constrains_calls:
-            return self.constraint
+        if self.constraint is not None:
+            return replace(self.constraint, reasoning=model.forms.reasoning_span(prompt_ids))
+        if not self._constrains_calls:
+            return None
         functions = [tool.function for tool in self.tools or []]
         named = [one for one in functions if self._forced_name in (None, one.name)]
         span = model.forms.reasoning_span(prompt_ids)
@@ -136,6 +145,30 @@ class ToolOptions(OpenAIOptions):
             "is_thinking": bool(span and span.is_open),
         }
         return Constraint("tool_calls", json.dumps(rules))
+
+    def answer_form(self, model: TextModel, prompt_ids: list[int]) -> AnswerForm:
+        """How the answer to this prompt is written; under a response format there are no calls."""
+        return model.forms.of_request(None if self.constraint is not None else self.shown_tools, prompt_ids)
+
+    def reading(self, model: TextModel, prompt_ids: list[int]) -> dict[str, Any]:
+        has_tools = bool(self.shown_tools)
+        return {
+            "shown_tokens": model.forms.shown_tokens(has_tools=has_tools),
+            "answer": self.answer_form(model, prompt_ids),
+            "reasoning_limit": self._reasoning_limit(model, has_tools=has_tools),
+        }
+
+    def _reasoning_limit(self, model: TextModel, *, has_tools: bool) -> ReasoningLimit | None:
+        budget = self.reasoning_budget
+        closing = model.forms.closing(has_tools=has_tools)
+        if budget is None or not closing:
+            return None
+        return ReasoningLimit(budget, tuple(model.encode(closing, add_special_tokens=False)))
+
+    @property
+    def reasoning_budget(self) -> int | None:
+        """Tokens of reasoning, under whichever name the bound came."""
+        return one_bound(self, "thinking_token_budget", "thinking_budget")[1]
 
     @property
     def shown_tools(self) -> list[dict[str, Any]] | None:
@@ -151,9 +184,8 @@ class ToolOptions(OpenAIOptions):
             if not model.takes_argument(name):
                 text = f"chat_template_kwargs: the chat template of the model {model.name} knows no {name}"
                 raise UnsupportedParameterError(text, param="chat_template_kwargs")
-        if self.reasoning_effort is None:
-            return arguments
-        hints: dict[str, Any] = {"reasoning_effort": self.reasoning_effort}
+        hints: dict[str, Any] = {"reasoning_effort": self.reasoning_effort, "thinking_budget": self.reasoning_budget}
+        hints = {name: value for name, value in hints.items() if value is not None}
         if self.reasoning_effort == "none":
             hints |= {"enable_thinking": False, "thinking": False}
         return {name: value for name, value in hints.items() if model.takes_argument(name)} | arguments

@@ -21,6 +21,7 @@ from app.core.errors import BadRequestError, UnsupportedParameterError
 from app.core.jobs import Constraint
 from app.core.system.native import guarded
 from app.models.grammars.calls.call_grammars import CallRules, call_grammar
+from app.models.grammars.calls.thoughts import behind_thoughts
 from app.models.grammars.compile_queue import LOOK_S, CompileQueue
 from app.models.grammars.grammar_cache import GrammarCache, GrammarKey
 from app.models.grammars.grammar_messages import Source
@@ -76,15 +77,10 @@ class Constraints:
     def _source(self, constraint: Constraint) -> Source:
         if len(constraint.source) > MAX_SOURCE_BYTES:
             raise UnsupportedParameterError(f"is longer than {MAX_SOURCE_BYTES} characters")
-        if constraint.kind == "regex":
-            check_cost(constraint.source, "")
-        if constraint.kind in ("regex", "lark"):
-            return Source(constraint.kind, constraint.source)
         if constraint.kind == "tool_calls":
-            made = call_grammar(CallRules(**json.loads(constraint.source)), self._special)
-            return Source("tool_calls", made.text, made.keeps_names_apart, texts=made.texts)
-        plain = plain_schema(json.loads(constraint.source))
-        return Source("json_schema", plain.text, plain.has_free_names)
+            return call_grammar(CallRules(**json.loads(constraint.source)), self._special)
+        source = _answer_source(constraint)
+        return source if constraint.reasoning is None else behind_thoughts(source, constraint.reasoning, self._special)
 
     @property
     def _special(self) -> dict[str, int]:
@@ -128,6 +124,15 @@ class Constraints:
                 }
                 self._zygote = Zygote(head, _written(self._tokenizer))
             return self._zygote
+
+
+def _answer_source(constraint: Constraint) -> Source:
+    if constraint.kind == "regex":
+        check_cost(constraint.source, "")
+    if constraint.kind in ("regex", "lark"):
+        return Source(constraint.kind, constraint.source)
+    plain = plain_schema(json.loads(constraint.source))
+    return Source("json_schema", plain.text, plain.has_free_names)
 
 
 def _is_bracketed(name: str) -> bool:

@@ -10,10 +10,10 @@ import json
 import socket
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
-from app.core.jobs import CONSTRAINT_PARAMS, ConstraintKind
+from app.core.jobs import CONSTRAINT_PARAMS, ConstraintKind, ReasoningSpan
 
 PIECE_BYTES = 60_000
 # The kernel's default is 208 KiB; a mask of 500,000 tokens takes 61 KiB, and 16 rows ask at once.
@@ -29,7 +29,8 @@ Outcome = Literal["compiled", "invalid", "unsupported", "costly"]
 class Source:
     """What is to be compiled. ``keeps_names_apart``: objects of the schema have names that the model chooses.
 
-    ``texts`` are terminals of a Lark grammar that some text has to match, with the place that asks for each.
+    ``texts`` are terminals of a Lark grammar that some text has to match, with the place that asks for each;
+    ``reasoning`` is what may stand before the JSON of the schema.
     """
 
     kind: ConstraintKind
@@ -37,6 +38,7 @@ class Source:
     keeps_names_apart: bool = False
     given_in: str | None = None
     texts: Sequence[Sequence[str]] = ()
+    reasoning: ReasoningSpan | None = None
 
     @property
     def param(self) -> str:
@@ -44,11 +46,15 @@ class Source:
         return self.given_in or CONSTRAINT_PARAMS[self.kind]
 
     def packed(self) -> bytes:
-        return json.dumps([self.kind, self.text, self.keeps_names_apart, self.given_in, self.texts]).encode()
+        return json.dumps(asdict(self)).encode()
 
     @classmethod
     def unpacked(cls, data: bytes) -> Source:
-        return cls(*json.loads(data))
+        fields = json.loads(data)
+        span = fields.pop("reasoning")
+        if span is not None:
+            span = ReasoningSpan(tuple(span["opens"]), tuple(span["closes"]), span["is_open"], span["answer"])
+        return cls(**fields, reasoning=span)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ import llguidance
 
 from app.models.grammars import grammar_messages as messages
 from app.models.grammars.object_names import QuotedTokens, Writing, repeating
+from app.models.grammars.thought_skipping import ThoughtSkipper
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
@@ -104,7 +105,7 @@ def _run(end: socket.socket, vocabulary: Vocabulary) -> None:
         outcome, text, matcher = _compiled(source, vocabulary)
         end.send(json.dumps([outcome, text]).encode())
         if matcher is not None:
-            Masks(end, vocabulary, matcher, source.keeps_names_apart).serve()
+            Masks(end, vocabulary, matcher, source).serve()
     os._exit(0)
 
 
@@ -175,6 +176,8 @@ def _unmatched(source: messages.Source, vocabulary: Vocabulary) -> str | None:
 def _grammar(source: messages.Source) -> str:
     if source.kind == "regex":
         return llguidance.LLMatcher.grammar_from_regex(source.text)
+    if source.kind == "grammars":
+        return source.text
     if source.kind != "json_schema":
         return _lark(source.text)
     return llguidance.LLMatcher.grammar_from_json_schema(source.text, overrides=JSON_FORM)
@@ -188,14 +191,14 @@ class Masks:
     """Follows sequences through one compiled grammar, as a worker orders."""
 
     def __init__(
-        self, end: socket.socket, vocabulary: Vocabulary, matcher: llguidance.LLMatcher, keeps_names_apart: bool
+        self, end: socket.socket, vocabulary: Vocabulary, matcher: llguidance.LLMatcher, source: messages.Source
     ):
         self._end = end
         self._vocabulary = vocabulary
         self._first = matcher
-        self._keeps_names_apart = keeps_names_apart
+        self._source = source
         self._matchers: dict[int, llguidance.LLMatcher] = {}
-        self._writings: dict[int, Writing] = {}
+        self._writings: dict[int, tuple[ThoughtSkipper, Writing]] = {}
 
     def serve(self) -> None:
         """Until the worker closes its end. Masks are sent in the order in which they are asked for."""
@@ -219,15 +222,16 @@ class Masks:
 
     def _start(self, matcher: int, _token: int) -> None:
         self._matchers[matcher] = self._first.deep_copy()
-        if self._keeps_names_apart:
-            self._writings[matcher] = Writing()
+        if self._source.keeps_names_apart:
+            self._writings[matcher] = ThoughtSkipper(self._source.reasoning), Writing()
 
     def _accept(self, matcher: int, token: int) -> None:
         one = self._matchers[matcher]
         if not one.is_stopped():
             one.consume_token(token)
             if (writing := self._writings.get(matcher)) is not None:
-                writing.write(self._vocabulary.text(token))
+                skipper, text = writing
+                text.write(skipper.push(self._vocabulary.text(token)))
 
     def _mask(self, matcher: int) -> tuple[int, bool, bytes]:
         one = self._matchers[matcher]
@@ -239,8 +243,8 @@ class Masks:
         if one.is_error():
             return messages.FAILED, False, b""
         may_end = one.is_accepting()
-        if (writing := self._writings.get(matcher)) is not None:
-            bits = self._without_repeats(writing, bits)
+        if (writing := self._writings.get(matcher)) is not None and writing[0].is_answer:
+            bits = self._without_repeats(writing[1], bits)
         return messages.FOLLOWS, may_end, bits
 
     def _without_repeats(self, writing: Writing, bits: bytes) -> bytes:

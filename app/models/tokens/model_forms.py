@@ -12,10 +12,8 @@ from transformers import PreTrainedTokenizerBase
 from app.core.jobs import ReasoningSpan
 from app.core.parsing.tool_calls.answer_reader import AnswerForm
 from app.core.parsing.tool_calls.choosing import CALL_FORMS, REASONING_FORMS, find_call_form, find_reasoning_form
+from app.core.parsing.tool_calls.forms import harmony
 from app.core.parsing.tool_calls.forms.call_form import CallForm
-from app.core.parsing.tool_calls.forms.harmony import FINAL as HARMONY_FINAL
-from app.core.parsing.tool_calls.forms.harmony import HEADS as HARMONY_HEADS
-from app.core.parsing.tool_calls.forms.harmony import MESSAGE as HARMONY_MESSAGE
 from app.core.parsing.tool_calls.known_tools import KnownTools
 from app.core.parsing.tool_calls.reasoning import HARMONY_CHANNELS, ReasoningForm
 from app.models.grammars.calls.notation_table import notation_of
@@ -57,11 +55,18 @@ class ModelForms:
         return frozenset(token for name, token in self._added.items() if name in signs)
 
     def reasoning_span(self, prompt_ids: list[int]) -> ReasoningSpan | None:
-        """Where the reasoning of the answer to this prompt begins and ends; None where there is none."""
+        """What a grammar leaves free in front of the answer to this prompt: its reasoning; None where there is none."""
         form = self.reasoning
         if form is HARMONY_CHANNELS:
-            return ReasoningSpan(HARMONY_HEADS, (f"{HARMONY_FINAL}{HARMONY_MESSAGE}",))
+            opens, closes = f"{harmony.CHANNEL}analysis{harmony.MESSAGE}", harmony.NEXT_MESSAGE
+            return ReasoningSpan((opens,), (closes,), answer=f"{harmony.FINAL}{harmony.MESSAGE}")
         return None if form is None else ReasoningSpan(form.opens, form.closes, self._opens_reasoning(prompt_ids))
+
+    def closing(self, *, has_tools: bool) -> str:
+        """What ends the reasoning where it has to end. Behind it harmony's answer begins, or the model chooses."""
+        if self.reasoning is not HARMONY_CHANNELS:
+            return self.reasoning.closes[0] if self.reasoning is not None else ""
+        return harmony.NEXT_MESSAGE if has_tools else f"{harmony.NEXT_MESSAGE}{harmony.FINAL}{harmony.MESSAGE}"
 
     def _opens_reasoning(self, prompt_ids: list[int]) -> bool:
         """Whether the prompt ends inside of the reasoning: its template has written the opening tag."""

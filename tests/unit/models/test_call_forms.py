@@ -6,10 +6,10 @@ import json
 
 import pytest
 
+from app.core.parsing.tool_calls.answer_parts import Arguments, CallStart, Content
 from app.core.parsing.tool_calls.answer_reader import AnswerForm, AnswerReader, read_whole
 from app.core.parsing.tool_calls.choosing import CALL_FORMS
 from app.core.parsing.tool_calls.known_tools import KnownTools
-from app.core.parsing.tool_calls.scanner import Arguments, CallStart, Content
 from app.http.answers.chat_parts import merged
 from tests.unit.models.call_notations import LAST_WORD, NOTATIONS, TOOLS, completions, unfinished
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from app.core.parsing.tool_calls.answer_parts import Content, Reasoning
 from app.core.parsing.tool_calls.answer_reader import AnswerForm, AnswerReader, read_whole
 from app.core.parsing.tool_calls.choosing import CALL_FORMS, REASONING_FORMS
-from app.core.parsing.tool_calls.scanner import Content, Reasoning
 from app.http.answers.chat_parts import merged
 
 HARMONY = "<|channel|>analysis<|message|>Think {hard}.<|end|><|start|>assistant<|channel|>final<|message|>The <answer>."

@@ -7,10 +7,11 @@ import string
 import uuid
 from dataclasses import dataclass, field
 
+from app.core.parsing.tool_calls.answer_parts import Part
 from app.core.parsing.tool_calls.forms.call_form import CallForm, read_content
 from app.core.parsing.tool_calls.known_tools import KnownTools
 from app.core.parsing.tool_calls.reasoning import HARMONY_CHANNELS, ReasoningForm, read_reasoning
-from app.core.parsing.tool_calls.scanner import Part, Scanner, Steps
+from app.core.parsing.tool_calls.scanner import Scanner, Steps
 
 _ID_SIGNS = string.ascii_letters + string.digits
 
@@ -29,6 +30,15 @@ class AnswerForm:
         """Whether nothing is told apart: the text is the content."""
         return self.calls is None and self.reasoning is None
 
+    @property
+    def thinks_between(self) -> bool:
+        """Whether reasoning may stand anywhere, not in front of all else alone."""
+        return self.calls is not None and self.calls.read_answer is not None
+
+    @property
+    def may_think(self) -> bool:
+        return self.reasoning is not None or self.thinks_between
+
     def new_id(self) -> str:
         """An id for a call, as the family's template takes it."""
         if self.calls is not None and self.calls.id_length < 24:
@@ -40,22 +50,22 @@ class AnswerReader:
     """Takes a text in pieces and gives its parts, the same whatever the pieces are."""
 
     def __init__(self, form: AnswerForm):
-        self._scanner = Scanner()
-        self._steps = _read(self._scanner, form)
+        self.scanner = Scanner()
+        self._steps = _read(self.scanner, form)
         self._is_done = False
 
     def push(self, text: str) -> list[Part]:
         """The parts that are certain now."""
         if text:
-            self._scanner.text += text
+            self.scanner.text += text
             self._advance()
-        return self._scanner.taken()
+        return self.scanner.taken()
 
     def finish(self) -> list[Part]:
         """The rest."""
-        self._scanner.is_last = True
+        self.scanner.is_last = True
         self._advance()
-        return self._scanner.taken()
+        return self.scanner.taken()
 
     def _advance(self) -> None:
         if not self._is_done:

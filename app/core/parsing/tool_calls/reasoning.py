@@ -45,10 +45,13 @@ def read_reasoning(s: Scanner, form: ReasoningForm, *, is_open: bool) -> Steps[N
     ``is_open``: the prompt has opened it. Without its end the whole answer is reasoning.
     """
     start = s.at
+    if is_open:
+        s.enter_thought()
     yield from s.skip_space()
     if not (yield from s.accept(*form.opens)) and not is_open:
         s.at = start
         return
+    s.enter_thought()
     yield from s.skip_space()
     space = ""
     try:
@@ -61,4 +64,5 @@ def read_reasoning(s: Scanner, form: ReasoningForm, *, is_open: bool) -> Steps[N
     except EndedError:
         return
     yield from s.accept(*form.closes)
+    s.leave()
     yield from s.skip_space()

@@ -9,8 +9,9 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Generator
-from dataclasses import dataclass
 from typing import TypeVar
+
+from app.core.parsing.tool_calls.answer_parts import Arguments, CallStart, Content, Part, Reasoning
 
 MAX_NAME_LENGTH = 256
 
@@ -18,35 +19,6 @@ _SPACE = re.compile(r"\s*")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
-    """Text of the answer."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Reasoning:
-    """Text of what the model thinks."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class CallStart:
-    """A call of this function begins."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Arguments:
-    """More of the last call's arguments: JSON as text."""
-
-    text: str
-
-
-Part = Content | Reasoning | CallStart | Arguments
 T = TypeVar("T")
 Steps = Generator[None, None, T]
 
@@ -71,12 +43,39 @@ class Scanner:
         self.is_last = False
         self.num_calls = 0
         self.has_thought = False
+        # Whether the place is within reasoning; within that or within a call that has begun.
+        self.is_thinking = False
+        self.is_inside = False
+        self.has_left = False
         self._parts: list[Part] = []
         self._space = ""
         self._before = "\n"
         self._is_behind_call = False
+        self._num_forgotten = 0
+        self._num_settled = 0
+        self._spans: list[tuple[int, int]] = []
 
     # what is found
+
+    def content_spans(self) -> list[tuple[int, int]]:
+        """Where content stands in the whole text: what was found since the last call."""
+        spans, self._spans = self._spans, []
+        return spans
+
+    @property
+    def settled(self) -> int:
+        """Up to which place of the whole text it is certain what that is."""
+        return max(self._num_settled, self._num_forgotten + self.at) if self.is_inside else self._num_settled
+
+    def enter_thought(self) -> None:
+        """Reasoning begins."""
+        self.is_thinking = self.is_inside = True
+
+    def leave(self) -> None:
+        """What stands in front of the place is certain, and a call or reasoning no longer."""
+        self.is_thinking = self.is_inside = False
+        self.has_left = True
+        self._num_settled = max(self._num_settled, self._num_forgotten + self.at)
 
     def taken(self) -> list[Part]:
         """The parts since the last call."""
@@ -85,6 +84,7 @@ class Scanner:
 
     def let_go(self, end: int) -> None:
         """What stands before ``end`` is content; white space at its end waits for what follows."""
+        self._note_content(self._num_forgotten + self.at, self._num_forgotten + end)
         text, self.at = self._space + self.text[self.at : end], end
         shown = text.rstrip()
         self._space = text[len(shown) :]
@@ -92,6 +92,13 @@ class Scanner:
         if shown:
             self._is_behind_call = False
             self._parts.append(Content(shown))
+
+    def _note_content(self, start: int, end: int) -> None:
+        self._num_settled = max(self._num_settled, end)
+        if self._spans and self._spans[-1][1] == start:
+            self._spans[-1] = self._spans[-1][0], end
+        elif end > start:
+            self._spans.append((start, end))
 
     def let_space_go(self) -> None:
         """At the end of the text: white space is content, unless a call stands in front of it."""
@@ -105,6 +112,7 @@ class Scanner:
             raise MalformedError("no name of a function")
         self._space, self._before, self._is_behind_call = "", "", True
         self.num_calls += 1
+        self.is_inside = True
         self._parts.append(CallStart(_LONE_SURROGATE.sub("\ufffd", name)))
 
     def add_arguments(self, text: str) -> None:
@@ -209,10 +217,12 @@ class Scanner:
 
     def forget(self) -> None:
         """What is read is not needed any more."""
+        self._num_forgotten += self.at
         self.text, self.at = self.text[self.at :], 0
 
     def content_until(self, *signs: str) -> Steps[str]:
         """Let content go up to the nearest of ``signs``, and give that one back, unread; empty at the text's end."""
+        self.leave()
         while True:
             found = _any_of(signs).search(self.text, self.at) if signs else None
             held = 0 if self.is_last else num_held(self.text, self.at, signs)

@@ -42,7 +42,7 @@ class Thinks(StrictBody):
     """The model thinks before it answers."""
 
     type: Literal["enabled"]
-    budget_tokens: int = Field(ge=1, description="Most tokens to think with, for templates that know a budget.")
+    budget_tokens: int = Field(ge=1, description="Most tokens to think with; past them the reasoning is closed.")
     display: Literal["summarized"] | None = Field(None, description="What is thought is told, whole.")
 
 
@@ -80,17 +80,16 @@ class OutputConfig(StrictBody):
 
 
 class ThinkingChat(ChatCompletionsBody):
-    """Chat's body, and whether the model is to think, within how many tokens."""
+    """Chat's body, and whether the model is to think."""
 
     thinks: bool | None = None
-    thinking_tokens: int | None = None
 
     def template_arguments(self, model: TextModel) -> dict[str, Any]:
         """Raises ``UnsupportedParameterError`` where a model is to think that does not."""
         arguments = super().template_arguments(model)
         if self.thinks and model.forms.reasoning is None:
             raise UnsupportedParameterError(f"thinking: the model {model.name} does not reason", param="thinking")
-        wanted = {"enable_thinking": self.thinks, "thinking": self.thinks, "thinking_budget": self.thinking_tokens}
+        wanted = {"enable_thinking": self.thinks, "thinking": self.thinks}
         known = {name: value for name, value in wanted.items() if value is not None and model.takes_argument(name)}
         return known | arguments
 
@@ -131,7 +130,7 @@ class ConversationBody(CachedPart):
             "response_format": _chat_format(output),
             "reasoning_effort": output and output.effort,
             "thinks": None if thinking is None or isinstance(thinking, ThinksAtWill) else isinstance(thinking, Thinks),
-            "thinking_tokens": thinking.budget_tokens if isinstance(thinking, Thinks) else None,
+            "thinking_token_budget": thinking.budget_tokens if isinstance(thinking, Thinks) else None,
             "chat_template_kwargs": self.chat_template_kwargs and self.chat_template_kwargs.model_dump(),
             "model": self.model,
         }

@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.core.errors import UnsupportedParameterError
+from app.core.jobs import ReasoningSpan
 from app.core.parsing.tool_calls.forms import harmony
 from app.models.grammars.calls.argument_rules import argument_rule
 from app.models.grammars.calls.lark_rules import ANY, LarkRules
 from app.models.grammars.calls.notation_table import NOTATIONS, CallNotation
+from app.models.grammars.calls.thoughts import thought_rule
+from app.models.grammars.grammar_messages import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +38,7 @@ class CallRules:
     is_thinking: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class CallGrammar:
-    """A grammar; ``keeps_names_apart``: objects' names can be and have to be. ``texts``: see ``Source``."""
-
-    text: str
-    keeps_names_apart: bool
-    texts: tuple[tuple[str, str], ...]
-
-
-def call_grammar(rules: CallRules, special: Mapping[str, int]) -> CallGrammar:
+def call_grammar(rules: CallRules, special: Mapping[str, int]) -> Source:
     """The grammar. Names of objects cannot be kept apart behind free text.
 
     ``special`` are the tokenizer's special tokens. Raises a ``BadRequestError`` where a schema cannot be followed.
@@ -56,12 +50,14 @@ def call_grammar(rules: CallRules, special: Mapping[str, int]) -> CallGrammar:
     if rules.notation == "harmony":
         body = written.messages()
     else:
-        thinking = written.thinking()
+        thinking = thought_rule(written.lark, rules.opens, rules.closes, is_open=rules.is_thinking)
         body = written.required() if rules.is_required else written.free()
-    is_free_text = bool(thinking) or not rules.is_required or rules.notation == "harmony"
-    lines = ["%llguidance {}", f"start: {thinking}{body}", *written.lark.lines]
+    is_free_text = not rules.is_required or rules.notation == "harmony"
+    span = ReasoningSpan(tuple(rules.opens), tuple(rules.closes), rules.is_thinking) if thinking else None
+    lines = ["%llguidance {}", f"start: {thinking} {body}", *written.lark.lines]
     text = "\n".join(lines) + "\n"
-    return CallGrammar(text, has_free_names and not is_free_text, tuple(written.lark.texts.items()))
+    keeps_names_apart = has_free_names and not is_free_text
+    return Source("tool_calls", text, keeps_names_apart, texts=tuple(written.lark.texts.items()), reasoning=span)
 
 
 class _Written:
@@ -117,22 +113,11 @@ class _Written:
         rest = self._calls(begin.removeprefix(sign), before if begin else before.removeprefix(sign))
         return f"({lark.terminal(text)} | {lark.text_up_to(sign, *notation.signs[1:])} {rest})?"
 
-    def thinking(self) -> str:
-        """The reasoning in front of everything else; empty where the model has none."""
-        rules, lark = self._rules, self.lark
-        if not rules.closes:
-            return ""
-        thoughts = [lark.text_up_to(sign, *(one for one in rules.closes if one != sign)) for sign in rules.closes]
-        thought = lark.rule(" | ".join(thoughts))
-        space = lark.terminal(r"/[ \n]+/")
-        opens = " | ".join(map(lark.literal, rules.opens))
-        return f"{thought} {space}? " if rules.is_thinking else f"(({opens}) {thought} {space}?)? "
-
     def messages(self) -> str:
         """Harmony: thoughts, words to the user where they are free, and then a call or the answer."""
         lark, literal = self.lark, self.lark.literal
         text = lark.terminal(lark.without(*harmony.HEADS, *harmony.ENDS, harmony.MESSAGE))
-        more = literal(f"{harmony.ENDS[0]}{harmony.START}assistant")
+        more = literal(harmony.NEXT_MESSAGE)
         thought = f"{literal(f'{harmony.CHANNEL}analysis{harmony.MESSAGE}')} {text} {more}"
         calls = [
             f"{head} args_{index}"

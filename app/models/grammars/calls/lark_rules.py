@@ -90,8 +90,9 @@ class LarkRules:
 
     def text_up_to(self, sign: str, *others: str) -> str:
         """Free text without ``sign`` and ``others``, and then ``sign``."""
-        body = self.without(sign, *others)
-        if self.is_token(sign):
+        first = self._signs.match(sign)
+        body = self.without(sign if first is None else first[0], *others)
+        if first is not None:
             return f"{self.terminal(body)}? {self.literal(sign)}"
         return self.terminal(f"({body}) {string(sign)}")
 

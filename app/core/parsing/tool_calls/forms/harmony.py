@@ -18,6 +18,8 @@ START, CHANNEL, CONSTRAIN, MESSAGE = "<|start|>", "<|channel|>", "<|constrain|>"
 ENDS = ("<|end|>", "<|call|>", "<|return|>")
 HEADS = (START, CHANNEL)
 FINAL = f"{CHANNEL}final"
+# Between a message that the model goes on after and the next one.
+NEXT_MESSAGE = f"{ENDS[0]}{START}assistant"
 MOST_HEADER = 512
 
 _CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
@@ -59,6 +61,7 @@ def _read_parts(s: Scanner) -> Steps[None]:
         yield from begin_json(s, recipient[1], *ENDS)
         yield from read_closing(s, *ENDS)
     elif channel is not None and channel[1] == "analysis":
+        s.enter_thought()
         while piece := (yield from s.piece_until(*ENDS, *HEADS)):
             s.think(piece)
 
