@@ -16,7 +16,7 @@ from tests.contract.running import KEY, MODEL
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
 CURL_LINES = [line for line in PAGE.splitlines() if line.startswith("curl ")]
 # The server of this test has a language model.
-FOR_ENCODERS = ("[MASK]", "$U/info", *(f"$U{path} " for path, (task, _) in TASK_ROUTES.items() if task != "generate"))
+FOR_ENCODERS = ("[MASK]", *(f"$U{path} " for path, (task, _) in TASK_ROUTES.items() if task != "generate"))
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from huggingface_hub import InferenceClient
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, ValidationError
 from transformers import pipeline
 
 from app.http.application.factory import create_app
@@ -21,6 +21,7 @@ def url(model_folder, tmp_path_factory):
     """A server with a model for each task."""
     folders = {task: model_folder(f"bert-{task}") for task in TASKS}
     folders |= {"fill-mask": model_folder("bert"), "embeddings": model_folder("sentence")}
+    folders |= {"generate": model_folder("llama"), "seq2seq": model_folder("t5")}
     file = tmp_path_factory.mktemp("hub") / "models.toml"
     file.write_text("\n".join(f'["{task}"]\npath = "{folder}"\n' for task, folder in folders.items()))
     world = RealWorld(models=file)
@@ -77,6 +78,30 @@ def test_masks_are_filled_and_vectors_made(ask):
     assert len(ask("/fill-mask").fill_mask("def [MASK](x)", top_k=3)) == 3
     vectors = ask("/embed").feature_extraction(TEXT, normalize=True, truncate=True)
     assert vectors.shape == (1, 64) and np.linalg.norm(vectors) == near(1)
+
+
+def test_texts_are_translated_and_summarized(ask):
+    told = {"num_beams": 2, "max_length": 9}
+    found = ask("/translate").translation(TEXT, src_lang="en", tgt_lang="de", generate_parameters=told)
+    assert found.translation_text
+    assert found != ask("/translate").translation(TEXT, src_lang="en", tgt_lang="fr")
+    assert ask("/summarize").summarization(TEXT, truncation="do_not_truncate").summary_text
+    with pytest.raises(HfHubHTTPError, match="tgt_lang"):
+        ask("/translate").translation(TEXT, src_lang="en", tgt_lang="xx")
+
+
+@pytest.mark.parametrize("path", ["", "/generate"])
+def test_texts_are_continued_whole_and_streamed(ask, path):
+    client = ask(path)
+    whole = client.text_generation(TEXT, max_new_tokens=6, details=True, decoder_input_details=True)
+    assert (whole.details.generated_tokens, whole.details.finish_reason) == (6, "length")
+    assert whole.generated_text == client.text_generation(TEXT, max_new_tokens=6)
+    if not path:
+        *pieces, last = client.text_generation(TEXT, max_new_tokens=6, details=True, stream=True)
+        assert last.generated_text == whole.generated_text and last.details.generated_tokens == 6
+        assert len(pieces) == 5
+    with pytest.raises(ValidationError, match="watermark"):
+        client.text_generation(TEXT, watermark=True)
 
 
 def test_a_parameter_that_is_not_followed_is_refused_by_name(ask):

@@ -13,6 +13,7 @@ from app.http.application.restful import JsonApi, Route
 from app.http.application.service import Service
 from app.http.dialects.messages.messages_routes import CountTokens, Messages
 from app.http.dialects.responses.responses_route import Responses
+from app.http.dialects.tgi.tgi_routes import TgiGenerate, TgiGenerateStream
 from app.http.resources.capabilities_route import Capabilities
 from app.http.resources.docs_routes import Docs, OpenApi
 from app.http.resources.encoder_routes import Embeddings, FillMask
@@ -39,6 +40,8 @@ ROUTES: dict[str, type[Route]] = {
     "/chat": Chat,
     "/infill": Infill,
     "/fill-mask": FillMask,
+    "/generate": TgiGenerate,
+    "/generate_stream": TgiGenerateStream,
     "/translate": Translate,
     "/summarize": Summarize,
     "/classify": Classify,

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from app.http.answers.stream import EventWriter
-from app.http.description.operation_form import Operation, posting
+from app.http.description.operation_form import WORKS, Operation, posting
 from app.http.dialects.messages import messages_types as messages
 from app.http.dialects.messages.messages_body import CountTokensBody, MessagesBody
 from app.http.dialects.responses.response_types import AnsweredResponse
 from app.http.dialects.responses.responses_body import ResponsesBody
+from app.http.dialects.tgi.tgi_body import TgiBody
+from app.http.dialects.tgi.tgi_types import TgiError, TgiText
+from app.http.reading.body import JSON_TYPE
 
+CONTINUED = {"inputs": "def add(a, b):", "parameters": {"max_new_tokens": 16, "details": True}}
 HI = {"messages": [{"role": "user", "content": "What does os.getcwd do?"}]}
 
 DIALECT_OPERATIONS: dict[tuple[str, str], Operation] = {
@@ -38,5 +42,23 @@ DIALECT_OPERATIONS: dict[tuple[str, str], Operation] = {
         messages.InputTokens,
         HI,
         failure=messages.MessagesError,
+    ),
+    ("/generate", "post"): posting(
+        "Continue a text",
+        "text-generation-inference",
+        TgiBody,
+        TgiText,
+        CONTINUED,
+        failure=TgiError,
+    ),
+    ("/generate_stream", "post"): Operation(
+        "Continue a text, a token an event",
+        "text-generation-inference",
+        {EventWriter.mimetype: None},
+        {JSON_TYPE: TgiBody},
+        WORKS,
+        {JSON_TYPE: CONTINUED},
+        "Its events: `data: {json}`, the last one with the whole text; no `[DONE]`.",
+        TgiError,
     ),
 }

@@ -11,6 +11,8 @@ from app.http.answers.stream import TEXT_TYPES, EventWriter
 from app.http.description.dialect_operations import DIALECT_OPERATIONS
 from app.http.description.operation_form import WORKS, Form, Operation, posting
 from app.http.description.task_operations import TASK_OPERATIONS
+from app.http.dialects.tgi.tgi_body import TgiRootBody
+from app.http.dialects.tgi.tgi_types import TgiError, TgiText
 from app.http.reading.body import FORM_TYPES, JSON_TYPE
 from app.http.schemas.chat_body import ChatCompletionsBody
 from app.http.schemas.completions_body import CompletionsBody
@@ -26,7 +28,8 @@ NATIVE_STREAMS = (EVENTS, *TEXT_TYPES)
 STREAM_TEXT = "With `stream`: events `data: {json}`, at the end `data: [DONE]`; a failure is an event with `error`."
 CONVERSATION = {"messages": [{"role": "user", "content": "What does os.getcwd do?"}], "max_tokens": 32}
 ROOT_TEXT = (
-    "The requests of older services: `data` is continued, `prompt` is answered, masks in a plain text are filled."
+    "The requests of older services: `data` is continued, `prompt` is answered, masks in a plain text are filled; "
+    "`inputs` is text-generation-inference's."
 )
 
 OPERATIONS: dict[tuple[str, str], Operation] = {
@@ -114,12 +117,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("/", "post"): Operation(
         "Continue, chat or fill masks",
         "older forms",
-        {JSON_TYPE: str | native.PromptAnswer | native.Proposals, **dict.fromkeys(NATIVE_STREAMS)},
-        {JSON_TYPE: CompleteBody | ChatBody, "text/plain": None},
+        {JSON_TYPE: str | native.PromptAnswer | native.Proposals | list[TgiText], **dict.fromkeys(NATIVE_STREAMS)},
+        {JSON_TYPE: CompleteBody | ChatBody | TgiRootBody, "text/plain": None},
         WORKS,
         {JSON_TYPE: {"data": "#print hello world function"}, "text/plain": "The capital of France is [MASK]."},
         ROOT_TEXT,
-        native.Error | native.PromptAnswer,
+        native.Error | native.PromptAnswer | TgiError,
     ),
     ("/", "put"): Operation(
         "Continue a form field",

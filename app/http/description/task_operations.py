@@ -7,6 +7,7 @@ from app.http.answers.native_types import Error
 from app.http.answers.seq2seq_shapes import HubSummary, HubTranslation, Summary, Translation
 from app.http.answers.stream import EventWriter
 from app.http.description.operation_form import Operation, posting
+from app.http.dialects.tgi.tgi_types import TgiInfo
 from app.http.reading.body import JSON_TYPE
 from app.http.schemas.hub_bodies import HubAnswerBody, HubClassifyBody, HubEntitiesBody, HubZeroShotBody
 from app.http.schemas.peer_bodies import (
@@ -113,7 +114,7 @@ TASK_OPERATIONS: dict[tuple[str, str], Operation] = {
     ("/info", "get"): Operation(
         "The first model and its bounds",
         "text-embeddings-inference",
-        {JSON_TYPE: answers.TeiInfo},
+        {JSON_TYPE: answers.TeiInfo | TgiInfo},
         statuses=(400, 503),
         failure=answers.TeiError,
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from app.core.tasks.task_table import Task, can_serve
 from app.http.dialects.messages.messages_body import CountTokensBody, MessagesBody
 from app.http.dialects.responses.responses_body import ResponsesBody
+from app.http.dialects.tgi.tgi_body import TgiBody
 from app.http.schemas.chat_body import ChatCompletionsBody
 from app.http.schemas.completions_body import CompletionsBody
 from app.http.schemas.encoder_bodies import EmbeddingsBody, FillMaskBody
@@ -27,6 +28,8 @@ TASK_ROUTES: dict[str, tuple[Task, type[StrictBody]]] = {
     "/v1/responses": ("generate", ResponsesBody),
     "/v1/messages": ("generate", MessagesBody),
     "/v1/messages/count_tokens": ("generate", CountTokensBody),
+    "/generate": ("generate", TgiBody),
+    "/generate_stream": ("generate", TgiBody),
     "/translate": ("seq2seq", TranslateBody),
     "/summarize": ("seq2seq", SummarizeBody),
     "/fill-mask": ("fill-mask", FillMaskBody),

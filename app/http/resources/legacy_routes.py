@@ -12,6 +12,9 @@ from app.http.answers.native_shapes import PromptShape, TextShape
 from app.http.answers.system_types import Pointer
 from app.http.application.error_envelope import json_response, prompt_error, use_error_form
 from app.http.application.pages import page_response, prefers_page
+from app.http.dialects.tgi.tgi_body import TgiRootBody
+from app.http.dialects.tgi.tgi_routes import generate_at_root
+from app.http.dialects.tgi.tgi_shape import tgi_error
 from app.http.reading.body import (
     FORM_TYPES,
     JSON_TYPE,
@@ -31,7 +34,7 @@ TEXT_TYPES = ("text/plain", FORM_TYPES[0])
 
 
 class Root(TextRoute):
-    """Code completion with ``data``, chat with ``prompt``, masks filled in a plain text."""
+    """Code completion with ``data``, chat with ``prompt``, text-generation-inference's ``inputs``, masks in a text."""
 
     def get(self) -> Response:
         if prefers_page():
@@ -49,14 +52,18 @@ class Root(TextRoute):
         return self._post_object(read_object())
 
     def _post_object(self, fields: dict[str, Any]) -> Response:
-        given = {name for name in ("prompt", "data") if fields.get(name) is not None}
+        given = {name for name in ("prompt", "data", "inputs") if fields.get(name) is not None}
         if given == {"prompt"}:
             use_error_form(prompt_error)
             body = read_fields(ChatBody, fields)
             return self.chat(body, PromptShape(body))
         if given == {"data"}:
             return self._continue(fields)
-        raise InvalidParameterError("send either data (text to continue) or prompt (a question)", param="data")
+        if given == {"inputs"}:
+            use_error_form(tgi_error)
+            return generate_at_root(self, read_fields(TgiRootBody, fields))
+        text = "send one of data (text to continue), prompt (a question) and inputs (text-generation-inference)"
+        raise InvalidParameterError(text, param="data")
 
     def _continue(self, fields: dict[str, Any]) -> Response:
         """The answer starts with the prompt unless ``echo`` says no; nothing cuts it by default."""

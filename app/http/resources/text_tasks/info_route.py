@@ -1,4 +1,4 @@
-"""``GET /info``: what text-embeddings-inference's clients ask of a server. HTTP threads."""
+"""``GET /info``: what the clients of text-embeddings-inference and text-generation-inference ask. HTTP threads."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from app.core.tasks.encoder_jobs import MAX_BATCH_TEXTS, MAX_BATCH_TOKENS
 from app.http.answers.task_types import TeiInfo, TeiLabels, TeiModelType
 from app.http.application.error_envelope import json_response, tei_error
 from app.http.application.restful import Route
+from app.http.dialects.tgi.tgi_routes import tgi_info
 from app.http.schemas.encoder_bodies import MAX_TEXTS
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Info(Route):
-    """The first model, as text-embeddings-inference tells of its own."""
+    """The first model, as one of the two tells of its own: its task decides."""
 
     error_form = staticmethod(tei_error)
 
@@ -28,8 +29,11 @@ class Info(Route):
         model, settings = handle.model, handle.settings
         if model is None:
             raise LoadingError("the model is not loaded")
-        if model.task == "generate" or model.task == "seq2seq":
-            raise UnsupportedParameterError(f"the model {handle.name} generates text: /info tells of encoders")
+        if model.task == "generate":
+            return json_response(tgi_info(model, settings))
+        if model.task == "seq2seq":
+            text = f"the model {handle.name} makes texts from texts, which /info has no form for"
+            raise UnsupportedParameterError(text)
         told: TeiInfo = {
             "model_id": model.name,
             "model_sha": settings.revision,

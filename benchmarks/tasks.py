@@ -1,0 +1,142 @@
+"""Tasks of texts: Forklift under a load of clients, beside a Flask program and transformers' pipeline in process.
+
+Run as ``python -m benchmarks.tasks``. A classifier and a reranker of MiniLM's shape and a T5-small, all with random
+weights. Both servers of a task run throughout and are measured in turns; the table shows medians over the runs.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from app.cli.loadtest.loops import Load
+from app.cli.loadtest.timed_request import Target
+from benchmarks.contenders import Contender, forklift, running
+from benchmarks.load import Summary, median
+from benchmarks.report import show
+from benchmarks.shapes import DEMO, FOLDER, prompts
+
+NUM_DOCUMENTS = 8
+QUERY = "which function of the standard library opens a file"
+# Whose figure each is a multiple of.
+PLAIN = "plain flask"
+
+
+def task_folder(task: str) -> Path:
+    """A loadable folder with random weights."""
+    folder = FOLDER / f"task-{task}"
+    if not (folder / "model.safetensors").exists():
+        _write(task, folder)
+    return folder
+
+
+def _write(task: str, folder: Path) -> None:
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, T5Config
+    from transformers import T5ForConditionalGeneration as Translator
+
+    torch.manual_seed(0)
+    if task == "seq2seq":
+        shape = {"d_model": 512, "d_ff": 2048, "d_kv": 64, "num_layers": 6, "num_heads": 8}
+        model: Any = Translator(T5Config(vocab_size=32128, **shape, decoder_start_token_id=0, eos_token_id=None))
+        model.generation_config.eos_token_id = None
+    else:
+        names = ["LABEL_0"] if task == "rerank" else ["bad", "fair", "good"]
+        shape = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
+        config = BertConfig(vocab_size=30522, **shape, id2label=dict(enumerate(names)), pad_token_id=0)
+        model = BertForSequenceClassification(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    AutoTokenizer.from_pretrained(DEMO).save_pretrained(folder)
+    model.save_pretrained(folder)
+
+
+def bodies(task: str, num_tokens: int, count: int, num_new: int, seed: int) -> list[dict[str, Any]]:
+    """``count`` requests, which both servers of a task understand."""
+    if task == "seq2seq":
+        return [{"prompt": text, "max_tokens": num_new} for text in prompts(num_tokens, count, seed=seed)]
+    if task == "classify":
+        return [{"input": text} for text in prompts(num_tokens, count, seed=seed)]
+    texts = prompts(num_tokens, count * NUM_DOCUMENTS, seed=seed)
+    groups = [texts[at : at + NUM_DOCUMENTS] for at in range(0, len(texts), NUM_DOCUMENTS)]
+    return [{"query": QUERY, "documents": group} for group in groups]
+
+
+PATHS = {"classify": "/classify", "rerank": "/rerank", "seq2seq": "/v1/completions"}
+
+
+def servers(task: str, concurrency: int) -> dict[str, tuple[Contender, str]]:
+    """Each with the path that the task has there."""
+    folder = task_folder(task)
+    own = forklift(f"forklift {task}", folder, max_batch_size=concurrency, http_threads=2 * concurrency + 8)
+    command = (sys.executable, "-m", "benchmarks.task_flask", task, str(folder), "{port}")
+    plain = Contender(f"{PLAIN} {task}", command, "/readyz", can_stream=False)
+    return {"forklift": (replace(own, extra_fields={}), PATHS[task]), PLAIN: (plain, "/")}
+
+
+def per_s(summary: Summary) -> float:
+    """Requests per second. Raises ``ClickException`` where one failed."""
+    if summary.errors():
+        raise click.ClickException(f"requests failed: {summary.errors()}")
+    return len(summary.ok) / summary.duration_s
+
+
+def in_process(task: str, given: list[dict[str, Any]]) -> float:
+    """Requests per second of the pipeline with batches of 16, with nothing between."""
+    from transformers import pipeline
+
+    classify = pipeline("text-classification", model=str(task_folder(task)))
+    inputs: list[Any] = [one["input"] for one in given if "input" in one]
+    inputs += [{"text": one["query"], "text_pair": text} for one in given for text in one.get("documents", [])]
+    classify(inputs[:16], batch_size=16)
+    started_s = time.perf_counter()
+    classify(inputs, batch_size=16)
+    return len(given) / (time.perf_counter() - started_s)
+
+
+def measure(task: str, num_tokens: int, num_new: int, concurrency: int, num_requests: int, runs: int) -> dict[str, Any]:
+    """Medians of one task."""
+    found: dict[str, list[float]] = {}
+    with ExitStack() as stack:
+        started = {
+            name: Target(stack.enter_context(running(contender)), path)
+            for name, (contender, path) in servers(task, concurrency).items()
+        }
+        for target in started.values():
+            per_s(Load(target, bodies(task, num_tokens, concurrency, num_new, 99)).closed(concurrency))
+        for run in range(runs):
+            for name, target in started.items():
+                count = num_requests if name == "forklift" else max(num_requests // 3, concurrency)
+                load = Load(target, bodies(task, num_tokens, count, num_new, run))
+                found.setdefault(name, []).append(per_s(load.closed(concurrency)))
+            if task != "seq2seq":
+                given = bodies(task, num_tokens, num_requests, num_new, run)
+                found.setdefault("pipeline, batches of 16", []).append(in_process(task, given))
+    medians = {name: median(values) for name, values in found.items()}
+    others = {f"times {name}": medians["forklift"] / value for name, value in medians.items() if name != "forklift"}
+    return {"task": task, **{f"{name}, requests/s": value for name, value in medians.items()}, **others}
+
+
+@click.command()
+@click.option("--task", "tasks", multiple=True, type=click.Choice(sorted(PATHS)), help="All without it.")
+@click.option("--concurrency", default=16, help="Clients.")
+@click.option("--requests", "num_requests", default=96, help="Per run; a third of it for the Flask program.")
+@click.option("--tokens", "num_tokens", default=60, help="Of each text.")
+@click.option("--new", "num_new", default=32, help="Tokens of each text that is made.")
+@click.option("--runs", default=3)
+def main(tasks: tuple[str, ...], concurrency: int, num_requests: int, num_tokens: int, num_new: int, runs: int) -> None:
+    """Compare ways to serve tasks of texts under a closed loop."""
+    facts = {"clients": concurrency, "tokens": num_tokens, "new": num_new, "runs": runs, "documents": NUM_DOCUMENTS}
+    for task in tasks or sorted(PATHS):
+        count = num_requests * 4 if task == "classify" else num_requests
+        row = measure(task, num_tokens, num_new, concurrency, count, runs)
+        show(f"{task}, {concurrency} clients", [row], requests=count, **facts)
+
+
+if __name__ == "__main__":
+    main()
