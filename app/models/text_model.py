@@ -23,6 +23,8 @@ from app.models.tokens.rendering import RENDERER
 from app.models.tokens.template_file import read_template
 
 Message = dict[str, Any]
+# Where a conversation's prompt ends, in the words of transformers' ``apply_chat_template``.
+PROMPT_ENDS = frozenset(("add_generation_prompt", "continue_final_message"))
 # DeepSeek's templates tell by it that a message holds nothing but calls.
 _ASKS_FOR_NONE = re.compile(r"\bcontent(?:['\"]\s*\])?\s+is\s+(?:not\s+)?none\b")
 
@@ -99,6 +101,7 @@ class TextModel(GeneratingModel):
     ) -> list[int]:
         """Token ids of a conversation that ends where the assistant's answer begins.
 
+        With ``continue_final_message`` it ends within the last message, without ``add_generation_prompt`` behind it.
         ``tools`` are function descriptions as OpenAI's API has them, for templates that render them; ``arguments``
         are what else the template is given.
         Raises ``UnsupportedParameterError`` where the model has no chat template, and
@@ -107,6 +110,8 @@ class TextModel(GeneratingModel):
         if not self.has_chat_template:
             raise UnsupportedParameterError(f"the model {self.name} has no chat template", param="messages")
         if self._has_rounds:
+            for name in PROMPT_ENDS & arguments.keys():
+                raise UnsupportedParameterError(f"{name}: the model {self.name} has no chat template", param=name)
             return self.encode(rounds_prompt(messages))
         text = self._render(messages, tools, arguments)
         self.require_short(text)
@@ -125,4 +130,4 @@ class TextModel(GeneratingModel):
         given = [
             {key: value for key, value in message.items() if value is not None or key in kept} for message in messages
         ]
-        return RENDERER.render(template, given, tools=tools, add_generation_prompt=True, **named, **arguments)
+        return RENDERER.render(template, given, tools=tools, **{"add_generation_prompt": True, **named, **arguments})

@@ -101,10 +101,10 @@ class ScriptedForms:
     reasoning: ReasoningForm | None = None
     is_thinking: bool = False
 
-    def of_request(self, tools: list[Any] | None, prompt_ids: list[int]) -> AnswerForm:
+    def of_request(self, tools: list[Any] | None, prompt_ids: list[int], continued: str | None = None) -> AnswerForm:
         return AnswerForm(self.calls if tools else None, self.reasoning, KnownTools(tools), self.is_thinking)
 
-    def reasoning_span(self, prompt_ids: list[int]) -> None:
+    def reasoning_span(self, prompt_ids: list[int], continued: str | None = None) -> None:
         return None
 
     def closing(self, *, has_tools: bool) -> str:

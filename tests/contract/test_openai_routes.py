@@ -353,6 +353,9 @@ def test_arguments_of_the_template_reach_it_where_it_knows_them(client, world):
     assert refused.status_code == 400 and "chat_template" in refused.get_json()["error"]["message"]
 
 
+MADE = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
 @pytest.mark.parametrize("name", ["thinking_token_budget", "thinking_budget"])
 def test_a_budget_of_reasoning_is_what_the_engine_and_the_template_are_told(client, world, name):
     world.model.forms.reasoning = THINK
@@ -379,6 +382,34 @@ def test_an_answer_behind_reasoning_follows_its_format_and_both_come_apart(clien
     message = answer["choices"][0]["message"]
     assert (message["reasoning_content"], message["content"]) == ("Hm.", '{"a": 1}')
     assert answer["usage"]["completion_tokens_details"] == {"reasoning_tokens": 0}
+
+
+def test_an_answer_is_gone_on_with(client, world):
+    messages = [
+        {"role": "user", "content": "Count."},
+        {"role": "assistant", "content": [{"type": "text", "text": "One"}]},
+    ]
+    answer = chat(client, messages=messages, continue_final_message=True)
+    assert answer.get_json()["choices"][0]["message"]["content"] == "Hello,\nworld"
+    assert world.model.arguments[-1] == {"add_generation_prompt": False, "continue_final_message": True}
+    assert chat(client, messages=messages, add_generation_prompt=False).status_code == 200
+    assert world.model.arguments[-1] == {"add_generation_prompt": False}
+    assert chat(client, add_generation_prompt=True, continue_final_message=False).status_code == 200
+    assert world.model.arguments[-1] == {}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"add_generation_prompt": True, "messages": [{"role": "assistant", "content": "a"}]},
+        {"messages": [{"role": "user", "content": "a"}]},
+        {"messages": [{"role": "assistant", "content": ""}]},
+        {"messages": [{"role": "assistant", "content": "a", "tool_calls": [MADE]}]},
+    ],
+)
+def test_what_is_no_start_of_an_answer_is_not_gone_on_with(client, fields):
+    response = chat(client, continue_final_message=True, **fields)
+    assert_envelope(response, 400, "invalid_parameter", "continue_final_message")
 
 
 def test_reasoning_effort_reaches_templates_that_know_it_and_is_a_hint_to_others(client, world):

@@ -58,4 +58,4 @@ def encode_messages(body: ChatCompletionsBody, messages: list[Message], model: T
     if (body.shown_tools or body.has_tool_messages) and not model.has_tool_template:
         text = f"{param}: the chat template of the model {model.name} knows no tools"
         raise UnsupportedParameterError(text, param=param)
-    return model.encode_chat(messages, body.shown_tools, **body.template_arguments(model))
+    return model.encode_chat(messages, body.shown_tools, **body.template_arguments(model), **body.prompt_end)

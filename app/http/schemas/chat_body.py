@@ -115,6 +115,13 @@ class ChatCompletionsBody(ToolOptions):
     modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = Field(
         None, description="Text is what there is."
     )
+    continue_final_message: bool | None = Field(
+        None, description="The last message is the start of the answer, and is gone on with. Default: false."
+    )
+    add_generation_prompt: bool | None = Field(
+        None,
+        description="The prompt ends where an answer begins. Default: true, unless a message is gone on with.",
+    )
     verbosity: NoteText | None = Field(None, description=NO_EFFECT)
     prediction: BoundedObject | None = Field(None, description=NO_EFFECT)
 
@@ -127,7 +134,32 @@ class ChatCompletionsBody(ToolOptions):
             raise UnsupportedParameterError("tools: cannot be sent together with a response format", param="tools")
         self.check_choice()
         one_bound(self, "thinking_token_budget", "thinking_budget")
+        self._check_end()
         return self
+
+    def _check_end(self) -> None:
+        """A message that is gone on with is the assistant's, and holds a text and nothing else."""
+        if not self.continue_final_message:
+            return
+        param, last = "continue_final_message", self.messages[-1]
+        if self.add_generation_prompt:
+            text = f"{param}: cannot be sent together with add_generation_prompt"
+        elif not isinstance(last, AssistantMessage) or last.tool_calls or not self.continued:
+            text = f"{param}: the last message is no text of the assistant's"
+        else:
+            return
+        raise InvalidParameterError(text, param=param)
+
+    @property
+    def continued(self) -> str | None:
+        return _text(self.messages[-1].content) if self.continue_final_message else None
+
+    @property
+    def prompt_end(self) -> dict[str, bool]:
+        """What the chat template's renderer is told of where the prompt ends, where that is not usual."""
+        if self.continue_final_message:
+            return {"add_generation_prompt": False, "continue_final_message": True}
+        return {"add_generation_prompt": False} if self.add_generation_prompt is False else {}
 
     @property
     def has_tool_messages(self) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from app.core.errors import InvalidParameterError, UnsupportedParameterError
-from app.core.jobs import Constraint, ReasoningLimit
+from app.core.jobs import Constraint, ReasoningLimit, ReasoningSpan
 from app.core.parsing.tool_calls.answer_reader import AnswerForm
 from app.http.schemas.llama_cpp_fields import one_bound
 from app.http.schemas.openai_fields import NoteText, OpenAIOptions
@@ -129,12 +129,12 @@ class ToolOptions(OpenAIOptions):
 
     def constraint_of(self, model: TextModel, prompt_ids: list[int]) -> Constraint | None:
         if self.constraint is not None:
-            return replace(self.constraint, reasoning=model.forms.reasoning_span(prompt_ids))
+            return replace(self.constraint, reasoning=self._reasoning_span(model, prompt_ids))
         if not self._constrains_calls:
             return None
         functions = [tool.function for tool in self.tools or []]
         named = [one for one in functions if self._forced_name in (None, one.name)]
-        span = model.forms.reasoning_span(prompt_ids)
+        span = self._reasoning_span(model, prompt_ids)
         rules = {
             "notation": model.forms.notation,
             "schemas": {one.name: one.schema_for(is_forced=self._is_forced) for one in named},
@@ -148,7 +148,16 @@ class ToolOptions(OpenAIOptions):
 
     def answer_form(self, model: TextModel, prompt_ids: list[int]) -> AnswerForm:
         """How the answer to this prompt is written; under a response format there are no calls."""
-        return model.forms.of_request(None if self.constraint is not None else self.shown_tools, prompt_ids)
+        tools = None if self.constraint is not None else self.shown_tools
+        return model.forms.of_request(tools, prompt_ids, self.continued)
+
+    def _reasoning_span(self, model: TextModel, prompt_ids: list[int]) -> ReasoningSpan | None:
+        return model.forms.reasoning_span(prompt_ids, self.continued)
+
+    @property
+    def continued(self) -> str | None:
+        """The start of the answer, where the prompt holds it."""
+        return None
 
     def reading(self, model: TextModel, prompt_ids: list[int]) -> dict[str, Any]:
         has_tools = bool(self.shown_tools)

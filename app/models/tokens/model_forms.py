@@ -35,12 +35,19 @@ class ModelForms:
         found = None if reasoning == "none" else find_reasoning_form(template, added)
         self.reasoning: ReasoningForm | None = REASONING_FORMS.get(reasoning) or found
 
-    def of_request(self, tools: list[dict[str, Any]] | None, prompt_ids: list[int]) -> AnswerForm:
-        """How the answer to this prompt is written; without tools a call is text."""
+    def of_request(
+        self, tools: list[dict[str, Any]] | None, prompt_ids: list[int], continued: str | None = None
+    ) -> AnswerForm:
+        """How the answer to this prompt is written; without tools a call is text.
+
+        ``continued`` is the start of the answer where the prompt holds it: behind it no reasoning begins.
+        """
         calls = self.calls if tools else None
         if self.reasoning is HARMONY_CHANNELS and calls is None:
             calls = CALL_FORMS["harmony"]
-        return AnswerForm(calls, self.reasoning, KnownTools(tools), self._opens_reasoning(prompt_ids))
+        is_thinking = self._is_thinking(prompt_ids, continued)
+        may_think = is_thinking or continued is None or self.reasoning is HARMONY_CHANNELS
+        return AnswerForm(calls, self.reasoning if may_think else None, KnownTools(tools), is_thinking)
 
     @property
     def notation(self) -> str:
@@ -54,19 +61,30 @@ class ModelForms:
             signs |= self.calls.signs
         return frozenset(token for name, token in self._added.items() if name in signs)
 
-    def reasoning_span(self, prompt_ids: list[int]) -> ReasoningSpan | None:
+    def reasoning_span(self, prompt_ids: list[int], continued: str | None = None) -> ReasoningSpan | None:
         """What a grammar leaves free in front of the answer to this prompt: its reasoning; None where there is none."""
         form = self.reasoning
         if form is HARMONY_CHANNELS:
             opens, closes = f"{harmony.CHANNEL}analysis{harmony.MESSAGE}", harmony.NEXT_MESSAGE
             return ReasoningSpan((opens,), (closes,), answer=f"{harmony.FINAL}{harmony.MESSAGE}")
-        return None if form is None else ReasoningSpan(form.opens, form.closes, self._opens_reasoning(prompt_ids))
+        is_thinking = self._is_thinking(prompt_ids, continued)
+        if form is None or not (is_thinking or continued is None):
+            return None
+        return ReasoningSpan(form.opens, form.closes, is_thinking)
 
     def closing(self, *, has_tools: bool) -> str:
         """What ends the reasoning where it has to end. Behind it harmony's answer begins, or the model chooses."""
         if self.reasoning is not HARMONY_CHANNELS:
             return self.reasoning.closes[0] if self.reasoning is not None else ""
         return harmony.NEXT_MESSAGE if has_tools else f"{harmony.NEXT_MESSAGE}{harmony.FINAL}{harmony.MESSAGE}"
+
+    def _is_thinking(self, prompt_ids: list[int], continued: str | None) -> bool:
+        """Whether the prompt ends within reasoning: its template has opened it, or the start of the answer has."""
+        form = self.reasoning
+        if continued is None or form is None:
+            return self._opens_reasoning(prompt_ids)
+        opened = max((continued.rfind(sign) for sign in form.opens), default=-1)
+        return opened >= 0 and not any(sign in continued[opened:] for sign in form.closes)
 
     def _opens_reasoning(self, prompt_ids: list[int]) -> bool:
         """Whether the prompt ends inside of the reasoning: its template has written the opening tag."""
