@@ -16,7 +16,7 @@ GPU_FILE := /dev/nvidiactl
 # On Linux that build bears +cpu, and nothing else will do: where its index is not reached, pip would take the other one.
 TORCH_BUILD := torch==$(shell sed -n 's/^torch==//p' constraints.txt)$(if $(filter Linux,$(shell uname -s)),+cpu)
 
-.PHONY: help run test test-slow test-newest test-oldest chaos smollm2 minilm test-real test-all lint format benchmark compare readme audit image clean
+.PHONY: help run test test-slow test-newest test-oldest chaos smollm2 minilm test-real test-clients test-all lint format benchmark compare readme audit image clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -98,7 +98,15 @@ minilm: $(VENV)/installed-dev  ## fetch a trained encoder (84 MB) into a folder 
 test-real: smollm2 minilm  ## on trained weights: parity with generate, what each precision costs
 	$(BIN)/python -m pytest -s -m real tests/real
 
-test-all: test test-slow chaos test-real  ## everything: the default suite, the slow tests, the long ones, trained weights
+# Where they cannot be had the tests skip, with the reason. pydantic-ai needs an older version of anthropic than the rest.
+CLIENTS := .venv-clients
+test-clients: $(VENV)/installed-dev  ## loops of tool calls by clients of others: OpenAI's, Anthropic's, LangChain, pydantic-ai, Vercel's and more
+	-$(PYTHON) -m venv $(CLIENTS) && $(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/clients/requirements.txt
+	-$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --no-deps --target $(CLIENTS)/anthropic-1 anthropic==1.17.0
+	-mkdir -p $(CLIENTS)/node && cp tests/clients/package.json $(CLIENTS)/node && npm install --silent --prefix $(CLIENTS)/node
+	$(BIN)/python -m pytest -s -rs -m clients tests/clients
+
+test-all: test test-slow chaos test-real test-clients  ## everything: the default suite, the slow tests, the long ones, trained weights
 
 lint: $(VENV)/installed-dev  ## ruff and strict mypy
 	$(BIN)/ruff check .
@@ -128,4 +136,4 @@ image:  ## build the container image and check it as it will be run; BUILD_OPTIO
 	$(PYTHON) -m tools.check_image forklift --engine '$(ENGINE)'
 
 clean:  ## remove the environment and what was built
-	rm -rf $(VENV) .venv-newest .venv-oldest build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-newest .venv-oldest .venv-clients build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

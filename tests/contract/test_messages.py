@@ -311,6 +311,14 @@ def test_what_is_wrong_is_refused_by_name_in_anthropics_envelope(client, world, 
     assert world.num_places() == 0
 
 
+def test_threads_are_refused_in_the_words_that_make_clients_go_on_without_them(client):
+    response = ask(client, thread={"type": "create"})
+    error = response.get_json()["error"]
+    assert (response.status_code, error["type"]) == (400, "invalid_request_error")
+    assert error["details"] == {"error_code": "thread_unsupported_request"} and "thread" in error["message"]
+    assert ask(client, thread=None).status_code == 200
+
+
 def test_a_template_without_tools_refuses_them(client, world):
     world.model.has_tool_template = False
     assert refused(ask(client, tools=TOOLS)).startswith("tools: ")

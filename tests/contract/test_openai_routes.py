@@ -313,6 +313,15 @@ def test_a_call_as_it_was_answered_may_come_back(client, world, arguments, shown
     assert shown is None or seen["function"]["arguments"] == shown
 
 
+def test_what_openais_sdk_adds_to_an_answer_may_come_back_with_it(client, world):
+    function = {"name": "weather", "arguments": '{"city": "Bonn"}', "parsed_arguments": {"city": "Bonn"}}
+    call = {"id": "c1", "type": "function", "index": 0, "function": function}
+    message = {"role": "assistant", "content": None, "parsed": {"a": None}, "tool_calls": [call]}
+    answered = [*MESSAGES, message, {"role": "tool", "tool_call_id": "c1", "content": "rain"}]
+    assert chat(client, messages=answered, tools=TOOLS).status_code == 200
+    assert set(world.model.encoded[0][1]["tool_calls"][0]["function"]) == {"name", "arguments"}
+
+
 def test_without_tools_a_call_is_text(client, world):
     world.inference.script = [CALL]
     assert chat(client).get_json()["choices"][0]["message"]["content"] == CALL

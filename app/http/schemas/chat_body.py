@@ -60,6 +60,7 @@ class CalledFunction(StrictBody):
 
     name: str
     arguments: str
+    parsed_arguments: BoundedObject | None = Field(None, description=f"{NO_EFFECT} OpenAI's SDK sends it back.")
 
 
 class ToolCall(StrictBody):
@@ -68,6 +69,7 @@ class ToolCall(StrictBody):
     id: Annotated[str, StringConstraints(max_length=256)]
     type: Literal["function"] = "function"
     function: CalledFunction
+    index: int | None = Field(None, ge=0, description=f"{NO_EFFECT} Streams number their calls.")
 
 
 class PlainMessage(StrictBody):
@@ -87,6 +89,7 @@ class AssistantMessage(StrictBody):
     refusal: str | None = Field(None, description="Stands for the content where there is none.")
     reasoning_content: str | None = Field(None, description="What it thought, for templates that show it.")
     annotations: Annotated[list[Any], Field(max_length=MAX_CALLS)] | None = Field(None, description=NO_EFFECT)
+    parsed: BoundedObject | None = Field(None, description=f"{NO_EFFECT} OpenAI's SDK sends it back.")
     tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_CALLS, fail_fast=True)] | None = None
 
 

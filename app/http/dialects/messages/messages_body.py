@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from app.core.errors import UnsupportedParameterError
 from app.http.dialects.messages.content_blocks import (
@@ -17,6 +17,7 @@ from app.http.dialects.messages.content_blocks import (
     ToolChoice,
     Turn,
 )
+from app.http.dialects.messages.messages_error import ThreadUnsupportedError
 from app.http.dialects.messages.turns import chat_messages
 from app.http.schemas.chat_body import ChatCompletionsBody
 from app.http.schemas.openai_fields import NO_EFFECT, NoteText
@@ -36,6 +37,10 @@ NAMES = {
     "reasoning_effort": "output_config",
     "parallel_tool_calls": "tool_choice",
 }
+
+
+def _refuse_thread(_: object) -> None:
+    raise ThreadUnsupportedError
 
 
 class Thinks(StrictBody):
@@ -152,6 +157,7 @@ class MessagesBody(ConversationBody):
     top_k: int | None = Field(None, ge=-1, le=1_000_000, description="Best tokens kept; 0 and -1 are off.")
     stream: bool | None = Field(None, description="Answer with server-sent events. Default: false.")
     metadata: Metadata | None = Field(None, description=NO_EFFECT)
+    thread: Annotated[None, BeforeValidator(_refuse_thread)] = Field(None, description="Nothing is stored.")
     service_tier: Literal["auto", "standard_only"] | None = Field(None, description=f"{NO_EFFECT} There is one tier.")
     seed: int | None = Field(None, ge=-(2**63), lt=2**63, description="Same seed, same request: same answer.")
     cache_salt: Annotated[str, StringConstraints(max_length=MAX_SALT_LENGTH)] | None = Field(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -74,11 +74,18 @@ class InputTokens(TypedDict):
     input_tokens: int
 
 
+class ErrorDetails(TypedDict):
+    """For programs: what the request asks for that this server never does."""
+
+    error_code: Literal["thread_unsupported_request"]
+
+
 class MessagesErrorDetail(TypedDict):
     """What went wrong."""
 
     type: MessagesErrorKind
     message: str
+    details: NotRequired[ErrorDetails]
 
 
 class MessagesError(TypedDict):
