@@ -17,6 +17,7 @@ HI = [{"role": "user", "content": "hi"}]
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}, "n": {"type": ["integer", "null"]}}}
 TOOLS = [{"name": "weather", "description": "tells it", "input_schema": SCHEMA}]
 CALL = '<tool_call>{"name": "weather", "arguments": {"city": "Bonn", "n": null}}</tool_call>'
+CALLED = {"type": "tool_use", "id": "c", "name": "weather", "input": {}}
 LATER = '<tool_call>{"name": "weather", "arguments": {}}</tool_call>'
 
 
@@ -201,6 +202,14 @@ def test_turns_reach_the_template_as_chats_messages(client, world):
     ]
 
 
+def test_a_last_turn_of_the_assistants_is_gone_on_with(client, world):
+    turns = [*HI, {"role": "assistant", "content": [{"type": "text", "text": "It is "}]}]
+    assert ask(client, messages=turns).get_json()["content"] == [{"type": "text", "text": "Hello,\nworld"}]
+    counted = client.post(COUNT, json={"messages": turns})
+    assert world.model.arguments == 2 * [{"add_generation_prompt": False, "continue_final_message": True}]
+    assert counted.status_code == 200
+
+
 def test_an_answer_may_come_back_as_it_was(client, world):
     world.model.forms.reasoning, world.model.forms.is_thinking = THINK, True
     world.inference.script = ["Hm.</think>I look.", CALL]
@@ -282,7 +291,8 @@ def test_a_model_that_does_not_reason_is_not_told_to(client):
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
         ({"messages": [{"role": "user", "content": []}]}, "messages.0.content"),
-        ({"messages": [*HI, {"role": "assistant", "content": "The"}]}, "messages"),
+        ({"messages": [*HI, {"role": "assistant", "content": ""}]}, "messages"),
+        ({"messages": [*HI, {"role": "assistant", "content": [CALLED]}]}, "messages"),
         ({"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]}, "'image'"),
         ({"messages": [{"role": "user", "content": [{"type": "document", "source": {}}]}]}, "'document'"),
         ({"messages": [{"role": "user", "content": [{"type": "tool_use", "id": "a"}]}]}, "'tool_use'"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from app.core.jobs import FinishReason
 from app.core.parsing.tool_calls.answer_reader import AnswerForm
@@ -22,9 +21,6 @@ from app.http.requests.job_output import JobOutput, Piece
 from app.http.requests.running import RunningRequest
 from app.http.schemas.chat_body import ChatCompletionsBody
 
-if TYPE_CHECKING:
-    from app.models.text_model import TextModel
-
 
 class ChatCompletionsShape(OpenAIShape):
     """``chat.completion`` and its chunks."""
@@ -38,7 +34,7 @@ class ChatCompletionsShape(OpenAIShape):
         self._form = AnswerForm()
         self._streams: dict[int, PartStream] = {}
 
-    def read_as(self, form: AnswerForm, model: TextModel) -> None:
+    def read_as(self, form: AnswerForm) -> None:
         """How the answers are written: known once the prompt is."""
         self._form = form
 

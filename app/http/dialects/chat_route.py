@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 class ConversationShape(Shape, Protocol):
     """A shape that tells the parts of an answer apart."""
 
-    def read_as(self, form: AnswerForm, model: TextModel) -> None:
-        """How the answers are written, and who writes them: known once the prompt is."""
+    def read_as(self, form: AnswerForm) -> None:
+        """How the answers are written: known once the prompt is."""
 
 
 class EventsRoute(TextRoute):
@@ -46,7 +46,7 @@ class ChatRoute(EventsRoute):
 
         def encode(model: TextModel) -> list[list[int]]:
             ids = encode_messages(body, messages, model)
-            shape.read_as(body.answer_form(model, ids), model)
+            shape.read_as(body.answer_form(model, ids))
             return [ids]
 
         return self.answer(handle, body, shape, encode, messages)

@@ -33,6 +33,7 @@ def loop(ask):
         ]
         messages.append({"role": "user", "content": results})
     assert (message.stop_reason, message.content[0].type) == ("end_turn", "thinking")
+    assert 0 < message.usage.output_tokens_details.thinking_tokens < message.usage.output_tokens
     return message.content[-1].text
 
 

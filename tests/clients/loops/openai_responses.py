@@ -42,6 +42,8 @@ def loop(ask):
     items = [{"role": "user", "content": ASK}]
     while True:
         response = ask(items)
+        assert response.output[0].type == "reasoning"
+        assert 0 < response.usage.output_tokens_details.reasoning_tokens < response.usage.output_tokens
         calls = [item for item in response.output if item.type == "function_call"]
         if not calls:
             return response.output_text

@@ -36,6 +36,8 @@ NAMES = {
     "response_format": "output_config",
     "reasoning_effort": "output_config",
     "parallel_tool_calls": "tool_choice",
+    "thinking_token_budget": "thinking",
+    "continue_final_message": "messages",
 }
 
 
@@ -103,7 +105,8 @@ class ConversationBody(CachedPart):
     """What both routes take: the conversation, and what the model is shown beside it."""
 
     messages: Annotated[list[Turn], Field(min_length=1, fail_fast=True)] = Field(
-        description="The conversation; turns of one role that follow each other are one."
+        description="The conversation; turns of one role that follow each other are one, and a last one of the"
+        " assistant's is the start of the answer."
     )
     system: str | TextBlocks | None = Field(None, description="Instructions in front of it.")
     tools: Annotated[list[OwnTool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = Field(
@@ -122,10 +125,7 @@ class ConversationBody(CachedPart):
     model: str | None = Field(None, description="Name of the model. Default: the one that is served.")
 
     def as_chat(self) -> dict[str, Any]:
-        """The same in the fields of ``ThinkingChat``. Raises a ``RequestError``."""
-        if self.messages[-1].role == "assistant":
-            text = "messages: the last turn is the assistant's, and answers are not continued here"
-            raise UnsupportedParameterError(text, param="messages")
+        """The same in the fields of ``ThinkingChat``."""
         output, thinking = self.output_config, self.thinking
         return {
             "messages": chat_messages(self.system, self.messages),
@@ -136,6 +136,7 @@ class ConversationBody(CachedPart):
             "reasoning_effort": output and output.effort,
             "thinks": None if thinking is None or isinstance(thinking, ThinksAtWill) else isinstance(thinking, Thinks),
             "thinking_token_budget": thinking.budget_tokens if isinstance(thinking, Thinks) else None,
+            "continue_final_message": self.messages[-1].role == "assistant" or None,
             "chat_template_kwargs": self.chat_template_kwargs and self.chat_template_kwargs.model_dump(),
             "model": self.model,
         }

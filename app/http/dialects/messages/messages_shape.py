@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from app.core.errors import RequestError
 from app.core.parsing.tool_calls.answer_reader import AnswerForm
@@ -21,9 +20,6 @@ from app.http.dialects.named_events import NamedEvent, named_events
 from app.http.requests.job_output import JobOutput, Piece
 from app.http.requests.running import RunningRequest
 
-if TYPE_CHECKING:
-    from app.models.text_model import TextModel
-
 UNSIGNED = "unsigned"
 
 
@@ -37,7 +33,7 @@ class MessagesShape:
         self._names = names
         self._reader = BlockReader(AnswerForm())
 
-    def read_as(self, form: AnswerForm, model: TextModel) -> None:
+    def read_as(self, form: AnswerForm) -> None:
         self._reader = BlockReader(form)
 
     def whole(self, generation: RunningRequest) -> AnsweredMessage:
@@ -90,12 +86,15 @@ def _started(generation: RunningRequest) -> AnsweredMessage:
 
 def _usage(generation: RunningRequest) -> MessagesUsage:
     counts = generation.token_counts()
-    return {
+    usage: MessagesUsage = {
         "input_tokens": counts.prompt_tokens - counts.cached_tokens,
         "output_tokens": counts.completion_tokens,
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": counts.cached_tokens,
     }
+    if counts.reasoning_tokens is not None:
+        usage["output_tokens_details"] = {"thinking_tokens": counts.reasoning_tokens}
+    return usage
 
 
 def _told(block: Block, *, is_empty: bool = False) -> AnswerBlock:

@@ -46,11 +46,18 @@ class ToolUse(TypedDict):
 AnswerBlock = SaidText | Thought | ToolUse
 
 
+class ThinkingTokens(TypedDict):
+    """Tokens of the reasoning."""
+
+    thinking_tokens: int
+
+
 class MessagesUsage(TypedDict):
     """Token counts; `input_tokens` are those that were not read from the cache."""
 
     input_tokens: int
     output_tokens: int
+    output_tokens_details: NotRequired[ThinkingTokens]
     cache_creation_input_tokens: int
     cache_read_input_tokens: int
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
 
 from app.core.errors import RequestError
 from app.core.parsing.tool_calls.answer_reader import AnswerForm
 from app.http.answers.chat_shape import scored_tokens
 from app.http.answers.native_shapes import Tracks
 from app.http.answers.openai_types import ScoredMessageToken
-from app.http.dialects.answer_blocks import Block, BlockReader, BlockStep
+from app.http.dialects.answer_blocks import BlockReader, BlockStep
 from app.http.dialects.field_names import renamed
 from app.http.dialects.named_events import NamedEvent
 from app.http.dialects.responses.output_items import OutputItems
@@ -27,9 +26,6 @@ from app.http.requests.job_output import Piece
 from app.http.requests.running import RunningRequest
 from app.http.schemas.chat_body import ChatCompletionsBody
 
-if TYPE_CHECKING:
-    from app.models.text_model import TextModel
-
 
 class ResponsesShape:
     """``response`` and its events."""
@@ -43,14 +39,12 @@ class ResponsesShape:
         self._tracks = Tracks(chat)
         self._created_s = int(time.time())
         self._reader = BlockReader(AnswerForm())
-        self._num_tokens: Callable[[str], int] = len
         self._generation: RunningRequest | None = None
         self._num_events = 0
         self._items = OutputItems("")
 
-    def read_as(self, form: AnswerForm, model: TextModel) -> None:
+    def read_as(self, form: AnswerForm) -> None:
         self._reader = BlockReader(form)
-        self._num_tokens = lambda text: len(model.encode(text, add_special_tokens=False))
 
     def whole(self, generation: RunningRequest) -> AnsweredResponse:
         self._items = OutputItems(generation.request_id)
@@ -111,7 +105,7 @@ class ResponsesShape:
             response["incomplete_details"] = {"reason": "max_output_tokens"}
         blocks = self._reader.blocks
         response["output"] = [self._items.told(block, is_cut=is_cut and block is blocks[-1]) for block in blocks]
-        response["usage"] = self._usage(generation, blocks)
+        response["usage"] = _usage(generation)
         return response
 
     def _response(self, generation: RunningRequest, status: ResponseStatus) -> AnsweredResponse:
@@ -128,16 +122,16 @@ class ResponsesShape:
             **self._settings,
         }
 
-    def _usage(self, generation: RunningRequest, blocks: list[Block]) -> ResponseUsage:
-        counts = generation.token_counts()
-        num_thought = sum(self._num_tokens(block.text) for block in blocks if block.kind == "reasoning")
-        return {
-            "input_tokens": counts.prompt_tokens,
-            "input_tokens_details": {"cached_tokens": counts.cached_tokens, "cache_write_tokens": 0},
-            "output_tokens": counts.completion_tokens,
-            "output_tokens_details": {"reasoning_tokens": min(num_thought, counts.completion_tokens)},
-            "total_tokens": counts.prompt_tokens + counts.completion_tokens,
-        }
+
+def _usage(generation: RunningRequest) -> ResponseUsage:
+    counts = generation.token_counts()
+    return {
+        "input_tokens": counts.prompt_tokens,
+        "input_tokens_details": {"cached_tokens": counts.cached_tokens, "cache_write_tokens": 0},
+        "output_tokens": counts.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": counts.reasoning_tokens or 0},
+        "total_tokens": counts.prompt_tokens + counts.completion_tokens,
+    }
 
 
 def failure_code(error: RequestError) -> str:
