@@ -13,9 +13,11 @@ from collections.abc import Mapping
 from app.core.errors import StartError
 from app.core.parsing.addresses import is_tcp, split_host_port
 from app.core.parsing.environment import PREFIX, names_without_prefix
-from app.core.settings import Settings, load_settings
+from app.core.settings import DEMO_MODEL, Settings, load_settings
 
-BODY = '{"data":"#print hello world function"}'
+# What the demo model answers well, and what any model that generates answers.
+DEMO_TRIAL = ("/complete", '{"prompt": "def __len__(self):\\n", "max_new_tokens": 32}')
+TRIAL = ("", '{"data": "def add(a, b):"}')
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -36,10 +38,12 @@ def lines(settings: Settings, environ: Mapping[str, str]) -> list[str]:
         for name in names_without_prefix(environ, Settings.model_fields)
     ]
     key = " -H 'Authorization: Bearer '$KEY" if settings.api_keys else ""
+    path, body = DEMO_TRIAL if settings.model == str(DEMO_MODEL) else TRIAL
     return [
         *ignored,
         f"Forklift is starting on {where(settings)}. When /readyz says ready, try:",
-        f"  curl -X POST {target(settings)}{key} -H 'Content-Type: application/json' -d '{BODY}'",
+        f"  curl -X POST {target(settings)}{path}{key} -H 'Content-Type: application/json' -d '{body}'",
+        *([f"or open {target(settings)}/ in a browser."] if is_tcp(settings.addresses[0]) else []),
     ]
 
 

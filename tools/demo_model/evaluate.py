@@ -54,7 +54,8 @@ class Evaluator:
         """The greedy completion as text, special tokens left out; `one_line` ends it with its first newline."""
         inputs = self._tokenizer(prompt, return_tensors="pt")
         ends = [*self._ends, *self._newlines] if one_line else self._ends
-        output = self._model.generate(**inputs, max_new_tokens=max_new_tokens, eos_token_id=ends)
+        limits = {"max_new_tokens": max_new_tokens, "eos_token_id": ends, "repetition_penalty": 1.0}
+        output = self._model.generate(**inputs, **limits)
         new_tokens = output[0, inputs["input_ids"].shape[1] :]
         return str(self._tokenizer.decode(new_tokens, skip_special_tokens=True))
 
