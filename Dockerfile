@@ -22,7 +22,7 @@ print(p['options']['install_requires'])" > requirements.txt \
  && if [ "${COMPILER}" != 1 ]; then rm -rf /opt/forklift/lib/python3*/site-packages/torch/include; fi
 
 FROM dependencies AS application
-COPY pyproject.toml README.md LICENSE wsgi.py gunicorn.conf.py ./
+COPY pyproject.toml README.md LICENSE forklift_client.py wsgi.py gunicorn.conf.py ./
 COPY app ./app
 RUN /build/tools/bin/pip --python /opt/forklift/bin/python install --no-deps --prefix /layer .
 

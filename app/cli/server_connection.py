@@ -8,7 +8,11 @@ from typing import Any, TypeVar
 
 import click
 
-from app.client import Answer, ClientError, Endpoint, ForeignAnswerError, RequestError, make_error, shown_url
+from app.client import ClientError, ForeignAnswerError, RequestError
+from app.client.connection.endpoint import Endpoint
+from app.client.connection.exchange import Answer
+from app.client.connection.server_urls import shown_url
+from app.client.error_reading import make_error
 from app.core.logs.printable import printable
 
 DEFAULT_URL = "http://127.0.0.1:5000"

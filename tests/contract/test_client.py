@@ -1,10 +1,13 @@
-"""``app/client.py`` against a real port: answers, streams, errors, and when it asks again."""
+"""The Python client against a real port: answers, streams, errors, and when it asks again."""
 
 from __future__ import annotations
 
 import ast
 import json
+import os
+import shutil
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -56,7 +59,7 @@ def client(url):
 def pauses(monkeypatch):
     """Pauses that the client made, without waiting for them."""
     found = []
-    monkeypatch.setattr(client_module.time, "sleep", found.append)
+    monkeypatch.setattr("time.sleep", found.append)
     return found
 
 
@@ -99,11 +102,44 @@ DETAILS = {
 DONE = (200, {}, {"completion": "x", **DETAILS})
 
 
+FOLDER = Path(client_module.__file__).parent
+# A program that calls itself `app`, too; says what it and the client are.
+STRANGER = """
+import os
+import shutil
+import subprocess
+import sys
+import app
+from {name} import Client, OverloadedError
+from {name}.connection.endpoint import Endpoint
+assert issubclass(OverloadedError, Exception) and Client("http://127.0.0.1:1")
+print(app.__file__, Client.__module__, sum(name.startswith("app.") for name in sys.modules))
+"""
+
+
 def test_it_needs_nothing_of_the_package_but_requests():
-    tree = ast.parse(Path(client_module.__file__).read_text(encoding="utf-8"))
-    roots = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    roots |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    roots = set()
+    for path in FOLDER.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                roots |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                roots.add(node.module)
     assert {name.split(".")[0] for name in roots} - sys.stdlib_module_names == {"requests"}
+
+
+@pytest.mark.parametrize("name", ["forklift_client", "copied"])
+def test_a_program_with_an_app_of_its_own_can_use_it(tmp_path, name):
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "__init__.py").touch()
+    shutil.copytree(FOLDER, tmp_path / "copied")
+    (tmp_path / "main.py").write_text(STRANGER.format(name=name), encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(FOLDER.parents[1])}
+    ran = subprocess.run(
+        [sys.executable, "main.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
+    expected = [str(tmp_path / "app" / "__init__.py"), f"{name}.native_client", "0"]
+    assert ran.stdout.split() == expected, ran.stderr
 
 
 def test_every_error_of_the_server_has_its_class():

@@ -11,11 +11,9 @@ import traceback
 
 import pytest
 
-from app import client as client_module
 from app.client import (
     Client,
     ClientError,
-    Endpoint,
     ForeignAnswerError,
     InsufficientMemoryError,
     NoAnswerError,
@@ -24,6 +22,7 @@ from app.client import (
     StreamEndedError,
     UnauthorizedError,
 )
+from app.client.connection.endpoint import Endpoint
 from app.core import errors
 from tests.unit.cli.odd_server import (
     CLOSE,
@@ -70,7 +69,7 @@ def server():
 @pytest.fixture
 def no_pauses(monkeypatch):
     found = []
-    monkeypatch.setattr(client_module.time, "sleep", found.append)
+    monkeypatch.setattr("time.sleep", found.append)
     return found
 
 
@@ -233,7 +232,7 @@ def test_a_model_that_does_not_fit_is_not_asked_for_again(server, no_pauses, mor
 
 @pytest.mark.slow
 def test_what_swells_when_unpacked_is_bounded(server, monkeypatch):
-    monkeypatch.setattr(client_module, "MOST_BYTES", 2**20)
+    monkeypatch.setattr("app.client.connection.exchange.MOST_BYTES", 2**20)
     bomb = gzip.compress(b'{"a": "' + b" " * 50 * 2**20 + b'"}')
     server.answer = whole(bomb, OK + JSON + b"Content-Encoding: gzip\r\n")
     with pytest.raises(ForeignAnswerError, match="longer than 1048576 bytes"):

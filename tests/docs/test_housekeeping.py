@@ -85,6 +85,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     "file",
     [
         "app/py.typed",
+        "app/client/connection/endpoint.py",
+        "forklift_client.py",
         "app/models/demo/model.safetensors",
         "app/models/demo/tokenizer.json",
         "app/http/playground/playground.html",
@@ -99,7 +101,7 @@ def test_the_wheel_holds_what_a_server_needs(wheel, file):
 def test_the_wheel_holds_nothing_but_the_package(wheel):
     folders = {Path(file).parts[0] for file in wheel}
     name = f"forklift_serve-{app.__version__}"
-    assert folders == {"app", f"{name}.data", f"{name}.dist-info"}
+    assert folders == {"app", "forklift_client.py", f"{name}.data", f"{name}.dist-info"}
 
 
 def test_the_licence_is_apache_2():

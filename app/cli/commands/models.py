@@ -13,7 +13,7 @@ from rich.text import Text
 from app.cli.checking.findings import gib
 from app.cli.server_connection import DEFAULT_URL, URL_VARIABLE, CommandError, Server, key_option, listed, make_server
 from app.cli.streams import cell, make_console
-from app.client import shown_url
+from app.client.connection.server_urls import shown_url
 
 DEEPEST = 4
 COLUMNS = ("name", "task", "architecture", "parameters", "bytes", "dtype", "context_tokens", "chat", "infill", "fault")

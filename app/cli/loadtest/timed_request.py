@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from app.cli.loadtest.figures import Result
-from app.client import shown_url
+from app.client.connection.server_urls import shown_url
 
 LONGEST_HEAD_BYTES = 64 * 1024
 # Of one answer.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from app import client
+from app.core.settings import DEMO_MODEL
 
-DEMO = Path(client.__file__).parent / "models" / "demo"
+DEMO = DEMO_MODEL
 
 
 def commands(url: str) -> dict[str, list[str]]:

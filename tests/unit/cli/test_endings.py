@@ -6,7 +6,6 @@ import json
 
 import pytest
 
-from app import client
 from tests.unit.cli.every_command import behave, commands, require_quiet_end
 from tests.unit.cli.odd_server import ODD, chunked, events_of, odd_server, whole
 from tests.unit.cli.terminal import terminal
@@ -23,7 +22,7 @@ def odd():
 
 @pytest.fixture
 def fast(monkeypatch):
-    monkeypatch.setattr(client.time, "sleep", lambda _: None)
+    monkeypatch.setattr("time.sleep", lambda _: None)
 
 
 @pytest.mark.parametrize("name", commands(""))
