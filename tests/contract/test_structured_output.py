@@ -229,6 +229,26 @@ def test_choices_of_one_request_share_one_grammar(client, world):
     assert len(constraints._cache) == before + 1
 
 
+SIGN = "<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "text"),
+    [
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"const": SIGN}}}},
+            f'"{SIGN}"',
+        ),
+        ({"regex": re.escape(f"a/{SIGN}b")}, f"a/{SIGN}b"),
+        ({"structured_outputs": {"choice": [f"a{SIGN}b"]}}, f"a{SIGN}b"),
+    ],
+    ids=["schema", "regex", "choice"],
+)
+def test_a_special_tokens_name_in_what_is_asked_for_is_text(client, wanted, text):
+    answer = client.post("/complete", json={"prompt": "x", "max_new_tokens": 60, **wanted}).json
+    assert (answer.get("completion"), answer.get("finish_reason")) == (text, "stop"), answer
+
+
 def structured(client: Any, **wanted: Any) -> Any:
     body = {"prompt": "x", "max_new_tokens": 60, "temperature": 1.0, "seed": 3, "structured_outputs": wanted}
     return client.post("/complete", json=body)

@@ -78,9 +78,16 @@ class Constraints:
         if len(constraint.source) > MAX_SOURCE_BYTES:
             raise UnsupportedParameterError(f"is longer than {MAX_SOURCE_BYTES} characters")
         if constraint.kind == "tool_calls":
-            return call_grammar(CallRules(**json.loads(constraint.source)), self._special)
-        source = _answer_source(constraint)
+            rules = CallRules(**json.loads(constraint.source))
+            return self._with_signs(call_grammar(rules, self._special), json.dumps(rules.schemas, ensure_ascii=False))
+        source = self._with_signs(_answer_source(constraint), constraint.source)
         return source if constraint.reasoning is None else behind_thoughts(source, constraint.reasoning, self._special)
+
+    def _with_signs(self, source: Source, text: str) -> Source:
+        """``source``, made of ``text``, with whether names of special tokens stand in that, escaped or not."""
+        plain = text.replace("\\", "")
+        names = {spelling.replace("\\", "") for name in self._special for spelling in (name, json.dumps(name)[1:-1])}
+        return replace(source, spells_signs=any(name in plain for name in names))
 
     @property
     def _special(self) -> dict[str, int]:

@@ -30,7 +30,8 @@ class Source:
     """What is to be compiled. ``keeps_names_apart``: objects of the schema have names that the model chooses.
 
     ``texts`` are terminals of a Lark grammar that some text has to match, with the place that asks for each;
-    ``reasoning`` is what may stand before the JSON of the schema.
+    ``reasoning`` is what may stand before the JSON of the schema. ``spells_signs``: names of special tokens stand in
+    it as text.
     """
 
     kind: ConstraintKind
@@ -39,6 +40,7 @@ class Source:
     given_in: str | None = None
     texts: Sequence[Sequence[str]] = ()
     reasoning: ReasoningSpan | None = None
+    spells_signs: bool = False
 
     @property
     def param(self) -> str:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 import llguidance
 
 from app.models.grammars import grammar_messages as messages
+from app.models.grammars.calls.lark_rules import regex
 from app.models.grammars.object_names import QuotedTokens, Writing, repeating
 from app.models.grammars.thought_skipping import ThoughtSkipper
 
@@ -40,6 +41,7 @@ MASK_CPU_S = 2
 MEMORY_BYTES = 1 << 28
 NICENESS = 10
 MAX_ERROR_CHARS = 300
+UNFORCED = '%llguidance {"no_forcing": true}\n'
 _PR_SET_PDEATHSIG = 1
 # Written as json.dumps writes it: where white space is free, a model can fill its whole budget with it. Without
 # \u escapes every text has one spelling, so that names can be told apart.
@@ -174,6 +176,13 @@ def _unmatched(source: messages.Source, vocabulary: Vocabulary) -> str | None:
 
 
 def _grammar(source: messages.Source) -> str:
+    """What the compiler gets.
+
+    Text that has no alternative it tokenizes by itself: a special token's name in it would be that token, which is not
+    that text, and nothing could follow. So it is told to leave that where there are such names.
+    """
+    if source.spells_signs:
+        return _unforced(source)
     if source.kind == "regex":
         return llguidance.LLMatcher.grammar_from_regex(source.text)
     if source.kind == "grammars":
@@ -181,6 +190,22 @@ def _grammar(source: messages.Source) -> str:
     if source.kind != "json_schema":
         return _lark(source.text)
     return llguidance.LLMatcher.grammar_from_json_schema(source.text, overrides=JSON_FORM)
+
+
+def _unforced(source: messages.Source) -> str:
+    match source.kind:
+        case "grammars":
+            grammars = json.loads(source.text)["grammars"]
+            for one in grammars:
+                one["lark_grammar"] = UNFORCED + one["lark_grammar"]
+            return json.dumps({"grammars": grammars})
+        case "json_schema":
+            schema = {**json.loads(source.text), "x-guidance": JSON_FORM}
+            return _lark(f"{UNFORCED}start: %json {json.dumps(schema)}\n")
+        case "regex":
+            return _lark(f"{UNFORCED}start: {regex(source.text)}\n")
+        case _:
+            return _lark(UNFORCED + source.text)
 
 
 def _lark(text: str) -> str:

@@ -34,6 +34,9 @@ class ModelForms:
         self.calls: CallForm = CALL_FORMS.get(calls) or find_call_form(template, added)
         found = None if reasoning == "none" else find_reasoning_form(template, added)
         self.reasoning: ReasoningForm | None = REASONING_FORMS.get(reasoning) or found
+        if self.reasoning is HARMONY_CHANNELS and self.calls.name != HARMONY_CHANNELS.name:
+            # Its reasoning is read with its calls, and with no others.
+            self.reasoning = None
 
     def of_request(
         self, tools: list[dict[str, Any]] | None, prompt_ids: list[int], continued: str | None = None
