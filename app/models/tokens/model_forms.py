@@ -5,6 +5,7 @@ Made on the inference thread with the model; any thread asks.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -28,11 +29,14 @@ class ModelForms:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, calls: str = "auto", reasoning: str = "auto"):
         template = str(tokenizer.chat_template or "")
         added = {str(entry.content): token for token, entry in tokenizer.added_tokens_decoder.items()}
-        self._template = template
+        # transformers' own description of the answers, where the checkpoint brings one: it holds the signs, too.
+        described = getattr(tokenizer, "response_template", None) or ""
+        own = json.dumps(described, ensure_ascii=False, default=str).replace("\\", "")
+        self._template = template + own
         self._added = added
         self._tokenizer = tokenizer
-        self.calls: CallForm = CALL_FORMS.get(calls) or find_call_form(template, added)
-        found = None if reasoning == "none" else find_reasoning_form(template, added)
+        self.calls: CallForm = CALL_FORMS.get(calls) or find_call_form(template, own, added)
+        found = None if reasoning == "none" else find_reasoning_form(template, own, added)
         self.reasoning: ReasoningForm | None = REASONING_FORMS.get(reasoning) or found
         if self.reasoning is HARMONY_CHANNELS and self.calls.name != HARMONY_CHANNELS.name:
             # Its reasoning is read with its calls, and with no others.

@@ -173,15 +173,14 @@ def joined(write: Callable[[list[Call]], str]) -> Callable[[list[Segment]], str]
     return lambda segments: "".join(one if isinstance(one, str) else write(one) for one in segments)
 
 
-def harmony(segments: list[Segment]) -> str:
+def harmony(segments: list[Segment], head: str = "<|channel|>commentary to=functions.NAME <|constrain|>json") -> str:
     messages = ["<|channel|>analysis<|message|>We need the {tool}.<|end|>"]
     for segment in segments:
         if isinstance(segment, str):
             messages.append(f"<|channel|>commentary<|message|>{segment}<|end|>")
             continue
         for name, arguments in segment:
-            head = f"<|channel|>commentary to=functions.{name} <|constrain|>json"
-            messages.append(f"{head}<|message|>{compact(arguments)}<|call|>")
+            messages.append(f"{head.replace('NAME', name)}<|message|>{compact(arguments)}<|call|>")
     return "<|start|>assistant".join(messages)
 
 
@@ -205,4 +204,8 @@ NOTATIONS: dict[str, tuple[str, Callable[[list[Segment]], str]]] = {
     "gemma": ("gemma", joined(gemma('<|"|>', "<|tool_call>", "<tool_call|>"))),
     "function_gemma": ("gemma", joined(gemma("<escape>", "<start_function_call>", "<end_function_call>"))),
     "harmony": ("harmony", harmony),
+    "harmony_by_role": (
+        "harmony",
+        lambda segments: harmony(segments, " to=functions.NAME<|channel|>commentary json"),
+    ),
 }

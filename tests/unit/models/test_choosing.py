@@ -8,6 +8,8 @@ import pytest
 
 from app.core.parsing.tool_calls.choosing import CALL_FORMS, REASONING_FORMS, find_call_form, find_reasoning_form
 from app.core.settings import CallFormName, ReasoningFormName
+from app.models.tokens.model_forms import ModelForms
+from tests.tiny_models import tiny_tokenizer
 
 # What the families' templates write, as far as it tells them apart.
 TEMPLATES = {
@@ -27,13 +29,26 @@ TEMPLATES = {
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_the_template_tells_the_form_of_calls(name):
-    assert find_call_form(TEMPLATES[name], []).name == name
+    assert find_call_form(TEMPLATES[name], "", []).name == name
+
+
+def test_a_checkpoints_own_description_of_its_answers_tells_where_the_template_does_not():
+    tokenizer = tiny_tokenizer("{{ tools }}{{ messages }}")
+    tokenizer.response_template = {
+        "fields": {
+            "thinking": {"open": "[THINK]", "close": "[/THINK]"},
+            "tool_calls": {"open_pattern": r"<\|tool_call_start\|>\[", "close": "]<|tool_call_end|>"},
+        }
+    }
+    forms = ModelForms(tokenizer)
+    assert (forms.calls.name, forms.reasoning.name) == ("lfm2", "magistral")
+    assert find_call_form("<tool_call>", "<|python_tag|>", ["[TOOL_CALLS]"]).name == "hermes"
 
 
 def test_special_tokens_tell_where_the_template_does_not():
-    assert find_call_form("{{ tools }}", ["<s>", "[TOOL_CALLS]"]).name == "mistral"
-    assert find_call_form("{{ tools }}", []).name == "hermes"
-    assert find_call_form("<tool_call>", ["<|python_tag|>"]).name == "hermes"
+    assert find_call_form("{{ tools }}", "", ["<s>", "[TOOL_CALLS]"]).name == "mistral"
+    assert find_call_form("{{ tools }}", "", []).name == "hermes"
+    assert find_call_form("<tool_call>", "", ["<|python_tag|>"]).name == "hermes"
 
 
 @pytest.mark.parametrize(
@@ -48,12 +63,12 @@ def test_special_tokens_tell_where_the_template_does_not():
     ],
 )
 def test_the_template_tells_the_form_of_reasoning(template, tokens, name):
-    form = find_reasoning_form(template, tokens)
+    form = find_reasoning_form(template, "", tokens)
     assert form is not None and form.name == name
 
 
 def test_without_a_sign_of_reasoning_there_is_none():
-    assert find_reasoning_form("{{ messages }}", ["<s>"]) is None
+    assert find_reasoning_form("{{ messages }}", "", ["<s>"]) is None
 
 
 def test_settings_know_every_form():

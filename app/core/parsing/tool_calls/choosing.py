@@ -74,17 +74,21 @@ _REASONING_SIGNS: tuple[tuple[str, ReasoningForm], ...] = (
 )
 
 
-def find_call_form(template: str, tokens: Iterable[str]) -> CallForm:
-    """By the template, else by the special tokens; Hermes' form where neither tells."""
-    return _first(_CALL_SIGNS, template, tokens) or HERMES
+def find_call_form(template: str, own: str, tokens: Iterable[str]) -> CallForm:
+    """By the chat template, by what else a checkpoint says of its answers (``own``), by the special tokens.
+
+    Hermes' form where nothing tells.
+    """
+    return _first(_CALL_SIGNS, template, own, tokens) or HERMES
 
 
-def find_reasoning_form(template: str, tokens: Iterable[str]) -> ReasoningForm | None:
+def find_reasoning_form(template: str, own: str, tokens: Iterable[str]) -> ReasoningForm | None:
     """The same for reasoning; None where nothing tells of any."""
-    return _first(_REASONING_SIGNS, template, tokens)
+    return _first(_REASONING_SIGNS, template, own, tokens)
 
 
-def _first(signs: tuple[tuple[str, Form], ...], template: str, tokens: Iterable[str]) -> Form | None:
-    known = set(tokens)
-    in_template = next((form for sign, form in signs if sign in template), None)
-    return in_template or next((form for sign, form in signs if sign in known), None)
+def _first(signs: tuple[tuple[str, Form], ...], template: str, own: str, tokens: Iterable[str]) -> Form | None:
+    for known in (template, own, set(tokens)):
+        if (found := next((form for sign, form in signs if sign in known), None)) is not None:
+            return found
+    return None

@@ -132,9 +132,10 @@ class _Written:
 
 
 def harmony_heads(name: str) -> list[str]:
-    """What a call begins with: its function stands behind the channel, or before it."""
-    kind, message = harmony.CONSTRAIN, harmony.MESSAGE
+    """What a call begins with: its function stands behind the channel, or before it; the kind of its text may be named
+    by a sign or without (OpenAI's page, the chat template of gpt-oss)."""
+    commentary, recipient = f"{harmony.CHANNEL}commentary", f" to=functions.{name}"
+    kinds = (f" {harmony.CONSTRAIN}json", " json", "")
     return [
-        f"{harmony.CHANNEL}commentary to=functions.{name} {kind}json{message}",
-        f" to=functions.{name}{harmony.CHANNEL}commentary {kind}json{message}",
+        f"{head}{kind}{harmony.MESSAGE}" for head in (commentary + recipient, recipient + commentary) for kind in kinds
     ]
