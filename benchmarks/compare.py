@@ -12,15 +12,20 @@ from typing import Any
 import click
 from rich.progress import Progress
 
-from benchmarks.contenders import Contender, forklift, plain_flask, running, transformers_serve
+from benchmarks.contenders import Contender, forklift, llama_cpp, plain_flask, running, transformers_serve, vllm
 from benchmarks.load import Summary, closed_loop, median
 from benchmarks.report import show
 from benchmarks.shapes import SHAPES, model_folder, prompts
 
 
 def contenders(folder: Path, batch: int) -> dict[str, Contender]:
-    """Every server that can be compared, by the name that ``--only`` takes."""
+    """Every server that comes from this environment, by the name that ``--only`` takes.
+
+    ``compiled`` ones take the package of ``forklift compile``, and wait at their start for one to be made where there
+    is none.
+    """
     batched = {"max_batch_size": batch, "http_threads": 2 * batch + 8}
+    compiled = {"compile": "always", "load_timeout_s": 3600}
     two_workers = {"workers": 2, "max_batch_size": batch // 2, "pack_weights": "always"}
     found = [
         forklift("forklift serial", folder),
@@ -28,10 +33,28 @@ def contenders(folder: Path, batch: int) -> dict[str, Contender]:
         forklift("forklift batched, 2 workers", folder, **batched | two_workers),
         forklift("forklift int8", folder, quantization="int8"),
         forklift("forklift int8 batched", folder, quantization="int8", **batched),
+        forklift("forklift int4", folder, quantization="int4"),
+        forklift("forklift int4 batched", folder, quantization="int4", **batched),
+        forklift("forklift serial compiled", folder, **compiled),
+        forklift("forklift batched compiled", folder, **batched, **compiled),
+        forklift("forklift int8 compiled", folder, quantization="int8", **compiled),
+        forklift("forklift int8 batched compiled", folder, quantization="int8", **batched, **compiled),
+        forklift("forklift int4 compiled", folder, quantization="int4", **compiled),
         transformers_serve("transformers serve", folder),
         transformers_serve("transformers serve CB", folder, "--continuous-batching"),
         plain_flask("plain flask", folder),
     ]
+    return {contender.name: contender for contender in found}
+
+
+def others(folder: Path, llama: Path | None, ggufs: tuple[str, ...], vllm_start: Path | None) -> dict[str, Contender]:
+    """Servers that are installed elsewhere; ``ggufs`` are ``name=file``. Raises ``ClickException``."""
+    found = [] if vllm_start is None else [vllm("vLLM", vllm_start, folder)]
+    for given in ggufs:
+        name, _, file = given.partition("=")
+        if llama is None or not Path(file).is_file():
+            raise click.ClickException(f"--gguf {given}: it needs NAME=FILE and --llama")
+        found.append(llama_cpp(f"llama.cpp {name}", llama, Path(file)))
     return {contender.name: contender for contender in found}
 
 
@@ -41,10 +64,9 @@ def load(contender: Contender, url: str, texts: list[str], num_new: int, concurr
 
 
 def measure(
-    contender: Contender, num_prompt: int, num_new: int, concurrency: int, num_requests: int, seed: int
+    contender: Contender, texts: list[str], num_new: int, concurrency: int, num_requests: int
 ) -> dict[str, Summary]:
     """One start of ``contender``: whole answers and streamed ones, after a warm-up."""
-    texts = prompts(num_prompt, 2 * num_requests + 2, seed=seed)
     with running(contender) as url:
         load(contender, url, texts[:2], num_new, 2, stream=False)
         rest = texts[2:]
@@ -56,6 +78,10 @@ def measure(
 
 @click.command()
 @click.option("--shape", type=click.Choice(sorted(SHAPES)), default="qwen2-6.8m")
+@click.option("--model", type=click.Path(path_type=Path, exists=True), help="A folder in the place of a shape.")
+@click.option("--llama", type=click.Path(path_type=Path, exists=True), help="Script that starts llama.cpp's server.")
+@click.option("--gguf", "ggufs", multiple=True, help="NAME=FILE: adds the contender `llama.cpp NAME`.")
+@click.option("--vllm", "vllm_start", type=click.Path(path_type=Path, exists=True), help="Script that starts vLLM.")
 @click.option("--concurrency", default=16, help="Clients; also the batch of the batched contenders.")
 @click.option("--requests", "num_requests", default=48, help="Requests per contender, run and kind.")
 @click.option("--new", "num_new", default=64, help="Tokens per answer.")
@@ -63,21 +89,35 @@ def measure(
 @click.option("--runs", default=3)
 @click.option("--only", multiple=True, help="Names of contenders; all without it.")
 def main(
-    shape: str, concurrency: int, num_requests: int, num_new: int, num_prompt: int, runs: int, only: tuple[str, ...]
+    shape: str,
+    model: Path | None,
+    llama: Path | None,
+    ggufs: tuple[str, ...],
+    vllm_start: Path | None,
+    concurrency: int,
+    num_requests: int,
+    num_new: int,
+    num_prompt: int,
+    runs: int,
+    only: tuple[str, ...],
 ) -> None:
-    """Compare servers under a closed loop."""
-    servers = contenders(model_folder(shape), max(concurrency, 2))
+    """Compare servers under a closed loop, each in turn in every run."""
+    folder = model or model_folder(shape)
+    servers = contenders(folder, max(concurrency, 2)) | others(folder, llama, ggufs, vllm_start)
+    if unknown := set(only) - set(servers):
+        raise click.ClickException(f"no contender {', '.join(sorted(unknown))}; there are: {', '.join(servers)}")
     names = list(only or servers)
     found: dict[str, list[dict[str, Summary]]] = {name: [] for name in names}
     with Progress() as progress:
         task = progress.add_task("runs", total=runs * len(names))
         for run in range(runs):
+            texts = prompts(num_prompt, 2 * num_requests + 2, seed=run, folder=folder)
             for name in names:
-                found[name].append(measure(servers[name], num_prompt, num_new, concurrency, num_requests, run))
+                found[name].append(measure(servers[name], texts, num_new, concurrency, num_requests))
                 progress.advance(task)
     rows = [row(name, found[name]) for name in names]
-    facts = {"shape": shape, "clients": concurrency, "num_prompt": num_prompt, "num_new": num_new, "runs": runs}
-    show(f"servers, {concurrency} clients, {shape}", rows, requests=num_requests, **facts)
+    facts = {"shape": folder.name, "clients": concurrency, "num_prompt": num_prompt, "num_new": num_new, "runs": runs}
+    show(f"servers, {concurrency} clients, {folder.name}", rows, requests=num_requests, **facts)
 
 
 def row(name: str, runs: list[dict[str, Summary]]) -> dict[str, Any]:

@@ -54,6 +54,18 @@ def plain_flask(name: str, folder: Path, device: str = "cpu") -> Contender:
     return Contender(name, command, "/readyz", can_stream=False)
 
 
+def llama_cpp(name: str, start: Path, weights: Path) -> Contender:
+    """llama.cpp's server on a GGUF file; ``start FILE PORT`` is the script that runs it."""
+    fields: dict[str, object] = {"temperature": 0, "ignore_eos": True, "cache_prompt": False}
+    return Contender(name, (str(start), str(weights), "{port}"), "/health", extra_fields=fields)
+
+
+def vllm(name: str, start: Path, folder: Path) -> Contender:
+    """vLLM; ``start FOLDER PORT`` is the script that runs it, with the model's name ``m``."""
+    fields: dict[str, object] = {"model": "m", "temperature": 0, "ignore_eos": True}
+    return Contender(name, (str(start), str(folder), "{port}"), "/health", extra_fields=fields)
+
+
 @contextmanager
 def running(contender: Contender) -> Iterator[str]:
     """Start ``contender``; yields its URL once it is ready."""

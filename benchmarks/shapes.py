@@ -50,11 +50,11 @@ def _write(shape: str, folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def prompts(num_tokens: int, count: int, seed: int = 0) -> list[str]:
-    """``count`` prompts of about ``num_tokens`` tokens; no two share a beginning."""
+def prompts(num_tokens: int, count: int, seed: int = 0, folder: Path = DEMO) -> list[str]:
+    """``count`` prompts of about ``num_tokens`` tokens of the model in ``folder``; no two share a beginning."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(DEMO)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     rng = random.Random(seed)
     words = [word for word in json.loads(_words()) if word.isascii()]
     texts: list[str] = []

@@ -82,8 +82,9 @@ def test_streams_run_on_while_a_server_compiles_and_changes_over(start, model_fo
     assert not server.log_lines("package_not_made")
 
 
-def test_a_lone_stream_in_float32_is_the_same_before_while_and_after(start, model_folder):
-    server = start(MODEL=str(model_folder("llama")))
+@pytest.mark.parametrize("quantization", ["none", "int8"])
+def test_a_lone_stream_in_float32_is_the_same_before_while_and_after(start, model_folder, quantization):
+    server = start(MODEL=str(model_folder("llama")), QUANTIZATION=quantization)
     wait_until(lambda: compiling_child(server), LIMIT_S)
     texts = set()
     while not is_compiled(server):

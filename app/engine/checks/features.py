@@ -12,14 +12,14 @@ from app.core.logs.logging import get_logger
 from app.core.settings import Settings
 from app.engine.checks.plain_cache import has_plain_cache
 from app.engine.checks.reference import BOUNDS, Bound
-from app.models.compiled.compiled_step import find_step, is_missing
+from app.models.compiled.compiled_step import find_step, has_fitting_package, is_missing, serves_all_rows
 from app.models.compiled.package_maker import Wish, has_made
 from app.models.compiled.step_graph import model_shape
 from app.models.encoders.encoder_model import EncoderModel
 from app.models.encoders.seq2seq_model import Seq2SeqModel
 from app.models.text_model import TextModel
 from app.models.weights.fused_layers import fuse_layers
-from app.models.weights.packing import owns_weights, pack, wants_packing
+from app.models.weights.packing import owns_weights, pack, unpack_in_pieces, wants_packing
 from app.models.weights.quantization import model_bytes, quantize
 from app.models.weights.wide_linear import wants_widening, widen
 
@@ -46,11 +46,19 @@ def wants_fusing(model: Model, settings: Settings) -> bool:
 
 
 def quantize_and_tell(model: Model, settings: Settings) -> None:
-    """Quantise in place and say what it saved."""
+    """Quantise in place and say what it saved; codes lie as a compiled step takes them, where one serves alone.
+
+    With COMPILE=always such a step is waited for first.
+    """
     before = model_bytes(model.checkpoint.model)
     quantize(model.checkpoint, settings.quantization, settings.max_batch_size)
     after = model_bytes(model.checkpoint.model)
     log.info("quantized", model=model.name, to=settings.quantization, bytes_before=before, bytes_after=after)
+    if isinstance(model, TextModel) and settings.compile != "never" and serves_all_rows(settings):
+        if settings.compile == "always":
+            wait_for_package(model, settings)
+        if has_fitting_package(model.checkpoint, settings):
+            unpack_in_pieces(model.checkpoint, lambda: None)
 
 
 def pack_unless_compiled(model: Model, settings: Settings) -> None:
@@ -76,8 +84,8 @@ def wait_for_package(model: TextModel, settings: Settings) -> None:
 
 
 def serves_compiled_rows_only(model: Model, settings: Settings) -> bool:
-    """Whether no two sequences decode together, and a package fits the model, whose layers are fused by now."""
-    is_compiled = isinstance(model, TextModel) and settings.compile != "never" and settings.max_batch_size == 1
+    """Whether no more rows decode together than a package takes that fits the model, whose layers are fused by now."""
+    is_compiled = isinstance(model, TextModel) and settings.compile != "never" and serves_all_rows(settings)
     return is_compiled and not isinstance(find_step(model.checkpoint, settings), str)
 
 

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 
 from app.core.settings import Settings
-from app.engine.checks.features import wants_fusing
+from app.engine.checks.features import FEATURES, bound_of
 from app.engine.checks.ladder import model_of
 from app.engine.checks.reference import TOLERANCE, distance, probe_tokens
+from app.engine.checks.steps import ROUNDED_TOLERANCE
 from app.engine.runners.compiled import CompiledRunner
-from app.engine.runners.eager import EagerRunner
-from app.engine.runners.mixed import can_mix
+from app.engine.runners.mixed import MixedRunner, can_mix
 from app.models.checkpoint.loader import load_checkpoint
 from app.models.compiled.compiled_step import load_step, store_of
 from app.models.compiled.inductor import ROWS, compile_step
@@ -28,7 +28,6 @@ from app.models.compiled.package_facts import facts_of, key_of
 from app.models.compiled.package_store import Package, PackageError
 from app.models.compiled.step_graph import Parts, parts_of
 from app.models.text_model import TextModel
-from app.models.weights.fused_layers import fuse_layers
 
 # Entries in the cache while steps are measured, and how many of them: rounds of an eager one and a compiled one.
 NUM_ENTRIES, NUM_ROUNDS = 160, 25
@@ -46,29 +45,30 @@ def make_package(settings: Settings, tell: Callable[[str], None]) -> Package:
     files = compile_step(parts)
     made_s = time.monotonic() - started_s
     tell("comparing and measuring")
+    numbers = measured(model, parts, files, is_rounded=bound_of(settings) is not None)
     facts = facts_of(parts.shape)
-    about = {"facts": facts, "made_s": round(made_s, 1), "model": model.name, **measured(model, parts, files)}
+    about = {"facts": facts, "made_s": round(made_s, 1), "model": model.name, **numbers}
     return store_of(settings).add(key_of(facts), files, about)
 
 
 def compilable(settings: Settings) -> tuple[TextModel, Parts]:
-    """A model with fused layers, and the parts of its step. Raises ``PackageError`` where there are none."""
-    checkpoint = load_checkpoint(settings, lambda _: None)
-    model = model_of(checkpoint, settings)
+    """A model as it is served eagerly, and the parts of its step. Raises ``PackageError`` where there are none."""
+    # Without a package of an earlier time, for which its weights would lie otherwise.
+    eager = settings.model_copy(update={"compile": "never"})
+    checkpoint = load_checkpoint(eager, lambda _: None)
+    model = model_of(checkpoint, eager)
     if not isinstance(model, TextModel):
         raise PackageError("only models that generate text have a step to compile")
-    if settings.quantization != "none":
-        raise PackageError("steps of quantised models are not compiled")
-    if wants_fusing(model, settings):
-        fuse_layers(checkpoint)
-    parts = parts_of(checkpoint) if can_mix(checkpoint) else "its attention cannot be replaced"
+    for feature in [one for one in FEATURES if one.is_wanted(model, eager)]:
+        feature.apply(model, eager)
+    parts = parts_of(checkpoint, unpacks=True) if can_mix(checkpoint) else "its attention cannot be replaced"
     if isinstance(parts, str):
         raise PackageError(f"the model has no step to compile: {parts}")
     return model, parts
 
 
 @torch.inference_mode()
-def measured(model: TextModel, parts: Parts, files: dict[str, Path]) -> dict[str, Any]:
+def measured(model: TextModel, parts: Parts, files: dict[str, Path], *, is_rounded: bool) -> dict[str, Any]:
     """Milliseconds of an eager step and of a compiled one, by number of rows. Raises ``PackageError``."""
     tokens = probe_tokens(model, min(NUM_ENTRIES, model.context_tokens - 1))
     numbers = range(1, max(ROWS) + 1)
@@ -77,24 +77,25 @@ def measured(model: TextModel, parts: Parts, files: dict[str, Path]) -> dict[str
             (Path(folder) / name).symlink_to(path)
         step = load_step(Path(folder), parts, numbers)
     runners = (
-        EagerRunner(model.checkpoint, max(ROWS), model.context_tokens),
+        MixedRunner(model.checkpoint, max(ROWS), model.context_tokens),
         CompiledRunner(step, model.checkpoint, max(ROWS), model.context_tokens),
     )
     for runner in runners:
         for row in range(max(ROWS)):
             runner.prefill(row, tokens[row:], 0)
-    steps = {str(num_rows): compared(runners, tokens, num_rows, model.dtype) for num_rows in numbers}
+    tolerance = ROUNDED_TOLERANCE if is_rounded else TOLERANCE[model.checkpoint.dtype]
+    steps = {str(num_rows): compared(runners, tokens, num_rows, tolerance) for num_rows in numbers}
     eager_ms, compiled_ms = steps["1"]
     return {"eager_ms": eager_ms, "compiled_ms": compiled_ms, "steps_ms": steps}
 
 
-def compared(runners: Sequence[EagerRunner], tokens: list[int], num_rows: int, dtype: str) -> tuple[float, float]:
+def compared(runners: Sequence[MixedRunner], tokens: list[int], num_rows: int, tolerance: float) -> tuple[float, float]:
     """What a step of ``num_rows`` rows of unlike lengths takes on each. Raises ``PackageError`` where they differ."""
     fed, starts = [[token] for token in tokens[:num_rows]], [len(tokens) - row for row in range(num_rows)]
     runs = [partial(runner.decode, fed, starts) for runner in runners]
     expected, found = (run()[:, 0].float() for run in runs)
     share = float(distance(found, expected).max())
-    if not share <= TOLERANCE[getattr(torch, dtype)]:
+    if not share <= tolerance:
         raise PackageError(f"the compiled step differs by {share:.2g} of the range of the eager one's logits")
     eager_ms, compiled_ms = (round(1000 * seconds, 3) for seconds in alternately(runs))
     return eager_ms, compiled_ms

@@ -26,7 +26,17 @@ MAX_OUTCOME_BYTES = 1 << 16
 ROOT = Path(__file__).resolve().parents[3]
 # What the code of a step depends on, and where its package goes.
 PASSED_ON = {
-    *("model", "model_name", "revision", "trust_remote_code", "chat_template", "dtype", "pack_weights", "workers"),
+    *(
+        "model",
+        "model_name",
+        "revision",
+        "trust_remote_code",
+        "chat_template",
+        "dtype",
+        "quantization",
+        "pack_weights",
+        "workers",
+    ),
     *("max_context_tokens", "max_batch_size", "cache_dir", "cache_max_bytes"),
 }
 # By the clock: under load a child of the lowest priority gets a small part of a core.

@@ -125,6 +125,23 @@ def find_step(checkpoint: Checkpoint, settings: Settings) -> CompiledStep | str:
         return f"its package cannot be loaded: {(str(error).splitlines() or [''])[0]}"
 
 
+def serves_all_rows(settings: Settings) -> bool:
+    """Whether a step that is compiled for these settings takes every number of rows that may decode together.
+
+    Then weights can lie as it reads them; else they lie as steps of many rows are faster.
+    """
+    return settings.max_batch_size <= max(ROWS)
+
+
+def has_fitting_package(checkpoint: Checkpoint, settings: Settings) -> bool:
+    """Whether ``find_step`` will find one once the model's weights are unpacked."""
+    shape = model_shape(checkpoint)
+    try:
+        return not isinstance(shape, str) and bool(find_package(shape, store_of(settings)))
+    except PackageError:
+        return False
+
+
 def is_missing(shape: Shape, settings: Settings) -> bool:
     """Whether no package at all, good or bad, lies where the one for ``shape`` would."""
     return not (store_of(settings).folder / key_of(facts_of(shape))).exists()

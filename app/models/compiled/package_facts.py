@@ -25,7 +25,7 @@ NAMES = {
 }
 CPU_INFO = Path("/proc/cpuinfo")
 # What decides on the code of a package, and on the order of its inputs.
-CODE = ("step_graph.py", "inductor.py")
+CODE = ("step_graph.py", "products.py", "inductor.py")
 
 
 def facts_of(shape: Shape) -> Facts:

@@ -30,9 +30,10 @@ from app.models.compiled.step_graph import Shape
 LOCK_FILE = ".lock"
 # Between two looks for a package that another worker makes.
 LOOK_S = 2.0
-# Python, torch, inductor and the compiler (SmolLM2: 0.93 GB in all), beside the weights: mapped, and once more merged.
+# Python, torch, inductor and the compiler (SmolLM2: 0.93 GB in all), beside the weights: mapped, once more merged, and,
+# where the eager step that it is compared with has them packed, once more as they are not.
 OWN_BYTES = 1 << 30
-WEIGHT_COPIES = 2
+WEIGHT_COPIES = 3
 # Data that a process may map is more than it touches: stacks and arenas are counted whole.
 UNTOUCHED_BYTES = 2 << 30
 

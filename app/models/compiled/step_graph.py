@@ -3,30 +3,29 @@
 Everything that differs between two models of one shape comes in as an input, weights too: the code holds none, so no
 weight is in memory twice and models that were tuned from one another share a package. One span serves all layers of a
 model, a few per call: what a call costs is small beside them, and compiling takes a tenth of the time. Products are
-written as sums over rows of the weight as they lie in memory, which is what a few rows need; figures in
-docs/performance.md. Inference thread only, or a process that compiles.
+those of ``products``. Inference thread only, or a process that compiles.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, cast
 
 import torch
 from torch import nn
 
 from app.models.checkpoint.loader import Checkpoint
+from app.models.compiled.products import Form, form_of, is_plain, num_tensors, product, weights_of
 from app.models.weights.fused_layers import FusedLayer
-from app.models.weights.packing import PackedLinear
-from app.models.weights.wide_linear import WideLinear
+from app.models.weights.packing import unpacked
 
 MAX_LAYERS_PER_CALL = 5
 # Tells the tracer what holds of sizes that change; torch has no types for it.
 check: Callable[[bool], None] = torch._check
-# Layers whose weights lie as those of files do.
-PLAIN = (nn.Linear, WideLinear)
 WEIGHTS = ("input_layernorm", "qkv_proj", "o_proj", "post_attention_layernorm", "gate_up_proj", "down_proj")
+PRODUCTS = tuple(name for name in WEIGHTS if name.endswith("_proj"))
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,18 @@ class Shape:
     activation: str
     scaling: float
     epsilons: tuple[float, float, float]
-    biases: tuple[str, ...]
+    forms: tuple[Form, ...]
+    head_form: Form
     dtype: str
+
+    def form(self, name: str) -> Form:
+        """Of the weight of that name in a layer."""
+        return self.forms[PRODUCTS.index(name)]
+
+    def num_out(self, name: str) -> int:
+        """Outputs of the product of that name."""
+        heads = (self.num_queries + 2 * self.num_kv_heads) * self.head_dim
+        return {"qkv_proj": heads, "gate_up_proj": 2 * self.intermediate_size}.get(name, self.hidden_size)
 
     @property
     def layers_per_call(self) -> int:
@@ -100,18 +109,21 @@ class Span(nn.Module):
     ) -> torch.Tensor:
         shape = self._shape
         *weights, keys, values = layer
-        parts = with_biases(weights, shape)
-        heads = product(normed(states, parts["input_layernorm"][0], shape.epsilons[0]), *parts["qkv_proj"])
+        parts = parts_in(weights, shape)
+        heads = self._product(normed(states, parts["input_layernorm"][0], shape.epsilons[0]), "qkv_proj", parts)
         heads = heads.view(self._num_rows, -1, shape.head_dim)
         num_rotated = shape.num_queries + shape.num_kv_heads
         rotated = rotate(heads[:, :num_rotated], cos[:, None], sin[:, None])
         store(keys, rotated[:, shape.num_queries :], places)
         store(values, heads[:, num_rotated:], places)
         attended = attend(rotated[:, : shape.num_queries], keys, values, places, shape.scaling)
-        states = states + product(attended.reshape(self._num_rows, -1), *parts["o_proj"])
+        states = states + self._product(attended.reshape(self._num_rows, -1), "o_proj", parts)
         normed_states = normed(states, parts["post_attention_layernorm"][0], shape.epsilons[1])
-        gate, up = product(normed_states, *parts["gate_up_proj"]).chunk(2, dim=-1)
-        return states + product(self._activation(gate) * up, *parts["down_proj"])
+        gate, up = self._product(normed_states, "gate_up_proj", parts).chunk(2, dim=-1)
+        return states + self._product(self._activation(gate) * up, "down_proj", parts)
+
+    def _product(self, states: torch.Tensor, name: str, parts: dict[str, list[torch.Tensor]]) -> torch.Tensor:
+        return product(states, self._shape.form(name), self._shape.num_out(name), parts[name])
 
 
 class Head(nn.Module):
@@ -122,27 +134,17 @@ class Head(nn.Module):
         self._shape = shape
 
     def forward(self, states: torch.Tensor, weights: list[torch.Tensor]) -> torch.Tensor:
-        """``states`` ``(rows, hidden)`` to logits ``(rows, vocab)``; ``weights``: norm, output, a bias or none."""
-        norm, output, *bias = weights
-        return product(normed(states, norm, self._shape.epsilons[2]), output, bias[0] if bias else None)
+        """``states`` ``(rows, hidden)`` to logits ``(rows, vocab)``; ``weights``: norm, then the output layer's."""
+        norm, *output = weights
+        states = normed(states, norm, self._shape.epsilons[2])
+        return product(states, self._shape.head_form, self._shape.vocab_size, output)
 
 
-def with_biases(weights: list[torch.Tensor], shape: Shape) -> dict[str, tuple[torch.Tensor, torch.Tensor | None]]:
-    """Weight and bias, or None, of each part of a layer, by its name."""
+def parts_in(weights: list[torch.Tensor], shape: Shape) -> dict[str, list[torch.Tensor]]:
+    """The tensors of each part of a layer, by its name."""
     rest = iter(weights)
-    return {name: (next(rest), next(rest) if name in shape.biases else None) for name in WEIGHTS}
-
-
-def product(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """``states`` ``(rows, in)`` by ``weight`` ``(out, in)``, summed in float32; ``(rows, out)``.
-
-    A sum for each row, written out: inductor makes one loop of them, which reads and widens a weight once for all. The
-    view of the states makes it compute them before that loop; else each output would compute its norm anew.
-    """
-    wide, wide_states = weight.float(), states.float()
-    kept = wide_states.as_strided(wide_states.shape, wide_states.stride())
-    sums = torch.stack([(wide * row).sum(dim=-1) for row in kept.unbind()])
-    return (sums if bias is None else sums + bias.float()).to(states.dtype)
+    numbers = {name: num_tensors(shape.form(name)) if name in PRODUCTS else 1 for name in WEIGHTS}
+    return {name: list(islice(rest, number)) for name, number in numbers.items()}
 
 
 def normed(states: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
@@ -193,16 +195,19 @@ class Parts:
     head: list[torch.Tensor]
 
 
-def parts_of(checkpoint: Checkpoint) -> Parts | str:
-    """The parts of a model, or in words why there are none."""
+def parts_of(checkpoint: Checkpoint, *, unpacks: bool = False) -> Parts | str:
+    """The parts of a model, or in words why there are none.
+
+    ``unpacks``: of weights that are packed, copies that are not.
+    """
     shape = model_shape(checkpoint)
     if isinstance(shape, str):
         return shape
     layers, head = list(checkpoint.model.base_model.layers), checkpoint.model.get_output_embeddings()
-    if not all(type(one) in PLAIN and one.weight.is_contiguous() for one in [*linear_parts(layers), head]):
+    if not unpacks and not all(is_plain(one) for one in [*linear_parts(layers), head]):
         return "its weights are packed, which pays for the steps of several sequences"
     norm = checkpoint.model.base_model.norm
-    return Parts(shape, layers[0].act_fn, [weights_of(layer) for layer in layers], tensors(norm, head))
+    return Parts(shape, layers[0].act_fn, [layer_tensors(layer) for layer in layers], [norm_of(norm), *taken(head)])
 
 
 def model_shape(checkpoint: Checkpoint) -> Shape | str:
@@ -213,8 +218,8 @@ def model_shape(checkpoint: Checkpoint) -> Shape | str:
     if not layers or not all(isinstance(layer, FusedLayer) for layer in layers):
         return "its layers are not all fused ones (docs/models.md)"
     head, norm = checkpoint.model.get_output_embeddings(), getattr(checkpoint.model.base_model, "norm", None)
-    if not all(type(one) in (*PLAIN, PackedLinear) for one in [*linear_parts(layers), head]):
-        return "its weights are quantised"
+    if any(form_of(one) is None for one in [*linear_parts(layers), head]):
+        return "its weights lie in tiles, which pay for the steps of several sequences"
     if not hasattr(norm, "variance_epsilon"):
         return "its last norm is of another kind"
     shapes = {shape_of(layer, checkpoint, len(layers)) for layer in layers}
@@ -223,15 +228,16 @@ def model_shape(checkpoint: Checkpoint) -> Shape | str:
 
 def linear_parts(layers: list[Any]) -> list[nn.Module]:
     """The linear parts of all layers."""
-    return [getattr(layer, name) for layer in layers for name in WEIGHTS if name.endswith("_proj")]
+    return [getattr(layer, name) for layer in layers for name in PRODUCTS]
 
 
 def shape_of(layer: Any, checkpoint: Checkpoint, num_layers: int) -> Shape:
     """The shape of a model whose layers are all like ``layer``."""
     head = cast(Any, checkpoint.model.get_output_embeddings())
-    names = [name for name in WEIGHTS if name.endswith("_proj") and getattr(layer, name).bias is not None]
     norms = (layer.input_layernorm, layer.post_attention_layernorm, cast(Any, checkpoint.model.base_model).norm)
     first, second, last = (float(norm.variance_epsilon) for norm in norms)
+    forms = [form_of(one) for one in [*linear_parts([layer]), head]]
+    *forms_of_layer, head_form = [form for form in forms if form is not None]
     return Shape(
         num_layers=num_layers,
         hidden_size=layer.o_proj.out_features,
@@ -243,17 +249,26 @@ def shape_of(layer: Any, checkpoint: Checkpoint, num_layers: int) -> Shape:
         activation=f"{type(layer.act_fn).__module__}.{layer.act_fn!r}",
         scaling=float(layer.scaling),
         epsilons=(first, second, last),
-        biases=(*names, *(["head"] if head.bias is not None else [])),
+        forms=tuple(forms_of_layer),
+        head_form=head_form,
         dtype=str(checkpoint.dtype).removeprefix("torch."),
     )
 
 
-def weights_of(layer: nn.Module) -> list[torch.Tensor]:
+def layer_tensors(layer: Any) -> list[torch.Tensor]:
     """What a compiled layer takes, in the order that it takes it in."""
-    return tensors(*(getattr(layer, name) for name in WEIGHTS))
+    found: list[torch.Tensor] = []
+    for name in WEIGHTS:
+        part = getattr(layer, name)
+        found += taken(part) if name in PRODUCTS else [norm_of(part)]
+    return found
 
 
-def tensors(*modules: Any) -> list[torch.Tensor]:
-    """Weight and bias of each, as far as it has them."""
-    found = [(module.weight, getattr(module, "bias", None)) for module in modules]
-    return [one.detach() for pair in found for one in pair if one is not None]
+def norm_of(norm: Any) -> torch.Tensor:
+    """The weight of a norm."""
+    return cast(torch.Tensor, norm.weight.detach())
+
+
+def taken(layer: nn.Module) -> list[torch.Tensor]:
+    """What a product takes of a layer, from a copy where it is packed."""
+    return weights_of(layer if is_plain(layer) else unpacked(layer))

@@ -38,9 +38,12 @@ class Int8Linear(nn.Module, ABC):
 
     def __init__(self, linear: nn.Linear, energies: torch.Tensor | None = None):
         super().__init__()
-        self.out_features, self.in_features = linear.weight.shape
-        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().float())
-        coded = codes_of(linear.weight, energies)
+        bias = None if linear.bias is None else linear.bias.detach().float()
+        self._keep(codes_of(linear.weight, energies), linear.in_features, bias)
+
+    def _keep(self, coded: Codes, num_in: int, bias: torch.Tensor | None) -> None:
+        self.out_features, self.in_features = coded.codes.shape[0], num_in
+        self.register_buffer("bias", bias)
         self.register_buffer("columns", coded.columns)
         self.register_buffer("factors", coded.factors)
         self._pack(coded)
@@ -95,6 +98,19 @@ class Int8VectorLinear(Int8Linear):
     def num_bytes(self) -> int:
         num_columns = self.in_features if self.columns is None else len(self.columns)
         return int8_bytes(num_columns, self.out_features, has_bias=False)
+
+    @classmethod
+    def of_codes(cls, coded: Codes, num_in: int, bias: torch.Tensor | None) -> Int8VectorLinear:
+        """The layer that ``codes`` and its other parts came from."""
+        layer = cls.__new__(cls)
+        nn.Module.__init__(layer)
+        layer._keep(coded, num_in, bias)
+        return layer
+
+    def codes(self) -> Codes:
+        """What was packed, exactly, in memory of its own."""
+        weight, _ = torch.ops.quantized.linear_unpack(self._packed)
+        return Codes(weight.int_repr(), weight.q_per_channel_scales().float(), self.columns, self.factors)
 
     def _pack(self, coded: Codes) -> None:
         self.largest = LARGEST if has_exact_sums() else LARGEST // 2

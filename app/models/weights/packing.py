@@ -17,6 +17,8 @@ from torch import nn
 
 from app.core.settings import Settings
 from app.models.checkpoint.loader import Checkpoint
+from app.models.weights.int8_linear import Int8VectorLinear
+from app.models.weights.int8_plain import PlainInt8Linear
 from app.models.weights.quantization import replace
 
 # The layout depends on it only slightly; results do not.
@@ -76,13 +78,17 @@ def is_packed(checkpoint: Checkpoint) -> bool:
 
 
 def unpack_in_pieces(checkpoint: Checkpoint, pause: Callable[[], None]) -> list[Place]:
-    """Undo ``pack``, ``pause`` behind each layer: the model computes the same at any time. What was packed."""
+    """Undo ``pack``, ``pause`` behind each layer: the model computes the same at any time. What was packed.
+
+    Codes of 8 bits are laid out as weights are, too (``int8_plain``).
+    """
     places = list(packed_places(checkpoint.model))
     for parent, name in places:
-        linear = unpacked(getattr(parent, name))
+        layer = unpacked(getattr(parent, name))
         if linear_is_tied(checkpoint, parent, name):
-            linear.weight = cast(Any, checkpoint.model.get_input_embeddings()).weight
-        setattr(parent, name, linear)
+            cast(Any, layer).weight = cast(Any, checkpoint.model.get_input_embeddings()).weight
+        setattr(parent, name, layer)
+        del layer
         pause()
     return places
 
@@ -90,35 +96,50 @@ def unpack_in_pieces(checkpoint: Checkpoint, pause: Callable[[], None]) -> list[
 def pack_in_pieces(checkpoint: Checkpoint, places: list[Place], pause: Callable[[], None]) -> None:
     """Pack ``places`` again, as ``pack`` does."""
     for parent, name in places:
-        linear = getattr(parent, name)
-        setattr(parent, name, transposed(linear) if checkpoint.dtype == torch.float32 else PackedLinear(linear))
+        layer = getattr(parent, name)
+        made = packed_again(layer, checkpoint.dtype)
+        made._forward_pre_hooks.update(layer._forward_pre_hooks)
+        setattr(parent, name, made)
+        del layer, made
         pause()
+
+
+def packed_again(layer: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A layer that was unpacked, as it was before."""
+    if isinstance(layer, PlainInt8Linear):
+        return layer.packed_again()
+    linear = cast(nn.Linear, layer)
+    return transposed(linear) if dtype == torch.float32 else PackedLinear(linear)
 
 
 def packed_places(model: nn.Module) -> Iterator[Place]:
     """The linear layers of another layout than that of their files: what holds them, and their names there."""
     for parent in model.modules():
         for name, layer in parent.named_children():
-            if isinstance(layer, PackedLinear) or (type(layer) is nn.Linear and not layer.weight.is_contiguous()):
+            is_transposed = type(layer) is nn.Linear and not layer.weight.is_contiguous()
+            if isinstance(layer, PackedLinear | Int8VectorLinear) or is_transposed:
                 yield parent, name
 
 
-def unpacked(layer: nn.Module) -> nn.Linear:
-    """A plain linear layer of the same weight; a transposed one is changed in place."""
-    if isinstance(layer, PackedLinear):
-        linear = nn.Linear(layer.in_features, layer.out_features, device="meta")
-        weight, linear.bias = layer.packed.to_dense(), layer.bias
-    else:
-        linear = cast(nn.Linear, layer)
-        weight = linear.weight.detach().contiguous()
-    linear.weight = nn.Parameter(weight, requires_grad=False)
+def unpacked(layer: nn.Module) -> nn.Module:
+    """A layer of the same weight, as it lies in files, in memory of its own; hooks go on."""
+    made = PlainInt8Linear(layer) if isinstance(layer, Int8VectorLinear) else unpacked_linear(cast(Any, layer))
+    made._forward_pre_hooks.update(layer._forward_pre_hooks)
+    return made
+
+
+def unpacked_linear(layer: PackedLinear | nn.Linear) -> nn.Linear:
+    """A plain linear layer of a weight in another layout."""
+    linear = nn.Linear(layer.in_features, layer.out_features, device="meta")
+    weight = layer.packed.to_dense() if isinstance(layer, PackedLinear) else layer.weight.detach().contiguous()
+    linear.weight, linear.bias = nn.Parameter(weight, requires_grad=False), layer.bias
     return linear
 
 
 def linear_is_tied(checkpoint: Checkpoint, parent: nn.Module, name: str) -> bool:
     """Whether the weight of that layer is the embedding's, of which packing made a copy."""
-    model = checkpoint.model
-    is_head = getattr(parent, name) is model.get_output_embeddings()
+    model, layer = checkpoint.model, getattr(parent, name)
+    is_head = layer is model.get_output_embeddings() and not isinstance(layer, Int8VectorLinear)
     return is_head and bool(getattr(model.config.get_text_config(), "tie_word_embeddings", False))
 
 

@@ -15,6 +15,7 @@ from app.core.settings import load_settings
 from app.engine.checks import features, steps
 from app.engine.loading.build import Prepared, prepare
 from app.engine.runners.compiled import CompiledRunner
+from app.models.compiled.inductor import ROWS
 from app.models.compiled.step_graph import parts_of
 from tests.compiled_steps import uncompiled_step
 from tests.unit.engine.driver import TokenLog, greedy_job, greedy_reference, load, random_prompt, run
@@ -72,10 +73,6 @@ def test_greedy_tokens_are_those_of_generate_across_the_growth_of_the_cache(
 
 
 def test_sequences_change_between_lone_and_shared_steps(model_folder, monkeypatch, has_package):
-    ready = prepared(model_folder("llama"), FORKLIFT_MAX_BATCH_SIZE="3", FORKLIFT_PACK_WEIGHTS="auto")
-    # With several rows float32 weights are packed, which a compiled step cannot take.
-    assert not isinstance(ready.engine.runner, CompiledRunner)
-    monkeypatch.setattr(features, "pack", lambda _: None)
     ready = prepared(model_folder("llama"), FORKLIFT_MAX_BATCH_SIZE="3")
     assert isinstance(ready.engine.runner, CompiledRunner)
     log, model = TokenLog(monkeypatch), load(model_folder("llama"))
@@ -126,13 +123,32 @@ def test_a_step_that_gives_nan_is_left_out(model_folder, has_package):
     assert prepared(model_folder("llama")).dropped == ("compiled",)
 
 
+@pytest.mark.parametrize(("kind", "family"), [("int8", "outliers"), ("int4", "llama")])
+def test_a_quantised_model_decodes_on_its_codes_and_a_wrong_step_of_it_is_left_out(
+    model_folder, monkeypatch, has_package, kind, family
+):
+    monkeypatch.setattr(features, "has_fitting_package", lambda *_: True)
+    ready = prepared(model_folder(family), FORKLIFT_QUANTIZATION=kind)
+    assert (ready.is_compiled, ready.dropped) == (True, ())
+    log, before = TokenLog(monkeypatch), num_calls(has_package)
+    job = greedy_job(random_prompt(random.Random(1), 30), 20)
+    run(ready.engine, job)
+    assert num_calls(has_package) - before == 19
+    if kind == "int8":
+        assert log.of(job) == greedy_reference(ready.model, job.prompt_ids, 20, eos_token_id=None)
+    has_package.change = lambda out: out + 0.5 * out.roll(1, -1)
+    assert prepared(model_folder(family), FORKLIFT_QUANTIZATION=kind).dropped == ("compiled",)
+
+
 def test_weights_are_packed_only_where_no_package_takes_them_as_they_lie(model_folder, has_package):
     def is_packed(ready: Prepared) -> bool:
         return not ready.model.checkpoint.model.base_model.layers[0].o_proj.weight.is_contiguous()
 
     assert not is_packed(prepared(model_folder("llama")))
     assert is_packed(prepared(model_folder("llama"), FORKLIFT_COMPILE="never"))
-    assert is_packed(prepared(model_folder("llama"), FORKLIFT_MAX_BATCH_SIZE="2"))
+    # Up to as many rows as a package has code for; with more of them weights are packed, which no step can take.
+    assert not is_packed(prepared(model_folder("llama"), FORKLIFT_MAX_BATCH_SIZE=str(max(ROWS))))
+    assert is_packed(prepared(model_folder("llama"), FORKLIFT_MAX_BATCH_SIZE=str(max(ROWS) + 1)))
 
 
 @pytest.mark.parametrize(

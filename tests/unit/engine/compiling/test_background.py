@@ -30,6 +30,8 @@ from app.models.compiled.compiled_step import find_package, store_of
 from app.models.compiled.package_facts import facts_of, key_of
 from app.models.compiled.package_store import PackageError
 from app.models.compiled.step_graph import model_shape, parts_of
+from app.models.weights.int8_plain import PlainInt8Linear
+from app.models.weights.quantization import quantize
 from tests.compiled_steps import uncompiled_step
 from tests.unit.engine.compiling.test_package_maker import is_running
 from tests.unit.engine.driver import TokenLog, greedy_job, greedy_reference, load, random_prompt
@@ -79,7 +81,7 @@ class Server:
             }
         )
         self._patch.setenv("STAND_IN", stand_in)
-        facts = facts_of(self.shape())
+        facts = facts_of(self.shape(settings.quantization))
         self._patch.setenv("STAND_IN_FACTS", json.dumps([key_of(facts), facts]))
         states: list = []
         self.inference = make_inference(settings, 0, lambda *state: states.append(state), self.metrics)
@@ -87,9 +89,11 @@ class Server:
         wait_until(lambda: ("ready", 1.0) in states)
         return self
 
-    def shape(self):
+    def shape(self, quantization="none"):
         checkpoint = load(self._folder).checkpoint
         features.fuse_layers(checkpoint)
+        if quantization != "none":
+            quantize(checkpoint, quantization, 1)
         return model_shape(checkpoint)
 
     @property
@@ -148,7 +152,7 @@ def test_a_lone_sequence_changes_in_its_middle_and_its_weights_are_unpacked(serv
     log = TokenLog(monkeypatch)
     server.start()
     layer = server.handle.model.checkpoint.model.base_model.layers[0]
-    head = server.handle.model.checkpoint.model.get_output_embeddings()
+    model = server.handle.model.checkpoint.model
     assert not layer.o_proj.weight.is_contiguous()
     [job] = greedy_jobs(1, 400)
     server.inference.submit(job)
@@ -159,8 +163,26 @@ def test_a_lone_sequence_changes_in_its_middle_and_its_weights_are_unpacked(serv
     assert isinstance(end_of(job), Finished)
     assert 3 < changed_at < 400
     assert log.of(job) == greedy_reference(load(model_folder("llama")), job.prompt_ids, 400, eos_token_id=None)
-    assert layer.o_proj.weight.is_contiguous() and head.weight.is_contiguous()
+    assert layer.o_proj.weight.is_contiguous() and model.get_output_embeddings().weight.is_contiguous()
     assert sum(sum(step.calls.values()) for step in server.made) > 100
+
+
+@pytest.mark.parametrize("is_wrong", [False, True])
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_a_quantised_model_changes_in_the_middle_of_a_sequence_or_stays_as_it_is(server, kind, is_wrong):
+    if is_wrong:
+        server.change = lambda out: out + 0.5 * out.roll(1, -1)
+    server.start(FORKLIFT_QUANTIZATION=kind)
+    layer = server.handle.model.checkpoint.model.base_model.layers[0]
+    packed = type(layer.o_proj)
+    [job] = greedy_jobs(1, 300)
+    server.inference.submit(job)
+    server.gate.touch()
+    wait_until(lambda: server.handle.dropped if is_wrong else server.handle.is_compiled)
+    assert isinstance(end_of(job), Finished)
+    assert server.handle.dropped == (["compiled"] if is_wrong else [])
+    expected = PlainInt8Linear if kind == "int8" and not is_wrong else packed
+    assert type(layer.o_proj) is expected
 
 
 def test_an_idle_server_changes_too(server):

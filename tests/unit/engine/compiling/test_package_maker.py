@@ -23,13 +23,15 @@ from app.models.compiled.inductor import require_compiler
 from app.models.compiled.package_facts import facts_of
 from app.models.compiled.package_maker import Wish, has_made, locked
 from app.models.compiled.package_store import PackageError
+from app.models.compiled.products import Form
 from app.models.compiled.step_graph import Shape
 from tests.waiting import wait_until
 
 SHAPE = Shape(
     *(2, 64, 4, 2, 16, 128, 400, "silu", 0.25),
     epsilons=(1e-5, 1e-5, 1e-5),
-    biases=(),
+    forms=(Form("plain", False),) * 4,
+    head_form=Form("plain", False),
     dtype="float32",
 )
 
