@@ -1,4 +1,4 @@
-"""Small encoders with heads for the tasks of texts, with random weights: three families and a decoder with such a head.
+"""Small encoders with heads for the tasks of texts, with random weights: of many families, and of a decoder.
 
 ``save_tiny_model("bert-classify", folder)`` comes here; each family has a tokenizer as its publisher's is made.
 """
@@ -11,14 +11,20 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
+    AlbertConfig,
+    BartConfig,
     BertConfig,
     BertTokenizer,
+    DebertaV2Config,
+    ElectraConfig,
     ModernBertConfig,
+    MPNetConfig,
     PreTrainedConfig,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
     Qwen2Config,
     RobertaConfig,
+    XLMRobertaConfig,
 )
 
 from app.core.tasks.task_table import TASKS, Task
@@ -38,13 +44,17 @@ SHAPE = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
 }
+BART_LAYERS = {"layers": 2, "attention_heads": 4, "ffn_dim": 128}
 # In the order of their ids: start, padding, end, unknown, mask.
 MARKS = {
     "roberta": ["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
     "modernbert": ["[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]"],
     "qwen2": ["<|start|>", "<|pad|>", "<|endoftext|>", "<|unk|>", "<|mask|>"],
 }
-FAMILY_NAMES = ("bert", *MARKS)
+# Whose tokenizers are made alike.
+ALIKE = {"xlmr": "roberta", "bart": "roberta", "mpnet": "roberta", "deberta": "modernbert"}
+WORD_PIECES = ("bert", "electra", "albert")
+FAMILY_NAMES = (*WORD_PIECES, *MARKS, *ALIKE)
 
 
 def read_name(name: str) -> tuple[str, Task] | None:
@@ -55,7 +65,7 @@ def read_name(name: str) -> tuple[str, Task] | None:
 
 def save_tiny_encoder(family: str, task: Task, folder: Path, text: str) -> Path:
     """Write a loadable folder; ``text`` is what its tokenizer is made of."""
-    tokenizer = word_pieces(text) if family == "bert" else byte_pairs(text, family)
+    tokenizer = word_pieces(text) if family in WORD_PIECES else byte_pairs(text, ALIKE.get(family, family))
     auto = getattr(transformers, TASKS[task].auto_class)
     model = auto.from_config(config_of(family, task, tokenizer))
     spread(model)
@@ -76,6 +86,32 @@ def config_of(family: str, task: Task, tokenizer: PreTrainedTokenizerBase) -> Pr
     match family:
         case "bert":
             return BertConfig(**values, max_position_embeddings=MOST_TOKENS)
+        case "electra":
+            return ElectraConfig(**values, max_position_embeddings=MOST_TOKENS, embedding_size=32)
+        case "albert":
+            return AlbertConfig(**values, max_position_embeddings=MOST_TOKENS, embedding_size=32)
+        case "deberta":
+            # As DeBERTa-v3 is published.
+            return DebertaV2Config(
+                **values,
+                max_position_embeddings=MOST_TOKENS,
+                type_vocab_size=0,
+                relative_attention=True,
+                pos_att_type=["p2c", "c2p"],
+                position_buckets=16,
+                share_att_key=True,
+                norm_rel_ebd="layer_norm",
+                position_biased_input=False,
+                pooler_hidden_size=64,
+            )
+        case "xlmr":
+            return XLMRobertaConfig(**values, max_position_embeddings=MOST_TOKENS + 2, type_vocab_size=1)
+        case "mpnet":
+            return MPNetConfig(**values, max_position_embeddings=MOST_TOKENS + 2)
+        case "bart":
+            layers = {f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in BART_LAYERS.items()}
+            ends = {"bos_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 2}
+            return BartConfig(**values, **layers, **ends, d_model=64, max_position_embeddings=MOST_TOKENS)
         case "roberta":
             # It counts positions from behind the padding token's id.
             return RobertaConfig(**values, max_position_embeddings=MOST_TOKENS + 2, type_vocab_size=1)
