@@ -6,7 +6,9 @@ import pytest
 import torch
 from transformers import (
     AutoModel,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
+    GPT2Config,
     GteConfig,
     ModernBertConfig,
     NomicBertConfig,
@@ -121,3 +123,21 @@ def test_vectors_are_pooled_from_a_plain_pass_of_each_text(tmp_path, name):
     assert torch.nn.functional.cosine_similarity(vectors, torch.tensor(expected)).min() > 1 - 1e-5
     assert_near(vectors.tolist(), expected)
     world.stop()
+
+
+def test_a_decoder_whose_config_names_no_padding_classifies_text_by_text_without_a_failed_check(tmp_path, capsys):
+    tokenizer = byte_pairs("\n".join(TEXTS) * 40, "qwen2")
+    torch.manual_seed(0)
+    names = {0: "bad", 1: "fair", 2: "good"}
+    shape = {"n_positions": MOST_TOKENS, "n_embd": 64, "n_layer": 2, "n_head": 4}
+    config = GPT2Config(vocab_size=len(tokenizer), **shape, id2label=names, bos_token_id=0, eos_token_id=2)
+    model = AutoModelForSequenceClassification.from_config(config)
+    spread(model)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    world = RealWorld(tmp_path)
+    classify = pipeline("text-classification", model=str(tmp_path))
+    found = answer_of(world.client().post("/classify", json={"text": TEXTS, "top_k": 3}))
+    assert_near(found, [classify(text, top_k=3) for text in TEXTS])
+    world.stop()
+    assert "step_failed_check" not in capsys.readouterr().out

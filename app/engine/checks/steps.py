@@ -14,6 +14,7 @@ import torch
 from app.core.logs.logging import get_logger
 from app.core.settings import Settings
 from app.core.tasks.encoder_jobs import Encoded, EncodeOptions, EncoderInput, EncoderJob
+from app.core.tasks.task_table import SEQUENCE_HEAD, TASKS
 from app.engine.checks.features import Model, bound_of
 from app.engine.checks.ladder import Candidate, Step
 from app.engine.checks.plain_cache import has_plain_cache
@@ -21,6 +22,7 @@ from app.engine.checks.plays import BRIEF, Play
 from app.engine.checks.reference import TOLERANCE, distance, probe_tokens
 from app.engine.checks.rehearsal import StrictGuard, advance, rehearse
 from app.engine.checks.seq2seq_play import source_failure
+from app.engine.encoding.encoder_heads import pass_options
 from app.engine.encoding.micro_batcher import MicroBatcher
 from app.engine.engine_interface import Engine
 from app.engine.generation.batch_options import BatchOptions
@@ -158,6 +160,14 @@ def fits_rows(model: Model, _settings: Settings) -> bool:
     return isinstance(model, TextModel) and has_plain_cache(model)
 
 
+def can_pad(model: Model) -> bool:
+    """Whether texts of unlike lengths go through a pass: decoders with a classifier's head find the end of a text by
+    the padding behind it, and transformers refuses batches where the config names no token for that."""
+    named = model.checkpoint.model.config.get_text_config().pad_token_id
+    reads_ends = TASKS[model.task].head == SEQUENCE_HEAD and bool(pass_options(model.checkpoint))
+    return named is not None or not reads_ends
+
+
 def has_package(model: Model, settings: Settings) -> bool:
     """Whether a compiled step fits the model; says in the log why not."""
     if settings.compile == "never" or not isinstance(model, TextModel) or not fits_rows(model, settings):
@@ -194,7 +204,7 @@ TEXT_STEPS = (
     Step("serial", "serial", lambda _model, _settings: True, one_by_one),
 )
 ENCODER_STEPS = (
-    Step("together", "encoder", lambda _model, _settings: True, together),
+    Step("together", "encoder", lambda model, _settings: can_pad(model), together),
     Step("separately", "encoder", lambda _model, _settings: True, separately),
 )
 SEQ2SEQ_STEPS = (

@@ -7,7 +7,6 @@ never moved. A text that waits alone is encoded at once.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,9 +22,13 @@ from app.engine.generation.waiting import WaitingJobs
 from app.engine.guard import Guard
 from app.models.encoders.encoder_model import EncoderModel
 
+# Of a step, which may be several passes.
+MOST_STEP_TOKENS, FIRST_STEP_TOKENS = 2 * MAX_BATCH_TOKENS, 2048
 # Logits of one fill-mask pass: 256 MiB in float32.
 MAX_LOGITS = 2**26
 WAIT_S = 0.001
+# A request that comes during a step waits for its end: a large one must not make that long.
+OWN_STEP_S = 0.25
 
 
 class MicroBatcher:
@@ -52,6 +55,7 @@ class MicroBatcher:
         self._clock = clock
         self._sleep = sleep
         self._shared = SharedStep(self._max_tokens)
+        self._own = SharedStep(MOST_STEP_TOKENS, step_s=OWN_STEP_S, first_tokens=FIRST_STEP_TOKENS)
         self._waiting = WaitingJobs[EncoderJob]()
         self.guard = Guard(self._device)
 
@@ -67,19 +71,22 @@ class MicroBatcher:
     def step(self, *, is_shared: bool = False) -> None:
         """Encode what waits, up to the maximum; or wait for more, once, and return.
 
-        ``is_shared``: other models wait for this step, so as many texts (at least one) as fit into its time.
+        As many texts (at least one) as fit into the time of a step, which is shorter where other models wait for it
+        (``is_shared``).
         """
         self._waiting.sweep(self._clock())
         if self._waits_for_more():
             return
         started_s = self._clock()
-        jobs = self._started(self._shared.tokens if is_shared else math.inf)
+        jobs = self._started((self._shared if is_shared else self._own).tokens)
         for group in self._groups(jobs):
             self._run(self._wanted(group))
         if jobs:
-            self._shared.observe(sum(len(job.prompt_ids) for job in jobs), self._clock() - started_s)
+            num_tokens, took_s = sum(len(job.prompt_ids) for job in jobs), self._clock() - started_s
+            for bound in (self._shared, self._own):
+                bound.observe(num_tokens, took_s)
 
-    def _started(self, most_tokens: float) -> list[EncoderJob]:
+    def _started(self, most_tokens: int) -> list[EncoderJob]:
         """The next texts: one, and those behind it that fit as well."""
         jobs: list[EncoderJob] = []
         while len(self._waiting) > 0 and len(jobs) < self._max_items:

@@ -1,4 +1,5 @@
-"""How many tokens fit into a step while other models of the worker have work too. Inference thread only.
+"""How many tokens fit into a step that others wait for: other models of the worker, or requests that come. Inference
+thread only.
 
 The models take turns, a step each, so a step of one is a gap in the streams of the others. What a token costs differs
 by a thousand times between models and machines: steps are measured as they go by, and the number is led to where
@@ -18,18 +19,22 @@ FULL = 0.75
 
 
 class SharedStep:
-    """Measures steps, and says how many tokens the next one may read: ``tokens``, at most ``most_tokens``."""
+    """Measures steps, and says how many tokens the next one may read: ``tokens``, at most ``most_tokens``.
 
-    def __init__(self, most_tokens: int):
+    ``step_s``: what a step is led to take; ``first_tokens``: where that begins.
+    """
+
+    def __init__(self, most_tokens: int, *, step_s: float = SHARED_STEP_S, first_tokens: int = FIRST_TOKENS):
         self._most_tokens = most_tokens
-        self.tokens = min(FIRST_TOKENS, most_tokens)
+        self._step_s = step_s
+        self.tokens = min(first_tokens, most_tokens)
 
     def observe(self, num_tokens: int, took_s: float) -> None:
         """A step read ``num_tokens``, shared or not, and took ``took_s``."""
-        if took_s > SHARED_STEP_S:
-            self._lead(min(num_tokens, self.tokens), max(SHARED_STEP_S / took_s, LARGEST_CUT))
+        if took_s > self._step_s:
+            self._lead(min(num_tokens, self.tokens), max(self._step_s / took_s, LARGEST_CUT))
         elif num_tokens >= FULL * self.tokens:
-            self._lead(self.tokens, min(SHARED_STEP_S / max(took_s, 1e-6), LARGEST_RISE))
+            self._lead(self.tokens, min(self._step_s / max(took_s, 1e-6), LARGEST_RISE))
 
     def _lead(self, num_tokens: int, change: float) -> None:
         self.tokens = min(max(int(num_tokens * change), LEAST_TOKENS), self._most_tokens)
