@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from app.core.errors import InvalidParameterError, RequestError, UnsupportedParameterError
-from app.http.schemas.strict import UNKNOWN_FIELD, Reading, StrictBody
+from app.http.schemas.strict import UNKNOWN_FIELD, UNKNOWN_KIND, Reading, StrictBody
 
 Body = TypeVar("Body", bound=StrictBody)
 Path = tuple[str | int, ...]
@@ -88,6 +88,8 @@ def _told(error: ErrorDetails, path: Path) -> RequestError:
             name = (*path, context["name"])
             hint = f"; did you mean {context['nearest']}?" if context["nearest"] else ""
             return UnsupportedParameterError(f"unknown parameter {_shown(name)!r}{hint}", param=_param(name))
+        case kind if kind == UNKNOWN_KIND:
+            return UnsupportedParameterError(f"{_shown(path)}: {error['msg']}", param=_param(path))
         case "missing":
             return _refused((*path, last), "is missing")
         case "union_tag_not_found":

@@ -25,6 +25,7 @@ from app.core.errors import InvalidParameterError
 MAX_STOPS = 64
 MAX_STOP_LENGTH = 256
 UNKNOWN_FIELD = "unknown_field"
+UNKNOWN_KIND = "unknown_kind"
 # What other servers call a field of ours, where the names do not look alike.
 OTHER_NAMES = {
     "max_tokens": ("max_new_tokens", "max_completion_tokens"),

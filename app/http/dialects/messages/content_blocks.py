@@ -44,7 +44,7 @@ class ToolUseBlock(CachedPart):
     caller: BoundedObject | None = Field(None, description=NO_EFFECT)
 
 
-OnlyText = Annotated[TextBlock, only(["text"], "messages")]
+OnlyText = Annotated[TextBlock, only("text")]
 TextBlocks = Annotated[list[OnlyText], Field(fail_fast=True)]
 
 
@@ -72,12 +72,10 @@ class RedactedThinkingBlock(StrictBody):
     data: str
 
 
-UserBlock = Annotated[
-    Annotated[TextBlock | ToolResultBlock, Field(discriminator="type")], only(["text", "tool_result"], "messages")
-]
+UserBlock = Annotated[Annotated[TextBlock | ToolResultBlock, Field(discriminator="type")], only("text", "tool_result")]
 AssistantBlock = Annotated[
     Annotated[TextBlock | ToolUseBlock | ThinkingBlock | RedactedThinkingBlock, Field(discriminator="type")],
-    only(["text", "tool_use", "thinking", "redacted_thinking"], "messages"),
+    only("text", "tool_use", "thinking", "redacted_thinking"),
 ]
 
 
@@ -123,7 +121,7 @@ class CustomTool(CachedPart):
     defer_loading: Literal[False] | None = Field(None, description="Every tool is shown.")
 
 
-OwnTool = Annotated[CustomTool, only(["custom"], "tools", implied="custom")]
+OwnTool = Annotated[CustomTool, only("custom", implied="custom")]
 
 
 class ToolsAtWill(StrictBody):

@@ -48,11 +48,11 @@ class Refusal(StrictBody):
     refusal: str
 
 
-CallersPart = Annotated[InputText, only(["input_text"], "input")]
+CallersPart = Annotated[InputText, only("input_text")]
 CallersParts = Annotated[list[CallersPart], Field(fail_fast=True)]
 ModelsPart = Annotated[
     Annotated[OutputText | Refusal | InputText, Field(discriminator="type")],
-    only(["output_text", "refusal", "input_text"], "input"),
+    only("output_text", "refusal", "input_text"),
 ]
 
 
@@ -133,7 +133,7 @@ InputItem = Annotated[
         | Annotated[ReasoningInputItem, Tag("reasoning")],
         Discriminator(_kind),
     ],
-    only(["message", "function_call", "function_call_output", "reasoning"], "input", implied="message"),
+    only("message", "function_call", "function_call_output", "reasoning", implied="message"),
 ]
 
 
@@ -154,8 +154,8 @@ class NamedFunction(StrictBody):
     name: FunctionName
 
 
-OwnFunction = Annotated[FunctionTool, only(["function"], "tools")]
-FunctionByName = Annotated[NamedFunction, only(["function"], "tool_choice")]
+OwnFunction = Annotated[FunctionTool, only("function")]
+FunctionByName = Annotated[NamedFunction, only("function")]
 
 
 class FlatSchemaFormat(StrictBody):
