@@ -52,9 +52,10 @@ def describe(errors: Sequence[ErrorDetails], fields: dict[str, Any]) -> RequestE
     paths = [_place(error, fields) for error in of_field]
     branches = Counter(error["loc"][:-1] for error in of_field)
 
-    def badness(at: int) -> tuple[bool, int, int]:
+    def badness(at: int) -> tuple[bool, bool, int, int]:
         error = of_field[at]
-        return error["type"] in KINDS, -len(paths[at]), branches[error["loc"][:-1]]
+        kind = error["type"]
+        return kind in KINDS, kind != UNKNOWN_KIND, -len(paths[at]), branches[error["loc"][:-1]]
 
     best = min(range(len(of_field)), key=badness)
     if of_field[best]["type"] in KINDS:
