@@ -40,6 +40,8 @@ OWN_SETTINGS = (
 IDLE_UNLOAD_S = 300.0
 MAX_NAME_LENGTH = 200
 MAX_FILE_BYTES = 1_000_000
+# What keys are called in the environment.
+NAMES_ELSEWHERE = {"model": "path"}
 # A table's head whose name TOML does not take bare.
 _BARE_HEAD = re.compile(r"^\s*\[([^\[\]\"']+)\]\s*(?:#.*)?$")
 
@@ -129,7 +131,7 @@ def _require_known(place: str, name: str, key: str, value: object) -> None:
     if isinstance(value, dict):
         whole = f"{name}.{key}"
         raise SettingsError(f'{place} unknown key {key}, a table; for a model called {whole} quote it: ["{whole}"]')
-    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+    nearest = NAMES_ELSEWHERE.get(key) or difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
     raise SettingsError(f"{place} unknown key {key}; did you mean {nearest}?")
 
 

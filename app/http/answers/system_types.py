@@ -134,3 +134,9 @@ class Pointer(TypedDict):
     name: str
     version: str
     routes: list[str]
+
+
+class Markup(TypedDict):
+    """A text as HTML."""
+
+    html: str

@@ -15,7 +15,7 @@ from app.http.dialects.messages.messages_routes import CountTokens, Messages
 from app.http.dialects.responses.responses_route import Responses
 from app.http.dialects.tgi.tgi_routes import TgiGenerate, TgiGenerateStream
 from app.http.resources.capabilities_route import Capabilities
-from app.http.resources.docs_routes import Docs, OpenApi
+from app.http.resources.docs_routes import Docs, Markdown, OpenApi
 from app.http.resources.encoder_routes import Embeddings, FillMask
 from app.http.resources.infill_route import Infill
 from app.http.resources.legacy_routes import Root
@@ -58,6 +58,7 @@ ROUTES: dict[str, type[Route]] = {
     "/v1/score": Score,
     "/tokenize": Tokenize,
     "/detokenize": Detokenize,
+    "/markdown": Markdown,
     "/v1/embeddings": Embeddings,
     "/v1/completions": Completions,
     "/v1/chat/completions": ChatCompletions,

@@ -9,7 +9,7 @@ from app.http.answers import openai_types as openai_answers
 from app.http.answers import system_types as system
 from app.http.answers.stream import TEXT_TYPES, EventWriter
 from app.http.description.dialect_operations import DIALECT_OPERATIONS
-from app.http.description.operation_form import WORKS, Form, Operation, posting
+from app.http.description.operation_form import READS_BODY, WORKS, Form, Operation, posting
 from app.http.description.task_operations import TASK_OPERATIONS
 from app.http.dialects.tgi.tgi_body import TgiRootBody
 from app.http.dialects.tgi.tgi_types import TgiError, TgiText
@@ -20,6 +20,7 @@ from app.http.schemas.encoder_bodies import EmbeddingsBody, FillMaskBody
 from app.http.schemas.fim_body import FimBody
 from app.http.schemas.hub_bodies import HubFillMaskBody
 from app.http.schemas.infill_body import InfillBody
+from app.http.schemas.markdown_body import MarkdownBody
 from app.http.schemas.native_bodies import ChatBody, CompleteBody
 from app.http.schemas.token_bodies import DetokenizeBody, TokenizeBody
 
@@ -104,6 +105,15 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("/v1/capabilities", "get"): Operation(
         "What the models can do, within which bounds", "server", {JSON_TYPE: system.CapabilitiesList}, statuses=(503,)
+    ),
+    ("/markdown", "post"): Operation(
+        "Markdown to HTML",
+        "pages",
+        {JSON_TYPE: system.Markup},
+        {JSON_TYPE: MarkdownBody},
+        READS_BODY,
+        {JSON_TYPE: {"text": "some *text*"}},
+        "For the playground: what a model wrote, without markup of its own and without images.",
     ),
     ("/livez", "get"): Operation("200 while the process answers", "server", {JSON_TYPE: system.Alive}),
     ("/readyz", "get"): Operation("200 when this server can take work", "server", {JSON_TYPE: system.Readiness}),

@@ -142,7 +142,8 @@ async function askDescription() {
   const response = await fetch(`${BASE}/openapi.json`, { headers: requestHeaders() });
   byId("error").hidden = response.ok;
   if (!response.ok) {
-    byId("error").textContent = await failureText(response);
+    const failure = await failureFrom(response);
+    byId("error").textContent = [failure.message, failure.details].filter(Boolean).join("\n");
     return;
   }
   api = await response.json();

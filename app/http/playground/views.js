@@ -89,39 +89,30 @@ function showHoles(parts) {
   return holes;
 }
 
-/** A message of the conversation; returns its text. */
-function addMessage(role, text) {
-  const message = make("div", { className: `message ${role}` });
-  byId("conversation").append(message);
-  const shown = new GrowingText(message);
-  shown.add(text);
-  return shown;
-}
-
-function proposalTable(proposals) {
-  const rows = proposals.map((one) =>
-    make(
-      "tr",
-      {},
-      make("td", { className: "code", textContent: one.token_str }),
-      make("td", {}, make("meter", { value: one.score })),
-      make("td", { className: "number", textContent: percent(one.score) }),
-      make("td", { textContent: one.sequence }),
-    ),
+/** A row of a table for something with a score. */
+const scoreRow = (score, ...cells) =>
+  make(
+    "tr",
+    {},
+    ...cells,
+    make("td", {}, make("meter", { value: score, ariaLabel: percent(score) })),
+    make("td", { className: "number", textContent: percent(score) }),
   );
-  return make("table", {}, ...rows);
-}
 
-/** One table, or one per mask. */
-function showProposals(answer) {
-  const tables = Array.isArray(answer[0]) ? answer : [answer];
-  byId("proposals").replaceChildren(...tables.map(proposalTable));
-  byId("proposals").hidden = false;
+/** Tables, a text or whatever else a task's answer is. */
+function showResult(...children) {
+  byId("result").replaceChildren(...children);
+  byId("result").hidden = false;
 }
 
 function showTimings(details, numTokens) {
   const { queue_ms, ttft_ms, total_ms } = details.timings;
-  const parts = [`queue ${queue_ms} ms`, `first token ${ttft_ms} ms`, `total ${total_ms} ms`, `${numTokens} tokens`];
+  const parts = [
+    `queue ${queue_ms} ms`,
+    `first token ${ttft_ms} ms`,
+    `total ${total_ms} ms`,
+    `${details.usage.prompt_tokens} + ${numTokens} tokens`,
+  ];
   if (numTokens > 1 && total_ms > ttft_ms) {
     parts.push(`${((1000 * (numTokens - 1)) / (total_ms - ttft_ms)).toFixed(0)} tokens/s`);
   }
@@ -129,12 +120,13 @@ function showTimings(details, numTokens) {
 }
 
 function clearResult() {
-  for (const id of ["output", "proposals", "rivals", "legend", "error"]) byId(id).hidden = true;
+  for (const id of ["output", "result", "rivals", "legend", "error"]) byId(id).hidden = true;
   byId("output").replaceChildren();
   byId("timings").textContent = "";
 }
 
-function showError(text) {
-  byId("error").textContent = text;
+function showFailure(failure) {
+  byId("error-text").textContent = failure.message;
+  byId("error-details").textContent = failure.details;
   byId("error").hidden = false;
 }

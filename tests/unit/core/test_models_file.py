@@ -92,6 +92,7 @@ def test_what_is_said_of_one_model_contradicts_a_file_of_several(line_of, name):
         ("[a]\ndtype = 'auto'", "/models.toml: [a] path: Field required"),
         ("[a]\npath = ''", "/models.toml: [a] path: "),
         ("[a]\npath = 3", "/models.toml: [a] path: "),
+        ("[a]\nmodel = '/m'", "[a] unknown key model; did you mean path?"),
         ("[a]\npath = '/m'\nidle_unload = 3", "[a] unknown key idle_unload; did you mean idle_unload_s?"),
         ("[a]\npath = '/m'\nmax_queue = 3", "[a] unknown key max_queue"),
         ("[a]\npath = '/m'\nown_settings = {}", "[a] unknown key own_settings"),
