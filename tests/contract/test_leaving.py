@@ -74,6 +74,24 @@ def test_a_caller_who_leaves_while_a_stream_is_silent_ends_it(client, world, con
     assert [line["error"] for line in lines if line["event"] == "request"] == ["client_disconnected"]
 
 
+HI = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 50}
+
+
+@pytest.mark.parametrize(("path", "body"), [("/v1/messages", HI), ("/v1/responses", {"input": "hi"})])
+@pytest.mark.parametrize("stream", [False, True])
+def test_leaving_ends_a_conversation_in_any_apis_form(client, world, connection, path, body, stream):
+    world.inference.script = ["a", Gate()]
+    wanted = {"path": path, "json": body | {"stream": stream}}
+    with capture_logs() as lines:
+        threading.Timer(0.3, connection[1].close).start()
+        response = client.post(**wanted, environ_overrides={"gunicorn.socket": connection[0]})
+        said = response.get_data()
+        response.close()
+    assert b"message_stop" not in said and b"completed" not in said
+    assert world.inference.jobs[0].has_ended and world.num_places() == 0
+    assert [line["error"] for line in lines if line["event"] == "request"] == ["client_disconnected"]
+
+
 def test_a_caller_who_is_still_there_or_has_sent_more_is_not_taken_for_gone(client, connection):
     for sent in (b"", b"more"):
         connection[1].send(sent)

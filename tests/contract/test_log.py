@@ -37,6 +37,19 @@ def line_of(client, path="/complete", **options):
     return response, line
 
 
+HI = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 9}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("path", "body"), [("/v1/messages", HI), ("/v1/responses", {"input": "hi"})])
+def test_a_conversation_in_another_apis_form_writes_the_same_line(client, path, body, stream):
+    _, line = line_of(client, path, json=body | {"stream": stream})
+    assert set(line) == FIELDS | {"event", "log_level"}
+    told = {name: line[name] for name in ("route", "model", "status", "prompt_tokens", "completion_tokens")}
+    assert told == {"route": path, "model": "scripted", "status": 200, "prompt_tokens": 2, "completion_tokens": 3}
+    assert (line["finish_reason"], line["error"]) == ("stop", None)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_one_line_tells_all_about_a_request(client, stream):
     body = {"prompt": "abc", "recordid": "r7", "stream": stream}

@@ -22,9 +22,10 @@ from app.http.schemas.strict import StrictBody
 if TYPE_CHECKING:
     from app.models.text_model import TextModel
 
-MAX_TOOLS = 64
+# OpenAI's own bound on tools, and Anthropic's on names.
+MAX_TOOLS = 128
 
-FunctionName = Annotated[str, StringConstraints(pattern="^[a-zA-Z0-9_.-]{1,64}$")]
+FunctionName = Annotated[str, StringConstraints(pattern="^[a-zA-Z0-9_.-]{1,128}$")]
 
 
 class Function(StrictBody):
