@@ -1,4 +1,4 @@
-"""A client for Forklift's native routes. Needs ``requests`` and nothing else.
+"""A client for what a Forklift server does. Needs ``requests`` and nothing else.
 
 Installed as ``forklift_client``, which a program with an ``app`` of its own imports without a clash; the folder can be
 copied, too.
@@ -44,11 +44,15 @@ from .client_answers import (
     Entity,
     FoundAnswer,
     LabelScore,
+    Message,
+    MessagePiece,
     Piece,
     Proposal,
     RankedDocument,
     Timings,
     Token,
+    Tokens,
+    ToolCall,
     Usage,
 )
 from .client_errors import (
@@ -84,7 +88,7 @@ from .client_errors import (
     UnsupportedMediaTypeError,
     UnsupportedParameterError,
 )
-from .native_client import Client
+from .server_client import Client
 
 __all__ = [
     "BadRequestError",
@@ -109,6 +113,8 @@ __all__ = [
     "LabelScore",
     "LoadFailedError",
     "LoadingError",
+    "Message",
+    "MessagePiece",
     "MethodNotAllowedError",
     "MisdirectedError",
     "ModelNotFoundError",
@@ -126,6 +132,8 @@ __all__ = [
     "StreamEndedError",
     "Timings",
     "Token",
+    "Tokens",
+    "ToolCall",
     "UnauthorizedError",
     "UnavailableError",
     "UnsupportedMediaTypeError",

@@ -20,18 +20,12 @@ from .fields import count_field, foreign, list_field, member, number, require, t
 
 
 def completion_of(body: Any, key: str) -> Completion:
-    usage, timings = member(body, "usage"), member(body, "timings")
-    cached = count_field(member(usage, "prompt_tokens_details"), "cached_tokens")
+    timings = member(body, "timings")
     recordid = body.get("recordid")
     return Completion(
         text=text_field(body, key),
         finish_reason=text_field(body, "finish_reason"),
-        usage=Usage(
-            count_field(usage, "prompt_tokens"),
-            count_field(usage, "completion_tokens"),
-            count_field(usage, "total_tokens"),
-            cached,
-        ),
+        usage=usage_of(body),
         timings=Timings(_ms(timings, "queue_ms"), _ms(timings, "ttft_ms"), _ms(timings, "total_ms")),
         model=text_field(body, "model"),
         request_id=text_field(body, "request_id"),
@@ -44,6 +38,16 @@ def completion_of(body: Any, key: str) -> Completion:
         infills=tuple(require(one, str, "infills") for one in list_field(body, "infills")),
         history=tuple(_round(one) for one in list_field(body, "history")),
     )
+
+
+def usage_of(body: Any) -> Usage:
+    """The counts of an answer of any route that generates."""
+    usage = member(body, "usage")
+    cached = count_field(member(usage, "prompt_tokens_details"), "cached_tokens")
+    prompt, completion, total = (
+        count_field(usage, name) for name in ("prompt_tokens", "completion_tokens", "total_tokens")
+    )
+    return Usage(prompt, completion, total, cached)
 
 
 def _choice(found: Any, key: str) -> Choice:

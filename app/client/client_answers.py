@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,58 @@ class Piece:
     index: int = 0
     logprobs: tuple[Token, ...] = ()
     answer: Completion | None = None
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call that the model makes; ``arguments`` is JSON as text, whole unless the answer was cut."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class Message:
+    """An answer of a conversation whose parts are told apart. ``spoken()`` is what goes back to the server with the
+    tools' results: ``{"role": "tool", "tool_call_id": call.id, "content": ...}``."""
+
+    content: str
+    reasoning: str
+    calls: tuple[ToolCall, ...]
+    finish_reason: str
+    usage: Usage
+    model: str
+
+    def spoken(self) -> dict[str, Any]:
+        """The answer as a message of the conversation; its reasoning stays behind."""
+        calls = [
+            {"id": one.id, "type": "function", "function": {"name": one.name, "arguments": one.arguments}}
+            for one in self.calls
+        ]
+        more = {"tool_calls": calls} if calls else {}
+        return {"role": "assistant", "content": self.content, **more}
+
+
+@dataclass(frozen=True)
+class MessagePiece:
+    """What came in a stream: text, reasoning, or arguments of the last of ``calls``; the last piece has none of these
+    but ``answer``. A call is there with its name before its arguments come."""
+
+    content: str = ""
+    reasoning: str = ""
+    arguments: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    answer: Message | None = None
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A text cut into tokens, and how many the model's context holds."""
+
+    ids: tuple[int, ...]
+    texts: tuple[str, ...]
+    max_context: int
 
 
 @dataclass(frozen=True)

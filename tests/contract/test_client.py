@@ -138,7 +138,7 @@ def test_a_program_with_an_app_of_its_own_can_use_it(tmp_path, name):
     ran = subprocess.run(
         [sys.executable, "main.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
     )
-    expected = [str(tmp_path / "app" / "__init__.py"), f"{name}.native_client", "0"]
+    expected = [str(tmp_path / "app" / "__init__.py"), f"{name}.server_client", "0"]
     assert ran.stdout.split() == expected, ran.stderr
 
 

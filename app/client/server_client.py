@@ -1,10 +1,10 @@
-"""A method for each of the server's native routes."""
+"""A method for each thing that a server does."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, overload
 
 from .answer_reading import (
@@ -17,16 +17,32 @@ from .answer_reading import (
     ranked_document_of,
 )
 from .asking_again import own_pause_s, refusal
-from .client_answers import Completion, Embeddings, Entity, FoundAnswer, LabelScore, Piece, Proposal, RankedDocument
+from .client_answers import (
+    Completion,
+    Embeddings,
+    Entity,
+    FoundAnswer,
+    LabelScore,
+    Message,
+    MessagePiece,
+    Piece,
+    Proposal,
+    RankedDocument,
+    Tokens,
+)
 from .client_errors import LateError, NoAnswerError, SetupError
 from .connection.endpoint import Endpoint
 from .connection.exchange import Exchange
 from .error_reading import make_error
 from .event_reading import pieces_of
 from .fields import count_field, items_of, list_field, member, number, require, text_field
+from .message_reading import message_of, message_pieces_of
 
 # The server is told the limit and answers 504 at it: that answer should still arrive.
 TIMEOUT_GRACE_S = 5.0
+
+# As OpenAI's API has them: ``{"role": ..., "content": ...}``.
+Messages = Sequence[Mapping[str, Any]]
 
 
 class Client:
@@ -64,6 +80,19 @@ class Client:
     def chat(self, prompt: str | None = None, *, stream: bool = False, **options: Any) -> Completion | Iterator[Piece]:
         """Answers ``prompt`` after ``history``, or the last of ``messages``."""
         return self._generate("/chat", "response", {"prompt": prompt, **options}, stream)
+
+    @overload
+    def converse(self, messages: Messages, *, stream: Literal[False] = False, **options: Any) -> Message: ...
+    @overload
+    def converse(self, messages: Messages, *, stream: Literal[True], **options: Any) -> Iterator[MessagePiece]: ...
+    def converse(self, messages: Messages, *, stream: bool = False, **options: Any) -> Message | Iterator[MessagePiece]:
+        """Answers ``messages`` with text, reasoning and calls told apart; ``tools``, ``tool_choice``,
+        ``response_format`` and the other options are those of ``/v1/chat/completions``."""
+        body = {"messages": messages, **options}
+        if stream:
+            streamed = {**body, "stream": True, "stream_options": {"include_usage": True}}
+            return message_pieces_of(self._post("/v1/chat/completions", streamed))
+        return message_of(self._ask("/v1/chat/completions", body))
 
     @overload
     def infill(self, *parts: str, stream: Literal[False] = False, **options: Any) -> Completion: ...
@@ -125,6 +154,21 @@ class Client:
         vectors = [[number(one) for one in list_field(item, "embedding")] for item in list_field(found, "data")]
         return Embeddings(vectors, text_field(found, "model"), count_field(member(found, "usage"), "prompt_tokens"))
 
+    def tokenize(self, text: str, **options: Any) -> Tokens:
+        """The tokens of a text."""
+        found = self._ask("/tokenize", {"text": text, **options})
+        ids = tuple(require(one, int, "tokens") for one in list_field(found, "tokens"))
+        texts = tuple(require(one, str, "token_strings") for one in list_field(found, "token_strings"))
+        return Tokens(ids, texts, count_field(found, "max_context"))
+
+    def detokenize(self, ids: Sequence[int], **options: Any) -> str:
+        """The text of tokens."""
+        return text_field(self._ask("/detokenize", {"tokens": list(ids), **options}), "text")
+
+    def models(self) -> list[dict[str, Any]]:
+        """What each served model can do, within which bounds, as ``/v1/capabilities`` tells it."""
+        return [require(one, dict, "data") for one in list_field(self._ask("/v1/capabilities"), "data")]
+
     def _texts(self, path: str, key: str, body: dict[str, Any]) -> list[str]:
         made = require(self._ask(path, body), dict, "the answer").get(key)
         return [require(one, str, key) for one in (made if isinstance(made, list) else [made])]
@@ -134,7 +178,7 @@ class Client:
             return pieces_of(self._post(path, {**body, "stream": True}), key)
         return completion_of(self._ask(path, {**body, "stream": False}), key)
 
-    def _ask(self, path: str, body: dict[str, Any]) -> Any:
+    def _ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """The JSON of a whole answer. Raises ``ClientError``."""
         with self._post(path, body, is_whole=True) as exchange:
             found = exchange.whole().json()
@@ -142,9 +186,9 @@ class Client:
             raise make_error(found, exchange.status)
         return found
 
-    def _post(self, path: str, body: dict[str, Any], is_whole: bool = False) -> Exchange:
+    def _post(self, path: str, body: dict[str, Any] | None, is_whole: bool = False) -> Exchange:
         """An answer of status 200, after as many attempts as are allowed. Raises ``ClientError``."""
-        data = json_bytes(body)
+        data = None if body is None else _json_bytes(body)
         waited_s = 0.0
         for attempt in range(self._max_retries + 1):
             begun_s = time.monotonic()
@@ -166,12 +210,14 @@ class Client:
     def _may_wait(self, pause_s: float | None, waited_s: float) -> bool:
         return pause_s is not None and pause_s <= self._max_pause_s and waited_s + pause_s < self._timeout_s
 
-    def _send(self, path: str, data: bytes, left_s: float) -> Exchange:
+    def _send(self, path: str, data: bytes | None, left_s: float) -> Exchange:
         headers = {"Content-Type": "application/json", "X-Request-Timeout-S": f"{left_s:.3f}"}
-        return self._endpoint.open("POST", path, left_s + min(TIMEOUT_GRACE_S, left_s / 2), data, headers)
+        return self._endpoint.open(
+            "GET" if data is None else "POST", path, left_s + min(TIMEOUT_GRACE_S, left_s / 2), data, headers
+        )
 
 
-def json_bytes(body: dict[str, Any]) -> bytes:
+def _json_bytes(body: dict[str, Any]) -> bytes:
     try:
         return json.dumps(body, allow_nan=False).encode()
     except (ValueError, TypeError, RecursionError) as failure:
