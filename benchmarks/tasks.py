@@ -108,7 +108,7 @@ def measure(task: str, num_tokens: int, num_new: int, concurrency: int, num_requ
             for name, (contender, path) in servers(task, concurrency).items()
         }
         for target in started.values():
-            per_s(Load(target, bodies(task, num_tokens, concurrency, num_new, 99)).closed(concurrency))
+            per_s(Load(target, bodies(task, num_tokens, concurrency // 2, num_new, 99)).closed(concurrency))
         for run in range(runs):
             for name, target in started.items():
                 count = num_requests if name == "forklift" else max(num_requests // 3, concurrency)

@@ -10,12 +10,13 @@ import struct
 import pytest
 import torch
 from structlog.testing import capture_logs
-from transformers import pipeline
+from transformers import AutoModel, AutoTokenizer, pipeline
 
 from app.models.encoders.encoder_model import EncoderModel
 from tests.contract.reading import assert_envelope
 from tests.contract.real import RealWorld
 from tests.proposals import assert_proposals
+from tests.tiny_models import write_sentence_files
 
 TEXTS = ["def [MASK](x):", "a [MASK] b [MASK] c", "return [MASK]"]
 
@@ -182,6 +183,41 @@ def test_a_prompt_of_the_models_stands_before_each_text(prompted, sentence):
     assert message.endswith("has: document, query")
     response = prompted.post("/v1/embeddings", json={"input": [5, 6], "prompt_name": "query"})
     assert_envelope(response, 400, "invalid_parameter", "prompt_name")
+
+
+def test_a_prompt_can_be_left_out_of_the_mean(model_folder, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder("sentence"), folder)
+    write_sentence_files(folder, "mean_tokens")
+    pooling = json.loads((folder / "1_Pooling" / "config.json").read_text()) | {"include_prompt": False}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    (folder / "config_sentence_transformers.json").write_text(json.dumps({"prompts": {"query": "def load "}}))
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    given = tokenizer("def load return x", return_tensors="pt")
+    with torch.inference_mode():
+        states = model(**given).last_hidden_state[0, len(tokenizer("def load ")["input_ids"]) - 1 :]
+    world = RealWorld(folder)
+    [found] = vectors(world.client(), input="return x", prompt_name="query")
+    assert torch.allclose(torch.tensor(found), torch.nn.functional.normalize(states.mean(0), dim=0), atol=1e-5)
+    assert vectors(world.client(), input="def load return x") != [found]
+    world.stop()
+
+
+def test_sentences_are_compared_by_the_cosine_of_their_vectors(sentence):
+    source, *others = texts = ["def f", "a", "def f", "return x y"]
+    rows = torch.tensor(vectors(sentence, input=texts))
+    expected = torch.nn.functional.cosine_similarity(rows[:1], rows[1:]).tolist()
+    body = {"inputs": {"source_sentence": source, "sentences": others}}
+    assert sentence.post("/similarity", json=body).get_json() == pytest.approx(expected, abs=1e-5)
+    for path in ("/score", "/v1/score"):
+        scored = sentence.post(path, json={"text_1": source, "text_2": others}).get_json()
+        assert [one["score"] for one in scored["data"]] == pytest.approx(expected, abs=1e-5)
+    refused = sentence.post("/similarity", json={"inputs": {"source_sentence": "a", "sentences": []}})
+    assert (refused.status_code, refused.get_json()["error_type"]) == (400, "Validation")
+    assert "sentences" in refused.get_json()["error"]
+    assert_envelope(
+        sentence.post("/score", json={"text_1": "a", "text_2": "a " * 90}), 400, "context_length_exceeded", "text_2"
+    )
 
 
 def test_text_embeddings_inferences_clients_get_bare_vectors(sentence, model_folder):

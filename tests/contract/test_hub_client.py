@@ -80,6 +80,11 @@ def test_masks_are_filled_and_vectors_made(ask):
     assert vectors.shape == (1, 64) and np.linalg.norm(vectors) == near(1)
 
 
+def test_sentences_are_compared(ask):
+    found = ask("/similarity").sentence_similarity(TEXT, other_sentences=[TEXT, "a"])
+    assert found[0] == near(1) and found[1] < 1
+
+
 def test_texts_are_translated_and_summarized(ask):
     told = {"num_beams": 2, "max_length": 9}
     found = ask("/translate").translation(TEXT, src_lang="en", tgt_lang="de", generate_parameters=told)

@@ -60,6 +60,18 @@ def test_the_config_says_how_scores_are_made(model_folder, tmp_path, problem):
     world.stop()
 
 
+@pytest.mark.parametrize("labels", [{"bad": "x", "good": "y"}, {}, {"bad": None}])
+def test_labels_whose_numbers_the_config_does_not_tell_are_those_of_its_other_table(model_folder, tmp_path, labels):
+    for path in model_folder("bert-classify").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text()) | {"label2id": labels}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    world = RealWorld(tmp_path)
+    [found] = answer_of(world.client().post("/classify", json={"input": ["a"]}))["data"]
+    assert (found["label"] in ("bad", "fair", "good"), found["num_classes"]) == (True, 3)
+    world.stop()
+
+
 @pytest.mark.parametrize("name", ["bert-rerank", "bert-zero-shot", "roberta-zero-shot"])
 def test_every_classifier_of_texts_classifies_pairs_too(serve, reference, name):
     found = answer_of(serve(name).post("/classify", json={"text": "a b", "text_pair": "c", "top_k": 9}))

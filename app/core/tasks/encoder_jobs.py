@@ -38,13 +38,15 @@ class EncoderInput:
 
     ``type_ids`` tells the texts of a pair apart, where the model does; empty: all are of the first.
     Where somebody asked for them: ``spans`` are the characters of its text that each token stands for (empty with a
-    tokenizer that cannot tell), ``segments`` which text it is of, None for tokens of no text.
+    tokenizer that cannot tell), ``segments`` which text it is of, None for tokens of no text. ``num_unpooled``: so many
+    tokens from the front do not count in a mean of all.
     """
 
     ids: list[int]
     type_ids: list[int] = field(default_factory=list)
     spans: list[tuple[int, int]] = field(default_factory=list)
     segments: list[int | None] = field(default_factory=list)
+    num_unpooled: int = 0
 
 
 @dataclass(frozen=True, slots=True)

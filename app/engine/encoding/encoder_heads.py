@@ -48,17 +48,17 @@ def embed(model: EncoderModel, output: Any, jobs: Sequence[EncoderJob]) -> list[
 def _vector(model: EncoderModel, hidden: torch.Tensor, job: EncoderJob) -> list[float]:
     """Pooled, normalised, cut, and normalised again where it was before. ``hidden`` is ``(seq, size)``."""
     wanted = job.wanted
-    vector = _pooled(model, hidden)[: wanted.dimensions]
+    vector = _pooled(model, hidden, job.given.num_unpooled)[: wanted.dimensions]
     if model.form.normalize if wanted.normalize is None else wanted.normalize:
         vector = torch.nn.functional.normalize(vector, dim=-1)
     numbers: list[float] = vector.tolist()
     return numbers
 
 
-def _pooled(model: EncoderModel, hidden: torch.Tensor) -> torch.Tensor:
+def _pooled(model: EncoderModel, hidden: torch.Tensor, num_unpooled: int) -> torch.Tensor:
     match model.form.pooling:
         case "mean":
-            return hidden.mean(dim=0)
+            return hidden[num_unpooled:].mean(dim=0)
         case "cls":
             return hidden[0]
         case "lasttoken":

@@ -30,6 +30,7 @@ from app.http.resources.text_tasks.entities_route import Entities
 from app.http.resources.text_tasks.info_route import Info
 from app.http.resources.text_tasks.rerank_routes import CohereRerank, Rerank, Score
 from app.http.resources.text_tasks.seq2seq_routes import Summarize, Translate
+from app.http.resources.text_tasks.similarity_route import Similarity
 from app.http.resources.text_tasks.zero_shot_route import ZeroShot
 from app.http.resources.token_routes import Detokenize, Tokenize
 from app.serve.context import WorkerContext, current
@@ -46,6 +47,7 @@ ROUTES: dict[str, type[Route]] = {
     "/summarize": Summarize,
     "/classify": Classify,
     "/embed": Embed,
+    "/similarity": Similarity,
     "/predict": Predict,
     "/info": Info,
     "/zero-shot": ZeroShot,

@@ -15,6 +15,7 @@ from app.http.schemas.peer_bodies import (
     TeiEmbedBody,
     TeiPredictBody,
     TeiRerankBody,
+    TeiSimilarityBody,
     VllmClassifyBody,
     VllmScoreBody,
 )
@@ -103,6 +104,14 @@ TASK_OPERATIONS: dict[tuple[str, str], Operation] = {
         {"inputs": ["one text", "another"]},
         failure=answers.TeiError,
     ),
+    ("/similarity", "post"): posting(
+        "How alike sentences are",
+        "text-embeddings-inference",
+        TeiSimilarityBody,
+        list[float],
+        {"inputs": {"source_sentence": "one text", "sentences": ["another", "a third"]}},
+        failure=answers.TeiError,
+    ),
     ("/predict", "post"): posting(
         "Classify texts",
         "text-embeddings-inference",
@@ -125,7 +134,7 @@ TASK_OPERATIONS: dict[tuple[str, str], Operation] = {
             VllmScoreBody,
             answers.PairScores,
             {"text_1": QUERY, "text_2": DOCUMENTS},
-            text="vLLM's API.",
+            text="vLLM's API; by an embedder the cosine of two vectors.",
         )
         for path in ("/score", "/v1/score")
     },

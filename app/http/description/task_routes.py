@@ -12,7 +12,13 @@ from app.http.schemas.encoder_bodies import EmbeddingsBody, FillMaskBody
 from app.http.schemas.fim_body import FimBody
 from app.http.schemas.infill_body import InfillBody
 from app.http.schemas.native_bodies import ChatBody, CompleteBody
-from app.http.schemas.peer_bodies import CohereRerankBody, TeiEmbedBody, TeiPredictBody, VllmScoreBody
+from app.http.schemas.peer_bodies import (
+    CohereRerankBody,
+    TeiEmbedBody,
+    TeiPredictBody,
+    TeiSimilarityBody,
+    VllmScoreBody,
+)
 from app.http.schemas.seq2seq_bodies import SummarizeBody, TranslateBody
 from app.http.schemas.strict import StrictBody
 from app.http.schemas.text_task_bodies import AnswerBody, ClassifyBody, EntitiesBody, RerankBody, ZeroShotBody
@@ -35,6 +41,7 @@ TASK_ROUTES: dict[str, tuple[Task, type[StrictBody]]] = {
     "/fill-mask": ("fill-mask", FillMaskBody),
     "/v1/embeddings": ("embeddings", EmbeddingsBody),
     "/embed": ("embeddings", TeiEmbedBody),
+    "/similarity": ("embeddings", TeiSimilarityBody),
     "/classify": ("classify", ClassifyBody),
     "/predict": ("classify", TeiPredictBody),
     "/zero-shot": ("zero-shot", ZeroShotBody),
@@ -47,7 +54,11 @@ TASK_ROUTES: dict[str, tuple[Task, type[StrictBody]]] = {
     "/v1/score": ("rerank", VllmScoreBody),
 }
 # Routes that models for a further task answer as well.
-ALSO: set[tuple[str, Task]] = {("/v1/completions", "seq2seq")}
+ALSO: set[tuple[str, Task]] = {
+    ("/v1/completions", "seq2seq"),
+    ("/score", "embeddings"),
+    ("/v1/score", "embeddings"),
+}
 
 
 def routes_of(task: Task) -> dict[str, type[StrictBody]]:

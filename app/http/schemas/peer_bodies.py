@@ -114,6 +114,26 @@ class TeiEmbedBody(TeiBody):
     prompt_name: PromptName | None = Field(None, description="Which of the model's prompts stands before each text.")
 
 
+class TeiSentences(StrictBody):
+    """A sentence, and those that are compared with it."""
+
+    source_sentence: Text = Field(description="What the others are compared with.")
+    sentences: Documents = Field(description="The others.")
+
+
+class TeiSimilarityParameters(TeiBody):
+    """How sentences become vectors."""
+
+    prompt_name: PromptName | None = Field(None, description="Which of the model's prompts stands before each.")
+
+
+class TeiSimilarityBody(StrictBody):
+    """text-embeddings-inference's request to compare sentences."""
+
+    inputs: TeiSentences = Field(description="A sentence and others.")
+    parameters: TeiSimilarityParameters | None = Field(None, description="How to.")
+
+
 class TeiPredictBody(TeiBody):
     """text-embeddings-inference's request to classify a text, a pair, or a list of lists of one or two texts."""
 

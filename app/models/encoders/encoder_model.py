@@ -6,11 +6,12 @@ Text is made and read by HTTP threads (see ``ServedModel``); the forward pass is
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from transformers import PreTrainedModel
 
-from app.core.errors import InvalidParameterError, ModelLoadError, UnsupportedParameterError
+from app.core.errors import InvalidParameterError, ModelLoadError
 from app.core.patience import held
 from app.core.tasks.encoder_jobs import Cut, Encoded, EncoderInput, Side, Table
 from app.models.checkpoint.loader import Checkpoint
@@ -68,7 +69,13 @@ class EncoderModel(ServedModel):
 
     def read_prompted(self, text: str, prompt: str | None, *, cut: Cut | None = None) -> EncoderInput:
         """A text behind the prompt of this name, or behind the model's default. Raises ``RequestError``."""
-        return self.read(self._prompt(prompt) + text, cut=cut)
+        words = self._prompt(prompt)
+        found = self.read(words + text, cut=cut)
+        if not words or self.form.pools_prompt:
+            return found
+        # As sentence-transformers counts them: with the mark at the front, without the one behind.
+        num_unpooled = min(len(self.read(words).ids) - 1, len(found.ids) - 1)
+        return replace(found, num_unpooled=num_unpooled)
 
     def _prompt(self, name: str | None) -> str:
         chosen = self.form.default_prompt if name is None else name
@@ -77,9 +84,6 @@ class EncoderModel(ServedModel):
         if chosen not in self.form.prompts:
             known = ", ".join(sorted(self.form.prompts)) or "none"
             raise InvalidParameterError(f"prompt_name: the model {self.name} has: {known}", param="prompt_name")
-        if not self.form.pools_prompt:
-            text = f"prompt_name: the model {self.name} leaves its prompts out of its vectors, which is not supported"
-            raise UnsupportedParameterError(text, param="prompt_name")
         return self.form.prompts[chosen]
 
     def windows(self, text: str, before: str | None = None, *, num_tokens: int, overlap: int) -> list[EncoderInput]:

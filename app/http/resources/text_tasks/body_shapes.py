@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from flask import Response
 
@@ -20,6 +20,9 @@ from app.http.reading.body import read_fields, read_object
 from app.http.requests.encoding import EncodeWith, Encoding
 from app.http.requests.opening import open_request
 from app.http.schemas.strict import StrictBody
+
+if TYPE_CHECKING:
+    from app.engine.loading.handle import ModelHandle
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +60,15 @@ class TextTaskRoute(Route):
 
     def open(self, work: EncodeWith, model: str | None, prompt: object, recordid: str | int | None = None) -> Encoding:
         """The request once it is submitted; its log line tells of it. Raises a ``RequestError``."""
+        return self.open_on(self.service.choose(model, work.task), work, prompt, recordid)
+
+    def open_on(
+        self, handle: ModelHandle, work: EncodeWith, prompt: object, recordid: str | int | None = None
+    ) -> Encoding:
+        """The same where the model was chosen."""
         line = record()
         line.recordid, line.prompt = recordid, prompt
-        return open_request(self.service.context, self.service.choose(model, work.task), work)
+        return open_request(self.service.context, handle, work)
 
 
 HUB = "Hugging Face's inference API"

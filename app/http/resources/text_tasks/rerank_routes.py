@@ -16,6 +16,7 @@ from app.http.application.error_envelope import cohere_error, json_response, tei
 from app.http.requests.encoding import EncodeWith, Encoding
 from app.http.requests.limits import naming
 from app.http.resources.text_tasks.body_shapes import BodyShape, TextTaskRoute, details, token_usage
+from app.http.resources.text_tasks.similarity_route import cosines, in_vectors
 from app.http.schemas.peer_bodies import CohereRerankBody, TeiRerankBody, VllmScoreBody
 from app.http.schemas.text_task_bodies import RerankBody
 
@@ -106,24 +107,33 @@ def cohere_rerank(route: TextTaskRoute, body: CohereRerankBody) -> Response:
 
 
 def vllm_score(route: TextTaskRoute, body: VllmScoreBody) -> Response:
-    """A score for each pair, in their order."""
+    """A score for each pair, in their order: a cross-encoder's, or the cosine of an embedder's vectors."""
     pairs = scored_pairs(body)
+    handle = route.service.choose(body.model, "rerank", "embeddings")
+    if handle.task == "embeddings":
+        with route.open_on(handle, in_vectors(pairs, body.cut), body.text_1) as encoding:
+            return pair_scores(encoding, cosines(pairs, encoding))
 
     def encode(model: EncoderModel) -> Iterator[EncoderInput]:
         return (model.read(one, other, cut=body.cut) for one, other in pairs)
 
-    with route.open(EncodeWith("rerank", "text_2", encode), body.model, body.text_1) as encoding:
+    with route.open_on(handle, EncodeWith("rerank", "text_2", encode), body.text_1) as encoding:
         labels, is_raw = encoding.encoder.labels, not body.use_activation
         scores = [labels.pair_score(one.logits, is_raw=is_raw) for _, one in encoding.read_encoded()]
-        answer: PairScores = {
-            "id": f"score-{encoding.request_id}",
-            "object": "list",
-            "created": int(time.time()),
-            "model": encoding.model,
-            "data": [{"index": index, "object": "score", "score": score} for index, score in enumerate(scores)],
-            "usage": {**token_usage(encoding), "completion_tokens": 0},
-        }
-        return json_response(answer, headers=encoding.headers())
+        return pair_scores(encoding, scores)
+
+
+def pair_scores(encoding: Encoding, scores: list[float]) -> Response:
+    """As vLLM tells them."""
+    answer: PairScores = {
+        "id": f"score-{encoding.request_id}",
+        "object": "list",
+        "created": int(time.time()),
+        "model": encoding.model,
+        "data": [{"index": index, "object": "score", "score": score} for index, score in enumerate(scores)],
+        "usage": {**token_usage(encoding), "completion_tokens": 0},
+    }
+    return json_response(answer, headers=encoding.headers())
 
 
 def scored_pairs(body: VllmScoreBody) -> list[tuple[str, str]]:
