@@ -10,7 +10,7 @@ import queue
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypedDict, Unpack
+from typing import Literal, Protocol, TypedDict, Unpack
 
 from app.core.errors import ConstraintTooCostlyError, RequestError, RequestTimeoutError
 from app.core.parsing.tool_calls.answer_reader import AnswerForm
@@ -73,8 +73,8 @@ class Matcher(Protocol):
     def accept(self, token: int) -> None:
         """``token`` was chosen."""
 
-    def mask(self, logits: Any) -> None:
-        """Set what the grammar forbids next in ``logits`` ``(vocab,)`` to -inf, in place."""
+    def allowed(self, num_bytes: int) -> bytes | bytearray | None:
+        """Which tokens may come next, a bit for each (little-endian), in so many bytes; None where it has failed."""
 
 
 class Grammar(Protocol):

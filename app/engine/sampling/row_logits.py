@@ -1,7 +1,7 @@
 """Changes to the logits of one row before anything is drawn: penalties, biases, bans, constraints.
 
 Follows transformers' order of processors: bias, repetition penalty, (OpenAI's presence and
-frequency penalties,) banned words, minimum length, constraint. Inference thread only.
+frequency penalties,) banned words, minimum length; then constraints. Inference thread only.
 """
 
 from __future__ import annotations
@@ -79,8 +79,19 @@ class RowLogits:
         if self._budget is not None:
             self._budget.accept()
 
+    @property
+    def matcher(self) -> Matcher | None:
+        """What forbids tokens, of all rows at once (``grammar_masks``)."""
+        return self._matcher
+
+    def force(self, logits: torch.Tensor) -> None:
+        """Behind all other changes: leave only the token that has to come next, if one has, in ``logits`` (vocab)."""
+        if self._budget is not None and (token := self._budget.forced) is not None:
+            logits.fill_(-math.inf)
+            logits[token] = 0.0
+
     def apply(self, logits: torch.Tensor) -> None:
-        """Change ``logits`` ``(vocab,)``, float32, in place."""
+        """Change ``logits`` ``(vocab,)``, float32, in place; all but what a grammar forbids."""
         if self._params.logit_bias:
             logits.index_add_(0, self._bias_ids, self._bias)
         if self._has_repetition:
@@ -90,11 +101,6 @@ class RowLogits:
             logits -= self._params.presence_penalty * (self._counts > 0)
         if banned := self._banned():
             logits[torch.tensor(banned, device=self._device)] = -math.inf
-        if self._matcher is not None:
-            self._matcher.mask(logits)
-        if self._budget is not None and (token := self._budget.forced) is not None:
-            logits.fill_(-math.inf)
-            logits[token] = 0.0
 
     def _penalise_repetition(self, logits: torch.Tensor) -> None:
         """Divide positive and multiply negative logits of seen tokens (arXiv:1909.05858)."""

@@ -16,6 +16,7 @@ import torch
 
 from app.core.jobs import SamplingParams, TokenLogprob
 from app.engine.sampling.filters import column, filter_ordered, filter_unordered, needs_order
+from app.engine.sampling.grammar_masks import forbid
 from app.engine.sampling.row_logits import RowLogits
 
 Way = Literal["likeliest", "drawn", "drawn_in_order"]
@@ -89,6 +90,9 @@ def _changed(logits: torch.Tensor, rows: list[RowSampler]) -> torch.Tensor:
     logits = logits.to(torch.float32, copy=True)
     for i in changing:
         rows[i].logits.apply(logits[i])
+    forbid(logits, {i: matcher for i in changing if (matcher := rows[i].logits.matcher) is not None})
+    for i in changing:
+        rows[i].logits.force(logits[i])
     return logits
 
 

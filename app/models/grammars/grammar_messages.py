@@ -77,9 +77,10 @@ class Mask:
         return _MASK.pack(self.state, self.may_end, self.matcher, self.cpu_us) + self.bits
 
     @classmethod
-    def unpacked(cls, data: bytes) -> Mask:
+    def unpacked(cls, data: bytes | bytearray, size: int) -> Mask:
+        """From the first ``size`` bytes of ``data``."""
         state, may_end, matcher, cpu_us = _MASK.unpack_from(data)
-        return cls(matcher, state, bool(may_end), cpu_us, data[_MASK.size :])
+        return cls(matcher, state, bool(may_end), cpu_us, bytes(data[_MASK.size : size]))
 
 
 def pack_order(order: int, matcher: int, token: int = 0) -> bytes:

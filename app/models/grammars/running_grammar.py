@@ -18,16 +18,9 @@ import weakref
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from app.core.errors import ConstraintTooCostlyError
 from app.models.grammars import grammar_messages as messages
-
-if TYPE_CHECKING:
-    import torch
-    from numpy.typing import NDArray
 
 # A mask is 0.05 to 1 ms as a rule. What is saved up lets a grammar build its larger automata once.
 ALLOWED_S_PER_STEP = 0.01
@@ -50,6 +43,9 @@ class Grammar:
         self._ids = itertools.count()
         self._live: set[int] = set()
         self._masks: dict[int, messages.Mask] = {}
+        self._buffer = bytearray(MAX_MASK_BYTES)
+        self._poller = select.poll()
+        self._poller.register(end, select.POLLIN)
         self._close = weakref.finalize(self, _close, end, pidfd)
 
     def matcher(self, end_ids: Iterable[int]) -> Matcher:
@@ -105,22 +101,31 @@ class Grammar:
         return self._masks.pop(matcher, None)
 
     def _read(self, timeout_s: float) -> None:
-        poller = select.poll()
-        poller.register(self._end, select.POLLIN)
-        try:
-            data = self._end.recv(MAX_MASK_BYTES) if poller.poll(max(timeout_s, 0) * 1000) else b""
-        except OSError:
-            data = b""
-        if not data:
+        size = self._received(timeout_s)
+        if not size:
             self.fail()
             return
-        mask = messages.Mask.unpacked(data)
+        mask = messages.Mask.unpacked(self._buffer, size)
         if mask.matcher in self._live:
             self._masks[mask.matcher] = mask
         self._saved_s += ALLOWED_S_PER_STEP / max(len(self._live), 1) - mask.cpu_us / 1e6
         self._saved_s = min(self._saved_s, MAX_SAVED_S)
         if self._saved_s < 0:
             self.fail()
+
+    def _received(self, timeout_s: float) -> int:
+        """Bytes of the next message, which is in the buffer then; 0 where none came, or the process is gone."""
+        try:
+            return self._end.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            pass
+        except OSError:
+            return 0
+        try:
+            is_there = self._poller.poll(max(timeout_s, 0) * 1000)
+            return self._end.recv_into(self._buffer, 0, socket.MSG_DONTWAIT) if is_there else 0
+        except OSError:
+            return 0
 
 
 def _close(end: socket.socket, pidfd: int) -> None:
@@ -154,35 +159,33 @@ class Matcher:
         if not self._has_ended:
             self._grammar.order(messages.ACCEPT, self.id, token)
 
-    def mask(self, logits: torch.Tensor) -> None:
-        """Set what the grammar forbids next in ``logits`` ``(vocab,)`` to -inf, in place."""
-        import torch
+    def allowed(self, num_bytes: int) -> bytes | bytearray | None:
+        """Which tokens may come next, a bit for each (little-endian); where the end may, every token that ends the
+        sequence. Elsewhere none of them, though it be text to the grammar, unless nothing else may come."""
+        if self._has_ended:
+            return self._with_ends(bytes(num_bytes))
+        mask = self._grammar.mask(self.id)
+        if mask is None or mask.state == messages.FAILED:
+            self._failed = True
+            return None
+        if mask.state == messages.ENDS:
+            self._has_ended = True
+            return self._with_ends(bytes(num_bytes))
+        # Tokens behind the mask's end, where there are any, come out as forbidden.
+        bits = mask.bits if len(mask.bits) == num_bytes else mask.bits[:num_bytes].ljust(num_bytes, b"\0")
+        return self._with_ends(bits) if mask.may_end else self._without_ends(bits)
 
-        if (is_allowed := self._allowed(logits.shape[0])) is not None:
-            logits.masked_fill_(torch.from_numpy(~is_allowed).to(logits.device), -torch.inf)
+    def _with_ends(self, bits: bytes) -> bytearray:
+        found = bytearray(bits)
+        for token in self._end_ids:
+            found[token >> 3] |= 1 << (token & 7)
+        return found
 
-    def _allowed(self, vocab_size: int) -> NDArray[np.bool_] | None:
-        """Whether each token may come next ``(vocab,)``; where the end may, every token that ends the sequence.
-
-        Elsewhere none of them, though it be text to the grammar, unless nothing else may come.
-        """
-        is_allowed = np.zeros(vocab_size, dtype=np.bool_)
-        if not self._has_ended:
-            mask = self._grammar.mask(self.id)
-            if mask is None or mask.state == messages.FAILED:
-                self._failed = True
-                return None
-            self._has_ended = mask.state == messages.ENDS
-            if not self._has_ended:
-                bits = np.frombuffer(mask.bits, dtype=np.uint8)
-                # Tokens behind the mask's end, where there are any, come out as forbidden.
-                is_allowed = np.unpackbits(bits, count=vocab_size, bitorder="little").view(np.bool_)
-            if not mask.may_end:
-                return self._unended(is_allowed)
-        is_allowed[self._end_ids] = True
-        return is_allowed
-
-    def _unended(self, is_allowed: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        others = is_allowed.copy()
-        others[self._end_ids] = False
-        return others if others.any() else is_allowed
+    def _without_ends(self, bits: bytes) -> bytes | bytearray:
+        ends = [token for token in self._end_ids if bits[token >> 3] >> (token & 7) & 1]
+        if not ends:
+            return bits
+        found = bytearray(bits)
+        for token in ends:
+            found[token >> 3] &= ~(1 << (token & 7)) & 0xFF
+        return found if any(found) else bits

@@ -18,7 +18,7 @@ from app.http.answers.chat_parts import message_of
 from app.models.grammars.calls.notation_table import NOTATIONS
 from app.models.grammars.constraints import Constraints
 from tests.tiny_models import SPECIAL, tiny_tokenizer
-from tests.unit.models.json_schemas.sampled import constraints, judge, write
+from tests.unit.models.json_schemas.sampled import allowed_by, constraints, judge, write
 
 THINKING = {"opens": ["<think>"], "closes": ["</think>"]}
 
@@ -167,7 +167,7 @@ def accepts(owner: Constraints, grammar: Any, text: str, tokenizer: Any = None) 
     tokenizer = tokenizer or owner._tokenizer
     matcher = grammar.matcher([tokenizer.eos_token_id])
     for token in [*tokenizer.encode(text), tokenizer.eos_token_id]:
-        allowed = matcher._allowed(len(tokenizer))
+        allowed = allowed_by(matcher, len(tokenizer))
         if allowed is None or not allowed[token]:
             return False
         matcher.accept(token)
@@ -240,7 +240,7 @@ def test_a_schema_that_cannot_be_followed_is_refused_with_its_function_and_place
 
 def test_masks_are_made_for_every_token_of_the_vocabulary(owner):
     matcher = owner.compiled(rules_of("hermes", {"f": {}})).matcher([0])
-    allowed = matcher._allowed(len(owner._tokenizer) + 8)
+    allowed = allowed_by(matcher, len(owner._tokenizer) + 8)
     assert np.flatnonzero(allowed).size and not allowed[-8:].any()
 
 

@@ -19,7 +19,7 @@ from app.models.grammars.constraints import Constraints
 from app.models.grammars.grammar_messages import Source
 from app.models.grammars.running_grammar import Grammar
 from app.models.grammars.zygote import Zygote
-from tests.unit.models.json_schemas.sampled import END, TOKENIZER, constraints, write
+from tests.unit.models.json_schemas.sampled import END, TOKENIZER, allowed_by, constraints, write
 from tests.waiting import wait_until
 
 WORD = Constraint("regex", "[a-z]{4}")
@@ -148,17 +148,11 @@ def test_masks_of_many_sequences_come_to_whom_they_belong(owner):
     matchers = [grammar.matcher([END]) for _ in range(64)]
     letters = dict(zip("abcd", TOKENIZER.convert_tokens_to_ids(list("abcd")), strict=True))
     for at, matcher in enumerate(matchers):
-        matcher.mask(np_free_logits())
+        allowed_by(matcher, len(TOKENIZER))
         matcher.accept(letters["ac"[at % 2]])
     for at, matcher in reversed(list(enumerate(matchers))):
-        allowed = matcher._allowed(len(TOKENIZER))
+        allowed = allowed_by(matcher, len(TOKENIZER))
         assert np.flatnonzero(allowed).tolist() == [letters["bd"[at % 2]]]
-
-
-def np_free_logits():
-    import torch
-
-    return torch.zeros(len(TOKENIZER))
 
 
 def test_the_processes_know_neither_torch_nor_the_settings():

@@ -12,7 +12,7 @@ from app.models.grammars.constraints import Constraints
 from app.models.grammars.thought_skipping import ThoughtSkipper
 from tests.tiny_models import SPECIAL, tiny_tokenizer
 from tests.unit.models.grammars.test_call_grammars import accepts
-from tests.unit.models.json_schemas.sampled import constraints, write
+from tests.unit.models.json_schemas.sampled import allowed_by, constraints, write
 
 THINK = ReasoningSpan(("<think>",), ("</think>",))
 OPENED = replace(THINK, is_open=True)
@@ -68,9 +68,9 @@ def test_a_sign_that_ends_reasoning_cannot_be_spelled_out_in_it():
     try:
         [last] = tokenizer.encode(">")
         for token in [token for sign in "hm</think" for token in tokenizer.encode(sign)]:
-            matcher._allowed(len(tokenizer))
+            allowed_by(matcher, len(tokenizer))
             matcher.accept(token)
-        allowed = matcher._allowed(len(tokenizer))
+        allowed = allowed_by(matcher, len(tokenizer))
         assert not allowed[last] and allowed[tokenizer.convert_tokens_to_ids("</think>")]
     finally:
         owner.close()
@@ -82,15 +82,15 @@ def test_names_are_kept_apart_behind_reasoning_that_looks_like_an_object(owner):
     tokenizer = owner._tokenizer
     matcher = owner.compiled(schema).matcher([tokenizer.eos_token_id])
     for token in tokenizer.encode(matcher_text):
-        allowed = matcher._allowed(len(tokenizer))
+        allowed = allowed_by(matcher, len(tokenizer))
         assert allowed[token]
         matcher.accept(token)
     [a], [b], [quote] = (tokenizer.encode(sign) for sign in 'ab"')
-    assert matcher._allowed(len(tokenizer))[a]
+    assert allowed_by(matcher, len(tokenizer))[a]
     matcher.accept(a)
-    assert not matcher._allowed(len(tokenizer))[quote]
+    assert not allowed_by(matcher, len(tokenizer))[quote]
     matcher.accept(b)
-    assert matcher._allowed(len(tokenizer))[quote]
+    assert allowed_by(matcher, len(tokenizer))[quote]
 
 
 def test_random_answers_end_in_what_is_asked_for(owner):

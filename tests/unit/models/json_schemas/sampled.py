@@ -12,11 +12,12 @@ from typing import Any
 
 import jsonschema
 import numpy as np
+from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from app.core.jobs import Constraint
 from app.models.grammars.constraints import Constraints
-from app.models.grammars.running_grammar import Grammar
+from app.models.grammars.running_grammar import Grammar, Matcher
 from tests.tiny_models import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
@@ -39,6 +40,14 @@ def compiled(owner: Constraints, schema: Any) -> Grammar:
     return owner.compiled(Constraint("json_schema", json.dumps(schema)))
 
 
+def allowed_by(matcher: Matcher, vocab_size: int) -> NDArray[np.bool_] | None:
+    """Whether each token may come next; None where the grammar has failed."""
+    bits = matcher.allowed((vocab_size + 7) // 8)
+    if bits is None:
+        return None
+    return np.unpackbits(np.frombuffer(bits, dtype=np.uint8), count=vocab_size, bitorder="little").view(np.bool_)
+
+
 def write(
     grammar: Grammar, seed: int, max_tokens: int = 600, tokenizer: PreTrainedTokenizerFast = TOKENIZER
 ) -> str | None:
@@ -48,7 +57,7 @@ def write(
     matcher = grammar.matcher([end])
     tokens: list[int] = []
     for _ in range(max_tokens):
-        allowed = matcher._allowed(len(tokenizer))
+        allowed = allowed_by(matcher, len(tokenizer))
         assert allowed is not None, f"failed after {tokenizer.decode(tokens)!r}"
         ids = np.flatnonzero(allowed).tolist()
         assert ids, f"nothing may follow {tokenizer.decode(tokens)!r}"
