@@ -32,6 +32,7 @@ def refused(response, status=400, kind="invalid_request_error"):
     assert set(body) == {"type", "error", "request_id"} and body["type"] == "error"
     assert set(body["error"]) == {"type", "message"} and body["error"]["type"] == kind
     assert body["request_id"] == response.headers["X-Request-Id"]
+    assert response.headers["Request-Id"] == body["request_id"]
     return body["error"]["message"]
 
 
@@ -85,6 +86,7 @@ def test_an_answer_is_anthropics_message_and_nothing_else(client):
         "usage": usage,
     }
     assert {"X-Queue-Ms", "X-Ttft-Ms", "X-Total-Ms"} <= set(response.headers.keys())
+    assert response.headers["Request-Id"] == response.headers["X-Request-Id"]
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import time
 from collections.abc import Mapping
 from typing import Protocol
 
-from flask import Response, current_app, g, request
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from flask import Response, current_app, g
+from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 
 from app.core.errors import (
@@ -28,6 +28,7 @@ from app.core.logs.logging import get_logger
 from app.http.answers.native_types import Error, PromptAnswer
 from app.http.answers.task_types import CohereError, TeiError, TeiErrorKind
 from app.http.application.request_log import record
+from app.http.application.route_lookup import of_route
 from app.http.reading.strict_json import dump
 
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
@@ -94,19 +95,8 @@ def error_response(failure: Exception) -> Response:
 
 def _form() -> ErrorForm:
     """What the request asked for; else its route's own, which holds before any of the route's code has run."""
-    view = current_app.view_functions.get(request.endpoint or _endpoint_of_path())
-    of_route: ErrorForm = getattr(getattr(view, "view_class", None), "error_form", own_form)
-    asked: ErrorForm = g.get("error_form", of_route)
+    asked: ErrorForm = g.get("error_form") or of_route("error_form") or own_form
     return asked
-
-
-def _endpoint_of_path() -> str:
-    """The route at this path that takes other methods, where there is one."""
-    failure, adapter = request.routing_exception, current_app.create_url_adapter(request)
-    if not isinstance(failure, MethodNotAllowed) or not failure.valid_methods or adapter is None:
-        return ""
-    endpoint, _ = adapter.match(method=next(iter(failure.valid_methods)))
-    return str(endpoint)
 
 
 def _own_headers(failure: Exception, status: int) -> dict[str, str]:

@@ -19,7 +19,8 @@ from app.serve.incoming.gate import PROBES, SCRAPE
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 OWN_SITES = ("same-origin", "none")
 MAX_AGE_S = 600
-EXPOSED = "X-Request-Id, X-Worker, X-Queue-Ms, X-Ttft-Ms, X-Total-Ms, X-Ignored-Fields, X-Should-Retry, Retry-After"
+IDS = "X-Request-Id, Request-Id"
+EXPOSED = f"{IDS}, X-Worker, X-Queue-Ms, X-Ttft-Ms, X-Total-Ms, X-Ignored-Fields, X-Should-Retry, Retry-After"
 _FIELD_NAMES = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+(?:\s*,\s*[A-Za-z0-9!#$%&'*+.^_`|~-]+)*")
 
 

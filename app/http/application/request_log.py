@@ -21,6 +21,7 @@ from flask import Flask, Response, g, request
 from app.core.errors import RequestError
 from app.core.logs.logging import get_logger
 from app.core.logs.tracebacks import handle_requests
+from app.http.application.route_lookup import of_route
 from app.serve.context import WorkerContext
 from app.serve.incoming.gate import PROBES
 
@@ -138,7 +139,8 @@ def init_app(app: Flask, context: WorkerContext) -> None:
 
     @app.after_request
     def close_record(response: Response) -> Response:
-        response.headers["X-Request-Id"] = record().request_id
+        for name in filter(None, ("X-Request-Id", of_route("id_header"))):
+            response.headers[name] = record().request_id
         if record().ignored_fields:
             response.headers["X-Ignored-Fields"] = ", ".join(shown_names(record().ignored_fields))
         if record().worker is not None:

@@ -28,9 +28,11 @@ class JsonApi(Api):
 
 
 class Route(Resource):
-    """Base of all resources: holds what the routes of one worker share. ``error_form`` is how its failures are told."""
+    """Base of all resources: holds what the routes of one worker share. ``error_form`` is how its failures are told,
+    ``id_header`` where its callers look for the request's id beside ``X-Request-Id``."""
 
     error_form: ClassVar[ErrorForm] = staticmethod(own_form)
+    id_header: ClassVar[str | None] = None
 
     def __init__(self, service: Service):
         self.service = service

@@ -46,18 +46,22 @@ def document(needs_key: bool, path_prefix: str = "") -> Schema:
         "openapi": "3.1.0",
         "info": {"title": "Forklift", "version": __version__, "description": INTRODUCTION},
         "servers": [{"url": path_prefix or "/"}],
-        "security": [{"key": []}] if needs_key else [{}, {"key": []}],
+        "security": [*([] if needs_key else [{}]), *({name: []} for name in KEY_SCHEMES)],
         "paths": paths,
         "components": {
             "schemas": definitions,
             "responses": dict(_error_responses()),
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": KEY_SCHEMES,
             "parameters": PARAMETERS,
             "headers": {"X-Request-Id": {"schema": {"type": "string"}, "description": "The request's id."}},
         },
     }
 
 
+KEY_SCHEMES = {
+    "key": {"type": "http", "scheme": "bearer"},
+    "keyOfAnthropic": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
+}
 INTRODUCTION = (
     "A transformers model as JSON over HTTP. Unknown fields and values out of bounds are refused with 400 and the "
     "field's name in `param`; nothing is truncated or ignored silently. `null` is the same as leaving a field out."

@@ -26,6 +26,9 @@ from app.http.reading.validation import validate
 from app.http.requests.limits import naming
 from app.http.requests.opening import admit
 
+# Where Anthropic's clients look.
+ID_HEADER = "Request-Id"
+
 
 def as_chat(body: ConversationBody) -> ThinkingChat:
     """What the body asks of chat; what is wrong from then on is told by this API's names. Raises a ``RequestError``."""
@@ -37,6 +40,7 @@ class Messages(NamedEventRoute):
     """Answers a conversation."""
 
     error_form: ClassVar[ErrorForm] = staticmethod(messages_error)
+    id_header = ID_HEADER
 
     def post(self) -> Response:
         return self.converse(as_chat(read_body(MessagesBody)), MessagesShape(NAMES))
@@ -46,6 +50,7 @@ class CountTokens(Route):
     """Counts what a conversation's prompt would hold; takes a place, as tokenizing does."""
 
     error_form: ClassVar[ErrorForm] = staticmethod(messages_error)
+    id_header = ID_HEADER
 
     def post(self) -> Response:
         body = as_chat(read_body(CountTokensBody))
