@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.contract.clients import CHAT, CLIENTS, COMPLETIONS, FIM, INFILL
@@ -57,6 +59,22 @@ def test_the_table_holds_every_route_that_clients_use_and_names_each_source():
     assert {client.path for client in CLIENTS} == {CHAT, COMPLETIONS, FIM, INFILL}
     assert len({client.name for client in CLIENTS}) == len(CLIENTS) >= 30
     assert all(client.source.startswith("https://") for client in CLIENTS)
+
+
+# What a name says beside the program's own.
+KINDS = (" stream", " structured", " agent", " with Mistral", "'s instruction", "'s edit", "'s autocomplete")
+KINDS += ("'s OpenAI mode", "'s completions", "'s example")
+NAMELESS = "an agent without tools"
+
+
+def test_the_pages_of_clients_name_each_of_them():
+    pages = [
+        (Path(__file__).parents[2] / "docs" / name).read_text(encoding="utf-8") for name in ("use-with.md", "client.md")
+    ]
+    text = "\n".join(pages).lower()
+    for client in CLIENTS:
+        name = next((client.name.removesuffix(kind) for kind in KINDS if client.name.endswith(kind)), client.name)
+        assert name == NAMELESS or name.lower() in text, name
 
 
 def test_probes_and_properties_are_where_llama_cpps_plugins_look(handle, make_world):
