@@ -201,6 +201,20 @@ def test_what_is_no_sound_json_is_refused_in_the_form_of_the_route(world, route,
     require_clear(route, response, "")
 
 
+def test_more_calls_than_chat_takes_are_refused_by_the_apis_own_field(world):
+    called = {"type": "tool_use", "id": "a", "name": "f", "input": {}}
+    turns = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": [called] * 200},
+        {"role": "user", "content": "a"},
+    ]
+    response = client_of(world).post(MESSAGES, json={"max_tokens": 5, "messages": turns})
+    assert response.get_json()["error"]["message"].startswith("messages: ")
+    item = {"type": "function_call", "call_id": "a", "name": "f", "arguments": "{}"}
+    error = client_of(world).post(RESPONSES, json={"input": [item] * 200}).get_json()["error"]
+    assert error["param"] == "input" and error["message"].startswith("input: ")
+
+
 @pytest.mark.parametrize("route", BODIES)
 def test_huge_lists_are_refused_at_their_first_mistake(world, route):
     listed = [{"role": "user", "content": 1}] * 50_000

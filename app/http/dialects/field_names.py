@@ -10,11 +10,10 @@ FieldNames = Mapping[str, str]
 
 
 def renamed(error: RequestError, names: FieldNames) -> tuple[str, str | None]:
-    """The message and the field at fault. Messages begin with the field's name, a colon behind it."""
+    """The message and the field at fault. Messages begin with the field's name, or a path of chat's, and a colon."""
     if error.param is None or error.param not in names:
         return error.message, error.param
     name = names[error.param]
-    start = f"{error.param}: "
-    if error.message.startswith(start):
-        return f"{name}: {error.message.removeprefix(start)}", name
-    return error.message, name
+    place, _, text = error.message.partition(": ")
+    is_place = text and place.partition(".")[0] == error.param
+    return f"{name}: {text}" if is_place else error.message, name

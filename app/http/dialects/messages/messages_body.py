@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 # Chat's names of fields that errors may name, and how they are called here.
 NAMES = {
+    "messages": "messages",
     "max_completion_tokens": "max_tokens",
     "stop": "stop_sequences",
     "response_format": "output_config",
