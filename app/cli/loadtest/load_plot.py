@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from app.cli.loadtest.figures import Summary, times
+from app.reports.picture import legend_below, logarithmic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NUM_BUCKETS = 40
 LABELS = {"ttft": "first token", "itl": "between tokens", "total": "whole request"}
@@ -12,6 +17,11 @@ LABELS = {"ttft": "first token", "itl": "between tokens", "total": "whole reques
 
 def draw(summary: Summary, title: str, file: Path) -> None:
     """Write a PNG: left the share of requests below each time, right tokens per second over the load."""
+    figure_of(summary, title).savefig(file, dpi=120, format="png")
+
+
+def figure_of(summary: Summary, title: str) -> Figure:
+    """The same, not yet written."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -22,9 +32,10 @@ def draw(summary: Summary, title: str, file: Path) -> None:
         if name in LABELS and values:
             shares = [100 * (i + 1) / len(values) for i in range(len(values))]
             left.step([value * 1000 for value in values], shares, where="post", label=LABELS[name])
-    left.set(xscale="log", xlabel="milliseconds", ylabel="% of requests below", ylim=(0, 101), title="latency")
+    left.set(xlabel="milliseconds", ylabel="% of requests below", ylim=(0, 101), title="latency")
     if left.lines:
-        left.legend(loc="upper left")
+        logarithmic(left, "x")
+    legend_below(figure, left)
     left.grid(alpha=0.3)
     width_s, rates = token_rates(summary)
     right.bar([i * width_s for i in range(len(rates))], rates, width=width_s, align="edge")
@@ -32,7 +43,7 @@ def draw(summary: Summary, title: str, file: Path) -> None:
     right.set(xlabel="seconds", ylabel="tokens/s", title=f"{summary.tokens_per_s:,.0f} tokens/s over all")
     right.grid(alpha=0.3)
     figure.suptitle(title)
-    figure.savefig(file, dpi=120, format="png")
+    return figure
 
 
 def token_rates(summary: Summary) -> tuple[float, list[float]]:
