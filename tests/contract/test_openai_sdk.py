@@ -185,6 +185,25 @@ def test_tools_are_refused_where_the_template_knows_none(client):
     assert caught.value.param == "tools"
 
 
+def respond(client, **fields):
+    return client.responses.create(**{"model": MODEL, "input": MESSAGES, "max_output_tokens": 12, **fields})
+
+
+def test_a_response_is_the_answer_of_a_chat_whole_and_streamed(client):
+    text = chat(client).choices[0].message.content
+    response = respond(client, extra_body={"seed": 1})
+    assert response.output_text == text and response.status in ("completed", "incomplete")
+    events = list(respond(client, stream=True, extra_body={"seed": 1}))
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == text
+    assert events[-1].response.usage.output_tokens == response.usage.output_tokens
+
+
+def test_what_a_response_cannot_have_is_refused_by_name(client):
+    with pytest.raises(openai.BadRequestError) as caught:
+        respond(client, previous_response_id="resp_1")
+    assert (caught.value.param, caught.value.code) == ("previous_response_id", "unsupported_parameter")
+
+
 def test_async_clients_work(running):
     async def ask():
         async with openai.AsyncOpenAI(base_url=f"{running.url}/v1", api_key=KEY, max_retries=0) as client:
