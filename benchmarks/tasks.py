@@ -2,23 +2,27 @@
 
 Run as ``python -m benchmarks.tasks``. A classifier and a reranker of MiniLM's shape and a T5-small, all with random
 weights. Both servers of a task run throughout and are measured in turns; the table shows medians over the runs.
+Processor time per request is told beside: where a machine is shared it says more than the clock does, with
+``OMP_NUM_THREADS=1`` in the environment, since threads of OpenMP that wait for each other spin.
 """
 
 from __future__ import annotations
 
+import random
 import sys
 import time
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
+import psutil
 
 from app.cli.loadtest.loops import Load
 from app.cli.loadtest.timed_request import Target
 from benchmarks.contenders import Contender, forklift, running
-from benchmarks.load import Summary, median
+from benchmarks.load import median
 from benchmarks.report import show
 from benchmarks.shapes import DEMO, FOLDER, prompts
 
@@ -58,13 +62,20 @@ def _write(task: str, folder: Path) -> None:
 
 def bodies(task: str, num_tokens: int, count: int, num_new: int, seed: int) -> list[dict[str, Any]]:
     """``count`` requests, which both servers of a task understand."""
+    texts = mixed(num_tokens, count * NUM_DOCUMENTS if task == "rerank" else count, seed)
     if task == "seq2seq":
-        return [{"prompt": text, "max_tokens": num_new} for text in prompts(num_tokens, count, seed=seed)]
+        return [{"prompt": text, "max_tokens": num_new} for text in texts]
     if task == "classify":
-        return [{"input": text} for text in prompts(num_tokens, count, seed=seed)]
-    texts = prompts(num_tokens, count * NUM_DOCUMENTS, seed=seed)
+        return [{"input": text} for text in texts]
     groups = [texts[at : at + NUM_DOCUMENTS] for at in range(0, len(texts), NUM_DOCUMENTS)]
     return [{"query": QUERY, "documents": group} for group in groups]
+
+
+def mixed(most_tokens: int, count: int, seed: int) -> list[str]:
+    """Texts of all lengths up to ``most_tokens``."""
+    rng = random.Random(seed)
+    words = [text.split(" ") for text in prompts(most_tokens, count, seed=seed)]
+    return [" ".join(one[: rng.randint(1, len(one))]) for one in words]
 
 
 PATHS = {"classify": "/classify", "rerank": "/rerank", "seq2seq": "/v1/completions"}
@@ -79,54 +90,84 @@ def servers(task: str, concurrency: int) -> dict[str, tuple[Contender, str]]:
     return {"forklift": (replace(own, extra_fields={}), PATHS[task]), PLAIN: (plain, "/")}
 
 
-def per_s(summary: Summary) -> float:
-    """Requests per second. Raises ``ClickException`` where one failed."""
+@dataclass(frozen=True)
+class Figures:
+    """Of one run: requests per second, and what one takes of processors."""
+
+    per_s: float
+    cpu_ms: float
+
+
+def loaded(target: Target, given: list[dict[str, Any]], concurrency: int) -> Figures:
+    """A load on one server, while the other is idle. Raises ``ClickException`` where a request failed."""
+    before_s = children_s()
+    summary = Load(target, given).closed(concurrency)
     if summary.errors():
         raise click.ClickException(f"requests failed: {summary.errors()}")
-    return len(summary.ok) / summary.duration_s
+    return Figures(len(summary.ok) / summary.duration_s, (children_s() - before_s) / len(given) * 1000)
 
 
-def in_process(task: str, given: list[dict[str, Any]]) -> float:
-    """Requests per second of the pipeline with batches of 16, with nothing between."""
+def children_s() -> float:
+    """Processor time of the servers so far."""
+    times = [child.cpu_times() for child in psutil.Process().children(recursive=True)]
+    return sum(one.user + one.system for one in times)
+
+
+def in_process(task: str, given: list[dict[str, Any]]) -> Figures:
+    """The pipeline with batches of 16, with nothing between."""
     from transformers import pipeline
 
     classify = pipeline("text-classification", model=str(task_folder(task)))
     inputs: list[Any] = [one["input"] for one in given if "input" in one]
     inputs += [{"text": one["query"], "text_pair": text} for one in given for text in one.get("documents", [])]
     classify(inputs[:16], batch_size=16)
-    started_s = time.perf_counter()
+    started_s, cpu_s = time.perf_counter(), time.process_time()
     classify(inputs, batch_size=16)
-    return len(given) / (time.perf_counter() - started_s)
+    per_s = len(given) / (time.perf_counter() - started_s)
+    return Figures(per_s, (time.process_time() - cpu_s) / len(given) * 1000)
 
 
-def measure(task: str, num_tokens: int, num_new: int, concurrency: int, num_requests: int, runs: int) -> dict[str, Any]:
-    """Medians of one task."""
-    found: dict[str, list[float]] = {}
+def measure(
+    task: str, num_tokens: int, num_new: int, concurrency: int, num_requests: int, runs: int
+) -> list[dict[str, Any]]:
+    """A row for each way to do one task."""
+    found: dict[str, list[Figures]] = {}
     with ExitStack() as stack:
         started = {
             name: Target(stack.enter_context(running(contender)), path)
             for name, (contender, path) in servers(task, concurrency).items()
         }
         for target in started.values():
-            per_s(Load(target, bodies(task, num_tokens, concurrency // 2, num_new, 99)).closed(concurrency))
+            loaded(target, bodies(task, num_tokens, concurrency // 2, num_new, 99), concurrency)
         for run in range(runs):
             for name, target in started.items():
                 count = num_requests if name == "forklift" else max(num_requests // 3, concurrency)
-                load = Load(target, bodies(task, num_tokens, count, num_new, run))
-                found.setdefault(name, []).append(per_s(load.closed(concurrency)))
+                given = bodies(task, num_tokens, count, num_new, run)
+                found.setdefault(name, []).append(loaded(target, given, concurrency))
             if task != "seq2seq":
                 given = bodies(task, num_tokens, num_requests, num_new, run)
                 found.setdefault("pipeline, batches of 16", []).append(in_process(task, given))
-    medians = {name: median(values) for name, values in found.items()}
-    others = {f"times {name}": medians["forklift"] / value for name, value in medians.items() if name != "forklift"}
-    return {"task": task, **{f"{name}, requests/s": value for name, value in medians.items()}, **others}
+    return [row(task, name, runs_of, found["forklift"]) for name, runs_of in found.items()]
+
+
+def row(task: str, name: str, runs: list[Figures], own: list[Figures]) -> dict[str, Any]:
+    """Medians of one way; how many times as much Forklift does, by the clock and by processor time."""
+    per_s, cpu_ms = median([run.per_s for run in runs]), median([run.cpu_ms for run in runs])
+    return {
+        "task": task,
+        "way": name,
+        "requests/s": per_s,
+        "CPU ms/request": cpu_ms,
+        "forklift is x times": median([run.per_s for run in own]) / per_s,
+        "by CPU": cpu_ms / median([run.cpu_ms for run in own]),
+    }
 
 
 @click.command()
 @click.option("--task", "tasks", multiple=True, type=click.Choice(sorted(PATHS)), help="All without it.")
 @click.option("--concurrency", default=16, help="Clients.")
 @click.option("--requests", "num_requests", default=96, help="Per run; a third of it for the Flask program.")
-@click.option("--tokens", "num_tokens", default=60, help="Of each text.")
+@click.option("--tokens", "num_tokens", default=60, help="Of the longest text; all lengths up to it are as likely.")
 @click.option("--new", "num_new", default=32, help="Tokens of each text that is made.")
 @click.option("--runs", default=3)
 def main(tasks: tuple[str, ...], concurrency: int, num_requests: int, num_tokens: int, num_new: int, runs: int) -> None:
@@ -134,8 +175,8 @@ def main(tasks: tuple[str, ...], concurrency: int, num_requests: int, num_tokens
     facts = {"clients": concurrency, "tokens": num_tokens, "new": num_new, "runs": runs, "documents": NUM_DOCUMENTS}
     for task in tasks or sorted(PATHS):
         count = num_requests * 4 if task == "classify" else num_requests
-        row = measure(task, num_tokens, num_new, concurrency, count, runs)
-        show(f"{task}, {concurrency} clients", [row], requests=count, **facts)
+        rows = measure(task, num_tokens, num_new, concurrency, count, runs)
+        show(f"{task}, {concurrency} clients", rows, requests=count, **facts)
 
 
 if __name__ == "__main__":

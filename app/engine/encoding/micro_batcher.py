@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -22,6 +23,9 @@ from app.engine.generation.waiting import WaitingJobs
 from app.engine.guard import Guard
 from app.models.encoders.encoder_model import EncoderModel
 
+# What a pass costs beside its tokens, counted in tokens: on a CPU a MiniLM takes 9.5 ms whatever it reads, and 0.37 ms
+# for each token; on a GPU a pass is worth more than any padding.
+CPU_PASS_TOKENS = 26
 # Of a step, which may be several passes.
 MOST_STEP_TOKENS, FIRST_STEP_TOKENS = 2 * MAX_BATCH_TOKENS, 2048
 # Logits of one fill-mask pass: 256 MiB in float32.
@@ -50,6 +54,7 @@ class MicroBatcher:
         self._max_items = max_items
         fills_masks = model.task == "fill-mask"
         self._max_tokens = min(max_tokens, MAX_LOGITS // model.vocab_size) if fills_masks else max_tokens
+        self._pass_tokens = CPU_PASS_TOKENS if self._device.type == "cpu" else self._max_tokens
         self._read = HEADS[model.task]
         self._options = pass_options(model.checkpoint)
         self._clock = clock
@@ -120,13 +125,9 @@ class MicroBatcher:
 
     def _groups(self, jobs: list[EncoderJob]) -> list[list[EncoderJob]]:
         """Texts of similar length together, so that little is padded; each group fits one pass."""
-        groups: list[list[EncoderJob]] = []
-        for job in sorted(jobs, key=lambda job: len(job.prompt_ids)):
-            if groups and len(job.prompt_ids) * (len(groups[-1]) + 1) <= self._max_tokens:
-                groups[-1].append(job)
-            else:
-                groups.append([job])
-        return groups
+        ordered = sorted(jobs, key=lambda job: len(job.prompt_ids))
+        ends = cheapest_cuts([len(job.prompt_ids) for job in ordered], self._max_tokens, self._pass_tokens)
+        return [ordered[first:end] for first, end in pairwise([0, *ends])]
 
     def _wanted(self, jobs: list[EncoderJob]) -> list[EncoderJob]:
         """Those that were neither cancelled nor late while other groups ran; the others end here."""
@@ -172,3 +173,25 @@ class MicroBatcher:
 
 def _padded(values: list[int], length: int, filler: int) -> list[int]:
     return [*values, *[filler] * (length - len(values))]
+
+
+def cheapest_cuts(lengths: Sequence[int], max_tokens: int, pass_tokens: int) -> list[int]:
+    """Where the groups of texts end so that all passes together cost least; ``lengths`` ascend.
+
+    A pass costs ``pass_tokens``, and for each text the tokens of the longest: ``max_tokens`` at most, unless it is
+    one text.
+    """
+    best: list[tuple[int, int]] = [(0, 0)]
+    for end in range(1, len(lengths) + 1):
+        longest = lengths[end - 1]
+        costs = []
+        for first in range(end):
+            padded = longest * (end - first)
+            if padded <= max_tokens or end - first == 1:
+                costs.append((best[first][0] + pass_tokens + padded, first))
+        best.append(min(costs))
+    ends, end = [], len(lengths)
+    while end:
+        ends.append(end)
+        end = best[end][1]
+    return ends[::-1]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import time
+from itertools import combinations, pairwise
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from app.core.errors import InternalError, RequestError, RequestTimeoutError
 from app.core.jobs import Failed, Finished
 from app.core.settings import load_settings
 from app.core.tasks.encoder_jobs import Encoded, EncodeOptions, EncoderInput, EncoderJob
-from app.engine.encoding.micro_batcher import MicroBatcher
+from app.engine.encoding.micro_batcher import MicroBatcher, cheapest_cuts
 from app.engine.loading.build import prepare
 from app.models.checkpoint.loader import load_checkpoint
 from app.models.encoders.encoder_model import EncoderModel
@@ -300,3 +302,23 @@ def test_what_is_cancelled_while_another_group_runs_leaves(bert, clock, monkeypa
     batcher.step()
     assert isinstance(short.next_events(0)[-1], Finished)
     assert long.next_events(0)[-1].error.message == "gone"
+
+
+def cost_of(lengths, ends, pass_tokens):
+    return sum(pass_tokens + lengths[end - 1] * (end - first) for first, end in pairwise([0, *ends]))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_other_way_to_part_texts_costs_less(seed):
+    rng = random.Random(seed)
+    lengths = sorted(rng.randint(1, 40) for _ in range(8))
+    found = cheapest_cuts(lengths, 200, 26)
+    ways = [[*cuts, 8] for size in range(8) for cuts in combinations(range(1, 8), size)]
+    allowed = [ends for ends in ways if all(lengths[b - 1] * (b - a) <= 200 for a, b in pairwise([0, *ends]))]
+    assert found in allowed
+    assert cost_of(lengths, found, 26) == min(cost_of(lengths, ends, 26) for ends in allowed)
+
+
+def test_a_text_above_the_bound_is_a_pass_of_its_own_and_none_is_lost():
+    assert cheapest_cuts([5, 5, 300, 300], 200, 26) == [2, 3, 4]
+    assert cheapest_cuts([7], 1, 26) == [1] and cheapest_cuts([], 1, 26) == []
