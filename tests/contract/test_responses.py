@@ -150,6 +150,14 @@ def test_log_probabilities_come_with_the_text(client, world, fields):
     assert pieces == done["logprobs"] == whole == events[-1]["response"]["output"][0]["content"][0]["logprobs"]
 
 
+def test_log_probabilities_of_an_item_are_the_same_in_its_last_event_and_in_the_response(client, world):
+    world.inference.script = ["I look. ", CALL, "\nand so on"]
+    response = streamed(ask(client, tools=TOOLS, top_logprobs=0, stream=True))
+    whole = ask(client, tools=TOOLS, top_logprobs=0).get_json()
+    for said in (response, whole):
+        assert said["output"][0]["content"][0]["logprobs"]
+
+
 def test_items_reach_the_template_as_chats_messages(client, world):
     items = [
         {"role": "user", "content": "hi"},

@@ -29,8 +29,6 @@ class OutputItems:
 
     def told(self, block: Block, *, is_cut: bool) -> OutputItem:
         """The item as it is at its end."""
-        if block.kind == "text":
-            self._place(block)
         return self._item(block, "incomplete" if is_cut else "completed")
 
     def events(self, step: BlockStep, *, is_cut: bool) -> Iterable[NamedEvent]:
@@ -59,6 +57,8 @@ class OutputItems:
         return {**event, "logprobs": self._place(block)} if block.kind == "text" else event
 
     def _ended(self, block: Block, *, is_cut: bool) -> Iterator[NamedEvent]:
+        if block.kind == "text":
+            self._place(block)
         item = self.told(block, is_cut=is_cut)
         if block.kind == "call":
             told = {"item_id": self._id(block), "output_index": block.index, "name": block.name}

@@ -49,7 +49,8 @@ class ResponsesShape:
     def whole(self, generation: RunningRequest) -> AnsweredResponse:
         self._items = OutputItems(generation.request_id)
         [output] = generation.outputs
-        self._read(output.as_piece(0), generation)
+        # As a stream of one piece: its events say which tokens belong to which text.
+        list(self._events(output.as_piece(0), generation))
         return self._ended(generation)
 
     def first(self, generation: RunningRequest) -> Iterable[NamedEvent]:
@@ -61,11 +62,7 @@ class ResponsesShape:
         )
 
     def piece(self, piece: Piece, generation: RunningRequest) -> Iterable[NamedEvent]:
-        is_cut = piece.finish_reason == "length"
-        steps = self._read(piece, generation)
-        last = self._reader.blocks[-1] if self._reader.blocks else None
-        found = [event for step in steps for event in self._items.events(step, is_cut=is_cut and step.block is last)]
-        return self._numbered(found)
+        return self._numbered(self._events(piece, generation))
 
     def last(self, generation: RunningRequest) -> Iterable[NamedEvent]:
         response = self._ended(generation)
@@ -79,6 +76,13 @@ class ResponsesShape:
         failure: ResponseFailure = {"code": failure_code(error), "message": message}
         response = {**self._response(self._generation, "failed"), "error": failure}
         return self._numbered([{"type": "response.failed", "response": response}])
+
+    def _events(self, piece: Piece, generation: RunningRequest) -> Iterator[NamedEvent]:
+        is_cut = piece.finish_reason == "length"
+        steps = self._read(piece, generation)
+        last = self._reader.blocks[-1] if self._reader.blocks else None
+        for step in steps:
+            yield from self._items.events(step, is_cut=is_cut and step.block is last)
 
     def _read(self, piece: Piece, generation: RunningRequest) -> list[BlockStep]:
         """What the piece does to the items; an answer that ends with none is an empty message."""
