@@ -47,6 +47,9 @@ PYTHON_LOOPS = [
     # Version 2.38 makes objects of a type that anthropic 2 has as a union.
     Loop("pydantic_ai_agent", "pydantic_ai", "anthropic-1"),
     Loop("instructor_extraction", "instructor"),
+    Loop("litellm_completion", "litellm"),
+    Loop("llm_chain", "llm"),
+    Loop("smolagents_model", "smolagents"),
 ]
 
 
