@@ -176,7 +176,10 @@ class Ladder:
     def _departure(self, trial: Trial) -> str | None:
         """How its plain pass departs; what that took says which play there is time for. Encoders' plays are brief."""
         with trial.clock.timed():
-            failure = trial.departure()
+            try:
+                failure = trial.departure()
+            except Exception as error:
+                failure = f"raises {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         if isinstance(trial.model, TextModel):
             trial.play = play_within(trial.clock.remaining_s, trial.clock.last_s)
         return failure

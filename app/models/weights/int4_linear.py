@@ -21,6 +21,8 @@ OUTPUT_STEP = 64
 class Int4Linear(nn.Module):
     """``nn.Linear`` with packed weights; takes and returns bfloat16 ``(.., in)`` and ``(.., out)``."""
 
+    # As of ``Int8Linear``.
+    weight: None = None
     packed: torch.Tensor
     scales_and_zeros: torch.Tensor
     bias: torch.Tensor | None

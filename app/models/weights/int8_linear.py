@@ -31,6 +31,8 @@ class Int8Linear(nn.Module, ABC):
     input.
     """
 
+    # T5 asks its layers for their weights' dtype before it calls them: there is none to convert to.
+    weight: None = None
     bias: torch.Tensor | None
     columns: torch.Tensor | None
     factors: torch.Tensor | None

@@ -239,3 +239,22 @@ def test_in_bfloat16_rounding_drops_nothing(model_folder):
 def test_quantised_weights_pass_their_own_bound(model_folder, kind):
     ready = prepared(model_folder("llama"), FORKLIFT_QUANTIZATION=kind)
     assert (ready.engine_name, ready.dropped, ready.settings.quantization) == ("mixed", (), kind)
+
+
+def test_a_feature_whose_plain_pass_raises_is_left_out(model_folder, monkeypatch):
+    departure = ladder.Trial.departure
+
+    def without_weights(trial):
+        if any(feature.name == "quantized" for feature in trial.applied):
+            raise AttributeError("the layer has no weight")
+        return departure(trial)
+
+    monkeypatch.setattr(ladder.Trial, "departure", without_weights)
+    assert "quantized" in prepared(model_folder("bert"), FORKLIFT_QUANTIZATION="int8").dropped
+
+
+@pytest.mark.parametrize(("family", "kind"), [("t5", "int8"), ("t5", "int4"), ("bart", "int8")])
+def test_texts_are_made_of_texts_by_quantised_weights(model_folder, family, kind):
+    ready = prepared(model_folder(family), FORKLIFT_QUANTIZATION=kind)
+    assert (ready.engine_name, ready.settings.quantization) == ("batched", kind if not ready.dropped else "none")
+    assert set(ready.dropped) <= {"quantized"}
