@@ -6,6 +6,7 @@ warmed up, measured and stopped; the table shows medians over the runs.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +69,39 @@ def measure(
 ) -> dict[str, Summary]:
     """One start of ``contender``: whole answers and streamed ones, after a warm-up."""
     with running(contender) as url:
-        load(contender, url, texts[:2], num_new, 2, stream=False)
-        rest = texts[2:]
-        found = {"whole": load(contender, url, rest[:num_requests], num_new, concurrency, stream=False)}
-        if contender.can_stream:
-            found["streamed"] = load(contender, url, rest[num_requests:], num_new, concurrency, stream=True)
-        return found
+        warm_up(contender, url, texts, num_new)
+        return measure_running(contender, url, texts, num_new, concurrency, num_requests)
+
+
+def warm_up(contender: Contender, url: str, texts: list[str], num_new: int) -> None:
+    """Two answers that nobody counts."""
+    load(contender, url, texts[-2:], num_new, 2, stream=False)
+
+
+def measure_running(
+    contender: Contender, url: str, texts: list[str], num_new: int, concurrency: int, num_requests: int
+) -> dict[str, Summary]:
+    """Whole answers and streamed ones of a server that runs."""
+    found = {"whole": load(contender, url, texts[:num_requests], num_new, concurrency, stream=False)}
+    if contender.can_stream:
+        rest = texts[num_requests : 2 * num_requests]
+        found["streamed"] = load(contender, url, rest, num_new, concurrency, stream=True)
+    return found
+
+
+def in_turns(
+    servers: list[Contender], texts_of_runs: list[list[str]], num_new: int, concurrency: int, num_requests: int
+) -> dict[str, list[dict[str, Summary]]]:
+    """All servers at once, each idle while another one is measured."""
+    found: dict[str, list[dict[str, Summary]]] = {server.name: [] for server in servers}
+    with ExitStack() as stack:
+        urls = [stack.enter_context(running(server)) for server in servers]
+        for server, url in zip(servers, urls, strict=True):
+            warm_up(server, url, texts_of_runs[0], num_new)
+        for texts in texts_of_runs:
+            for server, url in zip(servers, urls, strict=True):
+                found[server.name].append(measure_running(server, url, texts, num_new, concurrency, num_requests))
+    return found
 
 
 @click.command()
@@ -87,6 +115,7 @@ def measure(
 @click.option("--new", "num_new", default=64, help="Tokens per answer.")
 @click.option("--prompt", "num_prompt", default=130, help="Tokens per prompt.")
 @click.option("--runs", default=3)
+@click.option("--together", is_flag=True, help="Start all servers once and let them take turns: for small models.")
 @click.option("--only", multiple=True, help="Names of contenders; all without it.")
 def main(
     shape: str,
@@ -99,6 +128,7 @@ def main(
     num_new: int,
     num_prompt: int,
     runs: int,
+    together: bool,
     only: tuple[str, ...],
 ) -> None:
     """Compare servers under a closed loop, each in turn in every run."""
@@ -107,14 +137,17 @@ def main(
     if unknown := set(only) - set(servers):
         raise click.ClickException(f"no contender {', '.join(sorted(unknown))}; there are: {', '.join(servers)}")
     names = list(only or servers)
-    found: dict[str, list[dict[str, Summary]]] = {name: [] for name in names}
-    with Progress() as progress:
-        task = progress.add_task("runs", total=runs * len(names))
-        for run in range(runs):
-            texts = prompts(num_prompt, 2 * num_requests + 2, seed=run, folder=folder)
-            for name in names:
-                found[name].append(measure(servers[name], texts, num_new, concurrency, num_requests))
-                progress.advance(task)
+    texts_of_runs = [prompts(num_prompt, 2 * num_requests + 2, seed=run, folder=folder) for run in range(runs)]
+    if together:
+        found = in_turns([servers[name] for name in names], texts_of_runs, num_new, concurrency, num_requests)
+    else:
+        found = {name: [] for name in names}
+        with Progress() as progress:
+            task = progress.add_task("runs", total=runs * len(names))
+            for texts in texts_of_runs:
+                for name in names:
+                    found[name].append(measure(servers[name], texts, num_new, concurrency, num_requests))
+                    progress.advance(task)
     rows = [row(name, found[name]) for name in names]
     facts = {"shape": folder.name, "clients": concurrency, "num_prompt": num_prompt, "num_new": num_new, "runs": runs}
     show(f"servers, {concurrency} clients, {folder.name}", rows, requests=num_requests, **facts)
