@@ -2,7 +2,7 @@
 
 The codes are those of ``int8_linear``, inputs stay float32: nothing of them is rounded. A few rows belong to the
 compiled step; here, passes of many, which widen a part of the codes after the other, as ``wide_linear`` does. Some 4 to
-32 rows take up to 1.7 times as long as packed codes do (docs/performance.md). Inference thread only.
+32 rows take up to 1.8 times as long as packed codes do (docs/performance.md). Inference thread only.
 """
 
 from __future__ import annotations
