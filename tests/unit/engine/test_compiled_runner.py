@@ -136,6 +136,8 @@ def test_a_quantised_model_decodes_on_its_codes_and_a_wrong_step_of_it_is_left_o
     assert num_calls(has_package) - before == 19
     if kind == "int8":
         assert log.of(job) == greedy_reference(ready.model, job.prompt_ids, 20, eos_token_id=None)
+    several = prepared(model_folder(family), FORKLIFT_QUANTIZATION=kind, FORKLIFT_MAX_BATCH_SIZE="2")
+    assert several.is_compiled is (kind == "int4")
     has_package.change = lambda out: out + 0.5 * out.roll(1, -1)
     assert prepared(model_folder(family), FORKLIFT_QUANTIZATION=kind).dropped == ("compiled",)
 
