@@ -40,6 +40,7 @@ def test_a_page_is_one_file_that_names_no_other_server(client, path):
     page = client.get(path, headers=BROWSER).get_data(as_text=True)
     assert {found[1] for found in SOURCES.finditer(page)} <= {"data:,", "./", "docs", "openapi.json"}
     assert "innerHTML" not in page and "eval(" not in page and "insertAdjacentHTML" not in page
+    assert page.count("DOMParser") == (path == "/"), "only what /markdown made"
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])

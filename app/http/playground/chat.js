@@ -80,7 +80,8 @@ async function renderMarkdown(target, text) {
   if (!response?.ok) return;
   const { html } = await response.json();
   followed(byId("conversation"), () => {
-    target.innerHTML = html;
+    // Scripts of a document that is parsed like this never run, should any ever come through.
+    target.replaceChildren(...new DOMParser().parseFromString(html, "text/html").body.childNodes);
     target.classList.add("markdown");
     for (const link of target.querySelectorAll("a")) Object.assign(link, { target: "_blank", rel: "noopener noreferrer" });
     for (const code of target.querySelectorAll("pre")) code.before(copyButton("Copy code", () => code.textContent));
