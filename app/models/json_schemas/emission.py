@@ -30,10 +30,12 @@ from app.models.json_schemas.shapes import (
 
 @dataclass(frozen=True, slots=True)
 class PlainSchema:
-    """What the compiler gets. ``has_free_names``: some object's names are the model's to choose."""
+    """What the compiler gets. ``has_free_names``: some object's names are the model's to choose; ``counted_at``: the
+    place of one that has to have several of those, which may not repeat each other then."""
 
     text: str
     has_free_names: bool
+    counted_at: str | None = None
 
 
 def plain_schema(schema: Any) -> PlainSchema:
@@ -52,6 +54,7 @@ class Emission:
         self._lengths = lengths
         self._names: dict[Key, str] = {}
         self._has_free_names = False
+        self._counted_at: str | None = None
 
     def whole(self, root: Key) -> PlainSchema:
         """``root`` and every definition that it needs."""
@@ -69,7 +72,7 @@ class Emission:
             definitions[name] = self._body(key)
             written += 1
         plain = {**top, "$defs": definitions} if isinstance(top, dict) else {}
-        return PlainSchema(json.dumps(plain), self._has_free_names)
+        return PlainSchema(json.dumps(plain), self._has_free_names, self._counted_at)
 
     def _reference(self, key: Key) -> Any:
         """A schema for ``key`` to stand where it is used: itself if it is flat, else its name."""
@@ -152,6 +155,8 @@ class Emission:
         if num_optional and not (is_closed and least <= 1 and most in (None, 1)):
             word = "minProperties" if least else "maxProperties"
             refuse_unsupported(f"{one.pointer}/{word}", "is not supported beside properties that may be left out")
+        if least > 1 and not is_closed:
+            self._counted_at = f"{one.pointer}/minProperties"
         bounds = {"minProperties": one.min_properties} if least else {}
         return bounds if most is None else {**bounds, "maxProperties": one.max_properties}
 

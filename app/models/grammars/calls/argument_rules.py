@@ -33,8 +33,12 @@ _KEYWORD_NAME = r"[a-zA-Z_][a-zA-Z0-9_]*"
 MAX_NAME_LENGTH = 200
 
 
-def argument_rule(rules: LarkRules, form: Arguments, name: str, schema: Mapping[str, Any]) -> tuple[str, bool]:
+def argument_rule(
+    rules: LarkRules, form: Arguments, name: str, schema: Mapping[str, Any], *, keeps_names_apart: bool
+) -> tuple[str, bool]:
     """The body of a rule for the arguments of ``name``, and whether names in them are the model's to choose.
+
+    ``keeps_names_apart``: those of one object will not repeat each other.
 
     Raises a ``BadRequestError`` with the function and the place in its schema that cannot be followed.
     """
@@ -43,6 +47,8 @@ def argument_rule(rules: LarkRules, form: Arguments, name: str, schema: Mapping[
     try:
         if form == "json":
             plain = plain_schema(whole)
+            if plain.counted_at is not None and not keeps_names_apart:
+                refuse_unsupported(plain.counted_at, "names of the model's own cannot be told apart behind free text")
             return "%json " + json.dumps({**json.loads(plain.text), "x-guidance": JSON_FORM}), plain.has_free_names
         return _Arguments(rules, form, name, whole).body(), False
     except BadRequestError as error:

@@ -52,11 +52,10 @@ def call_grammar(rules: CallRules, special: Mapping[str, int]) -> Source:
     else:
         thinking = thought_rule(written.lark, rules.opens, rules.closes, is_open=rules.is_thinking)
         body = written.required() if rules.is_required else written.free()
-    is_free_text = not rules.is_required or rules.notation == "harmony"
     span = ReasoningSpan(tuple(rules.opens), tuple(rules.closes), rules.is_thinking) if thinking else None
     lines = ["%llguidance {}", f"start: {thinking} {body}", *written.lark.lines]
     text = "\n".join(lines) + "\n"
-    keeps_names_apart = has_free_names and not is_free_text
+    keeps_names_apart = has_free_names and written.keeps_names_apart
     return Source("tool_calls", text, keeps_names_apart, texts=tuple(written.lark.texts.items()), reasoning=span)
 
 
@@ -68,6 +67,11 @@ class _Written:
         self._notation = notation
         self.lark = LarkRules(special)
 
+    @property
+    def keeps_names_apart(self) -> bool:
+        """Whether names of one object can be kept apart: not behind free text."""
+        return self._rules.is_required and self._rules.notation != "harmony"
+
     def add_arguments(self) -> bool:
         """A rule for each function's arguments; whether some names in them are the model's to choose."""
         has_free_names = False
@@ -75,7 +79,9 @@ class _Written:
             if not re.fullmatch(self._notation.names, name):
                 text = f"tools: the name {name!r} cannot be written in this model's calls"
                 raise UnsupportedParameterError(text, param="tools")
-            body, is_free = argument_rule(self.lark, self._notation.arguments, name, schema)
+            body, is_free = argument_rule(
+                self.lark, self._notation.arguments, name, schema, keeps_names_apart=self.keeps_names_apart
+            )
             has_free_names = has_free_names or is_free
             self.lark.add(f"args_{index}", body)
         return has_free_names

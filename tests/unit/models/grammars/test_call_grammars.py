@@ -305,3 +305,13 @@ def test_gemmas_members_stand_in_the_alphabets_order_as_its_template_writes_them
     grammar = owner.compiled(rules_of("gemma", schemas))
     assert accepts(owner, grammar, '<|tool_call>call:f{a:null,b:<|"|>x "y"<|"|>}<tool_call|>')
     assert not accepts(owner, grammar, '<|tool_call>call:f{b:<|"|>x<|"|>,a:1}<tool_call|>')
+
+
+def test_several_names_of_the_models_own_are_not_asked_for_where_nothing_keeps_them_apart(owner):
+    schemas = {"f": {"properties": {"a": {"type": "object", "minProperties": 2}}, "required": ["a"]}}
+    owner.compiled(rules_of("hermes", schemas))
+    with pytest.raises(UnsupportedParameterError) as refused:
+        owner.compiled(rules_of("hermes", schemas, is_required=False))
+    assert "f: #/properties/a/minProperties" in refused.value.message
+    fewer = {"f": {"properties": {"a": {"type": "object", "minProperties": 1}}}}
+    owner.compiled(rules_of("hermes", fewer, is_required=False))
