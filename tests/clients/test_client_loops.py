@@ -1,7 +1,7 @@
 """Clients that we did not write complete a loop of two tool calls, whole and streamed, against a running server.
 
 Each is a program in ``loops``, run by the environment that ``make test-clients`` makes; what it prints is the table of
-``docs/client.md``.
+``docs/use-with.md``.
 """
 
 from __future__ import annotations
