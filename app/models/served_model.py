@@ -52,6 +52,11 @@ class ServedModel:
         """What the weights are computed in: float32, bfloat16, float16."""
         return str(self.checkpoint.dtype).removeprefix("torch.")
 
+    @property
+    def device_type(self) -> str:
+        """What it runs on: cpu, cuda."""
+        return self.checkpoint.device.type
+
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Token ids of a text, with the special tokens that the model's tokenizer adds by itself."""
         self.require_short(text)

@@ -16,8 +16,12 @@ def of_route(name: str) -> Any:
 
 def _endpoint_of_path() -> str:
     """The endpoint at this path that takes other methods, where there is one."""
-    failure, adapter = request.routing_exception, current_app.create_url_adapter(request)
-    if not isinstance(failure, MethodNotAllowed) or not failure.valid_methods or adapter is None:
+    failure = request.routing_exception
+    if not isinstance(failure, MethodNotAllowed) or not failure.valid_methods:
+        return ""
+    # Only for paths that have been matched: an adapter of an odd host raises.
+    adapter = current_app.create_url_adapter(request)
+    if adapter is None:
         return ""
     endpoint, _ = adapter.match(method=next(iter(failure.valid_methods)))
     return str(endpoint)

@@ -69,7 +69,7 @@ def tgi_info(model: TextModel, settings: Settings) -> TgiInfo:
         "model_id": model.name,
         "model_sha": settings.revision,
         "model_dtype": f"torch.{model.dtype}",
-        "model_device_type": model.checkpoint.device.type,
+        "model_device_type": model.device_type,
         "model_pipeline_tag": "text-generation",
         "max_concurrent_requests": settings.max_batch_size + settings.max_queue,
         "max_best_of": 1,
