@@ -24,7 +24,10 @@ from tests.contract.text_tasks import answer_of, assert_near
 from tests.tiny_encoders import MOST_TOKENS, SHAPE, byte_pairs, spread
 from tests.tiny_models import write_sentence_files
 
-pytestmark = pytest.mark.filterwarnings("ignore:Tokenizer does not support real words")
+pytestmark = [
+    pytest.mark.slow,  # further families of what the default suite has three of
+    pytest.mark.filterwarnings("ignore:Tokenizer does not support real words"),
+]
 TEXTS = ["def load(folder): return model", "a", "the tokenizer of a model. " * 2, "naïve 日本語 🎉"]
 LABELS = ["load", "a model"]
 CASES = [

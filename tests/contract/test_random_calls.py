@@ -1,6 +1,6 @@
 """Random tool schemas on random models through the real engine: every finished call conforms, a cut one says so.
 
-The small version runs by default; a thousand requests with ``make chaos``, which prints what came of them.
+The small version runs with the slow tests; a thousand requests with ``make chaos``, which prints what came of them.
 """
 
 from __future__ import annotations
@@ -120,6 +120,7 @@ def check_many(world: RealWorld, seeds: range) -> Counter[str]:
         return Counter(pool.map(lambda seed: check(world.client(), seed), seeds))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("notation", ["hermes", "qwen_coder", "gemma", "harmony", "llama_python"])
 def test_calls_of_random_schemas_on_a_random_model_conform_or_say_that_they_were_cut(world, notation):
     write_in(world, notation)

@@ -167,6 +167,7 @@ def test_a_lone_sequence_changes_in_its_middle_and_its_weights_are_unpacked(serv
     assert sum(sum(step.calls.values()) for step in server.made) > 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_wrong", [False, True])
 @pytest.mark.parametrize("kind", ["int8", "int4"])
 def test_a_quantised_model_changes_in_the_middle_of_a_sequence_or_stays_as_it_is(server, kind, is_wrong):
