@@ -19,8 +19,7 @@ from app.core.errors import InternalError, RequestError
 from app.core.tasks.encoder_jobs import MAX_BATCH_TEXTS, MAX_BATCH_TOKENS, Encoded, EncoderJob
 from app.engine.encoding.encoder_heads import HEADS, pass_options
 from app.engine.generation.shared_step import SharedStep
-from app.engine.generation.waiting import WaitingJobs
-from app.engine.guard import Guard
+from app.engine.generation.waiting import QueuedEngine
 from app.models.encoders.encoder_model import EncoderModel
 
 # What a pass costs beside its tokens, counted in tokens: on a CPU a MiniLM takes 9.5 ms whatever it reads, and 0.37 ms
@@ -35,10 +34,8 @@ WAIT_S = 0.001
 OWN_STEP_S = 0.25
 
 
-class MicroBatcher:
+class MicroBatcher(QueuedEngine[EncoderJob]):
     """Encodes up to ``max_items`` texts per step on one model."""
-
-    cache: None = None
 
     def __init__(
         self,
@@ -49,6 +46,7 @@ class MicroBatcher:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ):
+        super().__init__(model.checkpoint.device)
         self._model = model
         self._device = model.checkpoint.device
         self._max_items = max_items
@@ -61,12 +59,6 @@ class MicroBatcher:
         self._sleep = sleep
         self._shared = SharedStep(self._max_tokens)
         self._own = SharedStep(MOST_STEP_TOKENS, step_s=OWN_STEP_S, first_tokens=FIRST_STEP_TOKENS)
-        self._waiting = WaitingJobs[EncoderJob]()
-        self.guard = Guard(self._device)
-
-    def add(self, job: EncoderJob) -> None:
-        """Queue ``job``, first come first served."""
-        self._waiting.add(job)
 
     @property
     def has_work(self) -> bool:
@@ -100,14 +92,6 @@ class MicroBatcher:
                 break
             jobs.append(self._waiting.start_next())
         return jobs
-
-    def rest(self, now_s: float) -> float | None:
-        """Between two steps nothing is kept."""
-        return None
-
-    def fail_waiting(self, error: RequestError) -> None:
-        """End every job that has not started."""
-        self._waiting.fail_all(error)
 
     def fail_all(self, error: RequestError) -> None:
         """End every job; between two steps all of them wait."""

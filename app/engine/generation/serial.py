@@ -21,8 +21,8 @@ from app.core.errors import InternalError, RequestError
 from app.core.jobs import Job, TokenLogprob
 from app.engine.generation.sequence import Sequence
 from app.engine.generation.stepped_work import SteppedWork
-from app.engine.generation.waiting import WaitingJobs
-from app.engine.guard import Guard, UnsoundLogitsError
+from app.engine.generation.waiting import QueuedEngine
+from app.engine.guard import UnsoundLogitsError
 from app.engine.sampling.sampler import UNSOUND, choose
 from app.engine.text.text_output import Pace
 from app.models.text_model import TextModel
@@ -36,23 +36,15 @@ class Active:
     generation: SteppedWork
 
 
-class SerialEngine:
+class SerialEngine(QueuedEngine[Job]):
     """Runs one job after another through ``model.generate``."""
 
-    # transformers manages the model's own.
-    cache: None = None
-
     def __init__(self, text_model: TextModel):
+        super().__init__(text_model.checkpoint.device)
         self._text_model = text_model
-        self.guard = Guard(text_model.checkpoint.device)
-        self._waiting = WaitingJobs[Job]()
         self._active: Active | None = None
         # Ends and penalties are ours: the checkpoint's own would be applied a second time.
         text_model.checkpoint.model.generation_config = GenerationConfig(pad_token_id=text_model.pad_id)
-
-    def add(self, job: Job) -> None:
-        """Queue ``job``, first come first served."""
-        self._waiting.add(job)
 
     @property
     def has_work(self) -> bool:
@@ -68,14 +60,6 @@ class SerialEngine:
             self._active = self._start(self._waiting.start_next())
         if self._active is not None:
             self._advance(self._active)
-
-    def rest(self, now_s: float) -> float | None:
-        """Between two jobs nothing is kept."""
-        return None
-
-    def fail_waiting(self, error: RequestError) -> None:
-        """End every job that has not started."""
-        self._waiting.fail_all(error)
 
     def fail_all(self, error: RequestError) -> None:
         """End every job."""

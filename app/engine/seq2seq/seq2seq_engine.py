@@ -19,7 +19,7 @@ from app.core.errors import InternalError, RequestError
 from app.core.tasks.seq2seq_jobs import MAX_SOURCE_TOKENS, Decoding, Seq2SeqJob
 from app.engine.generation.sequence import Sequence
 from app.engine.generation.stepped_work import SteppedWork
-from app.engine.generation.waiting import WaitingJobs
+from app.engine.generation.waiting import QueuedEngine
 from app.engine.guard import Guard
 from app.engine.seq2seq.batch_hooks import BatchEnd, BeamCheck, RowChoice
 from app.engine.text.text_output import Pace
@@ -46,11 +46,8 @@ class Batch:
         return [(job, sequence) for job, sequence in self.members if not job.has_ended]
 
 
-class Seq2SeqEngine:
+class Seq2SeqEngine(QueuedEngine[Seq2SeqJob]):
     """Makes up to ``max_rows`` texts at once on one model."""
-
-    # transformers manages the model's own.
-    cache: None = None
 
     def __init__(
         self,
@@ -60,22 +57,17 @@ class Seq2SeqEngine:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ):
+        super().__init__(model.checkpoint.device)
         self._model = model
         self._max_rows = max_rows
         self._clock = clock
         self._sleep = sleep
         self._pace = Pace()
-        self._waiting = WaitingJobs[Seq2SeqJob]()
         # Of batches that failed: each is tried by itself, so that none fails for another's sake.
         self._alone: list[Seq2SeqJob] = []
         self._batch: Batch | None = None
         self._gathers_until_s = 0.0
         self._last_size = 0
-        self.guard = Guard(model.checkpoint.device)
-
-    def add(self, job: Seq2SeqJob) -> None:
-        """Queue ``job``, first come first served."""
-        self._waiting.add(job)
 
     @property
     def has_work(self) -> bool:
@@ -91,14 +83,6 @@ class Seq2SeqEngine:
             self._batch = self._begin()
         if self._batch is not None:
             self._advance(self._batch)
-
-    def rest(self, now_s: float) -> float | None:
-        """Between two batches nothing is kept."""
-        return None
-
-    def fail_waiting(self, error: RequestError) -> None:
-        """End every job that has not started."""
-        self._waiting.fail_all(error)
 
     def fail_all(self, error: RequestError) -> None:
         """End every job."""
