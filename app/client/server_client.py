@@ -87,7 +87,10 @@ class Client:
     def converse(self, messages: Messages, *, stream: Literal[True], **options: Any) -> Iterator[MessagePiece]: ...
     def converse(self, messages: Messages, *, stream: bool = False, **options: Any) -> Message | Iterator[MessagePiece]:
         """Answers ``messages`` with text, reasoning and calls told apart; ``tools``, ``tool_choice``,
-        ``response_format`` and the other options are those of ``/v1/chat/completions``."""
+        ``response_format`` and the other options are those of ``/v1/chat/completions``, but for those of which nothing
+        would come back here: ``n`` above 1 and ``logprobs``. Raises ``SetupError`` for these."""
+        if options.get("n") not in (None, 1) or options.get("logprobs"):
+            raise SetupError("converse gives back one answer, without log-probabilities: leave out n and logprobs")
         body = {"messages": messages, **options}
         if stream:
             streamed = {**body, "stream": True, "stream_options": {"include_usage": True}}

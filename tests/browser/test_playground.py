@@ -195,6 +195,20 @@ def test_a_question_is_asked_again_in_other_words(tab, world):
     assert said(tab) == ["third", "other"]
 
 
+def test_what_cannot_be_asked_again_leaves_the_conversation_as_it_was(tab, world):
+    say(tab, "first")
+    tab.page.fill("#question", "a draft")
+    world.inference.refuse_with = OverloadedError("too much", retry_after_s=7)
+    tab.page.get_by_role("button", name="Regenerate").click()
+    tab.page.wait_for_selector("#error:visible")
+    tab.page.locator("#conversation .markdown").wait_for()
+    assert said(tab)[0] == "first" and "Hello" in said(tab)[1]
+    assert tab.page.input_value("#question") == "a draft"
+    tab.page.reload()
+    tab.page.wait_for_selector("#conversation .markdown")
+    assert len(said(tab)) == 2
+
+
 def test_the_system_prompt_and_the_parameters_are_kept(tab, world):
     choose(tab, "Chat")
     tab.page.click("#system-part summary")

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from app.client import Client, ForeignAnswerError, InvalidParameterError
+from app.client import Client, ForeignAnswerError, InvalidParameterError, SetupError
 from app.http.application.factory import create_app
 from tests.contract.describing import RoomyModel
 from tests.contract.loopback import serving
@@ -65,6 +65,13 @@ def test_a_refusal_has_its_class(client, is_streamed):
         found = client.converse(ASKED, temperature=-1, stream=is_streamed)
         list(found)
     assert caught.value.param == "temperature"
+
+
+@pytest.mark.parametrize("option", [{"n": 2}, {"logprobs": True}])
+def test_what_would_not_come_back_is_not_asked_for(client, world, option):
+    with pytest.raises(SetupError, match="converse gives back one answer"):
+        client.converse(ASKED, **option)
+    assert world.inference.jobs == []
 
 
 def test_tokens_go_both_ways(client):

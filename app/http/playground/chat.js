@@ -88,7 +88,7 @@ async function renderMarkdown(target, text) {
   });
 }
 
-/** Shows what was said; `acts` are called for a message: `ask(text)`, with all from there on forgotten. */
+/** Shows what was said; `ask(question)` asks, and tells whether anything came of it. */
 class ConversationView {
   constructor(ask) {
     this.ask = ask;
@@ -117,12 +117,16 @@ class ConversationView {
     return [copyButton("Copy", () => content), action("Regenerate", () => this.again(index - 1))];
   }
 
-  /** Asks the question at `index` again, or in other words. */
-  again(index, question = this.conversation.messages[index].content) {
+  /** Asks the question at `index` again, or in other words. Where nothing comes of it, what was there stays. */
+  async again(index, question = this.conversation.messages[index].content) {
     if (byId("run").disabled) return;
+    const before = [...this.conversation.messages];
     this.conversation.cut(index);
     this.show(this.conversation);
-    this.ask(question);
+    if (await this.ask(question)) return;
+    this.conversation.messages = before;
+    this.conversation.keep();
+    this.show(this.conversation);
   }
 
   edit(index, element) {

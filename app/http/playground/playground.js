@@ -28,7 +28,7 @@ let model = null;
 let tab = null;
 let running = null;
 let countTimer = null;
-const chatView = new ConversationView((question) => send(question));
+const chatView = new ConversationView((question) => converse(question));
 
 const parts = () => byId("code").value.split(HOLE);
 const route = () => model.routes[TABS[tab].path];
@@ -220,7 +220,7 @@ async function ask(body, show) {
 }
 
 async function run() {
-  if (tab === "chat") return send(byId("question").value);
+  if (tab === "chat") return send();
   const body = requestBody();
   return ask(body, async (response) => {
     if (tab in TASKS) return showResult(...TASKS[tab].show(await response.json(), body));
@@ -242,35 +242,41 @@ class AnswerText extends GrowingText {
   }
 }
 
-/** Asks a question of the conversation. What came of an answer is kept, whatever ended it. */
-async function send(question) {
+/** Asks what was typed; where nothing is said it is there again to be sent. */
+async function send() {
+  const question = byId("question").value;
   if (!question.trim()) return;
+  byId("question").value = "";
+  if (!(await converse(question))) byId("question").value ||= question;
+  changed();
+}
+
+/** Asks a question of the conversation, and tells whether any answer came: that is kept, whatever ended it. */
+async function converse(question) {
   const { conversation } = chatView;
   const body = requestBody(question);
   const asked = messageElement("user");
   asked.text.textContent = question;
   const open = messageElement("assistant");
   byId("conversation").scrollTop = byId("conversation").scrollHeight;
-  byId("question").value = "";
   const answer = new AnswerText(open.text);
   const ended = await ask(body, async (response) => {
     if (body.stream) await showStream(response, [answer]);
     else showWhole(await response.json(), [answer]);
   });
   if (ended && !answer.said) {
-    // Nothing was said: the question goes back to where it can be sent again.
     asked.element.remove();
     open.element.remove();
-    byId("question").value ||= question;
-  } else {
-    conversation.add("user", question);
-    conversation.add("assistant", answer.said, ended);
-    followed(byId("conversation"), () => {
-      chatView.add(conversation.messages.length - 2, asked);
-      chatView.add(conversation.messages.length - 1, open);
-    });
+    return false;
   }
-  changed();
+  conversation.add("user", question);
+  conversation.add("assistant", answer.said, ended);
+  followed(byId("conversation"), () => {
+    chatView.add(conversation.messages.length - 2, asked);
+    chatView.add(conversation.messages.length - 1, open);
+  });
+  showCurl();
+  return true;
 }
 
 /** How many tokens the prompt has, once the typing rests. */
