@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 import click
 import psutil
 
-from app.core.jobs import Constraint, Job, SamplingParams
+from app.core.work.jobs import Job
+from app.core.work.sampling_params import Constraint, SamplingParams
 from app.engine.generation.batched import BatchedEngine
 from app.models.grammars.running_grammar import Grammar
 from app.models.text_model import TextModel

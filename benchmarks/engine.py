@@ -12,8 +12,9 @@ from unittest.mock import patch
 
 import click
 
-from app.core.jobs import Job, SamplingParams
 from app.core.settings import load_settings
+from app.core.work.jobs import Job
+from app.core.work.sampling_params import SamplingParams
 from app.engine.generation.batched import BatchedEngine
 from app.engine.loading.build import make_slots, prepare
 from app.models.text_model import TextModel

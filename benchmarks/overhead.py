@@ -13,8 +13,10 @@ from pathlib import Path
 
 import click
 
-from app.core.jobs import Finished, Job, SamplingParams
 from app.core.settings import load_settings
+from app.core.work.job_events import Finished
+from app.core.work.jobs import Job
+from app.core.work.sampling_params import SamplingParams
 from app.serve.processes.gpus import bind
 from benchmarks.contenders import forklift, running
 from benchmarks.load import closed_loop, median

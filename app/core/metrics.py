@@ -21,7 +21,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
-    from app.core.jobs import BaseJob, Timings, TokenCounts
+    from app.core.work.jobs import BaseJob, Timings, TokenCounts
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 # Requests that match no route share one label: paths are the caller's choice and without number.

@@ -10,10 +10,10 @@ from typing import TypeVar
 
 import torch
 
-from app.core.jobs import BaseJob
 from app.core.logs.logging import get_logger
 from app.core.logs.tracebacks import OF_TENSORS, for_callers
 from app.core.system.native import guarded
+from app.core.work.jobs import BaseJob
 
 log = get_logger("engine")
 T = TypeVar("T")

@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
-from app.core.jobs import Job, SamplingParams, TextDelta
 from app.core.settings import load_settings
+from app.core.work.job_events import TextDelta
+from app.core.work.jobs import Job
+from app.core.work.sampling_params import SamplingParams
 from app.engine.generation.batched import BatchedEngine
 from app.engine.loading.build import make_slots, prepare
 from app.models.text_model import TextModel

@@ -14,17 +14,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from app.core.errors import InternalError, InvalidParameterError, RequestError, UnsupportedParameterError
-from app.core.jobs import (
-    CONSTRAINT_PARAMS,
-    Constraint,
-    FinishReason,
-    Grammar,
-    Job,
-    Matcher,
-    PromptScored,
-    TextDelta,
-    TokenLogprob,
-)
 from app.core.parsing.tool_calls.answer_reader import AnswerForm
 from app.core.parsing.tool_calls.forms.call_form import CallForm
 from app.core.parsing.tool_calls.forms.hermes import HERMES
@@ -32,6 +21,9 @@ from app.core.parsing.tool_calls.known_tools import KnownTools
 from app.core.parsing.tool_calls.reasoning import ReasoningForm
 from app.core.settings import Settings
 from app.core.states import WorkerState
+from app.core.work.job_events import FinishReason, PromptScored, TextDelta, TokenLogprob
+from app.core.work.jobs import Job
+from app.core.work.sampling_params import CONSTRAINT_PARAMS, Constraint, Grammar, Matcher
 from app.serve.board.admission import Admission
 from app.serve.board.slot_board import SlotBoard
 from app.serve.context import WorkerContext

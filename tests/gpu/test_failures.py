@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from app.core.errors import InternalError
-from app.core.jobs import Failed, Finished
+from app.core.work.job_events import Failed, Finished
 from tests.service.conftest import REPOSITORY
 from tests.unit.engine.driver import generator_of, greedy_job, load, outcome, run
 
@@ -18,7 +18,9 @@ pytestmark = pytest.mark.gpu
 # A token behind the vocabulary, as no HTTP request can bring one: the embedding's kernel asserts.
 ASSERTING = """
 import json, os, sys, threading
-from app.core.jobs import Failed, Job, SamplingParams
+from app.core.work.job_events import Failed
+from app.core.work.jobs import Job
+from app.core.work.sampling_params import SamplingParams
 from app.core.settings import load_settings
 from app.engine.thread.inference import make_inference
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from app.core.errors import RequestError, ShuttingDownError, StartError
-from app.core.jobs import Job, TextDelta
 from app.core.settings import Settings
+from app.core.work.job_events import TextDelta
+from app.core.work.jobs import Job
 from app.engine.generation.waiting import WaitingJobs
 from tests.contract.doubles import ScriptedModel
 from tests.serving import OneHandle

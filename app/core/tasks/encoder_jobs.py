@@ -9,7 +9,7 @@ from typing import Literal, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from app.core.jobs import BaseJob, JobOptions
+from app.core.work.jobs import BaseJob, JobOptions
 
 # Of one pass: texts, and tokens with their padding; a single text may be longer.
 MAX_BATCH_TEXTS = 32

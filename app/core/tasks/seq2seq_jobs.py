@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Unpack
 
-from app.core.jobs import Job, JobOptions, SamplingParams
+from app.core.work.jobs import Job, JobOptions
+from app.core.work.sampling_params import SamplingParams
 
 # Of the sources that are read together, with their padding; a single one may be longer.
 MAX_SOURCE_TOKENS = 8192

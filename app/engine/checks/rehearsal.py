@@ -14,7 +14,9 @@ from typing import Any, TypeVar
 
 import torch
 
-from app.core.jobs import BaseJob, Failed, Finished, Job, PromptScored, SamplingParams, TextDelta, TokenLogprob
+from app.core.work.job_events import Failed, Finished, PromptScored, TextDelta, TokenLogprob
+from app.core.work.jobs import BaseJob, Job
+from app.core.work.sampling_params import SamplingParams
 from app.engine.checks.plays import Play
 from app.engine.checks.reference import plain_results, probe_tokens, range_of
 from app.engine.engine_interface import Engine

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
-from app.core.jobs import Finished, SamplingParams, TextDelta, TokenLogprob
 from app.core.settings import Settings
 from app.core.tasks.seq2seq_jobs import Decoding, Seq2SeqJob
+from app.core.work.job_events import Finished, TextDelta, TokenLogprob
+from app.core.work.sampling_params import SamplingParams
 from app.engine.checks.features import bound_of
 from app.engine.checks.plays import Play
 from app.engine.checks.reference import TOLERANCE, probe_tokens, range_of

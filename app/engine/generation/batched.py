@@ -12,7 +12,7 @@ from functools import partial
 import torch
 
 from app.core.errors import InternalError, RequestError
-from app.core.jobs import Job
+from app.core.work.jobs import Job
 from app.engine.generation.batch_options import BatchOptions
 from app.engine.generation.executor import Executor, StepLogits
 from app.engine.generation.plan import ScheduledStep

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from app.core.jobs import Job
+from app.core.work.jobs import Job
 from app.engine.generation.plan import Chunk, ClearRow, CopyRow, Move, Plan, ScheduledStep, SwapRows
 from app.engine.guard import Guard
 from app.engine.runners.interface import Runner

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from app.core.errors import RequestError
-from app.core.jobs import Job
+from app.core.work.jobs import Job
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Generic
 
 from app.core.errors import RequestError
-from app.core.jobs import Job
+from app.core.work.jobs import Job
 from app.engine.generation.plan import AnySequence, Chunk, Plan, ScheduledStep
 from app.engine.generation.prefill_budget import PrefillBudget
 from app.engine.generation.shared_step import SharedStep

@@ -8,7 +8,8 @@ import time
 import torch
 
 from app.core.errors import InvalidParameterError, RequestError
-from app.core.jobs import FinishReason, Job, PromptScored, TokenLogprob
+from app.core.work.job_events import FinishReason, PromptScored, TokenLogprob
+from app.core.work.jobs import Job
 from app.engine.generation.prompt_lookup import PromptLookup
 from app.engine.guard import UnsoundLogitsError
 from app.engine.sampling.row_logits import RowLogits

@@ -18,7 +18,8 @@ import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from app.core.errors import InternalError, RequestError
-from app.core.jobs import Job, TokenLogprob
+from app.core.work.job_events import TokenLogprob
+from app.core.work.jobs import Job
 from app.engine.generation.sequence import Sequence
 from app.engine.generation.stepped_work import SteppedWork
 from app.engine.generation.waiting import QueuedEngine

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 import torch
 
 from app.core.errors import RequestError
-from app.core.jobs import BaseJob
+from app.core.work.jobs import BaseJob
 from app.engine.guard import Guard
 
 AnyJob = TypeVar("AnyJob", bound=BaseJob)

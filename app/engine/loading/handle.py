@@ -11,10 +11,10 @@ import time
 from typing import TYPE_CHECKING
 
 from app.core.errors import LoadingError, RequestError
-from app.core.jobs import BaseJob
 from app.core.settings import ModelPlan, Settings
 from app.core.states import EngineName, ModelState
 from app.core.tasks.task_table import Task
+from app.core.work.jobs import BaseJob
 
 if TYPE_CHECKING:
     from app.engine.checks.features import Model

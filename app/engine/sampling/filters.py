@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from app.core.jobs import SamplingParams
+from app.core.work.sampling_params import SamplingParams
 
 # Candidates that are sorted first; the whole vocabulary only where they cannot decide.
 # A full sort of 150,000 entries takes 3 ms on a CPU, ten times as long as the best 1,024 of them.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from app.core.jobs import Matcher
+from app.core.work.sampling_params import Matcher
 
 
 def forbid(logits: torch.Tensor, matchers: Mapping[int, Matcher]) -> None:

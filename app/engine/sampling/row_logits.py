@@ -11,7 +11,7 @@ from typing import Protocol
 
 import torch
 
-from app.core.jobs import Matcher, SamplingParams
+from app.core.work.sampling_params import Matcher, SamplingParams
 
 
 class ForcedTokens(Protocol):

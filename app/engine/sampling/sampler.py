@@ -14,7 +14,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from app.core.jobs import SamplingParams, TokenLogprob
+from app.core.work.job_events import TokenLogprob
+from app.core.work.sampling_params import SamplingParams
 from app.engine.sampling.filters import column, filter_ordered, filter_unordered, needs_order
 from app.engine.sampling.grammar_masks import forbid
 from app.engine.sampling.row_logits import RowLogits

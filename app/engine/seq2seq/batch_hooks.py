@@ -13,7 +13,8 @@ import torch
 from transformers import LogitsProcessor, StoppingCriteria
 
 from app.core.errors import InternalError, RequestError
-from app.core.jobs import Job, TokenLogprob
+from app.core.work.job_events import TokenLogprob
+from app.core.work.jobs import Job
 from app.engine.guard import Guard
 from app.engine.sampling.sampler import UNSOUND, RowSampler, choose
 

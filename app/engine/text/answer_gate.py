@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from app.core.jobs import SamplingParams
 from app.core.parsing.tool_calls.answer_reader import AnswerForm, AnswerReader
+from app.core.work.sampling_params import SamplingParams
 
 
 @dataclass(frozen=True, slots=True)

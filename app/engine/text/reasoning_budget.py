@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from app.core.jobs import ReasoningLimit
+from app.core.work.sampling_params import ReasoningLimit
 
 
 class ReasoningBudget:

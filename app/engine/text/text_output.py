@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 
-from app.core.jobs import Job, TextDelta, TokenLogprob
+from app.core.work.job_events import TextDelta, TokenLogprob
+from app.core.work.jobs import Job
 
 # Between two events of one stream, per further sequence that runs; a lone stream gets every token at once.
 GAP_PER_SEQUENCE_S = 0.0015

@@ -6,7 +6,7 @@ import queue
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
-from app.core.jobs import BaseJob
+from app.core.work.jobs import BaseJob
 
 if TYPE_CHECKING:
     from app.engine.engine_interface import Engine

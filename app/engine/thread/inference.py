@@ -12,13 +12,13 @@ import time
 from typing import TYPE_CHECKING
 
 from app.core.errors import InternalError, LoadingError, RequestError, StartError, shutting_down
-from app.core.jobs import BaseJob
 from app.core.logs.logging import get_logger
 from app.core.logs.tracebacks import OF_TENSORS, for_callers
 from app.core.metrics import Metrics
 from app.core.settings import Settings
 from app.core.states import OnState
 from app.core.system.heap import limit_heaps
+from app.core.work.jobs import BaseJob
 from app.engine.loading.handle import ModelHandle
 from app.engine.thread.first_load import FirstLoad
 from app.engine.thread.inbox import Inbox

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from app.core.jobs import FinishReason
 from app.core.parsing.tool_calls.answer_reader import AnswerForm
+from app.core.work.job_events import FinishReason
 from app.http.answers.chat_parts import PartStream, message_of
 from app.http.answers.completions_shape import OpenAIShape
 from app.http.answers.logprobs import chat_entry

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from app.core.jobs import TokenLogprob
+from app.core.work.job_events import TokenLogprob
 from app.http.answers.native_types import ScoredToken, Token
 from app.http.answers.openai_types import LegacyLogprobs, MessageToken, ScoredMessageToken
 from app.http.requests.job_output import Piece

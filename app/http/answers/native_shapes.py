@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar, Protocol
 
 from app.core.errors import UnsupportedParameterError
-from app.core.jobs import Job
+from app.core.work.jobs import Job
 from app.http.answers.logprobs import PlacedToken, TokenTrack, native_entry
 from app.http.answers.native_types import (
     ChatAnswer,

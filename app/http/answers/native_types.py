@@ -11,7 +11,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from app.core.errors import ErrorDetail
-from app.core.jobs import FinishReason
+from app.core.work.job_events import FinishReason
 
 Recorded = str | int
 

@@ -6,8 +6,8 @@ from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from app.core.jobs import FinishReason
 from app.core.states import ModelState
+from app.core.work.job_events import FinishReason
 from app.http.answers.native_types import Usage
 
 EndReason = Literal["stop", "length", "tool_calls"]

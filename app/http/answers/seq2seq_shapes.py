@@ -7,7 +7,7 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
-from app.core.jobs import FinishReason
+from app.core.work.job_events import FinishReason
 from app.http.answers.native_shapes import timings_of
 from app.http.answers.native_types import Recording, Timings, Usage
 from app.http.requests.job_output import Piece

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from app.core.errors import InternalError
-from app.core.jobs import BaseJob, Constraint, Grammar
 from app.core.patience import overdue
+from app.core.work.jobs import BaseJob
+from app.core.work.sampling_params import Constraint, Grammar
 from app.http.application.auth import caller_scope
 from app.http.requests.connection import CLIENT_CHECK_S, ClientGoneError, is_client_gone
 from app.http.requests.limits import Deadlines

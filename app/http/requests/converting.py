@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from app.core.errors import ContextLengthError, InvalidParameterError, UnsupportedParameterError
-from app.core.jobs import SamplingParams
 from app.core.tasks.seq2seq_jobs import Seq2SeqJob
+from app.core.work.sampling_params import SamplingParams
 from app.http.requests.admitted import AdmittedRequest, Need
 from app.http.requests.generating import Generate
 from app.http.requests.limits import naming

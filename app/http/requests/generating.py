@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
-from app.core.jobs import Job
+from app.core.work.jobs import Job
 from app.http.requests.admitted import AdmittedRequest, Need
 from app.http.requests.limits import naming
 from app.http.requests.planning import Plan, make_plans

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from app.core.errors import ContextLengthError, UnsupportedParameterError
-from app.core.jobs import FinishReason, Job
 from app.core.patience import patient_until
+from app.core.work.job_events import FinishReason
+from app.core.work.jobs import Job
 from app.http.application.request_log import record
 from app.http.requests.admitted import AdmittedRequest, Need
 from app.http.requests.job_output import JobOutput

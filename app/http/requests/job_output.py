@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from app.core.errors import RequestError
-from app.core.jobs import BaseJob, Event, Failed, Finished, FinishReason, PromptScored, TextDelta, TokenLogprob
+from app.core.work.job_events import Event, Failed, Finished, FinishReason, PromptScored, TextDelta, TokenLogprob
+from app.core.work.jobs import BaseJob
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from app.core.errors import InvalidParameterError
-from app.core.jobs import Constraint, Grammar, SamplingParams
 from app.core.parsing.token_ids import require_token_ids
 from app.core.settings import Settings
+from app.core.work.sampling_params import Constraint, Grammar, SamplingParams
 from app.http.requests.limits import num_new_tokens
 from app.http.schemas.sampling_fields import SamplingOptions
 

@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from app.core.errors import InternalError, RequestError
-from app.core.jobs import BaseJob, JobOptions, Timings, TokenCounts
 from app.core.patience import overdue
+from app.core.work.jobs import BaseJob, JobOptions, Timings, TokenCounts
 from app.http.answers.native_types import Usage
 from app.http.requests.connection import CLIENT_CHECK_S, ClientGoneError, is_client_gone
 from app.http.requests.job_output import Batch, JobOutput, Piece

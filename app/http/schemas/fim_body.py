@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, model_validator
 
-from app.core.jobs import SamplingDefaults
 from app.core.settings import Settings
+from app.core.work.sampling_params import SamplingDefaults
 from app.http.schemas.llama_cpp_fields import is_unbounded, one_bound
 from app.http.schemas.openai_fields import OpenAIOptions
 from app.http.schemas.sampling_fields import Length

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field
 
 from app.core.errors import InvalidParameterError
-from app.core.jobs import SamplingParams
+from app.core.work.sampling_params import SamplingParams
 from app.http.schemas.strict import StrictBody
 
 MAX_FIELDS = 64

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from app.core.errors import InvalidParameterError
-from app.core.jobs import SamplingDefaults
+from app.core.work.sampling_params import SamplingDefaults
 from app.http.schemas.llama_cpp_fields import LlamaCppFields
 from app.http.schemas.sampling_fields import SamplingOptions
 from app.http.schemas.strict import StrictBody, bounded_size

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from app.core.errors import InvalidParameterError
-from app.core.jobs import Constraint
+from app.core.work.sampling_params import Constraint
 from app.http.schemas.strict import StrictBody
 
 MAX_DEPTH = 50

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from app.core.errors import InvalidParameterError
-from app.core.jobs import Constraint, SamplingDefaults, SamplingParams
 from app.core.settings import Settings
+from app.core.work.sampling_params import Constraint, SamplingDefaults, SamplingParams
 from app.http.schemas.response_format import MAX_REGEX_LENGTH, ResponseFormat, StructuredOutputs
 from app.http.schemas.strict import StopString, StopStrings, StrictBody, bounded_size, refuse_together
 

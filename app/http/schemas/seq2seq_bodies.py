@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from app.core.errors import InvalidParameterError
-from app.core.jobs import SamplingDefaults, SamplingParams
+from app.core.work.sampling_params import SamplingDefaults, SamplingParams
 from app.http.schemas.encoder_bodies import Text
 from app.http.schemas.hub_bodies import given
 from app.http.schemas.sampling_fields import MIN_TEMPERATURE

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from app.core.errors import InvalidParameterError, UnsupportedParameterError
-from app.core.jobs import Constraint, ReasoningLimit, ReasoningSpan
 from app.core.parsing.tool_calls.answer_reader import AnswerForm
+from app.core.work.sampling_params import Constraint, ReasoningLimit, ReasoningSpan
 from app.http.schemas.llama_cpp_fields import one_bound
 from app.http.schemas.openai_fields import NoteText, OpenAIOptions
 from app.http.schemas.response_format import BoundedObject

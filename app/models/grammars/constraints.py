@@ -18,8 +18,8 @@ from dataclasses import replace
 from transformers import PreTrainedTokenizerBase
 
 from app.core.errors import BadRequestError, UnsupportedParameterError
-from app.core.jobs import Constraint
 from app.core.system.native import guarded
+from app.core.work.sampling_params import Constraint
 from app.models.grammars.calls.call_grammars import CallRules, call_grammar
 from app.models.grammars.calls.thoughts import behind_thoughts
 from app.models.grammars.compile_queue import LOOK_S, CompileQueue

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from app.core.jobs import CONSTRAINT_PARAMS, ConstraintKind, ReasoningSpan
+from app.core.work.sampling_params import CONSTRAINT_PARAMS, ConstraintKind, ReasoningSpan
 
 PIECE_BYTES = 60_000
 # The kernel's default is 208 KiB; a mask of 500,000 tokens takes 61 KiB, and 16 rows ask at once.

@@ -5,7 +5,7 @@ A grammar holds the text to this form. Runs in a grammar's process.
 
 from __future__ import annotations
 
-from app.core.jobs import ReasoningSpan
+from app.core.work.sampling_params import ReasoningSpan
 
 
 class ThoughtSkipper:

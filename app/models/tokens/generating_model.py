@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from app.core.jobs import SamplingDefaults
+from app.core.work.sampling_params import SamplingDefaults
 from app.models.checkpoint.loader import Checkpoint
 from app.models.served_model import ServedModel
 from app.models.tokens.vocabulary import Vocabulary, without_unknown

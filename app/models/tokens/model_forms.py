@@ -10,13 +10,13 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from app.core.jobs import ReasoningSpan
 from app.core.parsing.tool_calls.answer_reader import AnswerForm
 from app.core.parsing.tool_calls.choosing import CALL_FORMS, REASONING_FORMS, find_call_form, find_reasoning_form
 from app.core.parsing.tool_calls.forms import harmony
 from app.core.parsing.tool_calls.forms.call_form import CallForm
 from app.core.parsing.tool_calls.known_tools import KnownTools
 from app.core.parsing.tool_calls.reasoning import HARMONY_CHANNELS, ReasoningForm
+from app.core.work.sampling_params import ReasoningSpan
 from app.models.grammars.calls.notation_table import notation_of
 
 # Tokens at a prompt's end that may open the reasoning: a tag and line breaks.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from prometheus_client import generate_latest, values
 
-from app.core.jobs import Job, SamplingParams, TextDelta
 from app.core.metrics import FOLDER, Metrics
+from app.core.work.job_events import TextDelta
+from app.core.work.jobs import Job
+from app.core.work.sampling_params import SamplingParams
 
 
 def samples(metrics: Metrics) -> dict[str, float]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from app.core.errors import QueueTimeoutError, RequestTimeoutError
-from app.core.jobs import BaseJob
 from app.core.patience import overdue
+from app.core.work.jobs import BaseJob
 
 INFINITE = float("inf")
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import torch
 
-from app.core.jobs import Event, Failed, Finished, Job, SamplingParams, TextDelta, TokenLogprob
 from app.core.settings import load_settings
+from app.core.work.job_events import Event, Failed, Finished, TextDelta, TokenLogprob
+from app.core.work.jobs import Job
+from app.core.work.sampling_params import SamplingParams
 from app.engine.checks.plain_cache import has_plain_cache
 from app.engine.checks.plays import FULL
 from app.engine.checks.steps import on_slots

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from app.core.errors import InternalError, RequestError
-from app.core.jobs import Job, SamplingParams
+from app.core.work.jobs import Job
+from app.core.work.sampling_params import SamplingParams
 from app.engine.generation.plan import ClearRow, CopyRow, Plan, ScheduledStep, SwapRows
 from app.engine.generation.scheduler import Limits, Scheduler
 

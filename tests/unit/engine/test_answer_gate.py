@@ -10,12 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.jobs import Finished, Job, ReasoningLimit, SamplingParams, TextDelta
 from app.core.parsing.tool_calls.answer_parts import Content
 from app.core.parsing.tool_calls.answer_reader import AnswerForm, read_whole
 from app.core.parsing.tool_calls.choosing import CALL_FORMS, REASONING_FORMS
 from app.core.parsing.tool_calls.known_tools import KnownTools
 from app.core.settings import load_settings
+from app.core.work.job_events import Finished, TextDelta
+from app.core.work.jobs import Job
+from app.core.work.sampling_params import ReasoningLimit, SamplingParams
 from app.engine.generation.sequence import Sequence
 from app.engine.sampling.sampler import choose
 from app.engine.text.answer_gate import AnswerGate, Segment

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.core.errors import ShuttingDownError
-from app.core.jobs import Event, Finished, Job, SamplingParams, TextDelta
+from app.core.work.job_events import Event, Finished, TextDelta
+from app.core.work.jobs import Job
+from app.core.work.sampling_params import SamplingParams
 from app.engine.runners.bucketed import powers_of_two, smallest
 from app.engine.runners.choose import make_runner
 from tests.tiny_models import SLOT_FAMILIES

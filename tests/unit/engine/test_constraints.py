@@ -10,7 +10,9 @@ import signal
 import pytest
 
 from app.core.errors import BadRequestError, ConstraintTooCostlyError, UnsupportedParameterError
-from app.core.jobs import Constraint, Failed, Finished, Job, SamplingParams
+from app.core.work.job_events import Failed, Finished
+from app.core.work.jobs import Job
+from app.core.work.sampling_params import Constraint, SamplingParams
 from app.engine.generation.serial import SerialEngine
 from app.models.grammars import running_grammar
 from app.models.text_model import TextModel

@@ -14,8 +14,10 @@ from app.core.errors import (
     RequestTimeoutError,
     ShuttingDownError,
 )
-from app.core.jobs import Failed, Finished, Job, SamplingParams, TextDelta
 from app.core.settings import load_settings
+from app.core.work.job_events import Failed, Finished, TextDelta
+from app.core.work.jobs import Job
+from app.core.work.sampling_params import SamplingParams
 from app.engine.loading import build as build_module
 from app.engine.thread import first_load
 from app.engine.thread.inference import Inference, make_inference

@@ -12,9 +12,9 @@ import torch
 from transformers import pipeline
 
 from app.core.errors import InternalError, RequestError, RequestTimeoutError
-from app.core.jobs import Failed, Finished
 from app.core.settings import load_settings
 from app.core.tasks.encoder_jobs import Encoded, EncodeOptions, EncoderInput, EncoderJob
+from app.core.work.job_events import Failed, Finished
 from app.engine.encoding.micro_batcher import MicroBatcher, cheapest_cuts
 from app.engine.loading.build import prepare
 from app.models.checkpoint.loader import load_checkpoint

@@ -7,7 +7,9 @@ import random
 import pytest
 
 from app.core.errors import RequestTimeoutError
-from app.core.jobs import Constraint, Event, Job, SamplingParams, TextDelta
+from app.core.work.job_events import Event, TextDelta
+from app.core.work.jobs import Job
+from app.core.work.sampling_params import Constraint, SamplingParams
 from app.engine.generation import batched as generation
 from app.engine.generation.prefill_budget import PrefillBudget
 from app.models.text_model import TextModel

@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from app.core.jobs import Job, SamplingParams
+from app.core.work.jobs import Job
+from app.core.work.sampling_params import SamplingParams
 from app.engine.generation.prompt_lookup import PromptLookup
 from app.engine.generation.sequence import Sequence
 from tests.tiny_models import SLOT_FAMILIES

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
-from app.core.jobs import Job, SamplingParams
+from app.core.work.jobs import Job
+from app.core.work.sampling_params import SamplingParams
 from app.engine.kv import trimming
 from app.engine.thread.inference import make_inference
 from tests.unit.engine.test_inference import end_of, load_settings

@@ -21,7 +21,7 @@ from transformers import (
     TypicalLogitsWarper,
 )
 
-from app.core.jobs import SamplingParams
+from app.core.work.sampling_params import SamplingParams
 from app.engine.sampling import filters
 from app.engine.sampling.row_logits import RowLogits
 from app.engine.sampling.sampler import UNSOUND, RowSampler, choose, likeliest, logprobs, sample

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.core.errors import InternalError, QueueTimeoutError, RequestTimeoutError, ShuttingDownError
-from app.core.jobs import Failed, Finished, Job, SamplingParams
+from app.core.work.job_events import Failed, Finished
+from app.core.work.jobs import Job
+from app.core.work.sampling_params import SamplingParams
 from app.engine.generation.prefill_budget import FIRST_TOKENS
 from app.engine.generation.waiting import WaitingJobs
 from app.engine.runners.mixed import MixedRunner

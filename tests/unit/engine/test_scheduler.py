@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.core.errors import ShuttingDownError
-from app.core.jobs import Finished
+from app.core.work.job_events import Finished
 from app.engine.generation.plan import ClearRow, CopyRow
 from app.engine.generation.scheduler import Limits
 from tests.unit.engine.driver import outcome

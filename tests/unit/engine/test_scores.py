@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from app.core.jobs import Finished, Job, PromptScored, SamplingParams, TextDelta
+from app.core.work.job_events import Finished, PromptScored, TextDelta
+from app.core.work.jobs import Job
+from app.core.work.sampling_params import SamplingParams
 from app.engine.generation.serial import SerialEngine
 from tests.unit.engine.driver import generator_of, load, logits_of, run
 

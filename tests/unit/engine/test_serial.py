@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from app.core.errors import InternalError, QueueTimeoutError, RequestTimeoutError, ShuttingDownError
-from app.core.jobs import Failed, Finished, Job, SamplingParams
+from app.core.work.job_events import Failed, Finished
+from app.core.work.jobs import Job
+from app.core.work.sampling_params import SamplingParams
 from app.engine.checks.rehearsal import StrictGuard
 from app.engine.generation.serial import SerialEngine
 from tests.tiny_models import SLOT_FAMILIES

@@ -21,11 +21,13 @@ from app.core.errors import (
     RequestTimeoutError,
     ShuttingDownError,
 )
-from app.core.jobs import Finished, Job, SamplingParams
 from app.core.metrics import Metrics
 from app.core.settings import load_settings
 from app.core.system import load_marks
 from app.core.system.load_marks import LoadMarks
+from app.core.work.job_events import Finished
+from app.core.work.jobs import Job
+from app.core.work.sampling_params import SamplingParams
 from app.engine.loading import build as build_module
 from app.engine.loading import memory_budget as room_module
 from app.engine.loading import pool as pool_module

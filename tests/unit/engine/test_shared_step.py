@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.core.jobs import Finished
+from app.core.work.job_events import Finished
 from app.engine.generation.shared_step import FIRST_TOKENS, LEAST_TOKENS, SHARED_STEP_S, SharedStep
 from tests.unit.engine.driver import generator_of, greedy_job, load
 

@@ -7,7 +7,9 @@ import time
 import pytest
 
 from app.core.errors import RequestTimeoutError
-from app.core.jobs import Failed, Finished, Job, SamplingParams, TextDelta
+from app.core.work.job_events import Failed, Finished, TextDelta
+from app.core.work.jobs import Job
+from app.core.work.sampling_params import SamplingParams
 from app.engine.text import text_output
 from app.engine.text.text_output import Pace, TextOutput
 from tests.unit.engine.driver import generator_of, greedy_job, load, outcome, run

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from app.core.errors import InternalError
-from app.core.jobs import Failed, Finished, Job, SamplingParams
 from app.core.metrics import Metrics
 from app.core.settings import load_settings
 from app.core.tasks.encoder_jobs import EncodeOptions, EncoderInput, EncoderJob
+from app.core.work.job_events import Failed, Finished
+from app.core.work.jobs import Job
+from app.core.work.sampling_params import SamplingParams
 from app.engine.generation.serial import SerialEngine
 from app.engine.loading.build import prepare
 from tests.unit.engine.driver import TokenLog, generator_of, greedy_job, greedy_reference, load, outcome, run

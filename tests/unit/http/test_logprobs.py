@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.core.jobs import TokenLogprob
+from app.core.work.job_events import TokenLogprob
 from app.http.answers.logprobs import LEAST_LOGPROB, TokenTrack, legacy_block, place_prompt, prompt_offsets, token_text
 from app.http.requests.job_output import Piece
 from tests.contract.doubles import Characters, scored

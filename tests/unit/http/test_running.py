@@ -8,7 +8,9 @@ from typing import Any, ClassVar
 import pytest
 
 from app.core.errors import InternalError, OverloadedError
-from app.core.jobs import Job, SamplingParams, TextDelta
+from app.core.work.job_events import TextDelta
+from app.core.work.jobs import Job
+from app.core.work.sampling_params import SamplingParams
 from app.http.requests.generating import make_jobs
 from app.http.requests.limits import Deadlines
 from app.http.requests.planning import Plan, with_seed_of

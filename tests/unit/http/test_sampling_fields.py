@@ -6,7 +6,7 @@ from dataclasses import fields
 
 import pytest
 
-from app.core.jobs import SamplingDefaults, SamplingParams
+from app.core.work.sampling_params import SamplingDefaults, SamplingParams
 from app.http.schemas.llama_cpp_fields import LlamaCppFields, switched_off
 from app.http.schemas.native_bodies import CompleteBody
 from app.http.schemas.sampling_fields import NAMED_ALIKE, SamplingOptions

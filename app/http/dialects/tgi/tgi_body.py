@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from app.core.errors import InvalidParameterError, UnsupportedParameterError
-from app.core.jobs import Constraint, SamplingDefaults
 from app.core.settings import Settings
+from app.core.work.sampling_params import Constraint, SamplingDefaults
 from app.http.schemas.response_format import MAX_REGEX_LENGTH, BoundedObject
 from app.http.schemas.sampling_fields import Length, SamplingOptions
 from app.http.schemas.strict import StopStrings, StrictBody

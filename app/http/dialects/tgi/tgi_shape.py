@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from app.core.errors import RequestError
-from app.core.jobs import TokenLogprob
+from app.core.work.job_events import TokenLogprob
 from app.http.answers.logprobs import LEAST_LOGPROB, token_text
 from app.http.answers.stream import EventWriter, event
 from app.http.dialects.tgi.tgi_body import TgiOptions

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.core.errors import UnsupportedParameterError
-from app.core.jobs import ReasoningSpan
 from app.core.parsing.tool_calls.forms import harmony
+from app.core.work.sampling_params import ReasoningSpan
 from app.models.grammars.calls.argument_rules import argument_rule
 from app.models.grammars.calls.lark_rules import ANY, LarkRules
 from app.models.grammars.calls.notation_table import NOTATIONS, CallNotation

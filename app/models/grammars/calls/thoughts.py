@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from app.core.jobs import ReasoningSpan
+from app.core.work.sampling_params import ReasoningSpan
 from app.models.grammars.calls.lark_rules import LarkRules, regex
 from app.models.grammars.grammar_messages import Source
 

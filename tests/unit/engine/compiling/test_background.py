@@ -16,9 +16,9 @@ import weakref
 import pytest
 from structlog.testing import capture_logs
 
-from app.core.jobs import Finished
 from app.core.metrics import Metrics
 from app.core.settings import load_settings
+from app.core.work.job_events import Finished
 from app.engine.checks import features, steps
 from app.engine.loading import change_over
 from app.engine.runners.compiled import CompiledRunner

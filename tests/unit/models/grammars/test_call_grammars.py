@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from app.core.errors import BadRequestError, UnsupportedParameterError
-from app.core.jobs import Constraint
 from app.core.parsing.tool_calls.answer_reader import AnswerForm
 from app.core.parsing.tool_calls.choosing import CALL_FORMS, THINK
 from app.core.parsing.tool_calls.known_tools import KnownTools
+from app.core.work.sampling_params import Constraint
 from app.http.answers.chat_parts import message_of
 from app.models.grammars.calls.notation_table import NOTATIONS
 from app.models.grammars.constraints import Constraints

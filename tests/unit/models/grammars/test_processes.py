@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from app.core.errors import ConstraintTooCostlyError, InvalidParameterError, RequestTimeoutError
-from app.core.jobs import Constraint
+from app.core.work.sampling_params import Constraint
 from app.models.grammars.constraints import Constraints
 from app.models.grammars.grammar_messages import Source
 from app.models.grammars.running_grammar import Grammar
@@ -176,7 +176,7 @@ def test_the_processes_do_not_inherit_keys(monkeypatch):
 
 CHILD_OF_A_WORKER = """
 import sys, time
-from app.core.jobs import Constraint
+from app.core.work.sampling_params import Constraint
 from tests.unit.models.json_schemas.sampled import constraints
 owner = constraints()
 grammar = owner.compiled(Constraint("regex", "[a-z]+"))

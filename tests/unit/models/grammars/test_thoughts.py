@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from app.core.jobs import Constraint, ReasoningSpan
+from app.core.work.sampling_params import Constraint, ReasoningSpan
 from app.models.grammars.constraints import Constraints
 from app.models.grammars.thought_skipping import ThoughtSkipper
 from tests.tiny_models import SPECIAL, tiny_tokenizer

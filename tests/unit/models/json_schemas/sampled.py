@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-from app.core.jobs import Constraint
+from app.core.work.sampling_params import Constraint
 from app.models.grammars.constraints import Constraints
 from app.models.grammars.running_grammar import Grammar, Matcher
 from tests.tiny_models import tiny_tokenizer
