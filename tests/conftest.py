@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -31,6 +32,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 TOO_SLOW = hypothesis.HealthCheck.too_slow
 hypothesis.settings.register_profile("forklift", deadline=None, suppress_health_check=[TOO_SLOW])
 hypothesis.settings.load_profile("forklift")
+
+
+def pytest_collection_finish() -> None:
+    """What is there by now stays to the end; a collection, as unloading a model asks for, need not walk through it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

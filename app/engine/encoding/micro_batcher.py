@@ -18,8 +18,8 @@ import torch
 from app.core.errors import InternalError, RequestError
 from app.core.tasks.encoder_jobs import MAX_BATCH_TEXTS, MAX_BATCH_TOKENS, Encoded, EncoderJob
 from app.engine.encoding.encoder_heads import HEADS, pass_options
+from app.engine.engine_interface import QueuedEngine
 from app.engine.generation.shared_step import SharedStep
-from app.engine.generation.waiting import QueuedEngine
 from app.models.encoders.encoder_model import EncoderModel
 
 # What a pass costs beside its tokens, counted in tokens: on a CPU a MiniLM takes 9.5 ms whatever it reads, and 0.37 ms

@@ -20,9 +20,9 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 from app.core.errors import InternalError, RequestError
 from app.core.work.job_events import TokenLogprob
 from app.core.work.jobs import Job
+from app.engine.engine_interface import QueuedEngine
 from app.engine.generation.sequence import Sequence
 from app.engine.generation.stepped_work import SteppedWork
-from app.engine.generation.waiting import QueuedEngine
 from app.engine.guard import UnsoundLogitsError
 from app.engine.sampling.sampler import UNSOUND, choose
 from app.engine.text.text_output import Pace

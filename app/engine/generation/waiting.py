@@ -1,5 +1,4 @@
-"""Jobs that were taken but have not started, and what engines share that have no more than those between two pieces of
-work: requests take turns, each of them first come first served.
+"""Jobs that were taken but have not started: requests take turns, each of them first come first served.
 
 Inference thread only.
 """
@@ -10,11 +9,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-import torch
-
 from app.core.errors import RequestError
 from app.core.work.jobs import BaseJob
-from app.engine.guard import Guard
 
 AnyJob = TypeVar("AnyJob", bound=BaseJob)
 
@@ -85,26 +81,3 @@ class WaitingJobs(Generic[AnyJob]):
         self._num_jobs = 0
         for job in jobs:
             job.fail(error)
-
-
-class QueuedEngine(Generic[AnyJob]):
-    """Jobs that wait on a model of ``device``; subclasses start them in their ``step``."""
-
-    # None of our own: transformers manages the model's, where it has one.
-    cache: None = None
-
-    def __init__(self, device: torch.device):
-        self.guard = Guard(device)
-        self._waiting = WaitingJobs[AnyJob]()
-
-    def add(self, job: AnyJob) -> None:
-        """Queue ``job``, first come first served."""
-        self._waiting.add(job)
-
-    def rest(self, now_s: float) -> float | None:
-        """Between two pieces of work nothing is kept."""
-        return None
-
-    def fail_waiting(self, error: RequestError) -> None:
-        """End every job that has not started."""
-        self._waiting.fail_all(error)

@@ -17,9 +17,9 @@ from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from app.core.errors import InternalError, RequestError
 from app.core.tasks.seq2seq_jobs import MAX_SOURCE_TOKENS, Decoding, Seq2SeqJob
+from app.engine.engine_interface import QueuedEngine
 from app.engine.generation.sequence import Sequence
 from app.engine.generation.stepped_work import SteppedWork
-from app.engine.generation.waiting import QueuedEngine
 from app.engine.guard import Guard
 from app.engine.seq2seq.batch_hooks import BatchEnd, BeamCheck, RowChoice
 from app.engine.text.text_output import Pace

@@ -1,4 +1,4 @@
-"""Parts an answer as it comes: reasoning, content, calls. One for each completion and reader; pure state, any thread."""
+"""Parts an answer as it comes: reasoning, content, calls. One for each completion; pure state, any thread."""
 
 from __future__ import annotations
 
