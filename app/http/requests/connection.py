@@ -10,6 +10,8 @@ from app.serve.board.admission import ConnectionTicket
 from app.serve.connections import hangup
 from app.serve.connections.link import Link
 
+# Key in the WSGI environment of servers other than Gunicorn: a function that tells whether the caller left.
+CLIENT_GONE = "forklift.client_gone"
 # How often a request that waits looks whether its caller is still there.
 CLIENT_CHECK_S = 0.25
 
@@ -34,8 +36,10 @@ def ticket_of(environ: dict[str, Any]) -> ConnectionTicket | None:
 def is_client_gone(environ: dict[str, Any]) -> bool:
     """Whether the connection was closed or reset, whatever else was sent on it.
 
-    False where it cannot be told: servers other than Gunicorn.
+    False where it cannot be told: servers other than Gunicorn that leave no ``CLIENT_GONE``.
     """
+    if (is_gone := environ.get(CLIENT_GONE)) is not None:
+        return bool(is_gone())
     connection = environ.get("gunicorn.socket")
     if isinstance(connection, Link):
         return connection.has_left()

@@ -25,7 +25,18 @@ class Answer:
     status: int
     code: str
     request_id: str
-    data: bytes
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+    @property
+    def data(self) -> bytes:
+        """Head and body as they go over a connection, which ends behind them."""
+        lines = [
+            f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}",
+            "Connection: close",
+            *(f"{name}: {value}" for name, value in self.headers),
+        ]
+        return "\r\n".join(lines).encode() + b"\r\n\r\n" + self.body
 
 
 # Gunicorn's own parse errors with a status other than 400; looked up in this order.
@@ -73,6 +84,11 @@ def stopping() -> Answer:
     return _of_error(shutting_down())
 
 
+def failed() -> Answer:
+    """For what went wrong on our side; the log says what."""
+    return _of_error(InternalError())
+
+
 def not_tls() -> Answer:
     return _answer(400, "invalid_request_error", "https_required", "this port speaks HTTPS: the URL begins with https")
 
@@ -103,12 +119,10 @@ def _answer(status: int, kind: str, code: str, message: str, headers: Mapping[st
     request_id = uuid.uuid4().hex
     error = {"message": message, "type": kind, "param": None, "code": code}
     body = json.dumps({"error": error, "request_id": request_id}).encode() + b"\n"
-    lines = [
-        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
-        "Connection: close",
-        "Content-Type: application/json",
-        f"Content-Length: {len(body)}",
-        f"X-Request-Id: {request_id}",
-        *(f"{name}: {value}" for name, value in (headers or {}).items()),
-    ]
-    return Answer(status, code, request_id, "\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+    given = {
+        "Content-Type": "application/json",
+        "Content-Length": str(len(body)),
+        "X-Request-Id": request_id,
+        **(headers or {}),
+    }
+    return Answer(status, code, request_id, tuple(given.items()), body)

@@ -22,7 +22,8 @@ MAY_IMPORT = {
     "engine": {"core", "models"},
     "reports": {"core", "models", "engine"},
     "http": {"core", "serve", "engine"},
-    "cli": {"core", "serve", "models", "engine", "reports", "http"},
+    "cluster": {"core", "serve", "models", "engine", "http"},
+    "cli": {"core", "serve", "models", "engine", "reports", "http", "cluster"},
 }
 # Under TYPE_CHECKING also these.
 MAY_NAME = {"serve": {"engine"}, "http": {"models"}}
