@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.calling_model import save_calling_model
 from tests.e2e.conftest import Forklift
 from tests.service.conftest import server_starter
 
@@ -56,6 +55,8 @@ PYTHON_LOOPS = [
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forklift]:
     """One worker with the model that calls."""
+    from tests.clients.calling_model import save_calling_model  # torch, for this marker alone
+
     folder = tmp_path_factory.mktemp("clients")
     model = save_calling_model(folder / MODEL)
     starter = server_starter(folder, Forklift)

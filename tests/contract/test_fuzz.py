@@ -31,8 +31,10 @@ CHECKS = [
     response_schema_conformance,
     status_code_conformance,
 ]
-# A few for every run of the suite; 2,000 and more with `-m chaos`.
-NUM_CASES = pytest.mark.parametrize("num_cases", [8, pytest.param(70, marks=pytest.mark.chaos)])
+# A few for every run of the suite and some more; 2,000 and more with `-m chaos`.
+NUM_CASES = pytest.mark.parametrize(
+    "num_cases", [4, pytest.param(12, marks=pytest.mark.slow), pytest.param(70, marks=pytest.mark.chaos)]
+)
 OVERLOAD = 503
 VALID, INVALID = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
 # Without a body there is nothing that could be invalid.

@@ -13,7 +13,7 @@ from tests.contract.real import RealWorld
 FIELDS = {"max_new_tokens": 12, "ignore_eos": True}
 
 
-@pytest.fixture(scope="module", params=["qwen-coder", "incoder"])
+@pytest.fixture(scope="module", params=["qwen-coder", pytest.param("incoder", marks=pytest.mark.slow)])
 def world(request, model_folder):
     world = RealWorld(model_folder(request.param), model_name="tiny")
     yield world

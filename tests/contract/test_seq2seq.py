@@ -212,7 +212,7 @@ def test_stop_strings_end_a_text(serve):
     assert cut["finish_reason"] == "stop"
 
 
-@pytest.mark.parametrize("beams", [1, 4])
+@pytest.mark.parametrize("beams", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_a_deadline_counts_at_every_token_and_others_in_the_batch_go_on(serve, reference, monkeypatch, beams):
     client, world = serve("nllb"), serve.worlds["nllb", 8]
     model = world.inference.handles[0].model.checkpoint.model

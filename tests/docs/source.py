@@ -19,31 +19,34 @@ def trees() -> list[tuple[Path, ast.Module]]:
 
 
 @cache
+def nodes() -> list[tuple[Path, ast.AST]]:
+    return [(path, node) for path, tree in trees() for node in ast.walk(tree)]
+
+
+@cache
 def start_failures() -> dict[str, list[str]]:
     """Where a ``StartError`` is raised, and the fixed parts of its text."""
     kinds = {"StartError"} | {kind.__name__ for kind in descendants(errors.StartError)}
     found = {}
-    for path, tree in trees():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and called_name(node) in kinds and node.args:
-                fragments = fixed_parts(node.args[0])
-                if fragments:
-                    found[f"{path.relative_to(REPOSITORY)}:{node.lineno}"] = fragments
+    for path, node in nodes():
+        if isinstance(node, ast.Call) and called_name(node) in kinds and node.args:
+            fragments = fixed_parts(node.args[0])
+            if fragments:
+                found[f"{path.relative_to(REPOSITORY)}:{node.lineno}"] = fragments
     return found
 
 
 def texts() -> list[str]:
     """Every string of the code, f-strings in pieces."""
-    nodes = (node for _, tree in trees() for node in ast.walk(tree) if isinstance(node, ast.Constant))
-    return [node.value for node in nodes if isinstance(node.value, str)]
+    constants = (node for _, node in nodes() if isinstance(node, ast.Constant))
+    return [node.value for node in constants if isinstance(node.value, str)]
 
 
 def log_events(*levels: str) -> set[str]:
     """Names of the events that are logged at one of these levels."""
     return {
         node.args[0].value
-        for _, tree in trees()
-        for node in ast.walk(tree)
+        for _, node in nodes()
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
         and node.func.attr in levels
@@ -55,7 +58,7 @@ def log_events(*levels: str) -> set[str]:
 
 def error_codes() -> set[str]:
     """Codes that a caller can see: of classes that are leaves or made by name, and of answers below HTTP."""
-    made = {called_name(node) for _, tree in trees() for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    made = {called_name(node) for _, node in nodes() if isinstance(node, ast.Call)}
     kinds = descendants(errors.RequestError)
     from_classes = {kind.code for kind in kinds if not kind.__subclasses__() or kind.__name__ in made}
     return from_classes | _codes_below_http()

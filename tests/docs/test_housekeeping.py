@@ -81,6 +81,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     return set(zipfile.ZipFile(made).namelist())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "file",
     [
@@ -98,6 +99,7 @@ def test_the_wheel_holds_what_a_server_needs(wheel, file):
     assert file in wheel
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_nothing_but_the_package(wheel):
     folders = {Path(file).parts[0] for file in wheel}
     name = f"forklift_serve-{app.__version__}"

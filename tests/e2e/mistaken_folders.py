@@ -109,13 +109,17 @@ def as_file(name: str) -> Callable[[Path], Environ]:
     return prepare
 
 
+def many_tensors(folder: Path) -> None:
+    header = json.dumps({f"t{index}": TENSOR for index in range(700_000)})
+    write_weights(folder / "model.safetensors", header.encode())
+
+
 def above(folder: Path) -> Environ:
     model(nothing)(folder)
     return {"FORKLIFT_MODEL": str(folder)}
 
 
 LFS = "version https://git-lfs.github.com/spec/v1\n"
-MANY = json.dumps({f"t{index}": TENSOR for index in range(700_000)}).encode
 INDEX = json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}})
 
 MISTAKES_OF_FOLDERS = (
@@ -182,9 +186,7 @@ MISTAKES_OF_FOLDERS = (
         "have a broken header",
         model(lambda path: write_weights(path / "model.safetensors", b"[" * 100_000)),
     ),
-    Mistake(
-        "700,000 tensors", "hold 700000 tensors", model(lambda path: write_weights(path / "model.safetensors", MANY()))
-    ),
+    Mistake("700,000 tensors", "hold 700000 tensors", model(many_tensors)),
     Mistake(
         "code of its own",
         "FORKLIFT_TRUST_REMOTE_CODE",

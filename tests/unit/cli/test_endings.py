@@ -50,8 +50,9 @@ def test_what_is_no_url_is_told_without_a_traceback(forklift, fast, name, url, c
     assert code == 2 or name == "doctor" or len(result.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("key", [f"{KEY}\n", f"  {KEY} ", f"{KEY}\r\n"])
-@pytest.mark.parametrize("name", commands(""))
+@pytest.mark.parametrize(
+    ("name", "key"), [(name, f"  {KEY}\r\n") for name in commands("")] + [("chat", f"{KEY}\n"), ("chat", f"  {KEY} ")]
+)
 def test_a_key_is_stripped_and_printed_by_no_command(forklift, double, name, key):
     result = forklift(*commands(behave(double, name).url)[name], env={"FORKLIFTCLIENT_API_KEY": key}, text="hello\n")
     assert set(double.keys) == {f"Bearer {KEY}"}

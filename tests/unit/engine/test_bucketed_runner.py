@@ -39,7 +39,7 @@ def run_with_joins(generator, jobs: list[Job], rng: random.Random) -> None:
 
 
 @pytest.mark.parametrize("family", SLOT_FAMILIES)
-@pytest.mark.parametrize("max_running", [pytest.param(1, marks=pytest.mark.slow), 3, 16])
+@pytest.mark.parametrize("max_running", [*(pytest.param(few, marks=pytest.mark.slow) for few in (1, 3)), 16])
 def test_greedy_output_with_joins_and_shared_prefixes_equals_generate(model_folder, monkeypatch, family, max_running):
     model = load(model_folder(family))
     log = TokenLog(monkeypatch)

@@ -38,7 +38,7 @@ def test_serial_greedy_output_equals_generate(model_folder, monkeypatch, family,
 
 
 @pytest.mark.parametrize("family", SLOT_FAMILIES)
-@pytest.mark.parametrize("max_running", [2, pytest.param(5, marks=pytest.mark.slow), 16])
+@pytest.mark.parametrize("max_running", [*(pytest.param(few, marks=pytest.mark.slow) for few in (2, 5)), 16])
 def test_batched_greedy_output_with_random_joins_equals_generate(model_folder, monkeypatch, family, max_running):
     model = load(model_folder(family))
     log = TokenLog(monkeypatch)

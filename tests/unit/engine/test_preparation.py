@@ -58,7 +58,15 @@ def test_a_tiny_context_can_be_served(model_folder, context):
 
 
 @pytest.mark.parametrize(("kind", "least"), [("int8", 0.98), ("int4", 0.9)])
-@pytest.mark.parametrize("family", ["qwen2", "codegen", "xglm", "llama", "gpt2", "gpt_bigcode"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        "codegen",
+        "llama",
+        "gpt2",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("qwen2", "xglm", "gpt_bigcode")),
+    ],
+)
 @pytest.mark.parametrize("batch", ["1", pytest.param("4", marks=pytest.mark.slow)])
 def test_quantised_models_are_close_to_float32(model_folder, family, kind, least, batch):
     exact = logits_of(prepared(model_folder(family)).model, PROMPT)

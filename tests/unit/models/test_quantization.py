@@ -58,7 +58,15 @@ def test_an_int8_row_is_the_same_alone_and_beside_louder_rows(model_folder, fami
 
 
 @pytest.mark.parametrize("kind", ["int8", "int4"])
-@pytest.mark.parametrize("family", ["qwen2", "llama", "gpt2", "gpt_bigcode", "xglm", "codegen", "glm", "bert"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        "llama",
+        "gpt2",
+        "bert",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("qwen2", "gpt_bigcode", "xglm", "codegen", "glm")),
+    ],
+)
 def test_the_size_is_foretold_but_for_finer_codes(model_folder, family, kind):
     settings = settings_of(model_folder(family), kind)
     foretold = predict(find_source(settings, None), settings)

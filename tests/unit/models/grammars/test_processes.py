@@ -63,7 +63,7 @@ def is_alive(pid: int) -> bool:
             id="memory",
             marks=pytest.mark.chaos,
         ),
-        pytest.param(schema(type="integer", multipleOf=19999999), id="abort"),
+        pytest.param(schema(type="integer", multipleOf=19999999), id="abort", marks=pytest.mark.slow),
     ],
 )
 def test_a_grammar_that_takes_too_much_is_refused_and_the_next_is_compiled(zygote, source):
