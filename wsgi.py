@@ -60,13 +60,28 @@ def serve() -> None:
     configure_logging(settings.log_format, log_prompts=settings.log_prompts)
     host, port = address(settings)
     check_models(settings)
+    if settings.registry:
+        from app.serve.registry.announcing import check_registry
+
+        check_registry(settings)
     check_addresses([(host, port)])
     leave_terminal()
     context = start_single(settings, make_inference)
     set_current(context)
+    announce(context, (host, port))
     threading.Thread(target=exit_on_load_failure, args=(context,), daemon=True).start()
     # The reloader would start a second process with a second model.
     create_app(context).run(host, port, threaded=True, use_reloader=False, ssl_context=key_pair(settings))
+
+
+def announce(context: WorkerContext, address: tuple[str, int]) -> None:
+    """Tell the registry, where there is one."""
+    if context.settings.registry:
+        from app.serve.registry.announcing import begin
+        from app.serve.registry.registration import Registration
+
+        context.registration = Registration()
+        begin(context, context.registration, [address])
 
 
 def address(settings: Settings) -> tuple[str, int]:

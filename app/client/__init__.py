@@ -1,4 +1,4 @@
-"""A client for what a Forklift server does. Needs ``requests`` and nothing else.
+"""A client for what a Forklift server does. Needs ``requests``, and kazoo where servers are found by ZooKeeper.
 
 Installed as ``forklift_client``, which a program with an ``app`` of its own imports without a clash; the folder can be
 copied, too.
@@ -10,11 +10,16 @@ copied, too.
     for piece in client.complete("def add(a, b):", stream=True):
         print(piece.text, end="")
 
+Many servers are found by a registry, and asked in turn of their load:
+
+    with Client.discover("zookeeper://h1,h2/forklift") as client: ...
+
 Options go by the server's own names (``temperature``, ``stop``, ``seed``, ``n``, ...; see docs/api.md).
 
     ClientError
     ├── SetupError                     the URL, key, proxy, certificates or options given cannot be used
     ├── NoAnswerError                  no connection, or no whole answer in time
+    │   └── NoServerError              a registry knows no server that could be asked
     ├── ForeignAnswerError             an answer, but none that a Forklift server gives
     ├── StreamEndedError               a stream broke off
     └── RequestError                   the server's answer; has status, code, param, request_id
@@ -75,6 +80,7 @@ from .client_errors import (
     MisdirectedError,
     ModelNotFoundError,
     NoAnswerError,
+    NoServerError,
     NotFoundError,
     OverloadedError,
     QueueTimeoutError,
@@ -88,6 +94,7 @@ from .client_errors import (
     UnsupportedMediaTypeError,
     UnsupportedParameterError,
 )
+from .discovery.server_entry import ServerEntry
 from .server_client import Client
 
 __all__ = [
@@ -119,6 +126,7 @@ __all__ = [
     "MisdirectedError",
     "ModelNotFoundError",
     "NoAnswerError",
+    "NoServerError",
     "NotFoundError",
     "OverloadedError",
     "Piece",
@@ -127,6 +135,7 @@ __all__ = [
     "RankedDocument",
     "RequestError",
     "RequestTimeoutError",
+    "ServerEntry",
     "SetupError",
     "ShuttingDownError",
     "StreamEndedError",

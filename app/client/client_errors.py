@@ -15,6 +15,10 @@ class NoAnswerError(ClientError):
     """The server could not be reached, or the whole answer did not come in time."""
 
 
+class NoServerError(NoAnswerError):
+    """No server is known that could be asked."""
+
+
 class LateError(NoAnswerError):
     """The time of the call is over: it is not asked again."""
 

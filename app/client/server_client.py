@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, overload
 
@@ -16,7 +14,6 @@ from .answer_reading import (
     proposal_of,
     ranked_document_of,
 )
-from .asking_again import own_pause_s, refusal
 from .client_answers import (
     Completion,
     Embeddings,
@@ -30,16 +27,17 @@ from .client_answers import (
     RankedDocument,
     Tokens,
 )
-from .client_errors import LateError, NoAnswerError, SetupError
+from .client_errors import SetupError
 from .connection.endpoint import Endpoint
 from .connection.exchange import Exchange
+from .connection.one_server import CallLimits, OneServer, Transport
+from .discovery.many_servers import Affinity, ManyServers
+from .discovery.registry_opening import open_list
+from .discovery.server_entry import ServerEntry
 from .error_reading import make_error
 from .event_reading import pieces_of
 from .fields import count_field, items_of, list_field, member, number, require, text_field
 from .message_reading import message_of, message_pieces_of
-
-# The server is told the limit and answers 504 at it: that answer should still arrive.
-TIMEOUT_GRACE_S = 5.0
 
 # As OpenAI's API has them: ``{"role": ..., "content": ...}``.
 Messages = Sequence[Mapping[str, Any]]
@@ -59,11 +57,50 @@ class Client:
         max_retries: int = 2,
         max_pause_s: float = 60.0,
     ):
-        self._endpoint = Endpoint(url, api_key)
-        self._timeout_s, self._max_retries, self._max_pause_s = timeout_s, max_retries, max_pause_s
+        self._transport: Transport = OneServer(Endpoint(url, api_key), CallLimits(timeout_s, max_retries, max_pause_s))
+
+    @classmethod
+    def discover(
+        cls,
+        registry: str,
+        api_key: str | None = None,
+        *,
+        timeout_s: float = 300.0,
+        max_retries: int = 2,
+        max_pause_s: float = 60.0,
+        zone: str | None = None,
+        affinity: Affinity = "none",
+    ) -> Client:
+        """A client of all servers in a registry: ``zookeeper://h1,h2:2181/forklift``, or ``forklift://a:5000,b:5000``.
+
+        Each call goes to a ready server that has its model: of two drawn at random the less loaded. One of which no
+        part of an answer came is made again elsewhere, at once; ``max_retries`` is how often all servers are asked
+        again after a pause. Servers of ``zone`` are preferred while they have room; with the affinity ``prefix``
+        prompts that begin alike go to the same server, which may have that beginning in its cache. The list stays as
+        it was while the registry is away. ``close`` ends what follows it. Raises ``SetupError``.
+        """
+        shown, servers = open_list(registry)
+        limits = CallLimits(timeout_s, max_retries, max_pause_s)
+        client = cls.__new__(cls)
+        client._transport = ManyServers(shown, servers, api_key, limits, zone, affinity)
+        return client
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop following a registry; harmless without one."""
+        self._transport.close()
+
+    def servers(self) -> tuple[ServerEntry, ...]:
+        """The servers that may be asked, as the registry tells them."""
+        return self._transport.servers
 
     def __repr__(self) -> str:
-        return f"Client({self._endpoint.shown_url!r})"
+        return f"Client({self._transport.shown_url!r})"
 
     @overload
     def complete(self, prompt: str, *, stream: Literal[False] = False, **options: Any) -> Completion: ...
@@ -191,37 +228,4 @@ class Client:
 
     def _post(self, path: str, body: dict[str, Any] | None, is_whole: bool = False) -> Exchange:
         """An answer of status 200, after as many attempts as are allowed. Raises ``ClientError``."""
-        data = None if body is None else _json_bytes(body)
-        waited_s = 0.0
-        for attempt in range(self._max_retries + 1):
-            begun_s = time.monotonic()
-            try:
-                exchange = self._send(path, data, self._timeout_s - waited_s)
-                if exchange.status == 200:
-                    return exchange.read() if is_whole else exchange
-                error, pause_s = refusal(exchange, attempt)
-            except NoAnswerError as failure:
-                error = failure
-                pause_s = None if isinstance(failure, LateError) else own_pause_s(attempt)
-            waited_s += time.monotonic() - begun_s
-            if attempt == self._max_retries or not self._may_wait(pause_s, waited_s):
-                raise error
-            time.sleep(pause_s or 0.0)
-            waited_s += pause_s or 0.0
-        raise AssertionError("the last attempt returns or raises")
-
-    def _may_wait(self, pause_s: float | None, waited_s: float) -> bool:
-        return pause_s is not None and pause_s <= self._max_pause_s and waited_s + pause_s < self._timeout_s
-
-    def _send(self, path: str, data: bytes | None, left_s: float) -> Exchange:
-        headers = {"Content-Type": "application/json", "X-Request-Timeout-S": f"{left_s:.3f}"}
-        return self._endpoint.open(
-            "GET" if data is None else "POST", path, left_s + min(TIMEOUT_GRACE_S, left_s / 2), data, headers
-        )
-
-
-def _json_bytes(body: dict[str, Any]) -> bytes:
-    try:
-        return json.dumps(body, allow_nan=False).encode()
-    except (ValueError, TypeError, RecursionError) as failure:
-        raise SetupError(f"the options cannot be written as JSON: {failure}") from None
+        return self._transport.post(path, body, is_whole)

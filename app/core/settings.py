@@ -90,6 +90,16 @@ class Settings(BaseModel):
         "0.0.0.0:5000",
         description="Addresses to listen on, with commas between: host:port, host (port 5000), [::]:port, unix:path.",
     )
+    registry: str = Field(
+        "",
+        repr=False,
+        description="Where this server announces itself, as zookeeper://h1,h2:2181/forklift; see docs/scale.md.",
+    )
+    announce_url: str = Field(
+        "", description="URL that it is announced by; default: from BIND, with the address that reaches the registry."
+    )
+    zone: str = Field("", max_length=200, description="Where it stands; clients can prefer servers of their own zone.")
+    weight: int = Field(100, ge=1, le=10_000, description="Its share of the calls, beside that of other servers.")
     path_prefix: str = Field(
         "", description="Path that everything lies under, as /llm; the probes answer without it, too."
     )

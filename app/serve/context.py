@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from app.engine.thread.inference import Inference
     from app.serve.board.admission import Admission
     from app.serve.board.slot_board import SlotBoard
+    from app.serve.registry.registration import Registration
 
 
 def _own_metrics() -> Metrics:
@@ -28,7 +29,7 @@ class WorkerContext:
     """One worker: its slot, its view of the board, its inference thread, what it counts.
 
     ``slot`` is None only while all slots are taken (after HUP, until the old workers are gone);
-    such a worker is not ready and admits nothing.
+    such a worker is not ready and admits nothing. ``registration`` is None where no registry is told of the server.
     """
 
     settings: Settings
@@ -37,6 +38,7 @@ class WorkerContext:
     admission: Admission
     inference: Inference
     metrics: Metrics = field(default_factory=_own_metrics)
+    registration: Registration | None = None
 
 
 _current: WorkerContext | None = None

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from gunicorn.errors import HaltServer
 
@@ -40,6 +40,10 @@ from app.serve.processes.gunicorn_options import check_options
 from app.serve.processes.startup import MakeInference, pause_before_load_s, start_worker
 from app.serve.processes.terminal import leave_terminal
 from app.serve.processes.watch import STOP_THE_SERVER, Watch, leave
+from app.serve.registry.registration import Registration
+
+if TYPE_CHECKING:
+    from app.serve.registry.registrar import Registrar
 
 # So many in a row, before any worker was ever ready, and the next one would die as well.
 HOPELESS_DEATHS = 6
@@ -60,6 +64,8 @@ class Plan:
 
 _plan: Plan | None = None
 _board: SlotBoard | None = None
+_registration: Registration | None = None
+_registrar: Registrar | None = None
 _farewell = Farewell()
 _is_checked = False
 
@@ -78,6 +84,7 @@ def prepare(
         with _ending_the_start():
             settings = load_settings(environ)
             _plan = Plan(settings, tuple(plan_slots(settings, environ)))
+            _check_registry(settings)
             if check_models is not None:
                 check_models(settings)
         environ.pop(SCRIPT_NAME, None)
@@ -86,6 +93,14 @@ def prepare(
             log.warning("setting_without_prefix", name=name, advice=f"{PREFIX}{name} is what is read")
         name_untested()
     return _plan
+
+
+def _check_registry(settings: Settings) -> None:
+    """Imports what announces a server only where one is announced."""
+    if settings.registry:
+        from app.serve.registry.announcing import check_registry
+
+        check_registry(settings)
 
 
 def name_untested() -> None:
@@ -145,11 +160,12 @@ def refuse_start(error: StartError) -> NoReturn:
 
 def on_starting(server: Any) -> None:
     """Make what all workers inherit: the board, and a folder for metrics."""
-    global _board
+    global _board, _registration
     plan = prepare()
     try:
         make_metrics_folder(len(plan.gpus))
         _board = SlotBoard(plan.gpus)
+        _registration = Registration() if plan.settings.registry else None
     except StartError as error:
         refuse_start(error)
     # At HUP the new workers come before the old ones go; with one to spare for a death meanwhile.
@@ -228,15 +244,26 @@ def post_fork(server: Any, worker: Any, make_inference: MakeInference) -> None:
     board = _the_board()
     if worker.forklift_slot is not None:
         board.set_pid(worker.forklift_slot, os.getpid())
-    set_current(start_worker(prepare().settings, board, worker.forklift_slot, make_inference))
+    context = start_worker(prepare().settings, board, worker.forklift_slot, make_inference)
+    context.registration = _registration
+    set_current(context)
 
 
 def post_worker_init(worker: Any) -> None:
-    """The application is loaded: start the watch."""
+    """The application is loaded: start the watch, and tell the registry."""
     from app.serve.worker import ForkliftWorker
 
     is_ours = isinstance(worker, ForkliftWorker)
     Watch(current(), None if is_ours else lambda: not worker.alive).start()
+    _announce(worker)
+
+
+def _announce(worker: Any) -> None:
+    global _registrar
+    if _registration is not None:
+        from app.serve.registry.announcing import begin
+
+        _registrar = begin(current(), _registration, [sock.getsockname() for sock in worker.sockets])
 
 
 def worker_int(_worker: Any) -> None:
@@ -254,6 +281,8 @@ def worker_exit(server: Any, worker: Any) -> None:
         return
     if os.getppid() != worker.ppid:
         remove_orphaned()
+    if _registrar is not None:
+        _registrar.stop()
     ending = sys.exc_info()[1]
     code = ending.code if isinstance(ending, SystemExit) else 1
     leave(code if isinstance(code, int) else int(code is not None))

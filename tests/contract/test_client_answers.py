@@ -324,7 +324,7 @@ def test_nothing_that_can_be_printed_holds_the_key(server):
         str(client),
         repr(vars(client)),
         repr(Endpoint(server.url, KEY)),
-        repr(vars(client._endpoint)),
+        repr(vars(client._transport._endpoint)),
     ]
     server.answer = status("401 Unauthorized", json.dumps({"error": {"message": f"no such key: {KEY}"}}).encode())
     with pytest.raises(UnauthorizedError) as caught:

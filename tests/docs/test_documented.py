@@ -12,6 +12,7 @@ from app.http.application.factory import create_app
 from app.serve.board import board_metrics
 from app.serve.board.board_metrics import BoardCollector
 from app.serve.board.slot_board import SlotBoard
+from app.serve.registry.registration import Registration
 from tests.contract.doubles import World
 from tests.docs.source import SHORTEST_FRAGMENT, error_codes, log_events, start_failures, texts
 from tools.pages import REPOSITORY, markdown_files
@@ -57,7 +58,7 @@ def metric_names(monkeypatch):
     """As Prometheus sees them: counters end in ``_total``; the GPU's are there where a GPU is."""
     monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
     monkeypatch.setattr(board_metrics, "gpu_memory_bytes", lambda labels: dict.fromkeys(labels, (1, 2)))
-    families = [*Metrics().source().collect(), *BoardCollector(SlotBoard([("0",)])).collect()]
+    families = [*Metrics().source().collect(), *BoardCollector(SlotBoard([("0",)]), Registration()).collect()]
     return {family.name + ("_total" if family.type == "counter" else "") for family in families}
 
 

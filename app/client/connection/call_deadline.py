@@ -20,7 +20,7 @@ class CallDeadline:
 
     def __init__(self, limit_s: float):
         self.limit_s = limit_s
-        self.is_over = False
+        self.is_over = self.was_cut = self.was_connected = False
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
         self._timer = threading.Timer(min(max(limit_s, 0.0), threading.TIMEOUT_MAX), self._end)
@@ -30,8 +30,9 @@ class CallDeadline:
     def watch(self, sock: socket.socket) -> None:
         with self._lock:
             self._sockets.append(socket.socket(fileno=os.dup(sock.fileno())))
-        if self.is_over:
-            self._end()
+        self.was_connected = True
+        if self.is_over or self.was_cut:
+            self._shut()
 
     def close(self) -> None:
         self._timer.cancel()
@@ -40,8 +41,16 @@ class CallDeadline:
                 one.close()
             self._sockets = []
 
+    def cut(self) -> None:
+        """Break the connection off: its server is not believed to answer any more. From any thread."""
+        self.was_cut = True
+        self._shut()
+
     def _end(self) -> None:
         self.is_over = True
+        self._shut()
+
+    def _shut(self) -> None:
         with self._lock:
             for one in self._sockets:
                 with suppress(OSError):

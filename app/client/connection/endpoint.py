@@ -16,13 +16,21 @@ class Endpoint(ServerAddress):
     """A server that is asked. Any number of threads may use it."""
 
     def open(
-        self, method: str, path: str, limit_s: float, data: bytes | None = None, headers: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        limit_s: float,
+        data: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        *,
+        connect_limit_s: float = CONNECT_TIMEOUT_S,
+        deadline: CallDeadline | None = None,
     ) -> Exchange:
         """Send a request; returns when head and status are there. Raises ``SetupError``, ``NoAnswerError``.
 
-        All that comes of it ends within ``limit_s``.
+        All that comes of it ends within ``limit_s``, or with a ``deadline`` that was made for it.
         """
-        deadline = CallDeadline(limit_s)
+        deadline = deadline or CallDeadline(limit_s)
         session = requests.Session()
         for scheme in ("http://", "https://"):
             session.mount(scheme, WatchedAdapter(deadline))
@@ -37,7 +45,7 @@ class Endpoint(ServerAddress):
                 auth=self.authorize,
                 stream=True,
                 allow_redirects=False,
-                timeout=(min(CONNECT_TIMEOUT_S, limit_s), limit_s),
+                timeout=(min(connect_limit_s, limit_s), limit_s),
                 proxies={"http": None, "https": None, "all": None} if is_loopback(self.url) else None,  # type: ignore[dict-item]
             )
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import requests
@@ -54,6 +55,8 @@ class Exchange:
         self._server, self._shown, self._session, self._deadline = server, shown, session, deadline
         self._response: requests.Response | None = None
         self._data: bytes | None = None
+        self._ahead: Iterator[bytes] | None = None
+        self.on_close: Callable[[], None] | None = None
 
     def __enter__(self) -> Exchange:
         return self
@@ -71,6 +74,9 @@ class Exchange:
         if self._response is not None:
             self._response.close()
         self._session.close()
+        on_close, self.on_close = self.on_close, None
+        if on_close is not None:
+            on_close()
 
     def begin(self, send: Callable[[], requests.Response]) -> None:
         """Get the head. Raises ``SetupError``, ``NoAnswerError``."""
@@ -86,6 +92,20 @@ class Exchange:
 
     def pieces(self, size: int | None = None) -> Iterator[bytes]:
         """The body as it comes. Raises ``ClientError``: ``StreamEndedError`` where it breaks off."""
+        ahead, self._ahead = self._ahead, None
+        return self._arriving(size) if ahead is None else ahead
+
+    def look_ahead(self, is_enough: Callable[[bytes], bool]) -> bytes:
+        """The beginning of the body, until it is enough or ends; ``pieces`` will tell it all the same."""
+        arriving, seen = self._arriving(None), b""
+        for piece in arriving:
+            seen += piece
+            if is_enough(seen):
+                break
+        self._ahead = chain([seen], arriving)
+        return seen
+
+    def _arriving(self, size: int | None) -> Iterator[bytes]:
         assert self._response is not None
         # Without chunks, a larger read would wait until that much has come.
         size = size or (None if getattr(self._response.raw, "chunked", False) else 1)

@@ -54,7 +54,20 @@ class Engine(TypedDict):
     compiled: bool | None
 
 
-class Readiness(TypedDict):
+class RegistryState(TypedDict):
+    """How a server stands in its registry."""
+
+    id: str
+    connected: bool
+
+
+class Registered(TypedDict):
+    """There only where the server has a registry."""
+
+    registry: NotRequired[RegistryState]
+
+
+class Readiness(Registered):
     """Whether this server can take work."""
 
     state: WorkerState

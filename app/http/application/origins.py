@@ -20,7 +20,7 @@ SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 OWN_SITES = ("same-origin", "none")
 MAX_AGE_S = 600
 IDS = "X-Request-Id, Request-Id"
-EXPOSED = f"{IDS}, X-Worker, X-Queue-Ms, X-Ttft-Ms, X-Total-Ms, X-Ignored-Fields, X-Should-Retry, Retry-After"
+EXPOSED = f"{IDS}, X-Worker, X-Load, X-Queue-Ms, X-Ttft-Ms, X-Total-Ms, X-Ignored-Fields, X-Should-Retry, Retry-After"
 _FIELD_NAMES = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+(?:\s*,\s*[A-Za-z0-9!#$%&'*+.^_`|~-]+)*")
 
 

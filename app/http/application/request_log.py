@@ -145,6 +145,7 @@ def init_app(app: Flask, context: WorkerContext) -> None:
             response.headers["X-Ignored-Fields"] = ", ".join(shown_names(record().ignored_fields))
         if record().worker is not None:
             response.headers["X-Worker"] = str(record().worker)
+            response.headers["X-Load"] = "{}/{}".format(*context.admission.load())
         rule = request.url_rule.rule if request.url_rule else None
         emit_at_end(response, partial(record().emit, response.status_code, context.metrics, rule))
         return response

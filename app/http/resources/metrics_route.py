@@ -33,4 +33,4 @@ class _Everything:
 
     def collect(self) -> Iterator[Metric]:
         yield from self._context.metrics.source().collect()
-        yield from BoardCollector(self._context.board).collect()
+        yield from BoardCollector(self._context.board, self._context.registration).collect()

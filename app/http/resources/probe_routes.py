@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from flask import Response, request
 
 from app import __version__
 from app.core.errors import LoadingError
-from app.core.states import WorkerState
+from app.core.states import overall_state
 from app.http.answers import system_types as system
 from app.http.application.error_envelope import json_response
 from app.http.application.restful import Route
@@ -18,9 +17,7 @@ from app.http.resources.capabilities_route import kv_cache
 if TYPE_CHECKING:
     from app.engine.loading.handle import ModelHandle
     from app.serve.board.slot_board import SlotState
-
-# Which state describes a server whose slots differ: the first that any live slot is in.
-PRECEDENCE: tuple[WorkerState, ...] = ("ready", "loading", "draining", "failed")
+    from app.serve.registry.registration import Registration
 
 
 class Livez(Route):
@@ -47,6 +44,7 @@ class Readyz(Route):
             "progress": max((row.progress for row in live if row.state == state), default=0.0),
             "kv_cache": kv_cache(self.service.handles[0]),
             "engines": [engine(handle) for handle in self.service.handles],
+            **registry(self.service.context.registration),
             "slots": [describe(row) for row in rows],
         }
 
@@ -78,11 +76,6 @@ class Props(Route):
         return json_response(props)
 
 
-def overall_state(states: Sequence[WorkerState]) -> WorkerState:
-    """The server's state; with no live worker it is loading, since the master starts them again."""
-    return next((state for state in PRECEDENCE if state in states), "loading")
-
-
 def engine(handle: ModelHandle) -> system.Engine:
     """The way that this worker runs a model; nulls while it is not loaded."""
     return {
@@ -91,6 +84,13 @@ def engine(handle: ModelHandle) -> system.Engine:
         "dropped": handle.dropped,
         "compiled": handle.is_compiled,
     }
+
+
+def registry(registration: Registration | None) -> system.Registered:
+    """How this server stands in its registry, where it has one. It serves all the same where that is away."""
+    if registration is None:
+        return {}
+    return {"registry": {"id": registration.server_id, "connected": registration.is_connected}}
 
 
 def describe(row: SlotState) -> system.Slot:

@@ -135,6 +135,11 @@ class Admission:
                 connection.drop_locked()
             return RequestTicket(self._board, row, num_sequences)
 
+    def load(self) -> tuple[int, int]:
+        """Sequences in hand over all workers, and how many there may be; without keeping anyone out."""
+        rows = self._board.glance()
+        return num_places_taken(rows), self._num_places(rows)
+
     def is_full(self, rows: Sequence[BoardEntry]) -> bool:
         """Whether one more request would be refused, whichever worker accepts it."""
         return num_places_taken(rows) >= self._num_places(rows)

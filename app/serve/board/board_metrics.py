@@ -16,6 +16,7 @@ from app.core.states import WORKER_STATES
 from app.core.system.cgroups import memory_limit_bytes
 from app.serve.board.slot_board import SlotBoard, SlotState
 from app.serve.processes.gpus import gpu_memory_bytes
+from app.serve.registry.registration import Registration
 
 # The container's own limit, in control groups of version 2 and 1.
 MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -24,8 +25,8 @@ MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/
 class BoardCollector:
     """Collects for prometheus_client."""
 
-    def __init__(self, board: SlotBoard):
-        self._board = board
+    def __init__(self, board: SlotBoard, registration: Registration | None = None):
+        self._board, self._registration = board, registration
 
     def collect(self) -> Iterator[Metric]:
         rows = self._board.rows()
@@ -38,6 +39,8 @@ class BoardCollector:
         yield _gauge("process_resident_memory_bytes", "Resident memory of the worker.", _resident(rows))
         total = "Memory of the machine, or less where its container has a limit."
         yield GaugeMetricFamily("forklift_memory_total_bytes", total, value=memory_total_bytes())
+        if self._registration is not None:
+            yield from _registry(self._registration)
         yield from _gpus(sorted({label for row in rows for label in row.gpus}))
 
 
@@ -75,6 +78,14 @@ def _resident(rows: list[SlotState]) -> Iterator[tuple[SlotState, float]]:
                 yield row, psutil.Process(row.pid).memory_info().rss
         except psutil.NoSuchProcess:
             continue
+
+
+def _registry(registration: Registration) -> Iterator[Metric]:
+    connected = "Whether the registry answers."
+    yield GaugeMetricFamily("forklift_registry_connected", connected, value=float(registration.is_connected))
+    writes = CounterMetricFamily("forklift_registry_writes", "Nodes made, changed and removed in the registry.")
+    writes.add_metric([], registration.num_writes)
+    yield writes
 
 
 def memory_total_bytes() -> int:

@@ -1,0 +1,239 @@
+"""Asks whichever server is best, and another one where nothing of an answer came."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..asking_again import own_pause_s, refusal
+from ..client_errors import (
+    ClientError,
+    ModelNotFoundError,
+    NoAnswerError,
+    NoServerError,
+    RequestError,
+    StreamEndedError,
+)
+from ..connection.call_deadline import CallDeadline
+from ..connection.endpoint import Endpoint
+from ..connection.exchange import Exchange
+from ..connection.one_server import TIMEOUT_GRACE_S, CallLimits, json_bytes
+from .first_event import error_at_once
+from .rerouting import Attempts, judge
+from .server_choice import ServerChoice
+from .server_entry import ServerEntry
+from .server_lists import ServerList
+from .server_probes import ServerProbes
+
+# A machine that is gone answers no handshake, and another one is there.
+CONNECT_LIMIT_S = 3.0
+FIRST_LIST_LIMIT_S = 10.0
+PREFIX_CHARS = 256
+# Every other path is for a model that generates.
+TASKS = {
+    "/fill-mask": "fill-mask",
+    "/classify": "classify",
+    "/translate": "seq2seq",
+    "/summarize": "seq2seq",
+    "/rerank": "rerank",
+    "/zero-shot": "zero-shot",
+    "/entities": "entities",
+    "/answer": "answer",
+    "/v1/embeddings": "embeddings",
+}
+FOR_ALL = ("/tokenize", "/detokenize")
+
+Affinity = Literal["none", "prefix"]
+
+
+@dataclass
+class _Call:
+    """One call on its way."""
+
+    path: str
+    body: dict[str, Any] | None
+    data: bytes | None
+    is_whole: bool
+    affinity: str | None
+    end_s: float
+    attempts: Attempts = field(default_factory=Attempts)
+    asked: set[str] = field(default_factory=set)
+    error: ClientError | None = None
+    advised_s: float | None = None
+
+    @property
+    def model(self) -> str | None:
+        found = (self.body or {}).get("model")
+        return found if isinstance(found, str) else None
+
+    @property
+    def task(self) -> str | None:
+        return None if self.body is None or self.path in FOR_ALL else TASKS.get(self.path, "generate")
+
+    def next_round(self) -> None:
+        """Those that refused may be asked again; what a call may cost stays counted."""
+        self.asked.clear()
+        self.attempts.num_refusals, self.advised_s = 0, None
+
+
+class ManyServers:
+    """The servers of a registry."""
+
+    def __init__(
+        self,
+        shown_url: str,
+        servers: ServerList,
+        api_key: str | None,
+        limits: CallLimits,
+        zone: str | None = None,
+        affinity: Affinity = "none",
+    ):
+        self.shown_url = shown_url
+        self._servers, self._limits, self._affinity = servers, limits, affinity
+        self._endpoint_of = _Endpoints(api_key)
+        self._choice, self._probes = ServerChoice(zone), ServerProbes()
+        servers.follow(self._take)
+
+    @property
+    def servers(self) -> tuple[ServerEntry, ...]:
+        """Those that are known, once any are."""
+        self._choice.wait_for_servers(min(FIRST_LIST_LIMIT_S, self._limits.timeout_s))
+        return self._choice.entries
+
+    def close(self) -> None:
+        self._servers.close()
+
+    def post(self, path: str, body: dict[str, Any] | None, is_whole: bool = False) -> Exchange:
+        end_s = time.monotonic() + self._limits.timeout_s
+        affinity = affinity_of(body) if self._affinity == "prefix" else None
+        call = _Call(path, body, json_bytes(body), is_whole, affinity, end_s)
+        for attempt in range(self._limits.max_retries + 1):
+            if (exchange := self._round(call)) is not None:
+                return exchange
+            if not _may_change(call.error):
+                break
+            pause_s = own_pause_s(attempt) if call.advised_s is None else call.advised_s
+            waited_s = self._limits.timeout_s - (end_s - time.monotonic())
+            if attempt == self._limits.max_retries or not self._limits.allow(pause_s, waited_s):
+                break
+            time.sleep(pause_s)
+            call.next_round()
+        assert call.error is not None
+        raise call.error
+
+    def _round(self, call: _Call) -> Exchange | None:
+        """Ask one server after the other; None where all that fit were asked in vain. Raises ``ClientError``."""
+        self._choice.wait_for_servers(min(FIRST_LIST_LIMIT_S, max(0.0, call.end_s - time.monotonic())))
+        while (entry := self._choice.pick(call.model, call.task, call.asked, call.affinity)) is not None:
+            call.asked.add(entry.id)
+            if (exchange := self._ask(entry, call)) is not None:
+                return exchange
+        call.error = call.error or NoServerError(self._nobody(call))
+        return None
+
+    def _ask(self, entry: ServerEntry, call: _Call) -> Exchange | None:
+        """One attempt. None where another server may be asked; raises ``ClientError`` where not."""
+        left_s = max(0.001, call.end_s - time.monotonic())
+        deadline = CallDeadline(left_s + min(TIMEOUT_GRACE_S, left_s / 2))
+        exchange: Exchange | None = None
+        try:
+            with self._probes.watching(entry, deadline):
+                exchange = self._open(entry, call, deadline, left_s)
+                return self._answer(exchange, entry, call)
+        except ClientError as error:
+            verdict = judge(error, call.attempts, was_connected=deadline.was_connected)
+            self._choice.done(entry, _load(exchange), verdict.has_failed)
+            if isinstance(error, ModelNotFoundError) and call.model is not None:
+                self._choice.note_lacking(entry, call.model)
+            call.error = error
+            if not verdict.may_go_on and not _is_refusal(error):
+                raise
+            if not verdict.may_go_on:
+                call.asked.update(one.id for one in self._choice.entries)
+            return None
+        except BaseException:
+            self._choice.done(entry)
+            deadline.close()
+            raise
+
+    def _open(self, entry: ServerEntry, call: _Call, deadline: CallDeadline, left_s: float) -> Exchange:
+        return self._endpoint_of(entry.http).open(
+            "GET" if call.data is None else "POST",
+            call.path,
+            deadline.limit_s,
+            call.data,
+            {"Content-Type": "application/json", "X-Request-Timeout-S": f"{left_s:.3f}"},
+            connect_limit_s=CONNECT_LIMIT_S,
+            deadline=deadline,
+        )
+
+    def _answer(self, exchange: Exchange, entry: ServerEntry, call: _Call) -> Exchange:
+        """An answer that the caller can have. Raises ``ClientError`` for all others."""
+        if exchange.status != 200:
+            error, pause_s = refusal(exchange, 0)
+            if pause_s is not None:
+                call.advised_s = min(pause_s, pause_s if call.advised_s is None else call.advised_s)
+            raise error
+        if call.is_whole:
+            exchange.read()
+            self._choice.done(entry, _load(exchange), False)
+            return exchange
+        try:
+            error_event = error_at_once(exchange)
+        except ClientError:
+            exchange.close()
+            raise
+        if error_event is not None:
+            exchange.close()
+            raise error_event
+        exchange.on_close = lambda: self._choice.done(entry, None, False)
+        return exchange
+
+    def _take(self, entries: tuple[ServerEntry, ...]) -> None:
+        self._probes.doubt({e.id for e in self._choice.entries} - {e.id for e in entries if e.state != "failed"})
+        self._choice.take(entries)
+
+    def _nobody(self, call: _Call) -> str:
+        if not self._choice.entries:
+            state = "holds no server" if self._servers.is_connected else "does not answer"
+            return f"no server is known: {self.shown_url} {state}"
+        wanted = f"the model {call.model!r}" if call.model is not None else f"a model for {call.task}"
+        return f"none of the {len(self._choice.entries)} servers in {self.shown_url} has {wanted}"
+
+
+class _Endpoints:
+    """One per address, each with the key."""
+
+    def __init__(self, api_key: str | None):
+        # A key that cannot be sent is refused now.
+        self._api_key = api_key
+        Endpoint("http://localhost", api_key)
+
+    def __call__(self, url: str) -> Endpoint:
+        return Endpoint(url, self._api_key)
+
+
+def affinity_of(body: dict[str, Any] | None) -> str | None:
+    """What requests that share their beginning have in common: the first characters of what a model reads."""
+    for name in ("messages", "system", "prompt", "parts", "text", "input"):
+        if (found := (body or {}).get(name)) is not None:
+            first = found[0] if isinstance(found, list | tuple) and found else found
+            return f"{(body or {}).get('model')}\0{json.dumps(first, default=str)[:PREFIX_CHARS]}"
+    return None
+
+
+def _load(exchange: Exchange | None) -> str | None:
+    return None if exchange is None else exchange.headers.get("X-Load")
+
+
+def _may_change(error: ClientError | None) -> bool:
+    """Whether a pause could make a difference."""
+    is_refusal = error is not None and _is_refusal(error)
+    return is_refusal or isinstance(error, NoAnswerError | StreamEndedError)
+
+
+def _is_refusal(error: ClientError) -> bool:
+    """Whether asking again after a pause may help, though no further server is asked now."""
+    return isinstance(error, RequestError) and error.status in (429, 503) and error.code != "insufficient_memory"

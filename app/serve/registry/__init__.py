@@ -1,0 +1,1 @@
+"""How a server tells a registry of itself: what it says, which of its workers does, and where it is written."""

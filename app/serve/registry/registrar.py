@@ -1,0 +1,112 @@
+"""The thread that keeps a server's entry as the server is. One in each worker; one worker at a time leads.
+
+It looks at the slot board a few times a second, which costs microseconds, and writes when something changed. Serving
+never waits for it: while the registry is away it only tries again.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from app.client.discovery.server_entry import ServerEntry
+from app.client.discovery.zookeeper_link import RegistryAwayError
+from app.core.logs.logging import get_logger
+from app.serve.context import WorkerContext
+from app.serve.registry.announcement import Announcement
+from app.serve.registry.registration import Registration
+from app.serve.registry.registry_interface import Registry
+
+PERIOD_S = 0.25
+# A server that is ready one moment and not the next writes no more often than this; that it is not, it tells at once.
+LEAST_BETWEEN_S = 1.0
+# What the end of a worker may wait for a registry that does not answer.
+LAST_WORDS_S = 1.5
+AGAIN_S = 1.0
+
+log = get_logger("serve")
+
+
+class Registrar:
+    """``open_registry`` connects; it is called on this thread, once this worker leads."""
+
+    def __init__(
+        self,
+        context: WorkerContext,
+        registration: Registration,
+        announcement: Announcement,
+        open_registry: Callable[[], Registry],
+    ):
+        self._context, self._registration, self._announcement = context, registration, announcement
+        self._open_registry = open_registry
+        self._registry: Registry | None = None
+        self._told: ServerEntry | None = None
+        self._told_at_s = float("-inf")
+        self._was_away: bool | None = None
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="registrar", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take the server out of the registry, if this worker put it there; bounded in time."""
+        self._ending.set()
+        self._thread.join(LAST_WORDS_S)
+
+    def _run(self) -> None:
+        while not self._ending.is_set():
+            self._ending.wait(PERIOD_S if self.turn(time.monotonic()) else AGAIN_S)
+        self._resign()
+
+    def turn(self, now_s: float) -> bool:
+        """One look. False where the registry is away."""
+        if not self._registration.is_mine(self._is_silent):
+            self._resign()
+            return True
+        if self._registry is None:
+            self._registry = self._open_registry()
+        entry = self._announcement.entry(self._context.board.rows(), self._context.inference.handles)
+        try:
+            self._tell(self._registry, self._due(entry, now_s), now_s)
+        except RegistryAwayError as failure:
+            self._note(is_away=True, reason=str(failure))
+            return False
+        self._note(is_away=False)
+        return True
+
+    def _due(self, entry: ServerEntry, now_s: float) -> ServerEntry:
+        """What is to stand there now: what was told last, where it is too early for a change."""
+        is_early = now_s - self._told_at_s < LEAST_BETWEEN_S and entry.state == "ready"
+        return self._told if is_early and self._told is not None else entry
+
+    def _tell(self, registry: Registry, entry: ServerEntry, now_s: float) -> None:
+        num_writes = registry.announce(entry)
+        if entry != self._told:
+            self._told, self._told_at_s = entry, now_s
+        self._registration.count_writes(num_writes)
+
+    def _note(self, *, is_away: bool, reason: str = "") -> None:
+        self._registration.note(is_connected=not is_away, is_announced=not is_away)
+        if is_away and not self._was_away:
+            log.warning("registry_away", reason=reason, advice="clients keep the list that they have")
+        elif not is_away and self._was_away is not False:
+            log.info("registry_announced", server=self._registration.server_id)
+        self._was_away = is_away
+
+    def _resign(self) -> None:
+        registry, self._registry, self._told = self._registry, None, None
+        if registry is None:
+            return
+        self._registration.note(is_connected=False, is_announced=False)
+        self._was_away = None
+        registry.close()
+
+    def _is_silent(self, pid: int) -> bool:
+        if pid == os.getpid():
+            return False
+        now_s = time.monotonic()
+        with self._context.board.locked() as rows:
+            return any(row.pid == pid and row.is_silent(now_s) for row in rows)

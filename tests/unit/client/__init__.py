@@ -1,0 +1,1 @@
+"""Tests of the Python client\x27s parts that need no server of ours."""

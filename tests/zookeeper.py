@@ -1,0 +1,78 @@
+"""A real ZooKeeper on a loopback port: Debian's package, as a process of its own that a test may stop and start."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+from tests.waiting import wait_until
+
+JAR = Path("/usr/share/java/zookeeper.jar")
+# Of a tick; ZooKeeper grants sessions of two ticks at least.
+TICK_MS = 500
+CONFIG = """\
+tickTime={tick}
+dataDir={folder}/data
+clientPortAddress=127.0.0.1
+clientPort={port}
+maxClientCnxns=0
+admin.enableServer=false
+4lw.commands.whitelist=ruok
+"""
+
+
+def missing() -> str | None:
+    """Why there is no ZooKeeper here; None where there is one."""
+    if shutil.which("java") is None:
+        return "there is no java"
+    return None if JAR.is_file() else f"there is no {JAR}: apt-get install zookeeper"
+
+
+class ZooKeeper:
+    """Keeps its data and port over a restart."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            self.port = int(sock.getsockname()[1])
+        (folder / "zoo.cfg").write_text(CONFIG.format(tick=TICK_MS, folder=folder, port=self.port))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def url(self, path: str = "/forklift", session_s: float = 1.5) -> str:
+        return f"zookeeper://{self.host}{path}?session_s={session_s}"
+
+    def start(self) -> None:
+        java = ["java", "-Xmx64m", "-XX:+UseSerialGC", "-Dlog4j.configuration=none"]
+        main = ["-cp", str(JAR), "org.apache.zookeeper.server.ZooKeeperServerMain", str(self._folder / "zoo.cfg")]
+        with (self._folder / "zookeeper.log").open("ab") as log:
+            self._process = subprocess.Popen([*java, *main], stdout=log, stderr=subprocess.STDOUT)
+        wait_until(self._is_well)
+
+    def stop(self, number: signal.Signals = signal.SIGKILL) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(30)
+            self._process = None
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def forget(self) -> None:
+        """Start it empty the next time."""
+        shutil.rmtree(self._folder / "data", ignore_errors=True)
+
+    def _is_well(self) -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as sock:
+            sock.sendall(b"ruok")
+            return sock.recv(4) == b"imok"
+        return False
