@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from app.core.errors import ModelLoadError, RequestError, StartError
-from app.http.requests.connection import ticket_of
+from app.http.application.connection import ticket_of
 from app.serve.context import current
 
 TICK_S = 0.02

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from app.cluster.bridge.asgi_types import Scope
-from app.http.requests.connection import CLIENT_GONE
+from app.http.application.connection import CLIENT_GONE
 
 # The body stands there whole, with its length in bytes.
 _FRAMING = frozenset({b"transfer-encoding", b"content-length", b"expect"})

@@ -19,7 +19,7 @@ from app.http.answers.native_shapes import Shape
 from app.http.application.error_envelope import error_body, log_unexpected
 from app.http.application.request_log import RequestRecord, record
 from app.http.reading.strict_json import dump
-from app.http.requests.connection import ClientGoneError
+from app.http.requests.caller import ClientGoneError
 from app.http.requests.job_output import Batch, Piece
 from app.http.requests.running import RunningRequest
 from app.http.requests.stream_opening import Open, StreamSource

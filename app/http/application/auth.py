@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-from typing import Any
-
 from flask import Flask, request
 
 from app.core.errors import UnauthorizedError
 from app.core.parsing.keys import known_key
+from app.http.application.connection import CALLERS_KEY
 from app.serve.incoming.gate import PROBES
-
-CALLERS_KEY = "forklift.key"
 
 
 def init_app(app: Flask, api_keys: tuple[str, ...]) -> None:
@@ -29,9 +25,3 @@ def init_app(app: Flask, api_keys: tuple[str, ...]) -> None:
 def _header(name: str) -> bytes:
     """A header as it was sent, empty where there is none. WSGI hands bytes over as Latin-1."""
     return str(request.environ.get(name, "")).encode("latin-1")
-
-
-def caller_scope(environ: dict[str, Any]) -> str:
-    """What tells callers apart who share nothing: a hash of the key; keys that are not checked are none."""
-    key: bytes | None = environ.get(CALLERS_KEY)
-    return "" if key is None else hashlib.sha256(key).hexdigest()

@@ -1,7 +1,7 @@
 """Request ids, and what is told of each request: one log line, and its share of the metrics.
 
-HTTP threads. The record lives in ``flask.g`` while the request is handled; a streamed answer keeps
-it until the server closes the response.
+HTTP threads. The record lives in a context variable while the request is handled, by whichever door it came; a
+streamed answer keeps it until the server closes the response.
 """
 
 from __future__ import annotations
@@ -10,18 +10,21 @@ import re
 import time
 import uuid
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, request
 
 from app.core.errors import RequestError
 from app.core.logs.logging import get_logger
 from app.core.logs.tracebacks import handle_requests
+from app.http.application.connection import HttpCaller
 from app.http.application.route_lookup import of_route
+from app.http.requests.caller import Caller
 from app.serve.context import WorkerContext
 from app.serve.incoming.gate import PROBES
 
@@ -35,13 +38,14 @@ MAX_IGNORED_CHARACTERS = 1024
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 log = get_logger("http")
+_record: ContextVar[RequestRecord | None] = ContextVar("request_record", default=None)
 
 
 @dataclass(slots=True)
 class RequestRecord:
     """What the log line of one request will say."""
 
-    request_id: str
+    caller: Caller
     route: str
     worker: int | None
     log_prompts: bool
@@ -53,6 +57,10 @@ class RequestRecord:
     generation: RunningRequest | None = None
     error: RequestError | None = None
     ignored_fields: list[str] = field(default_factory=list)
+
+    @property
+    def request_id(self) -> str:
+        return self.caller.request_id
 
     @property
     def model_param(self) -> str | None:
@@ -123,8 +131,20 @@ def generation_fields(generation: RunningRequest) -> dict[str, Any]:
 
 def record() -> RequestRecord:
     """The record of the request that this thread handles."""
-    found: RequestRecord = g.record
+    found = _record.get()
+    assert found is not None, "a request is handled"
     return found
+
+
+def begin_record(opened: RequestRecord) -> None:
+    """From here on this thread handles the request of ``opened``; ``end_record`` lets go of what it holds."""
+    handle_requests()
+    _record.set(opened)
+
+
+def end_record() -> None:
+    """This thread's part in the request is over."""
+    _record.set(None)
 
 
 def init_app(app: Flask, context: WorkerContext) -> None:
@@ -132,10 +152,10 @@ def init_app(app: Flask, context: WorkerContext) -> None:
 
     @app.before_request
     def open_record() -> None:
-        handle_requests()
         route = request.url_rule.rule if request.url_rule else request.path[:200]
         request_id = choose_request_id(request.headers.get("X-Request-Id"))
-        g.record = RequestRecord(request_id, route, context.slot, context.settings.log_prompts)
+        caller = HttpCaller(request_id, request.environ)
+        begin_record(RequestRecord(caller, route, context.slot, context.settings.log_prompts))
 
     @app.after_request
     def close_record(response: Response) -> Response:
@@ -149,6 +169,10 @@ def init_app(app: Flask, context: WorkerContext) -> None:
         rule = request.url_rule.rule if request.url_rule else None
         emit_at_end(response, partial(record().emit, response.status_code, context.metrics, rule))
         return response
+
+    @app.teardown_request
+    def close_context(_failure: BaseException | None) -> None:
+        end_record()
 
 
 def emit_at_end(response: Response, emit: Callable[[], None]) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from app.core.errors import InternalError
 from app.core.patience import overdue
 from app.core.work.jobs import BaseJob
 from app.core.work.sampling_params import Constraint, Grammar
-from app.http.application.auth import caller_scope
-from app.http.requests.connection import CLIENT_CHECK_S, ClientGoneError, is_client_gone
+from app.http.requests.caller import CLIENT_CHECK_S, Caller, ClientGoneError
 from app.http.requests.limits import Deadlines
 from app.serve.board.admission import RequestTicket
 
@@ -38,20 +37,18 @@ NEED_ONE = Need()
 class AdmittedRequest:
     """A ticket, and the lease of a loaded model: given back together, once, from any thread.
 
-    ``environ`` is that of WSGI; jobs of one ``owner`` share what was computed.
+    Jobs of one ``owner`` share what was computed.
     """
 
     def __init__(
         self,
-        request_id: str,
-        environ: dict[str, Any],
+        caller: Caller,
         ticket: RequestTicket,
         handle: ModelHandle,
         deadlines: Deadlines,
         owner: bytes,
     ):
-        self.request_id = request_id
-        self.environ = environ
+        self.caller = caller
         self.handle = handle
         self.deadlines = deadlines
         self._owner = owner
@@ -104,7 +101,7 @@ class AdmittedRequest:
     def compiled(self, constraint: Constraint) -> Grammar:
         """What a completion is to match, ready to be followed. Raises a ``RequestError``, also when the caller leaves
         or it takes too long."""
-        return self.text_model.constraints.compiled(constraint, caller_scope(self.environ), self._require_patience)
+        return self.text_model.constraints.compiled(constraint, self.caller.scope, self._require_patience)
 
     def submit(self, job: BaseJob) -> None:
         """Queue ``job`` for the model; the jobs of a request take turns with those of others as one."""
@@ -129,7 +126,7 @@ class AdmittedRequest:
             self._lease.release()
 
     def _require_patience(self) -> None:
-        if is_client_gone(self.environ):
+        if self.caller.is_gone():
             raise ClientGoneError()
         if self.is_lost:
             raise InternalError()

@@ -25,9 +25,8 @@ class Deadlines:
     total_s: float
 
     @classmethod
-    def from_now(cls, settings: Settings, header: str | None) -> Deadlines:
-        """The server's limits, shortened by the caller's header. Raises ``InvalidParameterError``."""
-        own_s = parse_seconds(header) if header is not None else None
+    def from_now(cls, settings: Settings, own_s: float | None) -> Deadlines:
+        """The server's limits, shortened by the caller's own."""
         limits = (settings.queue_timeout_s, settings.request_timeout_s)
         queue_s, total_s = (limit if own_s is None else min(limit, own_s) for limit in limits)
         now_s = time.monotonic()

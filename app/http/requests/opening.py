@@ -11,16 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from flask import request
-
 from app.core.errors import InvalidParameterError, UnsupportedParameterError
 from app.core.patience import patient_until
 from app.core.tasks.task_table import TASKS, Task, can_serve
-from app.http.application.auth import caller_scope
 from app.http.application.request_log import record
 from app.http.requests.admitted import NEED_ONE, AdmittedRequest, Need
-from app.http.requests.connection import ticket_of
-from app.http.requests.limits import TIMEOUT_HEADER, Deadlines
+from app.http.requests.limits import Deadlines
 from app.http.requests.running import RunningRequest
 from app.serve.context import WorkerContext
 
@@ -66,14 +62,14 @@ def admit(
     Raises ``InvalidParameterError`` where there will never be as many places as it needs, and
     ``UnsupportedParameterError`` where the model is for another task than ``task``.
     """
-    environ = request.environ
-    deadlines = Deadlines.from_now(context.settings, request.headers.get(TIMEOUT_HEADER))
+    caller = record().caller
+    deadlines = Deadlines.from_now(context.settings, caller.own_limit_s())
     try:
-        ticket = context.admission.enter(deadlines.own_s, need.num_sequences, ticket_of(environ))
+        ticket = context.admission.enter(deadlines.own_s, need.num_sequences, caller.ticket)
     except InvalidParameterError as error:
         raise InvalidParameterError(f"{need.param}: {error.message}", param=need.param) from None
-    owner = owner_of(caller_scope(environ), need.cache_salt)
-    admitted = AdmittedRequest(record().request_id, environ, ticket, handle, deadlines, owner)
+    owner = owner_of(caller.scope, need.cache_salt)
+    admitted = AdmittedRequest(caller, ticket, handle, deadlines, owner)
     try:
         require_task(handle, task)
         admitted.wait_for_model()

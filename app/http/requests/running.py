@@ -17,7 +17,7 @@ from app.core.errors import InternalError, RequestError
 from app.core.patience import overdue
 from app.core.work.jobs import BaseJob, JobOptions, Timings, TokenCounts
 from app.http.answers.native_types import Usage
-from app.http.requests.connection import CLIENT_CHECK_S, ClientGoneError, is_client_gone
+from app.http.requests.caller import CLIENT_CHECK_S, ClientGoneError
 from app.http.requests.job_output import Batch, JobOutput, Piece
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class RunningRequest:
     """
 
     def __init__(self, admitted: AdmittedRequest, num_per_prompt: int = 1):
-        self.request_id = admitted.request_id
+        self.request_id = admitted.caller.request_id
         self.model = admitted.model.name
         self.vocabulary = admitted.model.vocabulary
         self.error: RequestError | None = None
@@ -228,7 +228,7 @@ class RunningRequest:
         return Batch(pieces, is_last=False)
 
     def _require_client(self) -> None:
-        if is_client_gone(self._admitted.environ):
+        if self._admitted.caller.is_gone():
             raise ClientGoneError()
 
     def _require_worker(self) -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from app.core.errors import OverloadedError
-from app.http.requests.connection import ClientGoneError
+from app.http.requests.caller import ClientGoneError
 from app.http.requests.job_output import Batch
 from app.http.requests.running import RunningRequest
 

@@ -12,7 +12,7 @@ import pytest
 from app.cluster.bridge.answer_pipe import AnswerPipe, ReaderGoneError, UnsentBytes
 from app.cluster.bridge.wsgi_bridge import PIECE_BYTES, AnswerCutError, WsgiBridge
 from app.core.settings import load_settings
-from app.http.requests.connection import is_client_gone
+from app.http.application.connection import is_client_gone
 from tests.unit.cluster.asgi_client import Exchange
 
 PATIENCE_S = 10

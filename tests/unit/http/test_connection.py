@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from app.http.requests.connection import is_client_gone
+from app.http.application.connection import CLIENT_GONE, HttpCaller, is_client_gone
 from tests.service.conftest import RESET_ON_CLOSE
 from tests.tls import make_pair
 from tests.waiting import wait_until
@@ -94,6 +94,11 @@ def test_a_connection_that_we_closed_ourselves_has_no_caller(ends):
 def test_without_gunicorns_socket_nobody_is_taken_for_gone():
     assert not is_client_gone({})
     assert not is_client_gone({"gunicorn.socket": object()})
+
+
+@pytest.mark.parametrize("has_left", [True, False])
+def test_a_server_that_can_tell_is_asked(has_left):
+    assert HttpCaller("r", {CLIENT_GONE: lambda: has_left}).is_gone() is has_left
 
 
 def test_a_tls_caller_who_says_goodbye_is_gone(tls_ends):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.errors import BadRequestError, InvalidParameterError
 from app.core.settings import Settings
+from app.http.application.connection import HttpCaller
 from app.http.requests.limits import Deadlines, num_new_tokens, parse_seconds
 from app.http.schemas.native_bodies import ChatBody, CompleteBody
 
@@ -50,5 +53,13 @@ def test_everything_else_is_refused(header):
 
 
 def test_without_a_header_the_callers_own_limit_is_unknown():
-    assert Deadlines.from_now(SETTINGS, None).own_s is None
-    assert Deadlines.from_now(SETTINGS, "5").own_s == 5.0
+    assert HttpCaller("r", {}).own_limit_s() is None
+    assert HttpCaller("r", {"HTTP_X_REQUEST_TIMEOUT_S": "5"}).own_limit_s() == 5.0
+
+
+def test_the_callers_own_limit_shortens_the_servers():
+    now_s = time.monotonic()
+    assert Deadlines.from_now(SETTINGS, None).total_s >= now_s + SETTINGS.request_timeout_s
+    deadlines = Deadlines.from_now(SETTINGS, 5.0)
+    assert deadlines.own_s == 5.0
+    assert now_s + 5 <= deadlines.queue_s == deadlines.total_s <= time.monotonic() + 5

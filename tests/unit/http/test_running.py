@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, ClassVar
 
 import pytest
 
@@ -11,6 +10,7 @@ from app.core.errors import InternalError, OverloadedError
 from app.core.work.job_events import TextDelta
 from app.core.work.jobs import Job
 from app.core.work.sampling_params import SamplingParams
+from app.http.application.connection import HttpCaller
 from app.http.requests.generating import make_jobs
 from app.http.requests.limits import Deadlines
 from app.http.requests.planning import Plan, with_seed_of
@@ -21,8 +21,7 @@ from tests.contract.doubles import ScriptedModel
 class Place:
     """Stands in for an admitted request; what is submitted runs nowhere."""
 
-    request_id = "r"
-    environ: ClassVar[dict[str, Any]] = {}
+    caller = HttpCaller("r", {})
     model = ScriptedModel()
     is_lost = False
     deadlines = Deadlines(None, 100.0, float("inf"))
