@@ -17,9 +17,9 @@ from app.http.answers.native_types import (
     LlamaCppText,
     SelectedFields,
 )
-from app.http.application.request_log import record
 from app.http.reading.body import read_body
-from app.http.requests.infilling import FillHoles, Infilling
+from app.http.requested.texts import ask_infill
+from app.http.requests.infilling import Infilling
 from app.http.requests.job_output import Piece
 from app.http.requests.running import RunningRequest
 from app.http.resources.text_route import TextRoute
@@ -31,9 +31,7 @@ class Infill(TextRoute):
 
     def post(self) -> Response:
         body = read_body(InfillBody)
-        handle = self.handle_of(body)
-        record().prompt = body.texts
-        return self.send(FillHoles(body), handle, body, InfillShape(body))
+        return self.send(ask_infill(self.service, body, InfillShape(body)))
 
 
 class InfillShape:

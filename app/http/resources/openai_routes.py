@@ -18,6 +18,7 @@ from app.http.application.restful import Route
 from app.http.application.service import Service
 from app.http.dialects.chat_route import ChatRoute, EventsRoute
 from app.http.reading.body import read_body
+from app.http.requested.texts import TextRequest
 from app.http.requests.converting import CompletePrompts
 from app.http.schemas.chat_body import ChatCompletionsBody
 from app.http.schemas.completions_body import CompletionsBody
@@ -37,7 +38,7 @@ class Completions(EventsRoute):
         record().prompt = body.prompt
         handle = self.service.choose(body.model, "generate", "seq2seq")
         work = CompletePrompts(body, lambda model: encode_prompts(body, model))
-        return self.send(work, handle, body, CompletionsShape(body))
+        return self.send(TextRequest(work, handle, body, CompletionsShape(body)))
 
 
 class ChatCompletions(ChatRoute):

@@ -6,8 +6,8 @@ from flask import Response
 
 from app.core.tasks.encoder_jobs import EncodeOptions
 from app.http.application.error_envelope import json_response, tei_error
+from app.http.requested.encodings import VectorInputs
 from app.http.requests.encoding import EncodeWith
-from app.http.resources.encoder_routes import VectorInputs
 from app.http.resources.text_tasks.body_shapes import BodyShape, TextTaskRoute
 from app.http.schemas.encoder_bodies import listed
 from app.http.schemas.peer_bodies import TeiEmbedBody

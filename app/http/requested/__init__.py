@@ -1,0 +1,1 @@
+"""From a validated body to what is asked of which model, whichever door it came by."""
