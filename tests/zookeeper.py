@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import socket
@@ -21,7 +22,7 @@ clientPortAddress=127.0.0.1
 clientPort={port}
 maxClientCnxns=0
 admin.enableServer=false
-4lw.commands.whitelist=ruok
+4lw.commands.whitelist=ruok,srvr
 """
 
 
@@ -71,8 +72,18 @@ class ZooKeeper:
         """Start it empty the next time."""
         shutil.rmtree(self._folder / "data", ignore_errors=True)
 
+    def last_change(self) -> int:
+        """The number of the last write or session, of all that ever were."""
+        found = re.search(rb"Zxid: (0x[0-9a-f]+)", self._told(b"srvr"))
+        assert found is not None
+        return int(found[1], 16)
+
+    def _told(self, word: bytes) -> bytes:
+        with socket.create_connection(("127.0.0.1", self.port), 5) as sock:
+            sock.sendall(word)
+            return b"".join(iter(lambda: sock.recv(4096), b""))
+
     def _is_well(self) -> bool:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as sock:
-            sock.sendall(b"ruok")
-            return sock.recv(4) == b"imok"
+        with suppress(OSError):
+            return self._told(b"ruok") == b"imok"
         return False

@@ -22,7 +22,7 @@ from app.cli.commands import (
     shell_completion,
     top,
 )
-from app.cli.commands.asking import chat, complete, text_tasks_command
+from app.cli.commands.asking import chat, complete, servers, text_tasks_command
 from app.cli.ending import run_to_end
 from app.cli.streams import prepare_streams
 from app.core.system.interrupts import leave_at_once
@@ -66,6 +66,7 @@ for module in (
     doctor,
     models,
     top,
+    servers,
     bench,
     report,
     chat,

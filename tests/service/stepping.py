@@ -2,7 +2,8 @@
 
 Runs inside real Gunicorn workers. Steered by ``STEP_`` environment variables: STEP_GATE names a file
 that stops all tokens while it exists, STEP_TOKEN_S is the time of a step, STEP_CONTEXT_TOKENS the
-model's context. STEP_LOG names a file that gets a line when a job starts and when it ends.
+model's context. STEP_LOG names a file that gets a line when a job starts and when it ends. With STEP_STALL_S a gate
+that holds a job for so long is a defect, as a hung engine is.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ class SteppingInference:
         self._running: list[Job] = []
         self._cancelled_by: RequestError | None = None
         self._is_draining = False
+        self._stall_s = float(os.environ.get("STEP_STALL_S", "inf"))
+        self._moved_s = time.monotonic()
 
     def start(self) -> None:
         threading.Thread(target=self._run, daemon=True).start()
@@ -64,7 +67,7 @@ class SteppingInference:
     def start_anew(self) -> None: ...
 
     def defect(self) -> str | None:
-        return None
+        return "the engine hangs" if time.monotonic() - self._moved_s > self._stall_s else None
 
     def _run(self) -> None:
         self._on_state("ready", 1.0)
@@ -76,6 +79,9 @@ class SteppingInference:
             self._admit()
             if not self._gate.exists():
                 self._advance()
+                self._moved_s = time.monotonic()
+            elif not self._running:
+                self._moved_s = time.monotonic()
 
     def _stop_jobs(self) -> None:
         if self._cancelled_by is not None or self._is_draining:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from app.cli.checking.findings import Finding, Findings
 from app.cli.server_connection import CommandError, Server, listed
 from app.client import ForeignAnswerError
@@ -36,9 +38,22 @@ def _check_ready(server: Server) -> Findings:
         yield Finding("ready", "ok", text)
     else:
         yield Finding("ready", "fault", text, "wait until it has loaded; its log says more")
+    yield from _check_registry(body)
     for slot, state in slots:
         if state != "ready":
             yield Finding("slots", "warning", f"worker slot {slot} is {state}", "its log says why")
+
+
+def _check_registry(body: dict[str, Any]) -> Findings:
+    """Only of a server that has one."""
+    registered = body.get("registry")
+    if not isinstance(registered, dict):
+        return
+    if registered.get("connected") is True:
+        yield Finding("registry", "ok", "the server stands in its registry")
+    else:
+        advice = "the server serves; see to ZooKeeper, and to FORKLIFT_REGISTRY"
+        yield Finding("registry", "warning", "the server's registry does not answer", advice)
 
 
 def _check_key(server: Server) -> Findings:

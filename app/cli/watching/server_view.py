@@ -49,6 +49,8 @@ def heading(url: str, history: History) -> Text:
     line.append(printable(state), STYLES.get(state, ""))
     if state == "loading":
         line.append(f" {history.last.progress:.0%}")
+    if history.last.is_unregistered:
+        line.append("  the registry does not answer", "red")
     return line
 
 

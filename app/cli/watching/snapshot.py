@@ -30,6 +30,11 @@ class Snapshot:
     values: Mapping[tuple[str, Labels], float] = field(default_factory=dict)
     refused: str | None = None
 
+    @property
+    def is_unregistered(self) -> bool:
+        """Whether the server has a registry, which does not answer."""
+        return any(name == "registry_connected" and not value for (name, _), value in self.values.items())
+
     def total(self, name: str) -> float:
         """The sum of a metric over all its labels."""
         return sum(value for (found, _), value in self.values.items() if found == name)

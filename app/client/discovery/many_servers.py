@@ -91,6 +91,8 @@ class ManyServers:
         affinity: Affinity = "none",
     ):
         self.shown_url = shown_url
+        # Calls that were made at another server after one did not answer: for those who measure.
+        self.num_made_again = 0
         self._servers, self._limits, self._affinity = servers, limits, affinity
         self._endpoint_of = _Endpoints(api_key)
         self._choice, self._probes = ServerChoice(zone), ServerProbes()
@@ -127,6 +129,7 @@ class ManyServers:
         """Ask one server after the other; None where all that fit were asked in vain. Raises ``ClientError``."""
         self._choice.wait_for_servers(min(FIRST_LIST_LIMIT_S, max(0.0, call.end_s - time.monotonic())))
         while (entry := self._choice.pick(call.model, call.task, call.asked, call.affinity)) is not None:
+            self.num_made_again += call.error is not None
             call.asked.add(entry.id)
             if (exchange := self._ask(entry, call)) is not None:
                 return exchange

@@ -24,7 +24,6 @@ PERIOD_S = 0.25
 LEAST_BETWEEN_S = 1.0
 # What the end of a worker may wait for a registry that does not answer.
 LAST_WORDS_S = 1.5
-AGAIN_S = 1.0
 
 log = get_logger("serve")
 
@@ -58,14 +57,15 @@ class Registrar:
 
     def _run(self) -> None:
         while not self._ending.is_set():
-            self._ending.wait(PERIOD_S if self.turn(time.monotonic()) else AGAIN_S)
+            self.turn(time.monotonic())
+            self._ending.wait(PERIOD_S)
         self._resign()
 
-    def turn(self, now_s: float) -> bool:
-        """One look. False where the registry is away."""
+    def turn(self, now_s: float) -> None:
+        """One look."""
         if not self._registration.is_mine(self._is_silent):
             self._resign()
-            return True
+            return
         if self._registry is None:
             self._registry = self._open_registry()
         entry = self._announcement.entry(self._context.board.rows(), self._context.inference.handles)
@@ -73,9 +73,8 @@ class Registrar:
             self._tell(self._registry, self._due(entry, now_s), now_s)
         except RegistryAwayError as failure:
             self._note(is_away=True, reason=str(failure))
-            return False
-        self._note(is_away=False)
-        return True
+        else:
+            self._note(is_away=False)
 
     def _due(self, entry: ServerEntry, now_s: float) -> ServerEntry:
         """What is to stand there now: what was told last, where it is too early for a change."""
