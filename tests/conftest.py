@@ -34,6 +34,13 @@ hypothesis.settings.register_profile("forklift", deadline=None, suppress_health_
 hypothesis.settings.load_profile("forklift")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What ``tests/anywhere`` asks, where that is a server which runs already."""
+    parser.addoption("--url", help="ask this server, as http://host:port, which generates text")
+    parser.addoption("--key", help="its API key")
+    parser.addoption("--ca", help="file of the authority of its certificate")
+
+
 def pytest_collection_finish() -> None:
     """What is there by now stays to the end; a collection, as unloading a model asks for, need not walk through it."""
     gc.collect()

@@ -23,6 +23,7 @@ from app.cli.commands import (
     top,
 )
 from app.cli.commands.asking import chat, complete, servers, text_tasks_command
+from app.cli.commands.scaling import scale
 from app.cli.ending import run_to_end
 from app.cli.streams import prepare_streams
 from app.core.system.interrupts import leave_at_once
@@ -75,6 +76,7 @@ for module in (
     pack,
     compile,
     package_cache,
+    scale,
     shell_completion,
 ):
     main.add_command(module.command)

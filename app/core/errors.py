@@ -29,6 +29,7 @@ Knows nothing of Flask: ``app/http`` turns a ``RequestError`` into the JSON enve
         │   ├── LoadingError
         │   ├── LoadFailedError
         │   ├── InsufficientMemoryError
+        │   ├── ReplicaLostError
         │   └── ShuttingDownError
         └── DeadlineError              504  with X-Should-Retry: false
             ├── QueueTimeoutError
@@ -230,6 +231,13 @@ class InsufficientMemoryError(UnavailableError):
     code = "insufficient_memory"
     retry_after_s = 60
     should_retry = False
+
+
+class ReplicaLostError(UnavailableError):
+    """The replica of a cluster that had the request ended before it answered."""
+
+    code = "replica_lost"
+    retry_after_s = 1
 
 
 class ShuttingDownError(UnavailableError):

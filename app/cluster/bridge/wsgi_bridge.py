@@ -24,7 +24,7 @@ from app.serve.incoming.gate import PROBES, SCRAPE
 from app.serve.processes.http_threads import HttpThreads, NoThreadError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from _typeshed.wsgi import WSGIApplication
 
@@ -43,11 +43,15 @@ class AnswerCutError(Exception):
 
 
 class WsgiBridge:
-    """``app`` as an ASGI application. Requests that never reach it are counted in ``metrics``."""
+    """``app`` as an ASGI application. Requests that never reach it are counted in ``metrics``; every answer gets
+    ``headers``, with lower-case names."""
 
-    def __init__(self, app: WSGIApplication, settings: Settings, metrics: Metrics):
+    def __init__(
+        self, app: WSGIApplication, settings: Settings, metrics: Metrics, headers: Sequence[tuple[bytes, bytes]] = ()
+    ):
         self._app = app
         self._metrics = metrics
+        self._headers = headers
         self._write_timeout_s = settings.write_timeout_s
         self._bodies = BodyReader(settings)
         self._unsent = UnsentBytes()
@@ -109,7 +113,7 @@ class WsgiBridge:
     async def _send_piece(self, piece: Head | bytes, pipe: AnswerPipe, send: Send) -> bool:
         """Whether the reader takes it in time; one that does not is given up."""
         try:
-            for message in _messages(piece):
+            for message in self._messages(piece):
                 async with asyncio.timeout(self._write_timeout_s):
                     await send(message)
                 pipe.sent(len(message.get("body", b"")))
@@ -133,15 +137,14 @@ class WsgiBridge:
     async def _tell(self, answer: Answer, send: Send) -> None:
         self._metrics.count_request(None, answer.status, answer.code)
         headers = [(name.lower().encode(), value.encode()) for name, value in answer.headers]
-        await send(response_start(answer.status, headers))
+        await send(response_start(answer.status, [*headers, *self._headers]))
         await send(response_body(answer.body, is_last=True))
 
-
-def _messages(piece: Head | bytes) -> Iterator[Message]:
-    if isinstance(piece, Head):
-        yield response_start(piece.status, list(piece.headers))
-    else:
-        yield from (response_body(piece[at : at + PIECE_BYTES]) for at in range(0, len(piece), PIECE_BYTES))
+    def _messages(self, piece: Head | bytes) -> Iterator[Message]:
+        if isinstance(piece, Head):
+            yield response_start(piece.status, [*piece.headers, *self._headers])
+        else:
+            yield from (response_body(piece[at : at + PIECE_BYTES]) for at in range(0, len(piece), PIECE_BYTES))
 
 
 @contextmanager

@@ -185,4 +185,9 @@ def emit_at_end(response: Response, emit: Callable[[], None]) -> None:
 
 def choose_request_id(given: str | None) -> str:
     """The caller's id where it is well formed, else a new one."""
-    return given if given and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if given and is_request_id(given) else uuid.uuid4().hex
+
+
+def is_request_id(text: str) -> bool:
+    """Whether a caller's id is well formed."""
+    return _REQUEST_ID.fullmatch(text) is not None

@@ -15,7 +15,14 @@ from http import HTTPStatus
 
 from gunicorn.http import errors as http_errors
 
-from app.core.errors import BodyTimeoutError, InternalError, OverloadedError, RequestError, shutting_down
+from app.core.errors import (
+    BodyTimeoutError,
+    InternalError,
+    OverloadedError,
+    ReplicaLostError,
+    RequestError,
+    shutting_down,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +94,11 @@ def stopping() -> Answer:
 def failed() -> Answer:
     """For what went wrong on our side; the log says what."""
     return _of_error(InternalError())
+
+
+def replica_lost() -> Answer:
+    """In the place of what a cluster's proxy says of a replica that is gone."""
+    return _of_error(ReplicaLostError("the replica that had the request is gone"))
 
 
 def not_tls() -> Answer:

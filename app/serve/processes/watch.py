@@ -44,12 +44,19 @@ class Watch:
     """Looks at the inference thread every ``PERIOD_S``.
 
     ``is_stopping`` is given for Gunicorn's own worker classes only, which know nothing of
-    inference: once it answers True, the watch drains and cancels on their behalf.
+    inference: once it answers True, the watch drains and cancels on their behalf. ``end`` is how this process
+    ends, or tells whoever ends it; it does not return.
     """
 
-    def __init__(self, context: WorkerContext, is_stopping: Callable[[], bool] | None = None):
+    def __init__(
+        self,
+        context: WorkerContext,
+        is_stopping: Callable[[], bool] | None = None,
+        end: Callable[[int], NoReturn] = leave,
+    ):
         self._context = context
         self._is_stopping = is_stopping or (lambda: False)
+        self._end = end
         self._cancel_at_s: float | None = None
 
     def start(self) -> None:
@@ -80,7 +87,7 @@ class Watch:
         failure = self._context.inference.load_failure()
         if failure is not None and self._context.board.claim_halt():
             print(f"forklift: {failure}", file=log_writer.never_blocking(sys.stderr), flush=True)
-            leave(STOP_THE_SERVER)
+            self._end(STOP_THE_SERVER)
 
     def _look_for_defect(self) -> None:
         defect = self._context.inference.defect()
@@ -91,7 +98,7 @@ class Watch:
             self._context.board.set_state(self._context.slot, "failed")
         self._context.inference.cancel_all(InternalError())
         time.sleep(LAST_WORDS_S)
-        leave(REPLACE_ME)
+        self._end(REPLACE_ME)
 
     def _stop(self, now_s: float) -> None:
         if self._cancel_at_s is None:

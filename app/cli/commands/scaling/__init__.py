@@ -1,0 +1,1 @@
+"""``forklift scale``: the application on several machines, as replicas of Ray Serve."""

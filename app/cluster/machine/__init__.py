@@ -1,0 +1,1 @@
+"""One machine's part of a cluster: Ray's processes here, the head's interface, what it tells."""
