@@ -2,11 +2,13 @@
 # One file for CPU and GPU; docs/deployment.md has the commands.
 #   BASE_IMAGE  any image with Python 3.11 or 3.12, its venv module and useradd
 #   TORCH_SPEC  what pip is asked for: the wheel decides between CPU and CUDA
+#   EXTRAS      names of setup.cfg's extras, as grpc,zookeeper
 #   COMPILER    1: with g++ and torch's headers, so that servers compile steps of models (docs/models.md)
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS dependencies
 ARG TORCH_SPEC=torch==2.13.0
+ARG EXTRAS=
 ARG COMPILER=0
 WORKDIR /build
 # pip stays outside the environment that is copied on.
@@ -16,7 +18,8 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=igno
 RUN /build/tools/bin/pip --python /opt/forklift/bin/python install ${TORCH_SPEC}
 COPY setup.cfg constraints.txt ./
 RUN /build/tools/bin/python -c "import configparser as c; p = c.ConfigParser(); p.read('setup.cfg'); \
-print(p['options']['install_requires'])" > requirements.txt \
+print(p['options']['install_requires'], *(p['options.extras_require'][e] for e in '${EXTRAS}'.replace(',', ' ').split()))" \
+ > requirements.txt \
  && /build/tools/bin/pip --python /opt/forklift/bin/python install -c constraints.txt -r requirements.txt \
  # C++ headers: without a compiler nothing in the image could compile with them.
  && if [ "${COMPILER}" != 1 ]; then rm -rf /opt/forklift/lib/python3*/site-packages/torch/include; fi

@@ -36,6 +36,19 @@ def test_the_image_is_steered_by_the_two_build_arguments():
     assert f"ARG TORCH_SPEC={pin}" in DOCKERFILE
 
 
+@pytest.mark.parametrize(
+    ("extras", "more"), [("", set()), ("zookeeper", {"kazoo"}), ("zookeeper, report", {"kazoo", "matplotlib"})]
+)
+def test_the_image_can_have_extras(extras, more):
+    """What the image's build asks pip for, by the Dockerfile's own line."""
+    [script] = re.findall(r'bin/python -c "(import configparser.*?)" \\\n > requirements', DOCKERFILE, re.DOTALL)
+    script = script.replace("\\\n", "").replace("${EXTRAS}", extras)
+    lines = run(sys.executable, "-c", script, cwd=REPOSITORY).splitlines()
+    names = {re.split(r"[ >=<]", line.strip())[0] for line in lines if line.strip()}
+    assert {"flask", "transformers"} < names
+    assert names & {"kazoo", "matplotlib"} == more
+
+
 def test_the_server_is_process_1_and_not_root():
     assert re.search(r'^CMD \["gunicorn", "wsgi:app"\]$', FINAL_STAGE, re.MULTILINE)
     assert re.search(r"^USER 10001:10001$", FINAL_STAGE, re.MULTILINE)

@@ -32,6 +32,7 @@ TRUST = "FORKLIFT_TRUST_REMOTE_CODE"
 @click.option("--model", "models", multiple=True, type=click.Path(path_type=Path), help="Model folder; repeatable.")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder to make, or a file that ends in .tar.")
 @click.option("--with", "extra", multiple=True, help="Another package that is installed here, such as matplotlib.")
+@click.option("--extras", default="", help="Forklift's own extras, with commas between, such as grpc,zookeeper.")
 @click.option("--no-index", is_flag=True, help="Make all wheels of what is installed; ask no package index.")
 @click.option("--no-wheels", is_flag=True, help="Models and sums only, for a machine that has Forklift.")
 @click.option("--verify", "kit", type=click.Path(path_type=Path), help="Check a kit instead of making one.")
@@ -40,6 +41,7 @@ def command(
     models: tuple[Path, ...],
     output: Path | None,
     extra: tuple[str, ...],
+    extras: str,
     no_index: bool,
     no_wheels: bool,
     kit: Path | None,
@@ -65,12 +67,19 @@ def command(
     for model in models:
         require_sound(model)
     console = make_console(stderr=True)
-    contents = Contents(list(models), has_wheels=not no_wheels, use_index=not no_index, extra=list(extra))
+    contents = Contents(
+        list(models), has_wheels=not no_wheels, use_index=not no_index, extra=list(extra), extras=split(extras)
+    )
     with interruptible():
         facts = make(output, contents, console)
     if as_json:
         click.echo(json.dumps(facts, indent=1))
     console.print(printable(f"packed: {output}"))
+
+
+def split(names: str) -> list[str]:
+    """Names between commas."""
+    return [one.strip() for one in names.split(",") if one.strip()]
 
 
 def require_sound(model: Path) -> None:

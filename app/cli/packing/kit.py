@@ -28,12 +28,13 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Contents:
-    """What goes in. ``extra`` are requirements beside Forklift's own."""
+    """What goes in. ``extra`` are requirements beside Forklift's own, ``extras`` names of its own extras."""
 
     models: list[Path]
     has_wheels: bool = True
     use_index: bool = True
     extra: list[str] = field(default_factory=list)
+    extras: list[str] = field(default_factory=list)
 
 
 def make_kit(folder: Path, contents: Contents, tell: Tell) -> dict[str, Any]:
@@ -67,7 +68,7 @@ def make_kit(folder: Path, contents: Contents, tell: Tell) -> dict[str, Any]:
 def pack_wheels(folder: Path, contents: Contents, tell: Tell) -> dict[str, str]:
     """Fill ``folder`` and the requirements beside it; returns where each wheel came from by its name."""
     folder.mkdir(parents=True)
-    needed = closure([*requirements(), *contents.extra])
+    needed = closure([*requirements(contents.extras), *contents.extra])
     sources = {}
     if contents.use_index:
         tell(f"downloading {len(needed)} wheels")

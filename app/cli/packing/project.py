@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import configparser
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from importlib.metadata import distribution
 from pathlib import Path
 
 from app import __version__
+from app.cli.packing import PackError
 from app.cli.packing.wheels import Entry, rebuild, write_wheel
 
 NAME = "forklift-serve"
@@ -32,11 +34,29 @@ def build_wheel(folder: Path) -> Path:
     return path
 
 
-def requirements() -> list[str]:
-    """What the package needs, as the wheel will say."""
+def requirements(extras: Sequence[str] = ()) -> list[str]:
+    """What the package needs, with these of its extras. Raises ``PackError`` for one that it does not have."""
     if (ROOT / "setup.cfg").is_file():
-        return _required(_config())
-    return [line for line in distribution(NAME).requires or () if "extra ==" not in line]
+        config = _config()
+        known = set(config["options.extras_require"])
+        needed = [*_required(config), *(line for one in extras if one in known for line in _extra(config, one))]
+    else:
+        installed = distribution(NAME)
+        known = set(installed.metadata.get_all("Provides-Extra") or ())
+        lines = installed.requires or ()
+        needed = [line for line in lines if "extra ==" not in line]
+        needed += [line.partition(";")[0] for one in extras for line in lines if _is_of(line, one)]
+    if unknown := [one for one in extras if one not in known]:
+        raise PackError(f"there is no extra {unknown[0]!r}; there are {', '.join(sorted(known))}")
+    return needed
+
+
+def _is_of(line: str, extra: str) -> bool:
+    return bool(re.search(rf"extra == ['\"]{re.escape(extra)}['\"]", line))
+
+
+def _extra(config: configparser.ConfigParser, name: str) -> list[str]:
+    return _lines(config["options.extras_require"][name])
 
 
 def _config() -> configparser.ConfigParser:
@@ -46,7 +66,11 @@ def _config() -> configparser.ConfigParser:
 
 
 def _required(config: configparser.ConfigParser) -> list[str]:
-    lines = config["options"]["install_requires"].splitlines()
+    return _lines(config["options"]["install_requires"])
+
+
+def _lines(text: str) -> list[str]:
+    lines = text.splitlines()
     return [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
 
 

@@ -115,6 +115,12 @@ def test_what_is_needed_and_not_installed_is_named(line):
         closure([line])
 
 
+def test_extras_are_asked_for_by_name():
+    assert set(requirements(["zookeeper"])) - set(requirements()) == {"kazoo >=2.10"}
+    with pytest.raises(PackError, match="there is no extra 'zoo'"):
+        requirements(["zoo"])
+
+
 def test_the_projects_own_wheel_has_the_code_the_server_files_and_the_requirements(tmp_path):
     with zipfile.ZipFile(build_wheel(tmp_path)) as archive:
         names = archive.namelist()
