@@ -9,6 +9,7 @@ import sys
 import pytest
 import yaml
 
+from app.client.discovery.registry_address import registry_address
 from tests.deploy.reading import DEFAULTS, GRACE_S, compose, run, unknown_settings
 from tests.service.conftest import REPOSITORY
 
@@ -69,9 +70,26 @@ def test_nothing_is_installed_in_the_final_stage():
     assert not any("pip" in step or "apt" in step for step in steps)
 
 
-def test_compose_follows_its_specification():
+COMPOSE_FILES = ["compose.yaml", "deploy/registry/compose.yaml"]
+
+
+@pytest.mark.parametrize("file", COMPOSE_FILES)
+def test_compose_follows_its_specification(file):
     check = "from check_jsonschema import main; main()"
-    run(sys.executable, "-c", check, "--builtin-schema", "vendor.compose-spec", REPOSITORY / "compose.yaml")
+    run(sys.executable, "-c", check, "--builtin-schema", "vendor.compose-spec", REPOSITORY / file)
+
+
+def test_the_servers_of_the_registrys_file_announce_where_they_can_be_reached():
+    services = yaml.safe_load((REPOSITORY / "deploy/registry/compose.yaml").read_text())["services"]
+    for name in ("first", "second"):
+        service = services[name]
+        assert not unknown_settings(" ".join(service["environment"]))
+        port = service["ports"][0].partition(":")[0]
+        assert service["environment"]["FORKLIFT_ANNOUNCE_URL"].endswith(f":{port}")
+        assert service["build"]["args"]["EXTRAS"] == "zookeeper"
+        assert (REPOSITORY / "deploy/registry" / service["build"]["context"]).resolve() == REPOSITORY
+    (host,) = registry_address(services["first"]["environment"]["FORKLIFT_REGISTRY"]).hosts
+    assert host == "zookeeper:2181"
 
 
 @pytest.mark.parametrize("name", ["cpu", "gpu"])

@@ -9,6 +9,7 @@ import sys
 import pytest
 import yaml
 
+from app.client.discovery.registry_address import registry_address
 from app.serve.incoming.gate import PROBES
 from tests.deploy.reading import DEFAULTS, DEPLOY, GRACE_S, manifest, manifests, program, run, unknown_settings
 from tests.service.conftest import REPOSITORY
@@ -43,7 +44,7 @@ def test_manifests_are_valid(document, tmp_path):
     assert "passed" in run(sys.executable, "-m", "kubernetes_validate", "--strict", file)
 
 
-@pytest.mark.parametrize("overlay", ["base", "gpu", "monitoring"])
+@pytest.mark.parametrize("overlay", ["base", "gpu", "registry", "monitoring"])
 def test_kustomize_builds_each_folder_and_what_it_builds_is_valid(overlay, tmp_path):
     built = run(program("kubectl"), "kustomize", CLUSTER / overlay)
     documents = [document for document in yaml.safe_load_all(built) if document["kind"] not in CUSTOM]
@@ -60,6 +61,15 @@ def test_the_gpu_folder_asks_for_a_gpu_and_refuses_to_do_without():
     limits = found["Deployment"]["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
     assert limits["nvidia.com/gpu"] == "1"
     assert found["ConfigMap"]["data"]["FORKLIFT_DEVICE"] == "cuda"
+
+
+def test_the_registry_folder_opens_the_way_to_what_it_announces_in():
+    kustomization = yaml.safe_load((CLUSTER / "registry" / "kustomization.yaml").read_text())
+    settings_patch, way_patch = (yaml.safe_load(one["patch"]) for one in kustomization["patches"])
+    address = registry_address(settings_patch[0]["value"])
+    assert settings_patch[0]["path"] == "/data/FORKLIFT_REGISTRY"
+    ports = [port["port"] for rule in way_patch[0]["value"] for port in rule["ports"]]
+    assert int(address.hosts[0].rpartition(":")[2]) in ports
 
 
 def test_every_environment_name_is_a_setting():

@@ -105,7 +105,9 @@ def prometheus(tmp_path_factory, model_folder) -> Iterator[Prometheus]:
     """After some scrapes of a server under load."""
     program("prometheus")
     starter = server_starter(tmp_path_factory.mktemp("watched"), Forklift)
-    server = next(starter)(model=model_folder("gpt2"), max_queue=1, max_new_tokens=900)
+    # Of a registry that nobody answers, too.
+    nobody = "zookeeper://127.0.0.1:1/forklift"
+    server = next(starter)(model=model_folder("gpt2"), max_queue=1, max_new_tokens=900, registry=nobody)
     watcher = Prometheus(tmp_path_factory.mktemp("prometheus"), server.port)
     load = Load(server)
     try:
