@@ -12,6 +12,7 @@ class OneHandle:
     """``inference`` has ``model``, which may change, ``kv_memory`` and ``submit``; it may name its ``engine_name``."""
 
     is_on_demand = False
+    is_compiling = False
 
     def __init__(self, inference: Any, settings: Settings):
         self._inference = inference

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.cluster.bridge.asgi_types import Message, Receive, Scope, Send, response_body, response_start
 from app.http.application.request_log import is_request_id
-from app.serve.incoming.error_answers import replica_lost
+from app.serve.incoming.error_answers import answer_to, replica_lost
 
 if TYPE_CHECKING:
     from starlette.middleware import Middleware
@@ -42,13 +42,14 @@ class OneContract:
             await self._app(scope, receive, send)
             return
         scope["headers"] = [field for field in scope["headers"] if _is_kept(*field)]
-        await self._app(scope, receive, _Answer(send))
+        await self._app(scope, receive, _Answer(str(scope["path"]), send))
 
 
 class _Answer:
     """Sends on what comes, its head put in order; what the proxy itself says of a failure becomes our envelope."""
 
-    def __init__(self, send: Send):
+    def __init__(self, path: str, send: Send):
+        self._path = path
         self._send = send
         self._is_replaced = False
 
@@ -65,7 +66,7 @@ class _Answer:
             await self._send({**message, "headers": _with_one_id(headers)})
             return
         self._is_replaced = True
-        answer = replica_lost()
+        answer = answer_to(self._path, replica_lost())
         await self._send(response_start(answer.status, [(n.lower().encode(), v.encode()) for n, v in answer.headers]))
         await self._send(response_body(answer.body, is_last=True))
 

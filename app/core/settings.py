@@ -53,12 +53,26 @@ CallFormName = Literal[
     "mistral",
     "glm",
     "deepseek",
+    "dsml",
+    "kimi",
+    "minimax",
     "gemma",
     "harmony",
     "granite",
     "lfm2",
+    "cohere",
+    "phi",
+    "nemotron",
+    "jamba",
+    "seed_oss",
+    "olmo",
+    "internlm",
+    "apertus",
+    "xlam",
 ]
-ReasoningFormName = Literal["auto", "none", "think", "magistral", "granite", "gemma", "harmony"]
+ReasoningFormName = Literal[
+    "auto", "none", "think", "magistral", "granite", "gemma", "harmony", "hunyuan", "seed", "cohere", "apertus"
+]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 from gunicorn.http import get_parser
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from app.core.errors import shutting_down
+from app.core.errors import RequestError, shutting_down
 from app.core.logs.logging import get_logger
 from app.core.logs.tracebacks import for_callers
 from app.core.system.heap import trim_heap
@@ -161,7 +161,7 @@ class ForkliftWorker(ThreadWorker):
         """Go on where only this one ``accept`` failed. Raises what is not such a case."""
         if is_shortage(error):
             if not self._receiver.evict_oldest(is_urgent=True):
-                self._descriptors.turn_away(listener, error_answers.no_descriptors().data)
+                self._descriptors.turn_away(listener, error_answers.answer_to("", error_answers.no_descriptors()).data)
                 self._deferral.paused_until_s = time.monotonic() + STEP_S
         elif not is_harmless(error):
             raise error
@@ -175,7 +175,7 @@ class ForkliftWorker(ThreadWorker):
     def _count(self, answer: error_answers.Answer) -> None:
         self._context.metrics.count_request(None, answer.status, answer.code)
 
-    def _judge_head(self, incoming: Incoming) -> error_answers.Answer | None:
+    def _judge_head(self, incoming: Incoming) -> RequestError | None:
         if self._is_too_late(incoming):
             return error_answers.stopping()
         if not self._gate.keeps_body(incoming.buffer):
@@ -204,7 +204,12 @@ class ForkliftWorker(ThreadWorker):
         if incoming.ticket is None or not incoming.ticket.is_held:
             with self._context.board.locked() as rows:
                 incoming.ticket = self._ticket(rows)
-        return Link(incoming.sock, lambda link: self.method_queue.defer(self._sender.take, link), incoming.ticket)
+        return Link(
+            incoming.sock,
+            lambda link: self.method_queue.defer(self._sender.take, link),
+            incoming.ticket,
+            incoming.buffer.path,
+        )
 
     def _connection(self, incoming: Incoming, link: Link) -> Any:
         """What Gunicorn keeps of a connection, as if its request had just been read."""
@@ -226,7 +231,8 @@ class ForkliftWorker(ThreadWorker):
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
         """Answer what the parser or a broken application raised (HTTP thread)."""
-        answer = error_answers.of_exception(exc)
+        path = client.path if isinstance(client, Link) else ""
+        answer = error_answers.answer_to(path, error_answers.of_exception(exc))
         self._count(answer)
         if error_answers.is_client_fault(exc):
             _log_refusal(answer, addr)
@@ -275,7 +281,7 @@ class ForkliftWorker(ThreadWorker):
         if not self._is_idle:
             inference.cancel_all(shutting_down())
             self._turn_until(LAST_WORDS_S, lambda: self._is_idle)
-        self._receiver.refuse_all(error_answers.stopping)
+        self._receiver.refuse_all(error_answers.stopping())
         # Closed with unread input a connection is reset, which may take the answer with it.
         self._turn_until(HURRIED_LINGER_S if self._is_hurried else LINGER_S, lambda: not self.nr_conns)
 

@@ -16,7 +16,7 @@ from typing import Any
 from app.core.errors import InternalError, InvalidParameterError, RequestError, UnsupportedParameterError
 from app.core.parsing.tool_calls.answer_reader import AnswerForm
 from app.core.parsing.tool_calls.forms.call_form import CallForm
-from app.core.parsing.tool_calls.forms.hermes import HERMES
+from app.core.parsing.tool_calls.forms.object_forms.hermes import HERMES
 from app.core.parsing.tool_calls.known_tools import KnownTools
 from app.core.parsing.tool_calls.reasoning import ReasoningForm
 from app.core.settings import Settings

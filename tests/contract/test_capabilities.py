@@ -64,7 +64,10 @@ def test_the_way_that_a_model_is_run_is_shown_with_what_failed_its_check(make_wo
     (model,) = client.get("/v1/capabilities").get_json()["data"]
     assert (model["engine"], model["dropped"]) == ("batched", ["fused", "mixed"])
     assert client.get("/readyz").get_json()["engines"] == [
-        {"model": model["id"], "engine": "batched", "dropped": ["fused", "mixed"], "compiled": False}
+        {
+            **{"model": model["id"], "task": "generate", "state": "loaded", "engine": "batched"},
+            **{"dropped": ["fused", "mixed"], "compiled": False, "compiling": False},
+        }
     ]
 
 

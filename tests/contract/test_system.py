@@ -25,7 +25,7 @@ def test_readyz_tells_state_progress_and_slots(make_world, state, status, progre
     assert response.status_code == status
     body = response.get_json()
     [engine] = body.pop("engines")
-    assert set(engine) == {"model", "engine", "dropped", "compiled"}
+    assert set(engine) == {"model", "task", "state", "engine", "dropped", "compiled", "compiling"}
     assert body == {"state": state, "progress": progress, "kv_cache": None, "slots": [slot]}
 
 

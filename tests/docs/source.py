@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 from functools import cache
 from pathlib import Path
 
@@ -57,20 +58,11 @@ def log_events(*levels: str) -> set[str]:
 
 
 def error_codes() -> set[str]:
-    """Codes that a caller can see: of classes that are leaves or made by name, and of answers below HTTP."""
+    """Codes that a caller can see: of classes that are leaves or made by name, those below HTTP included."""
+    importlib.import_module("app.serve.incoming.error_answers")
     made = {called_name(node) for _, node in nodes() if isinstance(node, ast.Call)}
     kinds = descendants(errors.RequestError)
-    from_classes = {kind.code for kind in kinds if not kind.__subclasses__() or kind.__name__ in made}
-    return from_classes | _codes_below_http()
-
-
-def _codes_below_http() -> set[str]:
-    """The third of ``(kind, status, code, text)`` and of ``_answer(status, kind, code, text)``."""
-    tree = ast.parse((REPOSITORY / "app/serve/incoming/error_answers.py").read_text(encoding="utf-8"))
-    tuples = [node.elts for node in ast.walk(tree) if isinstance(node, ast.Tuple) and len(node.elts) == 4]
-    calls = [node.args for node in ast.walk(tree) if isinstance(node, ast.Call) and called_name(node) == "_answer"]
-    thirds = [parts[2] for parts in (*tuples, *calls) if len(parts) > 2]
-    return {part.value for part in thirds if isinstance(part, ast.Constant) and isinstance(part.value, str)}
+    return {kind.code for kind in kinds if not kind.__subclasses__() or kind.__name__ in made}
 
 
 def descendants(kind: type) -> set[type]:

@@ -34,12 +34,24 @@ class History:
 
     def rate(self, name: str) -> float | None:
         """A counter's increase per second over the last moments; None before a second look."""
+        pair = self._recent()
+        return None if pair is None else max(0.0, pair[1].total(name) - pair[0].total(name)) / _seconds(*pair)
+
+    def rates_by(self, name: str, label: str) -> dict[str, float]:
+        """The same for each value of a label."""
+        pair = self._recent()
+        if pair is None:
+            return {}
+        before, now = (one.by(name, label) for one in pair)
+        return {value: max(0.0, count - before.get(value, 0.0)) / _seconds(*pair) for value, count in now.items()}
+
+    def _recent(self) -> tuple[Snapshot, Snapshot] | None:
+        """The first and the last of the last moments; None before a second look."""
         last = self.last
         if last is None or len(self._kept) < 2 or not last.values:
             return None
         recent = [one for one in self._kept if last.at_s - one.at_s <= RATE_WINDOW_S]
-        first = recent[0] if len(recent) > 1 else self._kept[-2]
-        return max(0.0, last.total(name) - first.total(name)) / max(last.at_s - first.at_s, 1e-9)
+        return (recent[0] if len(recent) > 1 else self._kept[-2]), last
 
     def rates(self, name: str) -> list[float]:
         """The increase per second between each two looks, for a small curve."""
@@ -53,3 +65,7 @@ class History:
         now, then = self.last.buckets(name), self._kept[0].buckets(name)
         found = quantile({bound: count - then.get(bound, 0.0) for bound, count in now.items()}, share)
         return quantile(now, share) if found is None else found
+
+
+def _seconds(first: Snapshot, last: Snapshot) -> float:
+    return max(last.at_s - first.at_s, 1e-9)

@@ -17,6 +17,7 @@ from app.cli.watching.history import History
 from app.cli.watching.snapshot import Snapshot
 from app.core.logs.printable import printable
 
+MODEL_STYLES = {"loaded": "green", "loading": "yellow", "failed": "bold red"}
 STYLES = {"ready": "green", "loading": "yellow", "draining": "yellow", "failed": "bold red"}
 BARS = "▁▂▃▄▅▆▇█"
 LATENCIES = {
@@ -27,6 +28,7 @@ LATENCIES = {
 }
 CURVE_LENGTH = 48
 NOTHING = "-"
+MOST_ROUTES = 6
 
 
 def frame(url: str, history: History) -> RenderableType:
@@ -35,6 +37,8 @@ def frame(url: str, history: History) -> RenderableType:
     parts: list[RenderableType] = [heading(url, history)]
     if last is not None:
         parts.append(slot_table(last))
+        if any(model["task"] or model["state"] for model in last.models):
+            parts.append(model_table(last.models))
         parts.append(cell(f"metrics are refused, {last.refused}", "red") if last.refused else numbers(last, history))
     return Group(*parts)
 
@@ -89,11 +93,27 @@ def _cells(last: Snapshot, row: dict[str, Any]) -> list[RenderableType]:
     ]
 
 
+def model_table(models: list[dict[str, Any]]) -> Table:
+    """A row for each model of a worker: what it is for, how it is run."""
+    table = Table(box=SIMPLE_HEAD, expand=True, padding=0)
+    for name in ("model", "task", "state", "runs by", "left out"):
+        table.add_column(name, min_width=4, overflow="fold" if name == "model" else "ellipsis")
+    for model in models:
+        step = "compiled" if model["compiled"] else "being compiled" if model["compiling"] else ""
+        runs = ", ".join(filter(None, (model["engine"], step)))
+        state = cell(model["state"] or NOTHING, MODEL_STYLES.get(model["state"], ""))
+        names = (model["model"], model["task"] or NOTHING)
+        table.add_row(*map(cell, names), state, cell(runs or NOTHING), cell(", ".join(model["dropped"]) or NOTHING))
+    return table
+
+
 def numbers(last: Snapshot, history: History) -> RenderableType:
     """Rates on the left, latencies on the right, a curve, errors and GPUs below."""
     both = Table.grid(expand=True, padding=(0, 2))
     both.add_row(Panel(rates(last, history), title="now"), Panel(latencies(history), title="last minute"))
     parts: list[RenderableType] = [both, curve(history)]
+    if answered := routes(history):
+        parts.append(cell(f"requests/s: {answered}"))
     if errors := last.by("request_errors_total", "reason"):
         told = ", ".join(f"{reason} {count:.0f}" for reason, count in sorted(errors.items()))
         parts.append(cell(f"errors since the start: {told}", "red"))
@@ -112,6 +132,12 @@ def rates(last: Snapshot, history: History) -> Table:
         rate = history.rate(name)
         table.add_row(label, NOTHING if rate is None else f"{rate:,.1f}")
     return table
+
+
+def routes(history: History) -> str:
+    """Requests per second of each route that had some within the last moments, the busiest first."""
+    found = sorted(history.rates_by("requests_total", "route").items(), key=lambda item: -item[1])
+    return ", ".join(f"{route} {rate:,.1f}" for route, rate in found[:MOST_ROUTES] if rate)
 
 
 def latencies(history: History) -> Table:

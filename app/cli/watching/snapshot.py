@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -29,6 +30,7 @@ class Snapshot:
     slots: list[dict[str, Any]]
     values: Mapping[tuple[str, Labels], float] = field(default_factory=dict)
     refused: str | None = None
+    models: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def is_unregistered(self) -> bool:
@@ -63,15 +65,24 @@ def look(server: Server) -> Snapshot:
     try:
         body = ready.json()
         state, progress, slots = str(body["state"]), float(body["progress"]), [_slot(row) for row in body["slots"]]
-    except (ForeignAnswerError, ValueError, KeyError, TypeError, OverflowError):
+        models = [_model(row) for row in body.get("engines") or ()]
+    except (ForeignAnswerError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         raise CommandError(f"{ready.url} answered {ready.status}, and no JSON of slots") from None
+    made = partial(Snapshot, time.monotonic(), state, progress, slots, models=models)
     metrics = server.get("/metrics", TIMEOUT_S)
     if metrics.status != 200:
-        return Snapshot(time.monotonic(), state, progress, slots, refused=f"{metrics.status}: {told(metrics)}")
+        return made(refused=f"{metrics.status}: {told(metrics)}")
     try:
-        return Snapshot(time.monotonic(), state, progress, slots, parse(metrics.data.decode("utf-8", "replace")))
+        return made(parse(metrics.data.decode("utf-8", "replace")))
     except ValueError:
-        return Snapshot(time.monotonic(), state, progress, slots, refused=f"they are none: {metrics.beginning()}")
+        return made(refused=f"they are none: {metrics.beginning()}")
+
+
+def _model(row: Any) -> dict[str, Any]:
+    """A model with values of the kinds that are shown; older servers say less. Raises as ``_slot``."""
+    texts = {name: str(row.get(name) or "") for name in ("task", "state", "engine")}
+    flags = {name: row.get(name) is True for name in ("compiled", "compiling")}
+    return {"model": str(row["model"]), **texts, **flags, "dropped": [str(one) for one in row.get("dropped") or ()]}
 
 
 def _slot(row: Any) -> dict[str, Any]:

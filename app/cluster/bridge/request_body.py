@@ -9,9 +9,10 @@ import asyncio
 from dataclasses import dataclass
 
 from app.cluster.bridge.asgi_types import DISCONNECT, Receive, Scope
+from app.core.errors import RequestError
 from app.core.parsing.keys import known_key
 from app.core.settings import Settings
-from app.serve.incoming.error_answers import Answer, body_timeout, out_of_memory
+from app.serve.incoming.error_answers import body_timeout, out_of_memory
 from app.serve.incoming.receiving import MAX_BUFFERED_BYTES, MIN_BUFFERED_BODIES
 
 # More digits than any size that is allowed, and few enough for int().
@@ -25,11 +26,11 @@ class ClientLeftError(Exception):
 
 
 class RefusedError(Exception):
-    """The request gets ``answer`` without the application."""
+    """The request gets ``error`` without the application."""
 
-    def __init__(self, answer: Answer):
-        super().__init__(answer.code)
-        self.answer = answer
+    def __init__(self, error: RequestError):
+        super().__init__(error.code)
+        self.error = error
 
 
 @dataclass(frozen=True, slots=True)

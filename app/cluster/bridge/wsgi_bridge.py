@@ -19,7 +19,7 @@ from app.cluster.bridge.wsgi_environ import make_environ
 from app.cluster.bridge.wsgi_thread import respond
 from app.core.logs.logging import get_logger
 from app.core.logs.tracebacks import for_callers
-from app.serve.incoming.error_answers import Answer, failed, no_threads
+from app.serve.incoming.error_answers import Answer, answer_to, failed, no_threads
 from app.serve.incoming.gate import PROBES, SCRAPE
 from app.serve.processes.http_threads import HttpThreads, NoThreadError
 
@@ -73,7 +73,7 @@ class WsgiBridge:
         except ClientLeftError:
             return
         except RefusedError as refused:
-            await self._refuse(refused.answer, send)
+            await self._refuse(answer_to(scope["path"], refused.error), send)
             return
         try:
             await self._answer(scope, body, receive, send)
@@ -90,11 +90,11 @@ class WsgiBridge:
             try:
                 threads.submit(run, respond, self._app, environ, pipe)
             except NoThreadError:
-                await self._refuse(no_threads(), send)
+                await self._refuse(answer_to(scope["path"], no_threads()), send)
                 return
-            await self._forward(pipe, send)
+            await self._forward(scope["path"], pipe, send)
 
-    async def _forward(self, pipe: AnswerPipe, send: Send) -> None:
+    async def _forward(self, path: str, pipe: AnswerPipe, send: Send) -> None:
         """Send what comes out of ``pipe`` until its thread is done. Raises ``AnswerCutError``."""
         has_begun, is_read = False, True
         while not isinstance(piece := await pipe.get(), End):
@@ -106,7 +106,7 @@ class WsgiBridge:
         if piece.failure is not None and has_begun:
             raise AnswerCutError("the answer failed after its first bytes") from piece.failure
         if piece.failure is not None:
-            await self._report(piece.failure, send)
+            await self._report(path, piece.failure, send)
         elif not pipe.is_gone():
             await send(response_body(b"", is_last=True))
 
@@ -123,9 +123,9 @@ class WsgiBridge:
             return False
         return True
 
-    async def _report(self, failure: BaseException, send: Send) -> None:
+    async def _report(self, path: str, failure: BaseException, send: Send) -> None:
         """The application failed before it said anything."""
-        answer = failed()
+        answer = answer_to(path, failed())
         with for_callers():
             log.error("request_failed", request_id=answer.request_id, exc_info=failure)
         await self._tell(answer, send)

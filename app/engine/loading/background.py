@@ -63,6 +63,7 @@ class BackgroundCompiling:
         if prepared.is_compiled:
             self._metrics.count_compiled_step(handle.name, "used")
         elif (wish := wish_of(prepared, promised_bytes)) is not None:
+            handle.is_compiling = True
             self._wanted.put(Wanted(handle, weakref.ref(prepared), wish))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._make, name="compiling", daemon=True)
@@ -81,7 +82,7 @@ class BackgroundCompiling:
         wanted, change = self._changing
         prepared = wanted.prepared
         if prepared is None:
-            self._changing = None
+            self._changing, wanted.handle.is_compiling = None, False
             change.abandon()
         elif not change.advance():
             self._changing = None
@@ -94,6 +95,7 @@ class BackgroundCompiling:
         except queue.Empty:
             return False
         prepared = wanted.prepared
+        wanted.handle.is_compiling = prepared is not None and failure is None
         if prepared is None:
             return False
         if failure is not None:
@@ -108,6 +110,7 @@ class BackgroundCompiling:
 
     def _settle(self, handle: ModelHandle, prepared: Prepared, change: ChangeOver) -> None:
         """Say what has become of the model."""
+        handle.is_compiling = False
         name = handle.name
         if change.reason is not None:
             log.info("compiled_step_not_used", model=name, reason=change.reason)

@@ -70,6 +70,8 @@ class ModelHandle:
         self.footprint: Footprint | None = None
         self.prepared: Prepared | None = None
         self.is_loading = False
+        # A package is made for its step, while it serves.
+        self.is_compiling = False
         self.has_failed = False
         self.idle_since_s = 0.0
         self._inbox = inbox

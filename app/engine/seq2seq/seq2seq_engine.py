@@ -3,6 +3,9 @@
 A batch runs from its first token to its last; the loop of ``generate`` gives one token of all its texts per step, so
 that deadlines and cancellation count at every token. With one beam a text ends, and is answered, when it is done;
 with several none is known before the whole search has ended.
+
+Who comes while a batch runs waits for its end, since texts that begin together cost the least, but no longer than half
+of what its own text may take, and never long: then another batch begins, and both go forward token by token.
 """
 
 from __future__ import annotations
@@ -27,6 +30,9 @@ from app.models.encoders.seq2seq_model import Seq2SeqModel
 
 # Those who were answered together come again together: so much of what their batch took the next one waits for them.
 GATHER_SHARE, MOST_GATHER_S = 0.02, 0.02
+# How long a text waits for those that run, of the time that its own tokens may take.
+WAIT_SHARE, MOST_WAIT_S = 0.5, 2.0
+MOST_BATCHES = 4
 
 
 @dataclass(slots=True)
@@ -36,6 +42,12 @@ class Batch:
     members: list[tuple[Seq2SeqJob, Sequence]]
     generation: SteppedWork
     started_s: float
+    num_steps: int = 0
+
+    @property
+    def num_source_tokens(self) -> int:
+        """With their padding."""
+        return len(self.members) * max(len(job.prompt_ids) for job in self.jobs)
 
     @property
     def jobs(self) -> list[Seq2SeqJob]:
@@ -65,24 +77,28 @@ class Seq2SeqEngine(QueuedEngine[Seq2SeqJob]):
         self._pace = Pace()
         # Of batches that failed: each is tried by itself, so that none fails for another's sake.
         self._alone: list[Seq2SeqJob] = []
-        self._batch: Batch | None = None
+        self._batches: list[Batch] = []
+        # Since when somebody waits for batches that run; None where nobody does.
+        self._waited_from_s: float | None = None
         self._gathers_until_s = 0.0
         self._last_size = 0
 
     @property
     def has_work(self) -> bool:
-        return len(self._waiting) > 0 or bool(self._alone) or self._batch is not None
+        return len(self._waiting) > 0 or bool(self._alone or self._batches)
 
     def step(self, *, is_shared: bool = False) -> None:
-        """Bring the batch that runs, or the next one, forward by a token; that is as short as steps get here."""
+        """Bring the batches that run forward by a token; where others wait for the step, one of them."""
         now_s = self._clock()
         self._waiting.sweep(now_s)
-        if self._batch is not None:
-            self._end_overdue(self._batch, now_s)
-        if self._batch is None and not self._waits_for_more(now_s):
-            self._batch = self._begin()
-        if self._batch is not None:
-            self._advance(self._batch)
+        for batch in list(self._batches):
+            self._end_overdue(batch, now_s)
+        if self._may_begin(now_s):
+            self._begin()
+        for batch in self._batches[:1] if is_shared else list(self._batches):
+            self._batches.remove(batch)
+            if self._advance(batch):
+                self._batches.append(batch)
 
     def fail_all(self, error: RequestError) -> None:
         """End every job."""
@@ -90,11 +106,29 @@ class Seq2SeqEngine(QueuedEngine[Seq2SeqJob]):
         for job in self._alone:
             job.fail(error)
         self._alone.clear()
-        if self._batch is not None:
-            batch, self._batch = self._batch, None
+        batches, self._batches = self._batches, []
+        for batch in batches:
             for _, sequence in batch.running:
                 sequence.fail(error)
             batch.generation.abandon()
+
+    def _may_begin(self, now_s: float) -> bool:
+        """Whether somebody waits who need not wait for those that run, or not any more."""
+        if not (self._alone or len(self._waiting)):
+            self._waited_from_s = None
+            return False
+        if not self._batches:
+            return not self._waits_for_more(now_s)
+        if self._waited_from_s is None:
+            self._waited_from_s = now_s
+        return len(self._batches) < MOST_BATCHES and now_s - self._waited_from_s >= self._most_wait_s(now_s)
+
+    def _most_wait_s(self, now_s: float) -> float:
+        """How long the next text waits for those that run."""
+        newest = max(self._batches, key=lambda batch: batch.started_s)
+        step_s = (now_s - newest.started_s) / max(newest.num_steps, 1)
+        job = self._alone[0] if self._alone else self._waiting.first
+        return min(WAIT_SHARE * job.params.max_new_tokens * step_s, MOST_WAIT_S)
 
     def _waits_for_more(self, now_s: float) -> bool:
         """Sleep a little, if the last batch was larger than what waits and has just ended."""
@@ -106,22 +140,27 @@ class Seq2SeqEngine(QueuedEngine[Seq2SeqJob]):
         self._sleep(min(left_s, 0.001))
         return True
 
-    def _begin(self) -> Batch | None:
-        """The next batch; None where nothing waits, or what waits cannot be begun."""
+    def _begin(self) -> None:
+        """Begin the next batch, if there is room for what waits."""
         jobs = [self._alone.pop(0)] if self._alone else self._next_jobs()
         members = [(job, sequence) for job in jobs if (sequence := self._sequence(job)) is not None]
         if not members:
-            return None
-        self._pace.set(len(members))
+            return
+        self._waited_from_s = None
+        self._pace.set(sum(len(batch.members) for batch in self._batches) + len(members))
         # Not a method of ours: what the producer holds would hold the engine, and nobody could let go of both.
         sequences = [sequence for _, sequence in members]
         work = partial(generate, self._model, members[0][0].decoding, sequences, self.guard)
-        return Batch(members, SteppedWork(work, torch.inference_mode), self._clock())
+        self._batches.append(Batch(members, SteppedWork(work, torch.inference_mode), self._clock()))
 
     def _next_jobs(self) -> list[Seq2SeqJob]:
-        """The next text, and those of equal decoding that fit beside it."""
-        jobs: list[Seq2SeqJob] = []
-        while len(jobs) < self._max_rows and (job := self._waiting.start_first(partial(fits, jobs))) is not None:
+        """The next text, where it fits beside those that run, and others of equal decoding that do, too."""
+        num_rows = self._max_rows - sum(len(batch.running) for batch in self._batches)
+        room = MAX_SOURCE_TOKENS - sum(batch.num_source_tokens for batch in self._batches)
+        if self._batches and not (num_rows > 0 and fits([], room, self._waiting.first)):
+            return []
+        jobs = [self._waiting.start_next()]
+        while len(jobs) < num_rows and (job := self._waiting.start_first(partial(fits, jobs, room))) is not None:
             jobs.append(job)
         return jobs
 
@@ -139,12 +178,14 @@ class Seq2SeqEngine(QueuedEngine[Seq2SeqJob]):
                 sequence.fail(cause)
         if not batch.running:
             batch.generation.abandon()
-            self._batch = None
+            self._batches.remove(batch)
 
-    def _advance(self, batch: Batch) -> None:
+    def _advance(self, batch: Batch) -> bool:
+        """A token of each of its texts; whether the batch goes on."""
+        batch.num_steps += 1
         if self.guard.run(batch.jobs, batch.generation.advance):
-            return
-        self._batch, now_s = None, self._clock()
+            return True
+        now_s = self._clock()
         self._last_size = len(batch.members)
         self._gathers_until_s = now_s + min(GATHER_SHARE * (now_s - batch.started_s), MOST_GATHER_S)
         # It has raised, where it leaves any.
@@ -153,14 +194,13 @@ class Seq2SeqEngine(QueuedEngine[Seq2SeqJob]):
                 self._alone.append(job)
             else:
                 sequence.fail(InternalError())
+        return False
 
 
-def fits(jobs: list[Seq2SeqJob], job: Seq2SeqJob) -> bool:
-    """Whether ``job`` can be made together with ``jobs``."""
-    if not jobs:
-        return True
+def fits(jobs: list[Seq2SeqJob], room: int, job: Seq2SeqJob) -> bool:
+    """Whether ``job`` can be made together with ``jobs``, within ``room`` tokens of sources."""
     longest = max(len(one.prompt_ids) for one in [*jobs, job])
-    return job.decoding == jobs[0].decoding and longest * (len(jobs) + 1) <= MAX_SOURCE_TOKENS
+    return (not jobs or job.decoding == jobs[0].decoding) and (len(jobs) + 1) * longest <= room
 
 
 def generate(

@@ -30,7 +30,7 @@ class AnswerGate:
         self._num_out = 0
         # Whether the text stands within reasoning, or within a call.
         self.is_thinking = form.is_thinking
-        self.is_inside = form.is_thinking
+        self.is_inside = form.is_thinking or self._reader.scanner.is_inside
 
     @classmethod
     def of(cls, params: SamplingParams) -> AnswerGate | None:

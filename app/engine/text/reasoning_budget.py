@@ -1,4 +1,4 @@
-"""How long a model thinks: past its budget the tokens that close the reasoning are forced. Inference thread."""
+"""How long a model thinks: at the end of its budget the tokens that close that are forced. Inference thread."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ class ReasoningBudget:
 
     def __init__(self, limit: ReasoningLimit, *, is_thinking: bool):
         self._limit = limit
+        # Those that close it are counted, too, as far as there is room for them.
+        self._most = max(limit.num_tokens - len(limit.closing), 0)
         self._forced: deque[int] = deque()
         self.note(0, is_thinking=is_thinking, is_whole=True)
 
@@ -27,5 +29,5 @@ class ReasoningBudget:
 
     def note(self, num_tokens: int, *, is_thinking: bool, is_whole: bool) -> None:
         """So many tokens of reasoning stand there. It is not closed in the middle of a character."""
-        if is_thinking and is_whole and not self._forced and num_tokens >= self._limit.num_tokens:
+        if is_thinking and is_whole and not self._forced and num_tokens >= self._most:
             self._forced.extend(self._limit.closing)

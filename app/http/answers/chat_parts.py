@@ -33,7 +33,7 @@ def message_of(text: str, form: AnswerForm) -> Message:
             case Reasoning():
                 reasoning += part.text
             case CallStart():
-                calls.append(_call(part.name, form))
+                calls.append(_call(part, form))
             case Arguments():
                 calls[-1]["function"]["arguments"] += part.text
     message: Message = {"role": "assistant", "content": (content or None) if calls else content, "refusal": None}
@@ -44,8 +44,8 @@ def message_of(text: str, form: AnswerForm) -> Message:
     return message
 
 
-def _call(name: str, form: AnswerForm) -> Call:
-    return {"id": form.new_id(), "type": "function", "function": {"name": name, "arguments": ""}}
+def _call(call: CallStart, form: AnswerForm) -> Call:
+    return {"id": form.id_of(call), "type": "function", "function": {"name": call.name, "arguments": ""}}
 
 
 class PartStream:
@@ -71,6 +71,6 @@ class PartStream:
                 return {"reasoning_content": part.text}
             case CallStart():
                 self.num_calls += 1
-                return {"tool_calls": [{"index": self.num_calls - 1, **_call(part.name, self._form)}]}
+                return {"tool_calls": [{"index": self.num_calls - 1, **_call(part, self._form)}]}
             case Arguments():
                 return {"tool_calls": [{"index": self.num_calls - 1, "function": {"arguments": part.text}}]}

@@ -10,17 +10,9 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from app.core.errors import ErrorDetail
 from app.core.work.job_events import FinishReason
 
 Recorded = str | int
-
-
-class Error(TypedDict):
-    """The envelope of every failure."""
-
-    error: ErrorDetail
-    request_id: str
 
 
 class PromptAnswer(TypedDict):

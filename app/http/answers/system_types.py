@@ -49,9 +49,12 @@ class Engine(TypedDict):
     """The way that a model is run, and what failed the check at its load."""
 
     model: str
+    task: Task | None
+    state: ModelState
     engine: EngineName | None
     dropped: list[str] | None
     compiled: bool | None
+    compiling: bool
 
 
 class RegistryState(TypedDict):
@@ -128,6 +131,7 @@ class ModelCapabilities(TypedDict):
     supports: dict[str, bool] | None
     tool_calls: str | None
     reasoning: str | None
+    defaults: dict[str, float] | None
     limits: dict[str, float | None]
     kv_cache: KvCache | None
     memory: Memory

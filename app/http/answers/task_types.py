@@ -9,22 +9,6 @@ from typing_extensions import TypedDict
 from app.http.answers.native_types import Recorded, Timings
 from app.http.answers.openai_types import InputUsage
 
-TeiErrorKind = Literal["Validation", "Overloaded", "Backend"]
-
-
-class CohereError(TypedDict):
-    """A failure, as Cohere's API tells it."""
-
-    id: str
-    message: str
-
-
-class TeiError(TypedDict):
-    """A failure, as text-embeddings-inference tells it."""
-
-    error: str
-    error_type: TeiErrorKind
-
 
 class VllmUsage(InputUsage):
     """Token counts with the count that is always 0."""

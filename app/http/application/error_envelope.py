@@ -7,10 +7,8 @@ traceback under the request id and answered with a generic text.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Protocol
 
-from flask import Response, current_app, g
+from flask import Response, current_app, g, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 
@@ -25,31 +23,19 @@ from app.core.errors import (
     UnsupportedMediaTypeError,
 )
 from app.core.logs.logging import get_logger
-from app.http.answers.native_types import Error, PromptAnswer
-from app.http.answers.task_types import CohereError, TeiError, TeiErrorKind
+from app.http.answers.native_types import PromptAnswer
 from app.http.application.request_log import record
-from app.http.application.route_lookup import of_route
 from app.http.reading.strict_json import dump
+from app.serve.incoming.error_forms import Error, ErrorForm, form_at
 
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 
 log = get_logger("http")
 
 
-class ErrorForm(Protocol):
-    """The JSON of a failure, from the error, the request's id and the status."""
-
-    def __call__(self, error: RequestError, request_id: str, status: int, /) -> Mapping[str, object]: ...
-
-
 def json_response(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """``value`` as a UTF-8 JSON answer."""
     return Response(dump(value) + "\n", status=status, headers=headers, mimetype="application/json")
-
-
-def own_form(error: RequestError, request_id: str, _status: int) -> Error:
-    """The envelope, whatever the status."""
-    return error_body(error, request_id)
 
 
 def error_body(error: RequestError, request_id: str) -> Error:
@@ -65,17 +51,6 @@ def use_error_form(form: ErrorForm) -> None:
 def prompt_error(error: RequestError, _request_id: str, status: int) -> PromptAnswer:
     """What ``POST /`` answers to ``{"prompt"}`` when it fails."""
     return prompt_form_body(error.message, status)
-
-
-def cohere_error(error: RequestError, request_id: str, _status: int) -> CohereError:
-    """As Cohere's API tells a failure."""
-    return {"id": request_id, "message": error.message}
-
-
-def tei_error(error: RequestError, _request_id: str, status: int) -> TeiError:
-    """As text-embeddings-inference tells a failure."""
-    kind: TeiErrorKind = "Validation" if 400 <= status < 500 else "Overloaded" if status == 503 else "Backend"
-    return {"error": error.message, "error_type": kind}
 
 
 def error_response(failure: Exception) -> Response:
@@ -94,8 +69,8 @@ def error_response(failure: Exception) -> Response:
 
 
 def _form() -> ErrorForm:
-    """What the request asked for; else its route's own, which holds before any of the route's code has run."""
-    asked: ErrorForm = g.get("error_form") or of_route("error_form") or own_form
+    """What the request asked for; else its path's own, which holds before any of the route's code has run."""
+    asked: ErrorForm = g.get("error_form") or form_at(request.path)
     return asked
 
 

@@ -23,9 +23,9 @@ from app.core.errors import RequestError
 from app.core.logs.logging import get_logger
 from app.core.logs.tracebacks import handle_requests
 from app.http.application.connection import HttpCaller
-from app.http.application.route_lookup import of_route
 from app.http.requests.caller import Caller
 from app.serve.context import WorkerContext
+from app.serve.incoming.error_forms import id_headers_at
 from app.serve.incoming.gate import PROBES
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def init_app(app: Flask, context: WorkerContext) -> None:
 
     @app.after_request
     def close_record(response: Response) -> Response:
-        for name in filter(None, ("X-Request-Id", of_route("id_header"))):
+        for name in id_headers_at(request.path):
             response.headers[name] = record().request_id
         if record().ignored_fields:
             response.headers["X-Ignored-Fields"] = ", ".join(shown_names(record().ignored_fields))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 from flask import Response
 from flask_restful import Api, Resource
 
 from app.core.system.native import guarded
-from app.http.application.error_envelope import ErrorForm, error_response, own_form
+from app.http.application.error_envelope import error_response
 from app.http.application.service import Service
 
 
@@ -28,11 +28,7 @@ class JsonApi(Api):
 
 
 class Route(Resource):
-    """Base of all resources: holds what the routes of one worker share. ``error_form`` is how its failures are told,
-    ``id_header`` where its callers look for the request's id beside ``X-Request-Id``."""
-
-    error_form: ClassVar[ErrorForm] = staticmethod(own_form)
-    id_header: ClassVar[str | None] = None
+    """Base of all resources: holds what the routes of one worker share."""
 
     def __init__(self, service: Service):
         self.service = service

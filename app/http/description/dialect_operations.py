@@ -9,8 +9,9 @@ from app.http.dialects.messages.messages_body import CountTokensBody, MessagesBo
 from app.http.dialects.responses.response_types import AnsweredResponse
 from app.http.dialects.responses.responses_body import ResponsesBody
 from app.http.dialects.tgi.tgi_body import TgiBody
-from app.http.dialects.tgi.tgi_types import TgiError, TgiText
+from app.http.dialects.tgi.tgi_types import TgiText
 from app.http.reading.body import JSON_TYPE
+from app.serve.incoming.error_forms import MessagesError, TgiError
 
 CONTINUED = {"inputs": "def add(a, b):", "parameters": {"max_new_tokens": 16, "details": True}}
 HI = {"messages": [{"role": "user", "content": "What does os.getcwd do?"}]}
@@ -33,7 +34,7 @@ DIALECT_OPERATIONS: dict[tuple[str, str], Operation] = {
         {**HI, "max_tokens": 32},
         streams=(EventWriter.mimetype,),
         text="Anthropic's API, its events and errors.",
-        failure=messages.MessagesError,
+        failure=MessagesError,
     ),
     ("/v1/messages/count_tokens", "post"): posting(
         "Count a conversation's tokens",
@@ -41,7 +42,7 @@ DIALECT_OPERATIONS: dict[tuple[str, str], Operation] = {
         CountTokensBody,
         messages.InputTokens,
         HI,
-        failure=messages.MessagesError,
+        failure=MessagesError,
     ),
     ("/generate", "post"): posting(
         "Continue a text",

@@ -13,12 +13,12 @@ from pydantic import TypeAdapter
 
 from app import __version__
 from app.core.errors import RequestError
-from app.http.answers.native_types import Error
 from app.http.answers.system_types import Health, Readiness
 from app.http.description.operation_form import Form, Operation
 from app.http.description.operations import EVENTS, OPERATIONS
 from app.http.reading.body import JSON_TYPE
 from app.http.requests.limits import TIMEOUT_HEADER
+from app.serve.incoming.error_forms import Error
 from app.serve.incoming.gate import PROBES
 
 Schema = dict[str, Any]

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.http.answers.native_types import Error
 from app.http.reading.body import JSON_TYPE
+from app.serve.incoming.error_forms import Error
 
 READS_BODY = (400, 408, 413, 415)
 WORKS = (*READS_BODY, 404, 503, 504)

@@ -12,7 +12,7 @@ from app.http.description.dialect_operations import DIALECT_OPERATIONS
 from app.http.description.operation_form import READS_BODY, WORKS, Form, Operation, posting
 from app.http.description.task_operations import TASK_OPERATIONS
 from app.http.dialects.tgi.tgi_body import TgiRootBody
-from app.http.dialects.tgi.tgi_types import TgiError, TgiText
+from app.http.dialects.tgi.tgi_types import TgiText
 from app.http.reading.body import FORM_TYPES, JSON_TYPE
 from app.http.schemas.chat_body import ChatCompletionsBody
 from app.http.schemas.completions_body import CompletionsBody
@@ -23,6 +23,7 @@ from app.http.schemas.infill_body import InfillBody
 from app.http.schemas.markdown_body import MarkdownBody
 from app.http.schemas.native_bodies import ChatBody, CompleteBody
 from app.http.schemas.token_bodies import DetokenizeBody, TokenizeBody
+from app.serve.incoming.error_forms import Error, TgiError
 
 EVENTS = EventWriter.mimetype
 NATIVE_STREAMS = (EVENTS, *TEXT_TYPES)
@@ -132,7 +133,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         WORKS,
         {JSON_TYPE: {"data": "#print hello world function"}, "text/plain": "The capital of France is [MASK]."},
         ROOT_TEXT,
-        native.Error | native.PromptAnswer | TgiError,
+        Error | native.PromptAnswer | TgiError,
     ),
     ("/", "put"): Operation(
         "Continue a form field",

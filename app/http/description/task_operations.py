@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from app.http.answers import task_types as answers
-from app.http.answers.native_types import Error
 from app.http.answers.seq2seq_shapes import HubSummary, HubTranslation, Summary, Translation
 from app.http.answers.stream import EventWriter
 from app.http.description.operation_form import Operation, posting
@@ -21,6 +20,7 @@ from app.http.schemas.peer_bodies import (
 )
 from app.http.schemas.seq2seq_bodies import HubSummarizeBody, HubTranslateBody, SummarizeBody, TranslateBody
 from app.http.schemas.text_task_bodies import AnswerBody, ClassifyBody, EntitiesBody, RerankBody, ZeroShotBody
+from app.serve.incoming.error_forms import CohereError, Error, TeiError
 
 QUERY = "What is a panda?"
 DOCUMENTS = ["A bear of China.", "A city of France."]
@@ -59,7 +59,7 @@ TASK_OPERATIONS: dict[tuple[str, str], Operation] = {
         answers.Ranking | list[answers.TeiRank],
         {"query": QUERY, "documents": DOCUMENTS},
         text="With `texts` for `documents`, as text-embeddings-inference answers, failures included.",
-        failure=Error | answers.TeiError,
+        failure=Error | TeiError,
     ),
     ("/zero-shot", "post"): posting(
         "Classify texts by labels of the request",
@@ -92,7 +92,7 @@ TASK_OPERATIONS: dict[tuple[str, str], Operation] = {
             answers.CohereRanking,
             {"query": QUERY, "documents": DOCUMENTS, "top_n": 1},
             text="Cohere's API and Jina's.",
-            failure=answers.CohereError,
+            failure=CohereError,
         )
         for path in ("/v1/rerank", "/v2/rerank")
     },
@@ -102,7 +102,7 @@ TASK_OPERATIONS: dict[tuple[str, str], Operation] = {
         TeiEmbedBody,
         list[list[float]],
         {"inputs": ["one text", "another"]},
-        failure=answers.TeiError,
+        failure=TeiError,
     ),
     ("/similarity", "post"): posting(
         "How alike sentences are",
@@ -110,7 +110,7 @@ TASK_OPERATIONS: dict[tuple[str, str], Operation] = {
         TeiSimilarityBody,
         list[float],
         {"inputs": {"source_sentence": "one text", "sentences": ["another", "a third"]}},
-        failure=answers.TeiError,
+        failure=TeiError,
     ),
     ("/predict", "post"): posting(
         "Classify texts",
@@ -118,14 +118,14 @@ TASK_OPERATIONS: dict[tuple[str, str], Operation] = {
         TeiPredictBody,
         list[answers.LabelScore] | list[list[answers.LabelScore]],
         {"inputs": "I like it."},
-        failure=answers.TeiError,
+        failure=TeiError,
     ),
     ("/info", "get"): Operation(
         "The first model and its bounds",
         "text-embeddings-inference",
         {JSON_TYPE: answers.TeiInfo | TgiInfo},
         statuses=(400, 503),
-        failure=answers.TeiError,
+        failure=TeiError,
     ),
     **{
         (path, "post"): posting(

@@ -77,7 +77,7 @@ class BlockReader:
     def _take(self, part: Part) -> list[BlockStep]:
         match part:
             case CallStart():
-                return self._begin("call", part.name, self._form.new_id())
+                return self._begin("call", part.name, self._form.id_of(part))
             case Arguments():
                 return self._grow("call", part.text)
             case Content():

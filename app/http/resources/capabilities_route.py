@@ -58,6 +58,7 @@ def describe(handle: ModelHandle) -> ModelCapabilities:
         "supports": supports(model) if model else None,
         "tool_calls": call_form(model),
         "reasoning": reasoning_form(model),
+        "defaults": defaults(model),
         "limits": limits(handle.settings),
         "kv_cache": kv_cache(handle),
         "memory": {"process_rss_bytes": psutil.Process().memory_info().rss},
@@ -83,6 +84,14 @@ def reasoning_form(model: Model | None) -> str | None:
     """How they write reasoning; None where they write none."""
     found = model.forms.reasoning if model is not None and model.task == "generate" else None
     return None if found is None else found.name
+
+
+def defaults(model: Model | None) -> dict[str, float] | None:
+    """The model's own settings, which the native routes follow where a request is silent."""
+    if model is None or model.task != "generate":
+        return None
+    names = ("temperature", "top_p", "top_k", "repetition_penalty")
+    return {name: getattr(model.defaults, name) for name in names}
 
 
 def limits(settings: Settings) -> dict[str, float | None]:

@@ -14,7 +14,6 @@ from app.http.application.error_envelope import json_response, prompt_error, use
 from app.http.application.pages import page_response, prefers_page
 from app.http.dialects.tgi.tgi_body import TgiRootBody
 from app.http.dialects.tgi.tgi_routes import generate_at_root
-from app.http.dialects.tgi.tgi_shape import tgi_error
 from app.http.reading.body import (
     FORM_TYPES,
     JSON_TYPE,
@@ -28,6 +27,7 @@ from app.http.resources.encoder_routes import fill_mask
 from app.http.resources.text_route import TextRoute
 from app.http.schemas.encoder_bodies import FillMaskBody
 from app.http.schemas.native_bodies import ChatBody, CompleteBody
+from app.serve.incoming.error_forms import tgi_error
 
 # `curl -d text` without a header names the form's type, whatever the text is.
 TEXT_TYPES = ("text/plain", FORM_TYPES[0])

@@ -80,9 +80,12 @@ def engine(handle: ModelHandle) -> system.Engine:
     """The way that this worker runs a model; nulls while it is not loaded."""
     return {
         "model": handle.name,
+        "task": handle.task,
+        "state": handle.state,
         "engine": handle.engine_name,
         "dropped": handle.dropped,
         "compiled": handle.is_compiled,
+        "compiling": handle.is_compiling,
     }
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from app.core.errors import InvalidParameterError, UnsupportedParameterError
-from app.core.parsing.tool_calls.answer_reader import AnswerForm
+from app.core.parsing.tool_calls.answer_reader import AnswerForm, AnswerReader
 from app.core.work.sampling_params import Constraint, ReasoningLimit, ReasoningSpan
 from app.http.schemas.llama_cpp_fields import one_bound
 from app.http.schemas.openai_fields import NoteText, OpenAIOptions
@@ -133,6 +133,9 @@ class ToolOptions(OpenAIOptions):
             return replace(self.constraint, reasoning=self._reasoning_span(model, prompt_ids))
         if not self._constrains_calls:
             return None
+        if self.continued and AnswerReader(self.answer_form(model, prompt_ids)).is_within_call:
+            text = "continue_final_message: the last message ends within a call, which no grammar goes on with"
+            raise InvalidParameterError(text, param="continue_final_message")
         functions = [tool.function for tool in self.tools or []]
         named = [one for one in functions if self._forced_name in (None, one.name)]
         span = self._reasoning_span(model, prompt_ids)

@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerBase
 
 from app.core.parsing.tool_calls.answer_reader import AnswerForm
 from app.core.parsing.tool_calls.choosing import CALL_FORMS, REASONING_FORMS, find_call_form, find_reasoning_form
-from app.core.parsing.tool_calls.forms import harmony
 from app.core.parsing.tool_calls.forms.call_form import CallForm
+from app.core.parsing.tool_calls.forms.named_forms import harmony
 from app.core.parsing.tool_calls.known_tools import KnownTools
 from app.core.parsing.tool_calls.reasoning import HARMONY_CHANNELS, ReasoningForm
 from app.core.work.sampling_params import ReasoningSpan
@@ -47,14 +47,17 @@ class ModelForms:
     ) -> AnswerForm:
         """How the answer to this prompt is written; without tools a call is text.
 
-        ``continued`` is the start of the answer where the prompt holds it: behind it no reasoning begins.
+        ``continued`` is the start of the answer where the prompt holds it: behind it no reasoning begins, and a call
+        that it ends in goes on.
         """
         calls = self.calls if tools else None
         if self.reasoning is HARMONY_CHANNELS and calls is None:
             calls = CALL_FORMS["harmony"]
         is_thinking = self._is_thinking(prompt_ids, continued)
         may_think = is_thinking or continued is None or self.reasoning is HARMONY_CHANNELS
-        return AnswerForm(calls, self.reasoning if may_think else None, KnownTools(tools), is_thinking)
+        is_read = continued is not None and calls is not None and calls.read_answer is None and not is_thinking
+        given = continued if is_read and continued else ""
+        return AnswerForm(calls, self.reasoning if may_think else None, KnownTools(tools), is_thinking, given)
 
     @property
     def notation(self) -> str:

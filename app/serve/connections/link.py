@@ -27,11 +27,19 @@ class Link:
     """A socket that never blocks its writers. ``on_unsent`` is told, once, when bytes begin to wait.
 
     It reaches the application as ``gunicorn.socket`` in the WSGI environment, and with it the connection's ``ticket``.
+    ``path`` is that of the request, as it was sent.
     """
 
-    def __init__(self, sock: socket.socket, on_unsent: Callable[[Link], None], ticket: ConnectionTicket | None = None):
+    def __init__(
+        self,
+        sock: socket.socket,
+        on_unsent: Callable[[Link], None],
+        ticket: ConnectionTicket | None = None,
+        path: str = "",
+    ):
         self.sock = sock
         self.ticket = ticket
+        self.path = path
         self.is_finished = False
         self._on_unsent = on_unsent
         self._lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""Error answers that a worker gives without the application: the same JSON envelope (DESIGN 1.3).
+"""Error answers that a worker gives without the application, in the form of the path that was asked for (DESIGN 1.3).
 
 For requests that never become one: late, malformed or oversized. Nothing of the client's bytes
 and nothing internal is sent back.
@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import ssl
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
 from gunicorn.http import errors as http_errors
 
 from app.core.errors import (
+    BadRequestError,
     BodyTimeoutError,
     InternalError,
     OverloadedError,
@@ -23,6 +23,7 @@ from app.core.errors import (
     RequestError,
     shutting_down,
 )
+from app.serve.incoming.error_forms import form_below, id_headers_below
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,71 +47,104 @@ class Answer:
         return "\r\n".join(lines).encode() + b"\r\n\r\n" + self.body
 
 
+class HeadTooLargeError(BadRequestError):
+    status = 431
+    code = "headers_too_large"
+
+
+class UriTooLongError(BadRequestError):
+    status = 414
+    code = "uri_too_long"
+
+
+class ExpectationError(BadRequestError):
+    status = 417
+    code = "expectation_failed"
+
+
+class CodingError(BadRequestError):
+    status = 501
+    code = "unsupported_transfer_coding"
+
+
+class ProxyError(BadRequestError):
+    status = 403
+    code = "forbidden"
+
+
+class NotHttpError(BadRequestError):
+    code = "bad_request"
+
+
+class NotTlsError(BadRequestError):
+    code = "https_required"
+
+
 # Gunicorn's own parse errors with a status other than 400; looked up in this order.
-_PARSE_ERRORS: tuple[tuple[type[Exception], int, str, str], ...] = (
-    (http_errors.LimitRequestLine, 414, "uri_too_long", "the request line is too long"),
-    (http_errors.LimitRequestHeaders, 431, "headers_too_large", "the request's headers are too large"),
-    (http_errors.ExpectationFailed, 417, "expectation_failed", "this expectation is not supported"),
-    (http_errors.UnsupportedTransferCoding, 501, "unsupported_transfer_coding", "this coding is not supported"),
-    (http_errors.ForbiddenProxyRequest, 403, "forbidden", "the proxy protocol is not allowed from this address"),
+_PARSE_ERRORS: tuple[tuple[type[Exception], RequestError], ...] = (
+    (http_errors.LimitRequestLine, UriTooLongError("the request line is too long")),
+    (http_errors.LimitRequestHeaders, HeadTooLargeError("the request's headers are too large")),
+    (http_errors.ExpectationFailed, ExpectationError("this expectation is not supported")),
+    (http_errors.UnsupportedTransferCoding, CodingError("this coding is not supported")),
+    (http_errors.ForbiddenProxyRequest, ProxyError("the proxy protocol is not allowed from this address")),
 )
 
 
-def body_timeout() -> Answer:
-    return _of_error(BodyTimeoutError("the request was not received in time"))
+def body_timeout() -> RequestError:
+    return BodyTimeoutError("the request was not received in time")
 
 
-def out_of_memory() -> Answer:
+def out_of_memory() -> RequestError:
     """For a client whose body does not fit beside those of the others."""
-    return _of_error(OverloadedError("too many large requests at once"))
+    return OverloadedError("too many large requests at once")
 
 
-def head_too_large() -> Answer:
-    return _answer(431, "invalid_request_error", "headers_too_large", "the request's headers are too large")
+def head_too_large() -> RequestError:
+    return HeadTooLargeError("the request's headers are too large")
 
 
-def invalid_request() -> Answer:
-    return _answer(400, "invalid_request_error", "bad_request", "the request is not valid HTTP")
+def invalid_request() -> RequestError:
+    return NotHttpError("the request is not valid HTTP")
 
 
-def unsupported_coding() -> Answer:
-    return _answer(501, "invalid_request_error", "unsupported_transfer_coding", "this coding is not supported")
+def unsupported_coding() -> RequestError:
+    return CodingError("this coding is not supported")
 
 
-def no_threads() -> Answer:
+def no_threads() -> RequestError:
     """Where the machine lets the worker start no thread that could serve a request."""
-    return _of_error(OverloadedError("the server cannot start a thread"))
+    return OverloadedError("the server cannot start a thread")
 
 
-def no_descriptors() -> Answer:
-    return _of_error(OverloadedError("too many connections at once"))
+def no_descriptors() -> RequestError:
+    return OverloadedError("too many connections at once")
 
 
-def stopping() -> Answer:
+def stopping() -> RequestError:
     """For whoever comes while the server shuts down."""
-    return _of_error(shutting_down())
+    return shutting_down()
 
 
-def failed() -> Answer:
+def failed() -> RequestError:
     """For what went wrong on our side; the log says what."""
-    return _of_error(InternalError())
+    return InternalError()
 
 
-def replica_lost() -> Answer:
+def replica_lost() -> RequestError:
     """In the place of what a cluster's proxy says of a replica that is gone."""
-    return _of_error(ReplicaLostError("the replica that had the request is gone"))
+    return ReplicaLostError("the replica that had the request is gone")
 
 
-def not_tls() -> Answer:
-    return _answer(400, "invalid_request_error", "https_required", "this port speaks HTTPS: the URL begins with https")
+def not_tls() -> RequestError:
+    return NotTlsError("this port speaks HTTPS: the URL begins with https")
 
 
-def of_exception(failure: Exception) -> Answer:
-    """The answer to what Gunicorn raised while it parsed or served a request."""
-    for kind, status, code, message in _PARSE_ERRORS:
+def of_exception(failure: Exception) -> RequestError:
+    """What to say of what Gunicorn raised while it parsed or served a request."""
+    for kind, error in _PARSE_ERRORS:
         if isinstance(failure, kind):
-            return _answer(status, "invalid_request_error", code, message)
-    return invalid_request() if is_client_fault(failure) else _of_error(InternalError())
+            return error
+    return invalid_request() if is_client_fault(failure) else InternalError()
 
 
 def is_client_fault(failure: Exception) -> bool:
@@ -123,18 +157,14 @@ def is_client_fault(failure: Exception) -> bool:
     return isinstance(failure, (http_errors.ParseException, ssl.SSLError)) and not isinstance(failure, ours)
 
 
-def _of_error(error: RequestError) -> Answer:
-    return _answer(error.status, error.type, error.code, error.message, error.headers())
-
-
-def _answer(status: int, kind: str, code: str, message: str, headers: Mapping[str, str] | None = None) -> Answer:
+def answer_to(path: str, error: RequestError) -> Answer:
+    """The response, as the API at ``path`` tells a failure; our own envelope where none is known."""
     request_id = uuid.uuid4().hex
-    error = {"message": message, "type": kind, "param": None, "code": code}
-    body = json.dumps({"error": error, "request_id": request_id}).encode() + b"\n"
+    body = json.dumps(form_below(path)(error, request_id, error.status)).encode() + b"\n"
     given = {
         "Content-Type": "application/json",
         "Content-Length": str(len(body)),
-        "X-Request-Id": request_id,
-        **(headers or {}),
+        **dict.fromkeys(id_headers_below(path), request_id),
+        **error.headers(),
     }
-    return Answer(status, code, request_id, tuple(given.items()), body)
+    return Answer(error.status, error.code, request_id, tuple(given.items()), body)

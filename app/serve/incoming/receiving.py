@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from app.core.errors import RequestError
 from app.serve.board.admission import ConnectionTicket
 from app.serve.connections import tls
 from app.serve.connections.closing import Closer
@@ -22,6 +23,7 @@ from app.serve.connections.deadlines import DeadlineQueue
 from app.serve.incoming.buffering import RequestBuffer, Verdict
 from app.serve.incoming.error_answers import (
     Answer,
+    answer_to,
     body_timeout,
     head_too_large,
     invalid_request,
@@ -75,7 +77,7 @@ class Incoming:
 class Receiver:
     """Reads requests until they can be handed on.
 
-    ``on_head`` is asked about a request whose head is there and whose body is not: it may give an answer at once, or
+    ``on_head`` is asked about a request whose head is there and whose body is not: it may give an error at once, or
     cut the body off. ``on_request`` gets each connection whose request can be served, and ``give_back`` must be called
     when it has been; the others go to ``closer``, some of them with an answer, which ``on_refused`` is told.
     """
@@ -86,7 +88,7 @@ class Receiver:
         timeout_s: float,
         max_body_bytes: int,
         closer: Closer,
-        on_head: Callable[[Incoming], Answer | None],
+        on_head: Callable[[Incoming], RequestError | None],
         on_request: Callable[[Incoming], None],
         on_refused: Callable[[Incoming, Answer], None],
     ):
@@ -145,20 +147,21 @@ class Receiver:
         """Connections that have not sent a byte."""
         return sum(incoming.buffer.is_empty for incoming in self._waiting)
 
-    def refuse_all(self, make_answer: Callable[[], Answer]) -> None:
+    def refuse_all(self, error: RequestError) -> None:
         """End what is not complete: the worker leaves. Who has not sent a byte gets no answer."""
         for incoming in self._waiting:
             if incoming.buffer.is_empty:
                 self._drop(incoming)
             else:
-                self._refuse(incoming, make_answer())
+                self._refuse(incoming, error)
 
     def give_back(self, num_bytes: int) -> None:
         """A request of this size is not kept any more."""
         self._num_bytes -= num_bytes
 
-    def answer(self, incoming: Incoming, answer: Answer) -> None:
+    def answer(self, incoming: Incoming, error: RequestError) -> None:
         """Answer what came in by ``on_request``, and close; a new connection's send buffer has room for that."""
+        answer = answer_to(incoming.buffer.path, error)
         self._on_refused(incoming, answer)
         _send(incoming.sock, answer.data)
         self._release(incoming)
@@ -182,7 +185,7 @@ class Receiver:
     def _explain(self, incoming: Incoming, error: OSError) -> None:
         """Tell a client that speaks no TLS what it did wrong; other broken connections hear nothing."""
         if tls.is_plain_http(error):
-            self._on_refused(incoming, answer := not_tls())
+            self._on_refused(incoming, answer := answer_to("", not_tls()))
             tls.send_below(incoming.sock, answer.data)
 
     def _take(self, incoming: Incoming, data: bytes) -> None:
@@ -191,8 +194,8 @@ class Receiver:
         self._num_bytes += len(data)
         verdict = incoming.buffer.feed(data)
         if verdict is Verdict.MORE and incoming.buffer.has_new_head:
-            if (answer := self._on_head(incoming)) is not None:
-                self._refuse(incoming, answer)
+            if (error := self._on_head(incoming)) is not None:
+                self._refuse(incoming, error)
                 return
             verdict = incoming.buffer.verdict
         if verdict in REFUSED:
@@ -213,9 +216,9 @@ class Receiver:
             self._poller.unregister(incoming.sock)
             self._resting.add(incoming, time.monotonic())
 
-    def _refuse(self, incoming: Incoming, answer: Answer) -> None:
+    def _refuse(self, incoming: Incoming, error: RequestError) -> None:
         self._forget(incoming)
-        self.answer(incoming, answer)
+        self.answer(incoming, error)
 
     def _drop(self, incoming: Incoming) -> None:
         self._forget(incoming)

@@ -72,6 +72,21 @@ class Handler(BaseHTTPRequestHandler):
         events = [{key: "né"}, {key: "w\n"}, end]
         self._stream([*(b"data: " + json.dumps(one).encode() + b"\n\n" for one in events), b"data: [DONE]\n\n"])
 
+    def _apart(self, body: dict[str, Any]) -> None:
+        """What /v1/chat/completions streams of a model that thinks and calls; with results it answers."""
+        called = [
+            {"index": 0, "id": "c1", "type": "function", "function": {"name": "look", "arguments": ""}},
+            {"index": 0, "function": {"arguments": '{"at": "x\x1b"}'}},
+        ]
+        has_results = body["messages"][-1]["role"] == "tool"
+        deltas = [{"content": "It is "}, {"content": "5."}] if has_results else [{"reasoning_content": "Hm. I look."}]
+        deltas += [] if has_results else [{"tool_calls": [one]} for one in called]
+        events: list[Any] = [{"choices": [{"index": 0, "delta": one, "finish_reason": None}]} for one in deltas]
+        events.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+        usage = {**self._usage({"max_tokens": 4, **body}), "total_tokens": 9}
+        events.append({"choices": [], "model": "m", "usage": usage | {"prompt_tokens_details": {"cached_tokens": 0}}})
+        self._stream([*(b"data: " + json.dumps(one).encode() + b"\n\n" for one in events), b"data: [DONE]\n\n"])
+
     def _drip(self, _body: dict[str, Any]) -> None:
         """A text without end, until the client leaves."""
         try:

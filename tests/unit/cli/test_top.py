@@ -136,3 +136,26 @@ def test_once_without_a_server_exits_with_1(forklift):
     result = forklift("top", "--once", "--url", "http://127.0.0.1:1")
     assert result.exit_code == 1
     assert "Connection refused" in result.output
+
+
+def test_each_model_is_shown_with_its_task_and_how_it_is_run():
+    models = [
+        {"model": "code", "task": "generate", "state": "loaded", "engine": "mixed", "dropped": ["fused"]}
+        | {"compiled": False, "compiling": True},
+        {"model": "t5\x1b", "task": "seq2seq", "state": "unloaded", "engine": "", "dropped": []}
+        | {"compiled": False, "compiling": False},
+    ]
+    history = History()
+    history.add(Snapshot(0.0, "ready", 1.0, SLOTS, models=models))
+    text = shown(history)
+    for told in ("code", "generate", "mixed, being compiled", "fused", "t5\\x1b", "seq2seq", "unloaded"):
+        assert told in text
+
+
+def test_the_busiest_routes_are_named_with_their_rates():
+    page, history = Page(), History()
+    history.add(page.snapshot(0.0))
+    page.requests.labels("/translate", "200").inc(30)
+    page.requests.labels("/classify", "200").inc(5)
+    history.add(page.snapshot(10.0))
+    assert "requests/s: /translate 3.0, /classify 0.5" in shown(history)

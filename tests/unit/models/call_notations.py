@@ -6,8 +6,10 @@ A completion is a list of segments: text, or the calls of one block. ``NOTATIONS
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
+
+import pytest
 
 Call = tuple[str, dict[str, Any]]
 Segment = str | list[Call]
@@ -40,6 +42,31 @@ ARGUMENTS: list[dict[str, Any]] = [
 ]
 # The last word of an argument's value, behind which an unfinished completion is cut.
 LAST_WORD = "unfinish"
+
+
+# Notations that differ from another one of their form in their signs alone.
+ALIKE = frozenset(
+    [
+        "llama_tagged",
+        "llama_4_tagged",
+        "mistral_with_ids",
+        "harmony_by_role",
+        "dsml_v4",
+        "phi_functools",
+        "nemotron",
+        "jamba",
+        "lfm2_json",
+        "glm_4_7",
+        "function_gemma",
+        "deepseek_v3",
+        "phi",
+    ]
+)
+
+
+def each_notation(names: Iterable[str]) -> list[Any]:
+    """Parameters of a test that takes its time: those that are like others are left to the slow suite."""
+    return [pytest.param(name, marks=[pytest.mark.slow] if name in ALIKE else []) for name in names]
 
 
 def completions() -> list[list[Segment]]:
@@ -158,6 +185,77 @@ def deepseek_v31(calls: list[Call]) -> str:
     return "<｜tool▁calls▁begin｜>" + "".join(blocks) + "<｜tool▁calls▁end｜>"
 
 
+def between(opens: str, closes: str) -> Callable[[list[Call]], str]:
+    return lambda calls: f"{opens}{objects(calls)}{closes}"
+
+
+def dsml(wrapper: str) -> Callable[[list[Call]], str]:
+    def written(calls: list[Call]) -> str:
+        blocks = []
+        for name, arguments in calls:
+            parameters = "\n".join(
+                f'<｜DSML｜parameter name="{key}" string="{str(isinstance(value, str)).lower()}">{bare(value)}'
+                "</｜DSML｜parameter>"
+                for key, value in arguments.items()
+            )
+            blocks.append(f'<｜DSML｜invoke name="{name}">\n{parameters}\n</｜DSML｜invoke>\n')
+        return f"<｜DSML｜{wrapper}>\n{''.join(blocks)}</｜DSML｜{wrapper}>"
+
+    return written
+
+
+def kimi(calls: list[Call]) -> str:
+    blocks = [
+        f"<|tool_call_begin|>functions.{name}:{index}<|tool_call_argument_begin|>{compact(arguments)}<|tool_call_end|>"
+        for index, (name, arguments) in enumerate(calls)
+    ]
+    return f"<|tool_calls_section_begin|>{''.join(blocks)}<|tool_calls_section_end|>"
+
+
+def minimax(calls: list[Call]) -> str:
+    blocks = []
+    for name, arguments in calls:
+        parameters = "".join(f'<parameter name="{key}">{bare(value)}</parameter>\n' for key, value in arguments.items())
+        blocks.append(f'<invoke name="{name}">\n{parameters}</invoke>\n')
+    return f"<minimax:tool_call>\n{''.join(blocks)}</minimax:tool_call>"
+
+
+def seed_oss(calls: list[Call]) -> str:
+    blocks = []
+    for name, arguments in calls:
+        parameters = "".join(f"<parameter={key}>{value}</parameter>\n" for key, value in arguments.items())
+        blocks.append(f"<seed:tool_call>\n<function={name}>\n{parameters}</function>\n</seed:tool_call>")
+    return "\n".join(blocks)
+
+
+def cohere(calls: list[Call]) -> str:
+    written = [
+        f'    {{"tool_call_id": "{index}", "tool_name": "{name}", "parameters": {compact(arguments)}}}'
+        for index, (name, arguments) in enumerate(calls)
+    ]
+    return "<|START_ACTION|>[\n" + ",\n".join(written) + "\n]<|END_ACTION|>"
+
+
+def internlm(calls: list[Call]) -> str:
+    return "".join(
+        f'<|action_start|><|plugin|>\n{{"name": "{name}", "parameters": {compact(arguments)}}}<|action_end|>'
+        for name, arguments in calls
+    )
+
+
+def apertus(calls: list[Call]) -> str:
+    written = [f'{{"{name}": {compact(arguments)}}}' for name, arguments in calls]
+    return f"<|tools_prefix|>[{', '.join(written)}]<|tools_suffix|>"
+
+
+def olmo(calls: list[Call]) -> str:
+    def value(one: Any) -> str:
+        return repr(one) if isinstance(one, str) else compact(one)
+
+    lines = [f"{name}({', '.join(f'{key}={value(one)}' for key, one in given.items())})" for name, given in calls]
+    return "<function_calls>\n" + "\n".join(lines) + "\n</function_calls>"
+
+
 def gemma(quote: str, before: str, after: str) -> Callable[[list[Call]], str]:
     def value(one: Any) -> str:
         if isinstance(one, dict):
@@ -201,6 +299,20 @@ NOTATIONS: dict[str, tuple[str, Callable[[list[Segment]], str]]] = {
     "glm_4_7": ("glm", joined(glm_4_7)),
     "deepseek_v3": ("deepseek", joined(deepseek_v3)),
     "deepseek_v31": ("deepseek", joined(deepseek_v31)),
+    "dsml_v32": ("dsml", joined(dsml("function_calls"))),
+    "dsml_v4": ("dsml", joined(dsml("tool_calls"))),
+    "kimi": ("kimi", joined(kimi)),
+    "minimax": ("minimax", joined(minimax)),
+    "seed_oss": ("seed_oss", joined(seed_oss)),
+    "cohere": ("cohere", joined(cohere)),
+    "phi": ("phi", joined(between("<|tool_call|>", "<|/tool_call|>"))),
+    "phi_functools": ("phi", joined(between("functools", ""))),
+    "nemotron": ("nemotron", joined(between("<TOOLCALL>", "</TOOLCALL>"))),
+    "jamba": ("jamba", joined(between("<tool_calls>", "</tool_calls>"))),
+    "internlm": ("internlm", joined(internlm)),
+    "apertus": ("apertus", joined(apertus)),
+    "xlam": ("xlam", joined(objects)),
+    "olmo": ("olmo", joined(olmo)),
     "gemma": ("gemma", joined(gemma('<|"|>', "<|tool_call>", "<tool_call|>"))),
     "function_gemma": ("gemma", joined(gemma("<escape>", "<start_function_call>", "<end_function_call>"))),
     "harmony": ("harmony", harmony),

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.parsing.tool_calls.answer_reader import AnswerForm
-from app.core.parsing.tool_calls.choosing import CALL_FORMS
+from app.core.parsing.tool_calls.choosing import CALL_FORMS, REASONING_FORMS
 from app.core.parsing.tool_calls.known_tools import KnownTools
 from app.http.answers.chat_parts import PartStream, message_of
-from tests.unit.models.call_notations import NOTATIONS, TOOLS, completions
+from tests.unit.models.call_notations import NOTATIONS, TOOLS, completions, each_notation
 
 FORM = AnswerForm(CALL_FORMS["hermes"])
 
@@ -269,3 +269,109 @@ def test_a_closing_tag_in_a_string_of_an_object_does_not_end_its_value(notation,
     tools = [{"type": "function", "function": {"name": "f", "parameters": {"properties": {"place": place}}}}]
     form = AnswerForm(CALL_FORMS[NOTATIONS[notation][0]], None, KnownTools(tools))
     assert functions(split_calls(text, form)[1]) == [("f", {"place": value}), ("f", {"days": 1})]
+
+
+# The start of an answer that the prompt holds, what the model goes on with, and what the answer is then.
+CONTINUED = [
+    ("Let me", " look.\n" + CALL, "look.", [("f", {"city": "Köln"})]),
+    ("Let me look.\n" + CALL[:-30], CALL[-30:], "", [("f", {"city": "Köln"})]),
+    ("Hm.\n<tool_c", "all>" + CALL.removeprefix("<tool_call>") + "\nDone.", "Done.", [("f", {"city": "Köln"})]),
+    ('<tool_call>\n{"na', 'me": "f"}\n</tool_call>', "", [("f", {})]),
+    (CALL + "\nAnd", " more: " + CALL, "more:", [("f", {"city": "Köln"})]),
+    ("A <tool_c", "ounter> stands.", "ounter> stands.", []),
+    ("One. ", "Two.", "Two.", []),
+]
+
+
+@pytest.mark.parametrize(("start", "text", "content", "calls"), CONTINUED)
+def test_a_call_that_begins_in_the_start_of_the_answer_is_the_answers(start, text, content, calls):
+    form = AnswerForm(CALL_FORMS["hermes"], given=start)
+    whole = message_of(text, form)
+    assert (whole["content"] or "").strip() == content and functions(whole.get("tool_calls", [])) == calls
+    for cut in range(len(text)):
+        stream = PartStream(form)
+        deltas = stream.push(text[:cut], is_last=False) + stream.push(text[cut:], is_last=True)
+        assert "".join(delta.get("content", "") for delta in deltas) == (whole["content"] or "")
+        pieces = [call["function"] for delta in deltas for call in delta.get("tool_calls", [])]
+        assert [piece["name"] for piece in pieces if "name" in piece] == [name for name, _ in calls]
+        assert "".join(piece["arguments"] for piece in pieces) == "".join(
+            call["function"]["arguments"] for call in whole.get("tool_calls", [])
+        )
+
+
+@pytest.mark.parametrize("notation", each_notation(sorted(NOTATIONS.keys() - {"harmony", "harmony_by_role"})))
+def test_in_every_notation_a_call_goes_on_wherever_the_start_of_the_answer_ends(notation):
+    name, write = NOTATIONS[notation]
+    text = write([[("get_weather", {"city": "Köln", "days": 3})]])
+    for cut in range(1, len(text)):
+        form = AnswerForm(CALL_FORMS[name], None, KnownTools(TOOLS), given=text[:cut])
+        message = message_of(text[cut:], form)
+        calls = functions(message.get("tool_calls", []))
+        assert calls == [("get_weather", {"city": "Köln", "days": 3})] or (
+            # The start holds the call whole: it is none of the answer's.
+            calls == [] and cut > text.rindex("3")
+        ), text[:cut]
+        assert not message["content"] or cut > text.rindex("3")
+
+
+def test_kimis_calls_keep_the_ids_that_the_model_gives_them_and_no_two_are_alike():
+    call = "<|tool_call_begin|>{}<|tool_call_argument_begin|>{}<|tool_call_end|>"
+    ids = ["functions.search:0", "functions.a.b-c:12", "f", "functions.search:0", "no name:1"]
+    text = "<|tool_calls_section_begin|>" + "".join(call.format(one, "{}") for one in ids)
+    message = message_of(text, AnswerForm(CALL_FORMS["kimi"], None, KnownTools(TOOLS)))
+    found = [(one["id"], one["function"]["name"]) for one in message["tool_calls"]]
+    assert found[:3] == list(zip(ids[:3], ["search", "a.b-c", "f"], strict=True))
+    assert found[3][0].startswith("call_") and found[3][1] == "search" and len(found) == 4
+
+
+def test_reasoning_ends_where_a_call_begins_whose_sign_no_thought_spells_out():
+    text = "<think>I call it.<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{}"
+    message = message_of(text, AnswerForm(CALL_FORMS["kimi"], REASONING_FORMS["think"]))
+    assert message["reasoning_content"] == "I call it." and functions(message["tool_calls"]) == [("f", {})]
+
+
+def test_values_that_are_no_strings_may_be_written_as_python_writes_them():
+    properties = {"a": {"type": "array"}, "b": {"type": "object"}, "c": {"type": ["string", "array"]}, "d": {}}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"properties": properties}}}]
+    values = {"a": "['x', None, True]", "b": "{'k': (1, 2)}", "c": "['x']", "d": "['x']"}
+    parameters = "".join(f"<parameter={key}>{value}</parameter>" for key, value in values.items())
+    text = f"<seed:tool_call><function=f>{parameters}</function></seed:tool_call>"
+    message = message_of(text, AnswerForm(CALL_FORMS["seed_oss"], None, KnownTools(tools)))
+    expected = {"a": ["x", None, True], "b": {"k": [1, 2]}, "c": "['x']", "d": "['x']"}
+    assert functions(message["tool_calls"]) == [("f", expected)]
+
+
+def test_a_dsml_value_is_a_string_where_its_tag_says_so():
+    values = [("days", "true", "3"), ("factor", "false", "1.5"), ("city", "false", "Köln"), ("tags", "false", '["a"]')]
+    parameters = "".join(
+        f'<｜DSML｜parameter name="{key}" string="{is_text}">{value}</｜DSML｜parameter>'
+        for key, is_text, value in values
+    )
+    text = f'<｜DSML｜invoke name="search">{parameters}</｜DSML｜invoke>'
+    message = message_of(text, AnswerForm(CALL_FORMS["dsml"], None, KnownTools(TOOLS)))
+    expected = {"days": "3", "factor": 1.5, "city": "Köln", "tags": ["a"]}
+    assert functions(message["tool_calls"]) == [("search", expected)]
+
+
+def test_a_dsml_call_may_hold_its_arguments_as_one_object():
+    text = '<｜DSML｜function_calls><｜DSML｜invoke name="f">\n{"a": "}"}\n</｜DSML｜invoke></｜DSML｜function_calls>'
+    assert functions(message_of(text, AnswerForm(CALL_FORMS["dsml"]))["tool_calls"]) == [("f", {"a": "}"})]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("phi", "from functools import reduce; functools[0] and functools.cache"),
+        ("xlam", 'A list: [{"name": "x"}] and\n[{"name": "unknown", "arguments": {}}]'),
+        ("internlm", "<|action_start|><|interpreter|>\nprint(1)<|action_end|>"),
+        ("apertus", '<|tools_prefix|>["a", {"f": 1}]<|tools_suffix|>'),
+        ("minimax", "<minimax:tool_call> and <invoke name='f'>"),
+        ("dsml", "<｜DSML｜invoke names='f'>"),
+        ("kimi", "<|tool_call_begin|>two words<|tool_call_argument_begin|>{}"),
+        ("olmo", "<function_calls> are written like f (a=1)"),
+        ("jamba", "<tool_calls>none</tool_calls>"),
+    ],
+)
+def test_what_only_looks_like_a_call_is_content(name, text):
+    form = AnswerForm(CALL_FORMS[name], None, KnownTools(TOOLS))
+    assert message_of(text, form)["content"] == text and "tool_calls" not in message_of(text, form)

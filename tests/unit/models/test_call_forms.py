@@ -11,7 +11,7 @@ from app.core.parsing.tool_calls.answer_reader import AnswerForm, AnswerReader, 
 from app.core.parsing.tool_calls.choosing import CALL_FORMS
 from app.core.parsing.tool_calls.known_tools import KnownTools
 from app.http.answers.chat_parts import merged
-from tests.unit.models.call_notations import LAST_WORD, NOTATIONS, TOOLS, completions, unfinished
+from tests.unit.models.call_notations import LAST_WORD, NOTATIONS, TOOLS, completions, each_notation, unfinished
 
 
 def form_of(notation: str) -> AnswerForm:
@@ -66,7 +66,7 @@ def test_no_call_is_lost_and_nothing_of_one_is_content(notation):
         assert content_of(parts) == expected_content(segments)
 
 
-@pytest.mark.parametrize("notation", NOTATIONS)
+@pytest.mark.parametrize("notation", each_notation(NOTATIONS))
 def test_sign_by_sign_brings_what_the_whole_brings(notation):
     form = form_of(notation)
     for segments in completions() + unfinished():
@@ -83,7 +83,7 @@ def cut_everywhere(notation: str, some_completions) -> None:
             assert streamed(text, form, cut) == expected, (text, cut)
 
 
-@pytest.mark.parametrize("notation", NOTATIONS)
+@pytest.mark.parametrize("notation", each_notation(NOTATIONS))
 def test_a_stream_of_two_pieces_brings_what_the_whole_brings(notation):
     cut_everywhere(notation, [*completions()[18:20], *unfinished()[2:]])
 
@@ -105,7 +105,7 @@ def test_an_unfinished_call_is_a_call_with_what_there_is_of_its_arguments(notati
         assert len(calls_of(parts)) == len(expected_calls(segments))
 
 
-@pytest.mark.parametrize("notation", NOTATIONS)
+@pytest.mark.parametrize("notation", each_notation(NOTATIONS))
 def test_the_beginning_of_any_completion_comes_out_alike_and_without_an_error(notation):
     form = form_of(notation)
     for segments in completions()[13::17]:

@@ -24,6 +24,18 @@ TEMPLATES = {
     "harmony": "<|start|>assistant<|channel|>commentary to=functions.f",
     "granite": "write <|tool_call|> followed by a JSON list of tools used",
     "lfm2": "<|tool_call_start|>[f(a=1)]<|tool_call_end|>",
+    "dsml": "{%- set dsml_token = '｜DSML｜' -%}<{{ dsml_token }}function_calls>",
+    "kimi": "<|tool_calls_section_begin|><|tool_call_begin|>{{ id }}<|tool_call_argument_begin|>",
+    "minimax": "{%- set toolcall_begin_token = '<minimax:tool_call>' -%}<invoke name=\"f\">",
+    "seed_oss": "<seed:tool_call>\n<function=f>\n<parameter=a>1</parameter>\n</function>\n</seed:tool_call>",
+    "cohere": "<|START_ACTION|>[{{ call }}]<|END_ACTION|>",
+    "phi": "<|tool|>{{ tools }}<|/tool|>",
+    "nemotron": "<TOOLCALL>[{{ calls }}]</TOOLCALL>",
+    "jamba": "<tool_calls>[{{ calls }}]</tool_calls>",
+    "internlm": "<|action_start|><|plugin|>\n{{ call }}<|action_end|>",
+    "apertus": "{%- set tool_calls_token = '<|tools_prefix|>' -%}",
+    "xlam": 'in a single JSON array: \n\n[{"name": "tool_call_name", "arguments": {"arg1": "value1"}}, ...]',
+    "olmo": "<function_calls>\nget_weather(city='New York', units='celsius')\n</function_calls>",
 }
 
 
@@ -60,6 +72,10 @@ def test_special_tokens_tell_where_the_template_does_not():
         ("Here is my thought process: ", [], "granite"),
         ("<|channel>thought\n<channel|>", [], "gemma"),
         ("<|channel|>analysis", [], "harmony"),
+        ("{{ '<think>\\n' }}{{ '\\n</think>\\n<answer>\\n' }}", [], "hunyuan"),
+        ("{%- set think_begin_token = '<seed:think>' -%}", [], "seed"),
+        ("<|START_THINKING|>", [], "cohere"),
+        ("{{ messages }}", ["<|inner_prefix|>"], "apertus"),
     ],
 )
 def test_the_template_tells_the_form_of_reasoning(template, tokens, name):

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from app.cli.commands.asking.conversation import Answered, answered
 from app.cli.sampling_flags import fields, sampling_options
 from app.cli.server_connection import CommandError, failure, key_option, make_server, url_option
 from app.cli.streams import write_answer
@@ -43,7 +44,7 @@ def command(prompt: str | None, url: str, api_key: str | None, echo: bool, stats
         raise failure(error, server.url) from None
     click.echo()
     if stats and answer is not None:
-        click.echo(stats_line(answer), err=True)
+        click.echo(stats_line(answered(answer)), err=True)
 
 
 def read_prompt() -> str:
@@ -54,12 +55,11 @@ def read_prompt() -> str:
         raise CommandError(f"the input is not UTF-8: {error}") from None
 
 
-def stats_line(answer: Completion) -> str:
+def stats_line(answer: Answered) -> str:
     """Tokens and times of a whole answer."""
-    usage, timings = answer.usage, answer.timings
-    rest_s = (timings.total_ms - timings.ttft_ms) / 1000
-    rate = f", {(usage.completion_tokens - 1) / rest_s:.1f} tokens/s" if usage.completion_tokens > 1 and rest_s else ""
+    rest_s, num_new = (answer.total_ms - answer.first_ms) / 1000, answer.completion_tokens
+    rate = f", {(num_new - 1) / rest_s:.1f} tokens/s" if num_new > 1 and rest_s else ""
     return (
-        f"[{usage.prompt_tokens} + {usage.completion_tokens} tokens, first after {timings.ttft_ms:.0f} ms{rate}, "
+        f"[{answer.prompt_tokens} + {num_new} tokens, first after {answer.first_ms:.0f} ms{rate}, "
         f"{printable(answer.finish_reason)}]"
     )

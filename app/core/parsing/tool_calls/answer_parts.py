@@ -21,9 +21,10 @@ class Reasoning:
 
 @dataclass(frozen=True, slots=True)
 class CallStart:
-    """A call of this function begins."""
+    """A call of this function begins. ``call_id`` is what the model calls it, where its form does."""
 
     name: str
+    call_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

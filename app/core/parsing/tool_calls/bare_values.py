@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from app.core.parsing.tool_calls.json_text import collected, read_value
+from app.core.parsing.tool_calls.json_text import collected, read_value, whole
 from app.core.parsing.tool_calls.known_tools import is_text, quoted, typed
+from app.core.parsing.tool_calls.python_calls import python_whole
 from app.core.parsing.tool_calls.scanner import EndedError, MalformedError, Scanner, Steps
 
 # What JSON begins with that may hold the closing tag in a string, and the type of each.
@@ -20,13 +21,20 @@ def read_bare_value(s: Scanner, types: frozenset[str], closing: str, *, is_on_li
         yield from s.accept("\n")
     if not is_text(types):
         source = yield from _read_structured(s, types, closing)
-        s.add_arguments(typed((yield from s.until(*closings)), types) if source is None else source)
+        s.add_arguments(_as_json((yield from s.until(*closings)), types) if source is None else source)
         return
     s.add_arguments('"')
     while piece := (yield from s.piece_until(*closings)):
         s.add_arguments(quoted(piece)[1:-1])
     yield from s.require(*closings)
     s.add_arguments('"')
+
+
+def _as_json(text: str, types: frozenset[str]) -> str:
+    """A bare value of one of ``types``; where that can be no string, Python's spelling of it is read, too."""
+    if types and "string" not in types and whole(text) is None and (written := python_whole(text)) is not None:
+        return written
+    return typed(text, types)
 
 
 def _read_structured(s: Scanner, types: frozenset[str], closing: str) -> Steps[str | None]:

@@ -13,8 +13,10 @@ from app.core.parsing.tool_calls.scanner import EndedError, MalformedError, Scan
 
 # Where the arguments stand: templates of other families say parameters.
 ARGUMENT_KEYS = ("arguments", "parameters")
+# Where its name does: Cohere's templates say which tool.
+NAME_KEYS = ("name", "tool_name")
 # What the object of a call begins with.
-FIRST_KEYS = ("name", "type", "function", "id", *ARGUMENT_KEYS)
+FIRST_KEYS = (*NAME_KEYS, "type", "function", "id", "tool_call_id", *ARGUMENT_KEYS)
 SEPARATORS = (",", ";")
 
 
@@ -97,9 +99,9 @@ def _read_object(s: Scanner, call: _Call, depth: int) -> Steps[None]:
 
 def _read_member(s: Scanner, call: _Call, key: str, depth: int) -> Steps[None]:
     sign = yield from s.peek()
-    if call.is_started or key not in (*ARGUMENT_KEYS, "name", "function"):
+    if call.is_started or key not in (*ARGUMENT_KEYS, *NAME_KEYS, "function"):
         yield from collected(s, read_value)
-    elif key == "name":
+    elif key in NAME_KEYS:
         call.set_name((yield from collected(s, read_value)))
     elif key == "function":
         yield from _read_function(s, call, sign, depth)
@@ -148,6 +150,13 @@ def read_json_calls(s: Scanner, known: Collection[str] | None = None) -> Steps[b
     return s.num_calls > num_before
 
 
+def read_enclosed_calls(s: Scanner, sign: str, *closings: str) -> Steps[None]:
+    """Read ``sign``, which stands next, the objects or the list of them behind it, and one of ``closings``, if any."""
+    s.at += len(sign)
+    if (yield from read_json_calls(s)):
+        yield from read_closing(s, *closings)
+
+
 def read_closing(s: Scanner, *signs: str) -> Steps[bool]:
     """Read one of ``signs`` and the white space before it; where there is none, nothing is read."""
     start = s.at
@@ -158,20 +167,20 @@ def read_closing(s: Scanner, *signs: str) -> Steps[bool]:
     return False
 
 
-def begin_json(s: Scanner, name: str, *closings: str) -> Steps[None]:
+def begin_json(s: Scanner, name: str, *closings: str, call_id: str = "") -> Steps[None]:
     """A call of ``name`` whose arguments are an object that stands next; before one of ``closings`` there are none.
 
     Raises ``MalformedError`` where something else stands there.
     """
     yield from s.skip_space()
     if (yield from s.is_next("{")):
-        s.start_call(name)
+        s.start_call(name, call_id)
         yield from read_value(s, s.add_arguments)
     elif closings and (yield from s.is_next(*closings)):
-        s.start_call(name)
+        s.start_call(name, call_id)
         s.add_arguments("{}")
     else:
         failure = s.failure("{", *closings)
         if isinstance(failure, EndedError):
-            s.start_call(name)
+            s.start_call(name, call_id)
         raise failure

@@ -131,13 +131,13 @@ def collected(s: Scanner, read: Callable[[Scanner, Out], Steps[None]]) -> Steps[
     return "".join(pieces)
 
 
-def whole(text: str) -> str | None:
-    """``text`` as JSON; None where it is none."""
+def whole(text: str, read: Callable[[Scanner, Out], Steps[None]] = read_value) -> str | None:
+    """``text`` as JSON, which ``read`` makes of it; None where it is none."""
     s = Scanner()
     s.text, s.is_last = text, True
     pieces: list[str] = []
     try:
-        for _ in read_value(s, pieces.append):
+        for _ in read(s, pieces.append):
             raise AssertionError("a whole text needs no more")
         for _ in s.skip_space():
             raise AssertionError("a whole text needs no more")

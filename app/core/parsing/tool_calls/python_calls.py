@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Collection
 
-from app.core.parsing.tool_calls.json_text import MAX_DEPTH, Out, collected, read_items, read_scalar
+from app.core.parsing.tool_calls.json_text import MAX_DEPTH, Out, collected, read_items, read_scalar, whole
 from app.core.parsing.tool_calls.known_tools import KnownTools, MemberWriter, quoted
 from app.core.parsing.tool_calls.scanner import EndedError, MalformedError, Scanner, Steps
 
@@ -115,6 +115,11 @@ def read_python_value(s: Scanner, out: Out, depth: int = MAX_DEPTH) -> Steps[Non
         yield from read_items(s, out, depth, _BRACKETS[sign], "[]", read_python_value)
     else:
         yield from read_scalar(s, out)
+
+
+def python_whole(text: str) -> str | None:
+    """One literal as JSON; None where ``text`` is none."""
+    return whole(text, read_python_value)
 
 
 def _read_item(s: Scanner, out: Out, depth: int) -> Steps[None]:

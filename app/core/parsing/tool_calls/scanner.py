@@ -34,14 +34,16 @@ class EndedError(MalformedError):
 class Scanner:
     """A growing text, the place up to which it is read, and the parts that were found.
 
-    White space in front of a call is no part of the content, nor is white space behind a call at the end.
+    White space in front of a call is no part of the content, nor is white space behind a call at the end. ``given`` is
+    read first and stands before the text: nothing of it is content, and places are counted from its end.
     """
 
-    def __init__(self) -> None:
-        self.text = ""
+    def __init__(self, given: str = "") -> None:
+        self.text = given
         self.at = 0
         self.is_last = False
         self.num_calls = 0
+        self._call_ids: set[str] = set()
         self.has_thought = False
         # Whether the place is within reasoning; within that or within a call that has begun.
         self.is_thinking = False
@@ -51,7 +53,7 @@ class Scanner:
         self._space = ""
         self._before = "\n"
         self._is_behind_call = False
-        self._num_forgotten = 0
+        self._num_forgotten = -len(given)
         self._num_settled = 0
         self._spans: list[tuple[int, int]] = []
 
@@ -85,15 +87,18 @@ class Scanner:
     def let_go(self, end: int) -> None:
         """What stands before ``end`` is content; white space at its end waits for what follows."""
         self._note_content(self._num_forgotten + self.at, self._num_forgotten + end)
-        text, self.at = self._space + self.text[self.at : end], end
+        read, own = self.text[self.at : end], self.text[max(self.at, -self._num_forgotten) : end]
+        text, self.at = self._space + own, end
         shown = text.rstrip()
         self._space = text[len(shown) :]
-        self._before = text[-1:] or self._before
-        if shown:
+        self._before = read[-1:] or self._before
+        if shown or read.strip():
             self._is_behind_call = False
+        if shown:
             self._parts.append(Content(shown))
 
     def _note_content(self, start: int, end: int) -> None:
+        start, end = max(start, 0), max(end, 0)
         self._num_settled = max(self._num_settled, end)
         if self._spans and self._spans[-1][1] == start:
             self._spans[-1] = self._spans[-1][0], end
@@ -106,14 +111,16 @@ class Scanner:
             self._parts.append(Content(self._space))
         self._space = ""
 
-    def start_call(self, name: str) -> None:
-        """A call begins. Raises ``MalformedError`` for what cannot be a name."""
+    def start_call(self, name: str, call_id: str = "") -> None:
+        """A call begins. Raises ``MalformedError`` for what cannot be a name. An id that was there before is none."""
         if not 0 < len(name) <= MAX_NAME_LENGTH:
             raise MalformedError("no name of a function")
         self._space, self._before, self._is_behind_call = "", "", True
         self.num_calls += 1
         self.is_inside = True
-        self._parts.append(CallStart(_LONE_SURROGATE.sub("\ufffd", name)))
+        call_id = "" if call_id in self._call_ids else call_id
+        self._call_ids.add(call_id)
+        self._parts.append(CallStart(_LONE_SURROGATE.sub("\ufffd", name), _LONE_SURROGATE.sub("\ufffd", call_id)))
 
     def add_arguments(self, text: str) -> None:
         if text:
@@ -172,6 +179,12 @@ class Scanner:
             if self.at < len(self.text) or self.is_last:
                 return
             yield
+
+    def skip_frame(self, sign: str) -> Steps[None]:
+        """Read ``sign``, which stands next round the content, and the white space on both sides of it."""
+        self.at += len(sign)
+        self._space = ""
+        yield from self.skip_space()
 
     def run(self, pattern: re.Pattern[str], most: int = MAX_NAME_LENGTH) -> Steps[str]:
         """The longest run of characters of ``pattern`` (a class, repeated). Raises where it is longer than ``most``."""

@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from app.core.errors import RequestError, UnsupportedParameterError
 from app.http.dialects.field_names import FieldNames, renamed
-from app.http.dialects.messages.messages_types import MessagesError, MessagesErrorDetail, MessagesErrorKind
+from app.serve.incoming.error_forms import MessagesError, messages_envelope
 
-# The statuses are ours; the kinds of those that Anthropic has, too, are Anthropic's.
-KINDS: Mapping[int, MessagesErrorKind] = {
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    500: "api_error",
-    503: "overloaded_error",
-    504: "timeout_error",
-}
 NO_NAMES: FieldNames = {}
 
 
@@ -33,7 +21,7 @@ def messages_error(error: RequestError, request_id: str, status: int, names: Fie
     message, param = renamed(error, names)
     if param is not None and param not in message:
         message = f"{param}: {message}"
-    told: MessagesErrorDetail = {"type": KINDS.get(status, "invalid_request_error"), "message": message}
+    told = messages_envelope(message, request_id, status)
     if isinstance(error, ThreadUnsupportedError):
-        told["details"] = {"error_code": "thread_unsupported_request"}
-    return {"type": "error", "error": told, "request_id": request_id}
+        told["error"]["details"] = {"error_code": "thread_unsupported_request"}
+    return told

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import ClassVar
 
 from flask import Response
 
-from app.http.application.error_envelope import ErrorForm, json_response, use_error_form
+from app.http.application.error_envelope import json_response, use_error_form
 from app.http.application.restful import Route
 from app.http.dialects.chat_route import encode_messages
 from app.http.dialects.messages.messages_body import (
@@ -26,9 +25,6 @@ from app.http.reading.validation import validate
 from app.http.requests.limits import naming
 from app.http.requests.opening import admit
 
-# Where Anthropic's clients look.
-ID_HEADER = "Request-Id"
-
 
 def as_chat(body: ConversationBody) -> ThinkingChat:
     """What the body asks of chat; what is wrong from then on is told by this API's names. Raises a ``RequestError``."""
@@ -39,20 +35,16 @@ def as_chat(body: ConversationBody) -> ThinkingChat:
 class Messages(NamedEventRoute):
     """Answers a conversation."""
 
-    error_form: ClassVar[ErrorForm] = staticmethod(messages_error)
-    id_header = ID_HEADER
-
     def post(self) -> Response:
+        use_error_form(messages_error)
         return self.converse(as_chat(read_body(MessagesBody)), MessagesShape(NAMES))
 
 
 class CountTokens(Route):
     """Counts what a conversation's prompt would hold; takes a place, as tokenizing does."""
 
-    error_form: ClassVar[ErrorForm] = staticmethod(messages_error)
-    id_header = ID_HEADER
-
     def post(self) -> Response:
+        use_error_form(messages_error)
         body = as_chat(read_body(CountTokensBody))
         handle = self.service.choose(body.model, "generate")
         messages = body.conversation(handle.settings.system_prompt)

@@ -7,16 +7,6 @@ from typing import Any, Literal, NotRequired
 from typing_extensions import TypedDict
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
-MessagesErrorKind = Literal[
-    "invalid_request_error",
-    "authentication_error",
-    "permission_error",
-    "not_found_error",
-    "request_too_large",
-    "api_error",
-    "timeout_error",
-    "overloaded_error",
-]
 
 
 class SaidText(TypedDict):
@@ -79,25 +69,3 @@ class InputTokens(TypedDict):
     """How many tokens the model would read."""
 
     input_tokens: int
-
-
-class ErrorDetails(TypedDict):
-    """For programs: what the request asks for that this server never does."""
-
-    error_code: Literal["thread_unsupported_request"]
-
-
-class MessagesErrorDetail(TypedDict):
-    """What went wrong."""
-
-    type: MessagesErrorKind
-    message: str
-    details: NotRequired[ErrorDetails]
-
-
-class MessagesError(TypedDict):
-    """Anthropic's envelope."""
-
-    type: Literal["error"]
-    error: MessagesErrorDetail
-    request_id: str

@@ -5,7 +5,6 @@ from __future__ import annotations
 from flask import Response
 
 from app.core.errors import RequestError
-from app.http.answers.native_types import Error
 from app.http.application.error_envelope import use_error_form
 from app.http.dialects.field_names import renamed
 from app.http.dialects.named_events import NamedEventRoute
@@ -14,6 +13,7 @@ from app.http.dialects.responses.responses_shape import ResponsesShape
 from app.http.reading.body import read_body
 from app.http.reading.validation import validate
 from app.http.schemas.chat_body import ChatCompletionsBody
+from app.serve.incoming.error_forms import Error
 
 
 class Responses(NamedEventRoute):

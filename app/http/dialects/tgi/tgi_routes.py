@@ -11,7 +11,7 @@ from app.core.settings import Settings
 from app.http.answers.native_shapes import Shape
 from app.http.answers.stream import Writer
 from app.http.dialects.tgi.tgi_body import TgiBody, TgiOptions, TgiRootBody
-from app.http.dialects.tgi.tgi_shape import TgiShape, TgiWriter, tgi_error
+from app.http.dialects.tgi.tgi_shape import TgiShape, TgiWriter
 from app.http.dialects.tgi.tgi_types import TgiInfo
 from app.http.reading.body import read_body
 from app.http.resources.text_route import TextRoute
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 class TgiRoute(TextRoute):
     """Continues a text, in text-generation-inference's form."""
-
-    error_form = staticmethod(tgi_error)
 
     def writer(self, body: SamplingOptions, shape: Shape) -> Writer:
         return TgiWriter(shape)

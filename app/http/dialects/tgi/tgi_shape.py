@@ -16,8 +16,6 @@ from app.http.answers.stream import EventWriter, event
 from app.http.dialects.tgi.tgi_body import TgiOptions
 from app.http.dialects.tgi.tgi_types import (
     TgiDetails,
-    TgiError,
-    TgiErrorKind,
     TgiEvent,
     TgiFinishReason,
     TgiPromptToken,
@@ -27,15 +25,10 @@ from app.http.dialects.tgi.tgi_types import (
 from app.http.reading.strict_json import dump
 from app.http.requests.job_output import JobOutput, Piece
 from app.http.requests.running import RunningRequest
+from app.serve.incoming.error_forms import tgi_error
 
 if TYPE_CHECKING:
     from app.models.tokens.vocabulary import Vocabulary
-
-
-def tgi_error(error: RequestError, _request_id: str, status: int) -> TgiError:
-    """As text-generation-inference tells a failure."""
-    kind: TgiErrorKind = "validation" if 400 <= status < 500 else "overloaded" if status == 503 else "generation"
-    return {"error": error.message, "error_type": kind}
 
 
 class TokenWriter:

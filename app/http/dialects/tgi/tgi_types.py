@@ -7,14 +7,6 @@ from typing import Literal, NotRequired
 from typing_extensions import TypedDict
 
 TgiFinishReason = Literal["length", "eos_token", "stop_sequence"]
-TgiErrorKind = Literal["validation", "overloaded", "generation"]
-
-
-class TgiError(TypedDict):
-    """A failure."""
-
-    error: str
-    error_type: TgiErrorKind
 
 
 class TgiPromptToken(TypedDict):

@@ -13,13 +13,14 @@ from app.core.errors import ContextLengthError, InvalidParameterError
 from app.http.answers.native_shapes import timings_of
 from app.http.answers.openai_types import InputUsage
 from app.http.answers.task_types import TaskDetails
-from app.http.application.error_envelope import ErrorForm, own_form, use_error_form
+from app.http.application.error_envelope import use_error_form
 from app.http.application.request_log import record
 from app.http.application.restful import Route
 from app.http.reading.body import read_fields, read_object
 from app.http.requests.encoding import EncodeWith, Encoding
 from app.http.requests.opening import open_request
 from app.http.schemas.strict import StrictBody
+from app.serve.incoming.error_forms import ErrorForm, own_form
 
 if TYPE_CHECKING:
     from app.engine.loading.handle import ModelHandle

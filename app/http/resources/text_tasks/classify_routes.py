@@ -11,12 +11,13 @@ from flask import Response
 from app.core.errors import InvalidParameterError
 from app.core.tasks.encoder_jobs import EncoderInput
 from app.http.answers.task_types import LabelScore, VllmClass, VllmClasses
-from app.http.application.error_envelope import json_response, tei_error
+from app.http.application.error_envelope import json_response
 from app.http.requests.encoding import EncodeWith
 from app.http.resources.text_tasks.body_shapes import HUB, BodyShape, TextTaskRoute, naming_inputs, token_usage
 from app.http.schemas.hub_bodies import HubClassifyBody
 from app.http.schemas.peer_bodies import TeiPredictBody, VllmClassifyBody
 from app.http.schemas.text_task_bodies import ClassifyBody
+from app.serve.incoming.error_forms import tei_error
 
 if TYPE_CHECKING:
     from app.models.encoders.encoder_model import EncoderModel
@@ -100,7 +101,6 @@ def tei_predict(route: TextTaskRoute, body: TeiPredictBody) -> Response:
 class Predict(TextTaskRoute):
     """Says which of the model's labels fit a text; text-embeddings-inference's API."""
 
-    error_form = staticmethod(tei_error)
     shapes = (BodyShape("inputs", TeiPredictBody, tei_predict, tei_error, api="text-embeddings-inference"),)
 
 

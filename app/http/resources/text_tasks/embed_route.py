@@ -5,12 +5,13 @@ from __future__ import annotations
 from flask import Response
 
 from app.core.tasks.encoder_jobs import EncodeOptions
-from app.http.application.error_envelope import json_response, tei_error
+from app.http.application.error_envelope import json_response
 from app.http.requested.encodings import VectorInputs
 from app.http.requests.encoding import EncodeWith
 from app.http.resources.text_tasks.body_shapes import BodyShape, TextTaskRoute
 from app.http.schemas.encoder_bodies import listed
 from app.http.schemas.peer_bodies import TeiEmbedBody
+from app.serve.incoming.error_forms import tei_error
 
 
 def embed(route: TextTaskRoute, body: TeiEmbedBody) -> Response:
@@ -25,5 +26,4 @@ def embed(route: TextTaskRoute, body: TeiEmbedBody) -> Response:
 class Embed(TextTaskRoute):
     """Turns texts into vectors."""
 
-    error_form = staticmethod(tei_error)
     shapes = (BodyShape("inputs", TeiEmbedBody, embed, tei_error, api="text-embeddings-inference"),)

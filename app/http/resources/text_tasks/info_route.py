@@ -10,7 +10,7 @@ from app import __version__
 from app.core.errors import LoadingError, UnsupportedParameterError
 from app.core.tasks.encoder_jobs import MAX_BATCH_TEXTS, MAX_BATCH_TOKENS
 from app.http.answers.task_types import TeiInfo, TeiLabels, TeiModelType
-from app.http.application.error_envelope import json_response, tei_error
+from app.http.application.error_envelope import json_response
 from app.http.application.restful import Route
 from app.http.dialects.tgi.tgi_routes import tgi_info
 from app.http.schemas.encoder_bodies import MAX_TEXTS
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 class Info(Route):
     """The first model, as one of the two tells of its own: its task decides."""
-
-    error_form = staticmethod(tei_error)
 
     def get(self) -> Response:
         handle = self.service.handles[0]

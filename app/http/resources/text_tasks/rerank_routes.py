@@ -12,13 +12,14 @@ from flask import Response, request
 from app.core.errors import ContextLengthError, InvalidParameterError
 from app.core.tasks.encoder_jobs import Cut, EncoderInput
 from app.http.answers.task_types import CohereRanking, PairScores, RankedResult, Ranking, TeiRank
-from app.http.application.error_envelope import cohere_error, json_response, tei_error
+from app.http.application.error_envelope import json_response
 from app.http.requests.encoding import EncodeWith, Encoding
 from app.http.requests.limits import naming
 from app.http.resources.text_tasks.body_shapes import BodyShape, TextTaskRoute, details, token_usage
 from app.http.resources.text_tasks.similarity_route import cosines, in_vectors
 from app.http.schemas.peer_bodies import CohereRerankBody, TeiRerankBody, VllmScoreBody
 from app.http.schemas.text_task_bodies import RerankBody
+from app.serve.incoming.error_forms import cohere_error, tei_error
 
 if TYPE_CHECKING:
     from app.models.encoders.encoder_model import EncoderModel
@@ -157,7 +158,6 @@ class Rerank(TextTaskRoute):
 class CohereRerank(TextTaskRoute):
     """Cohere's API, first and second version, and Jina's."""
 
-    error_form = staticmethod(cohere_error)
     shapes = (BodyShape("documents", CohereRerankBody, cohere_rerank, cohere_error, api="Cohere"),)
 
 

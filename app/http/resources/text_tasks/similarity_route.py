@@ -9,10 +9,11 @@ import numpy as np
 from flask import Response
 
 from app.core.tasks.encoder_jobs import Cut, EncoderInput
-from app.http.application.error_envelope import json_response, tei_error
+from app.http.application.error_envelope import json_response
 from app.http.requests.encoding import EncodeWith, Encoding
 from app.http.resources.text_tasks.body_shapes import BodyShape, TextTaskRoute
 from app.http.schemas.peer_bodies import TeiSimilarityBody
+from app.serve.incoming.error_forms import tei_error
 
 if TYPE_CHECKING:
     from app.models.encoders.encoder_model import EncoderModel
@@ -55,5 +56,4 @@ def similarity(route: TextTaskRoute, body: TeiSimilarityBody) -> Response:
 class Similarity(TextTaskRoute):
     """Says how alike sentences are to one."""
 
-    error_form = staticmethod(tei_error)
     shapes = (BodyShape("inputs", TeiSimilarityBody, similarity, tei_error, api="text-embeddings-inference"),)

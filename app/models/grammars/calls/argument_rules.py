@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.core.errors import BadRequestError
-from app.core.parsing.tool_calls.forms.gemma import QUOTES
+from app.core.parsing.tool_calls.forms.code_forms.gemma import QUOTES
+from app.core.parsing.tool_calls.forms.tagged_forms import dsml
 from app.core.parsing.tool_calls.known_tools import KnownTools
 from app.models.grammars.calls.bare_value_rules import BareValueRules
 from app.models.grammars.calls.lark_rules import JSON_FORM, LarkRules, string
-from app.models.grammars.calls.literal_styles import GemmaStyle, PythonStyle, bare_name
+from app.models.grammars.calls.literal_styles import GemmaStyle, JsonWordStyle, PythonStyle, bare_name
+from app.models.grammars.calls.marked_value_rules import MarkedValueRules
 from app.models.grammars.calls.notation_table import Arguments
 from app.models.grammars.calls.value_rules import ValueRules, members_of
 from app.models.json_schemas.emission import Emission, plain_schema
@@ -25,9 +27,14 @@ from app.models.json_schemas.shapes import Key, Object
 # behind it.
 _TAGS: dict[str, tuple[str, str, str, str, str]] = {
     "qwen_coder": ("<parameter=", ">\n", "\n", "</parameter>", "\n"),
+    "seed_oss": ("<parameter=", ">", "", "</parameter>", "\n"),
+    "minimax": ('<parameter name="', '">', "", "</parameter>", "\n"),
+    "dsml": (f'{dsml.TAGS.parameter} name="', '"', "", dsml.TAGS.parameter_end, "\n"),
     "glm": ("<arg_key>", "</arg_key>\n<arg_value>", "", "</arg_value>", "\n"),
     "glm_compact": ("<arg_key>", "</arg_key><arg_value>", "", "</arg_value>", ""),
 }
+# Arguments that are written as Python's.
+_STYLES = {"python": PythonStyle, "python_with_json_words": JsonWordStyle}
 _TAGGED_NAME = r"[^<>\s\"']+"
 _KEYWORD_NAME = r"[a-zA-Z_][a-zA-Z0-9_]*"
 MAX_NAME_LENGTH = 200
@@ -66,7 +73,7 @@ class _Arguments:
         self._reading = Reading(schema)
         self._root: Key = (self._reading.root,)
         self._lengths = lengths_of(self._reading, self._root)
-        style = PythonStyle() if form == "python" else GemmaStyle(QUOTES[form == "function_gemma"])
+        style = _STYLES[form]() if form in _STYLES else GemmaStyle(QUOTES[form == "function_gemma"])
         self._values = ValueRules(rules, style, self._reading, self._lengths)
 
     def body(self) -> str:
@@ -79,7 +86,7 @@ class _Arguments:
     def _object(self, one: Object) -> str:
         if self._form in _TAGS:
             return members_of(self._values, self._rules, one, "", self._tagged, self._tagged_freely)
-        if self._form == "python":
+        if self._form in _STYLES:
             return members_of(self._values, self._rules, one, string(", "), self._keyword, self._keyword_freely)
         return self._values.written(one, "") or ""
 
@@ -94,7 +101,7 @@ class _Arguments:
 
     def _tagged(self, name: str, key: Key, pointer: str) -> str:
         opens, between, _, _, behind = _TAGS[self._form]
-        if name != name.strip().strip("\"'") or not name or len(name) > MAX_NAME_LENGTH or set(name) & set("<>\n"):
+        if name != name.strip().strip("\"'") or not name or len(name) > MAX_NAME_LENGTH or set(name) & set('<>"\n'):
             _refuse_name(name, pointer)
         types = self._tools.types(self._name, name)
         before = self._rules.literal(f"{opens}{name}{between}")
@@ -108,8 +115,10 @@ class _Arguments:
 
     def _bare(self, key: Key, types: frozenset[str], pointer: str) -> str:
         _, _, lead, tag, _ = _TAGS[self._form]
-        emission = Emission(self._reading, self._lengths)
-        return BareValueRules(self._rules, emission, lead, tag).value(self._values.possible(key), types, pointer)
+        emission, possible = Emission(self._reading, self._lengths), self._values.possible(key)
+        if self._form == "dsml":
+            return MarkedValueRules(self._rules, emission, tag).value(possible, pointer)
+        return BareValueRules(self._rules, emission, lead, tag).value(possible, types, pointer)
 
 
 def _refuse_name(name: str, pointer: str) -> None:

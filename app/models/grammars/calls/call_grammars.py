@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.core.errors import UnsupportedParameterError
-from app.core.parsing.tool_calls.forms import harmony
+from app.core.parsing.tool_calls.forms.named_forms import harmony
 from app.core.work.sampling_params import ReasoningSpan
 from app.models.grammars.calls.argument_rules import argument_rule
 from app.models.grammars.calls.lark_rules import ANY, LarkRules
-from app.models.grammars.calls.notation_table import NOTATIONS, CallNotation
+from app.models.grammars.calls.notation_table import COUNTER, NOTATIONS, CallNotation
 from app.models.grammars.calls.thoughts import thought_rule
 from app.models.grammars.grammar_messages import Source
 
@@ -99,10 +99,15 @@ class _Written:
         """A call of one of the functions."""
         after = self.lark.literal(self._notation.after)
         calls = [
-            f"{self.lark.literal(before.replace('NAME', name))} args_{index} {after}"
+            f"{self._head(before.replace('NAME', name))} args_{index} {after}"
             for index, name in enumerate(self._rules.schemas)
         ]
         return self.lark.rule(" | ".join(calls))
+
+    def _head(self, before: str) -> str:
+        """What a call begins with; the number in it is the model's to choose."""
+        parts = map(self.lark.literal, before.split(COUNTER))
+        return f" {self.lark.terminal('/[0-9]{1,4}/')} ".join(parts)
 
     def free(self) -> str:
         """Text without a call, or text and then calls."""

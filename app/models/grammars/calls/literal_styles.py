@@ -30,6 +30,13 @@ class PythonStyle:
         return self.text(rules, String(() if pattern is None else (pattern,)), pointer)
 
 
+class JsonWordStyle(PythonStyle):
+    """The same with JSON's words: true, false, null."""
+
+    def literal(self, rules: LarkRules, value: Scalar) -> str | None:
+        return string(_json(value))
+
+
 _ESCAPES = {mark: rf"\\[{mark}\\nrt]" for mark in "\"'"}
 
 

@@ -28,7 +28,7 @@ CHECKER = jsonschema.FormatChecker(formats=[])
 @functools.cache
 def closers(tokenizer: PreTrainedTokenizerFast) -> frozenset[int]:
     """Tokens that bring a value to its end."""
-    signs = set('"}], 0123456789-:TZ.')
+    signs = set('"}], 0123456789-:TZ.\n')
     return frozenset(token for token in range(len(tokenizer)) if set(tokenizer.decode([token])) <= signs)
 
 

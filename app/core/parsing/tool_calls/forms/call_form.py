@@ -17,7 +17,7 @@ class CallForm:
 
     ``read_call`` reads one call, or several, from the sign that it is told. It starts no call that is none: then it
     raises ``MalformedError``, or returns, and the sign is content. ``read_answer``, where a form has one, reads the
-    whole answer in its place.
+    whole answer in its place. ``ends_thought`` are signs that end reasoning, too: tokens that no thought spells out.
     """
 
     name: str
@@ -26,6 +26,7 @@ class CallForm:
     marks: tuple[str, ...] = ()
     read_answer: Callable[[Scanner, KnownTools], Steps[None]] | None = None
     id_length: int = field(default=24)
+    ends_thought: tuple[str, ...] = ()
 
     @property
     def signs(self) -> frozenset[str]:
@@ -38,7 +39,7 @@ def read_content(s: Scanner, form: CallForm | None, tools: KnownTools, ignored: 
     opens = () if form is None else form.opens
     while sign := (yield from s.content_until(*opens, *ignored)):
         if form is None or sign not in opens:
-            s.at += len(sign)
+            yield from s.skip_frame(sign)
             continue
         start, num_before = s.at, s.num_calls
         try:

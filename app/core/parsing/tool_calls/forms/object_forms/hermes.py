@@ -7,17 +7,8 @@ A call needs no closing tag, and one pair of tags may hold several.
 from __future__ import annotations
 
 from app.core.parsing.tool_calls.forms.call_form import CallForm
-from app.core.parsing.tool_calls.json_calls import read_closing, read_json_calls
-from app.core.parsing.tool_calls.known_tools import KnownTools
-from app.core.parsing.tool_calls.scanner import Scanner, Steps
+from app.core.parsing.tool_calls.json_calls import read_enclosed_calls
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 
-
-def _read(s: Scanner, sign: str, _tools: KnownTools) -> Steps[None]:
-    s.at += len(sign)
-    if (yield from read_json_calls(s)):
-        yield from read_closing(s, CLOSE)
-
-
-HERMES = CallForm("hermes", (OPEN,), _read, marks=(CLOSE,))
+HERMES = CallForm("hermes", (OPEN,), lambda s, sign, _tools: read_enclosed_calls(s, sign, CLOSE), marks=(CLOSE,))

@@ -21,6 +21,12 @@ def _read(s: Scanner, sign: str, tools: KnownTools) -> Steps[None]:
     if sign == OPEN:
         s.at += len(sign)
         yield from s.skip_space()
+    yield from read_function(s, tools, is_on_lines=True)
+    yield from read_closing(s, CLOSE)
+
+
+def read_function(s: Scanner, tools: KnownTools, *, is_on_lines: bool) -> Steps[None]:
+    """A call without its outer tags. ``is_on_lines``: each value stands on lines of its own."""
     yield from s.require(FUNCTION)
     name = (yield from s.until(">", most=MOST_NAME)).strip().strip("\"'")
     if not name or any(sign in name for sign in "<\n"):
@@ -30,11 +36,10 @@ def _read(s: Scanner, sign: str, tools: KnownTools) -> Steps[None]:
     while (yield from read_closing(s, PARAMETER)):
         key = (yield from s.until(">", most=MOST_NAME)).strip().strip("\"'")
         arguments.begin(key)
-        yield from read_bare_value(s, tools.types(name, key), PARAMETER_END, is_on_lines=True)
+        yield from read_bare_value(s, tools.types(name, key), PARAMETER_END, is_on_lines=is_on_lines)
     yield from s.skip_space()
     yield from s.require(FUNCTION_END)
     arguments.end()
-    yield from read_closing(s, CLOSE)
 
 
 QWEN_CODER = CallForm("qwen_coder", (OPEN, FUNCTION), _read, marks=(CLOSE, FUNCTION_END, PARAMETER, PARAMETER_END))
