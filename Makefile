@@ -16,7 +16,7 @@ GPU_FILE := /dev/nvidiactl
 # On Linux that build bears +cpu, and nothing else will do: where its index is not reached, pip would take the other one.
 TORCH_BUILD := torch==$(shell sed -n 's/^torch==//p' constraints.txt)$(if $(filter Linux,$(shell uname -s)),+cpu)
 
-.PHONY: help run test test-slow test-newest test-oldest chaos smollm2 minilm test-real test-clients test-all lint format benchmark compare readme audit image clean
+.PHONY: help run proto test test-slow test-newest test-oldest chaos smollm2 minilm test-real test-clients test-all lint format benchmark compare readme audit image clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -61,6 +61,11 @@ run: $(VENV)/installed  ## serve the demo model on port 5000 of this machine; FO
 
 # Two processes, whatever the number of cores: most tests wait for servers of their own. A file's tests stay together,
 # as they share its servers, and the files with servers come first, so that both processes end at about the same time.
+# The protocol as Python, with the version of protoc that setup.cfg pins; a test says when it is out of date.
+PROTOCOL := app/client/connection/protocol
+proto: $(VENV)/installed-dev  ## the stubs of the gRPC protocol, from its .proto file
+	$(BIN)/python -m grpc_tools.protoc -I$(PROTOCOL) --python_out=$(PROTOCOL) --pyi_out=$(PROTOCOL) forklift.proto
+
 test: $(VENV)/installed-dev  ## the default test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 

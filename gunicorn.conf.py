@@ -43,7 +43,6 @@ on_starting = hooks.on_starting
 when_ready = hooks.when_ready
 pre_fork = hooks.pre_fork
 child_exit = hooks.child_exit
-post_worker_init = hooks.post_worker_init
 worker_int = hooks.worker_int
 worker_exit = hooks.worker_exit
 on_exit = hooks.on_exit
@@ -53,3 +52,13 @@ def post_fork(server: _Any, worker: _Any) -> None:
     from app.engine.thread.inference import make_inference
 
     hooks.post_fork(server, worker, make_inference)
+
+
+def post_worker_init(worker: _Any) -> None:
+    if not _settings.grpc_bind:
+        hooks.post_worker_init(worker)
+        return
+    # Not in the master: gRPC's threads do not survive a fork.
+    from app.rpc.door import open_door
+
+    hooks.post_worker_init(worker, open_door)

@@ -12,7 +12,7 @@ from pathlib import Path
 from tools.pages import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "architecture.md"
-PACKAGES = ("core", "serve", "models", "engine", "http", "cluster", "reports", "cli")
+PACKAGES = ("core", "serve", "models", "engine", "http", "rpc", "cluster", "reports", "cli")
 HEAD = """## Map
 
 Every file with its first sentence, folder by folder. `python -m tools.architecture_map` writes this section.

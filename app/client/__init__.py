@@ -1,4 +1,5 @@
-"""A client for what a Forklift server does. Needs ``requests``, and kazoo where servers are found by ZooKeeper.
+"""A client for what a Forklift server does. Needs ``requests``; kazoo where servers are found by ZooKeeper,
+gRPC for ``grpc://``.
 
 Installed as ``forklift_client``, which a program with an ``app`` of its own imports without a clash; the folder can be
 copied, too.
@@ -9,6 +10,9 @@ copied, too.
     client.complete("def add(a, b):", max_new_tokens=16).text
     for piece in client.complete("def add(a, b):", stream=True):
         print(piece.text, end="")
+
+The same calls go over gRPC with ``Client("grpc://127.0.0.1:50051")``, or ``grpcs://`` with TLS, as far as the protocol
+has them: complete, chat, infill, fill_mask, embed, tokenize, detokenize and models.
 
 Many servers are found by a registry, and asked in turn of their load:
 

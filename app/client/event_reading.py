@@ -9,14 +9,14 @@ from typing import Any
 from .answer_reading import completion_of, tokens_of
 from .client_answers import Piece
 from .client_errors import ForeignAnswerError, StreamEndedError
-from .connection.exchange import Exchange
+from .connection.exchange import AnswerSource
 from .error_reading import make_error
 from .fields import count_field, parsed, shortened, text_field
 
 LINE_END = re.compile(rb"\r\n|\n|\r(?!\Z)")
 
 
-def pieces_of(exchange: Exchange, key: str) -> Iterator[Piece]:
+def pieces_of(exchange: AnswerSource, key: str) -> Iterator[Piece]:
     """The pieces of a stream; leaving the loop early closes the connection, which stops the server's work."""
     texts: list[str] = []
     with exchange:
@@ -34,7 +34,7 @@ def pieces_of(exchange: Exchange, key: str) -> Iterator[Piece]:
             yield Piece(piece, index, tokens_of(event), answer)
 
 
-def events_of(exchange: Exchange) -> Iterator[dict[str, Any]]:
+def events_of(exchange: AnswerSource) -> Iterator[dict[str, Any]]:
     has_events = False
     for data in _event_data(exchange.pieces()):
         has_events = True

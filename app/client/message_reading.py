@@ -8,7 +8,7 @@ from typing import Any
 from .answer_reading import usage_of
 from .client_answers import Message, MessagePiece, ToolCall
 from .client_errors import ForeignAnswerError
-from .connection.exchange import Exchange
+from .connection.exchange import AnswerSource
 from .error_reading import make_error
 from .event_reading import events_of
 from .fields import count_field, list_field, member, require, text_field
@@ -30,7 +30,7 @@ def message_of(body: Any) -> Message:
     )
 
 
-def message_pieces_of(exchange: Exchange) -> Iterator[MessagePiece]:
+def message_pieces_of(exchange: AnswerSource) -> Iterator[MessagePiece]:
     """The pieces of a stream; leaving the loop early closes the connection, which stops the server's work."""
     growing = _Growing()
     with exchange:

@@ -29,7 +29,9 @@ from .client_answers import (
 )
 from .client_errors import SetupError
 from .connection.endpoint import Endpoint
-from .connection.exchange import Exchange
+from .connection.exchange import AnswerSource
+from .connection.grpc_address import is_grpc
+from .connection.grpc_server import GrpcServer
 from .connection.one_server import CallLimits, OneServer, Transport
 from .discovery.many_servers import Affinity, ManyServers
 from .discovery.registry_opening import open_list
@@ -57,7 +59,10 @@ class Client:
         max_retries: int = 2,
         max_pause_s: float = 60.0,
     ):
-        self._transport: Transport = OneServer(Endpoint(url, api_key), CallLimits(timeout_s, max_retries, max_pause_s))
+        limits = CallLimits(timeout_s, max_retries, max_pause_s)
+        self._transport: Transport = (
+            GrpcServer(url, api_key, limits) if is_grpc(url) else OneServer(Endpoint(url, api_key), limits)
+        )
 
     @classmethod
     def discover(
@@ -226,6 +231,6 @@ class Client:
             raise make_error(found, exchange.status)
         return found
 
-    def _post(self, path: str, body: dict[str, Any] | None, is_whole: bool = False) -> Exchange:
+    def _post(self, path: str, body: dict[str, Any] | None, is_whole: bool = False) -> AnswerSource:
         """An answer of status 200, after as many attempts as are allowed. Raises ``ClientError``."""
         return self._transport.post(path, body, is_whole)

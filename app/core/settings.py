@@ -23,7 +23,7 @@ from app.core.model_tables import (
     one_line,
     read_tables,
 )
-from app.core.parsing.addresses import parse_addresses
+from app.core.parsing.addresses import parse_addresses, parse_grpc_address
 from app.core.parsing.environment import PREFIX, describe, read_environment
 from app.core.parsing.hosts import default_hosts
 from app.core.parsing.sizes import parse_memory_limits
@@ -194,6 +194,10 @@ class Settings(BaseModel):
         description="Form of reasoning in answers; auto: told by template and tokens; none: it stays in the text.",
     )
     http_threads: int = Field(0, ge=0, le=4096, description="0: MAX_BATCH_SIZE + MAX_QUEUE + 8.")
+    grpc_bind: str = Field(
+        "",
+        description="Address of the gRPC port, such as 127.0.0.1:50051; empty: none. Needs the extra grpc.",
+    )
     tls_cert: str | None = Field(None, description="Certificate chain in PEM; with TLS_KEY the server speaks HTTPS.")
     tls_key: str | None = Field(None, description="Private key in PEM, without a password.")
     log_format: Literal["auto", "json", "console"] = Field(
@@ -225,6 +229,11 @@ class Settings(BaseModel):
     def _check_bind(cls, value: str) -> str:
         parse_addresses(value)
         return value
+
+    @field_validator("grpc_bind")
+    @classmethod
+    def _check_grpc_bind(cls, value: str) -> str:
+        return parse_grpc_address(value) if value else value
 
     @field_validator("path_prefix")
     @classmethod

@@ -6,15 +6,26 @@ Names the engine's classes to the type checker only: this package imports neithe
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from app.core.metrics import Metrics
     from app.core.settings import Settings
     from app.engine.thread.inference import Inference
-    from app.serve.board.admission import Admission
+    from app.serve.board.admission import Admission, ConnectionTicket
     from app.serve.board.slot_board import SlotBoard
     from app.serve.registry.registration import Registration
+
+
+class Door(Protocol):
+    """A way in beside HTTP, with a thread of its own."""
+
+    @property
+    def num_calls(self) -> int:
+        """What it has in hand."""
+
+    def drain(self) -> None:
+        """Take nothing new; what is in hand goes on."""
 
 
 def _own_metrics() -> Metrics:
@@ -29,7 +40,8 @@ class WorkerContext:
     """One worker: its slot, its view of the board, its inference thread, what it counts.
 
     ``slot`` is None only while all slots are taken (after HUP, until the old workers are gone);
-    such a worker is not ready and admits nothing. ``registration`` is None where no registry is told of the server.
+    such a worker is not ready and admits nothing. ``registration`` is None where no registry is told of the server;
+    ``door`` is there where callers also come by another way than HTTP.
     """
 
     settings: Settings
@@ -37,8 +49,18 @@ class WorkerContext:
     board: SlotBoard
     admission: Admission
     inference: Inference
+    door: Door | None = field(default=None, init=False)
     metrics: Metrics = field(default_factory=_own_metrics)
     registration: Registration | None = None
+
+    def connection_ticket(self) -> ConnectionTicket | None:
+        """What a request counts as load from now on, until it has a place; None without a slot."""
+        from app.serve.board.admission import ConnectionTicket
+
+        if self.slot is None:
+            return None
+        with self.board.locked() as rows:
+            return ConnectionTicket(self.board, rows[self.slot])
 
 
 _current: WorkerContext | None = None

@@ -18,14 +18,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from gunicorn.errors import HaltServer
 
 from app.core.errors import StartError, shutting_down
 from app.core.logs.logging import configure_logging, get_logger
+from app.core.parsing.addresses import split_host_port
 from app.core.parsing.environment import PREFIX, SCRIPT_NAME, names_without_prefix
 from app.core.settings import Settings, load_settings
+from app.core.system.extras import require_extra
 from app.core.system.load_marks import LoadMarks, marks, set_marks
 from app.core.versions import untested
 from app.serve.board.metrics_folder import make_metrics_folder, remove_orphaned
@@ -33,7 +35,7 @@ from app.serve.board.shared_files import heartbeat_folder as heartbeat_folder
 from app.serve.board.slot_board import SlotBoard
 from app.serve.connections import tls
 from app.serve.connections.listening import check_addresses
-from app.serve.context import current, set_current
+from app.serve.context import Door, WorkerContext, current, set_current
 from app.serve.processes.farewell import Farewell
 from app.serve.processes.gpus import Labels, plan_slots
 from app.serve.processes.gunicorn_options import check_options
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 HOPELESS_DEATHS = 6
 # A worker that lives shorter than this died of its start.
 FAST_DEATH_S = 10.0
+OpenDoor: TypeAlias = Callable[[WorkerContext], Door]
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 log = get_logger("serve")
@@ -85,6 +88,8 @@ def prepare(
             settings = load_settings(environ)
             _plan = Plan(settings, tuple(plan_slots(settings, environ)))
             _check_registry(settings)
+            if settings.grpc_bind:
+                require_extra("grpc", "GRPC_BIND")
             if check_models is not None:
                 check_models(settings)
         environ.pop(SCRIPT_NAME, None)
@@ -120,6 +125,8 @@ def check_server(cfg: Any) -> None:
     check_configuration(cfg)
     with _ending_the_start():
         check_addresses(cfg.address)
+        if _plan.settings.grpc_bind:
+            check_addresses([split_host_port(_plan.settings.grpc_bind)], "GRPC_BIND")
 
 
 def is_only_checking() -> bool:
@@ -249,12 +256,14 @@ def post_fork(server: Any, worker: Any, make_inference: MakeInference) -> None:
     set_current(context)
 
 
-def post_worker_init(worker: Any) -> None:
-    """The application is loaded: start the watch, and tell the registry."""
+def post_worker_init(worker: Any, open_door: OpenDoor | None = None) -> None:
+    """The application is loaded: start the watch, open the other door where there is one, and tell the registry."""
     from app.serve.worker import ForkliftWorker
 
     is_ours = isinstance(worker, ForkliftWorker)
     Watch(current(), None if is_ours else lambda: not worker.alive).start()
+    if open_door is not None:
+        current().door = open_door(current())
     _announce(worker)
 
 

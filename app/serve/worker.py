@@ -277,6 +277,8 @@ class ForkliftWorker(ThreadWorker):
         if self._context.slot is not None:
             self._context.board.set_state(self._context.slot, "draining")
         inference.drain()
+        if self._context.door is not None:
+            self._context.door.drain()
         self._turn_until(self._context.settings.drain_timeout_s, lambda: self._is_idle or self._is_hurried)
         if not self._is_idle:
             inference.cancel_all(shutting_down())
@@ -293,7 +295,8 @@ class ForkliftWorker(ThreadWorker):
     @property
     def _is_idle(self) -> bool:
         """Whether every client that asked for something has its answer."""
-        return self.nr_conns <= len(self._closer) + self._receiver.num_silent
+        is_idle = self.nr_conns <= len(self._closer) + self._receiver.num_silent
+        return is_idle and (self._context.door is None or not self._context.door.num_calls)
 
 
 def _log_refusal(answer: error_answers.Answer, client: Any) -> None:

@@ -34,6 +34,7 @@ from tests.contract.describing import RoomyModel
 from tests.contract.loopback import serving
 from tests.contract.real import RealWorld
 from tests.contract.text_tasks import text_server
+from tests.service.conftest import unused_port
 from tests.waiting import wait_until
 
 TEXT = "Hello,\nworld"
@@ -41,18 +42,27 @@ TEXT = "Hello,\nworld"
 
 @pytest.fixture
 def world(make_world):
-    return make_world(model=RoomyModel())
+    return make_world(model=RoomyModel(), grpc_bind=f"127.0.0.1:{unused_port()}")
 
 
-@pytest.fixture
-def url(world):
+@pytest.fixture(params=["http", "grpc"])
+def url(request, world):
+    """The world's address, over either transport."""
+    if request.param == "grpc":
+        pytest.importorskip("grpc", reason="the extra grpc is not installed")
+        from tests.contract.rpc_door import open_door
+
+        with open_door(world.context):
+            yield f"grpc://{world.settings.grpc_bind}"
+        return
     with serving(create_app(world.context, ping_interval_s=0.05)) as url:
         yield url
 
 
 @pytest.fixture
 def client(url):
-    return Client(url, max_retries=0)
+    with Client(url, max_retries=0) as client:
+        yield client
 
 
 @pytest.fixture
@@ -117,6 +127,10 @@ print(app.__file__, Client.__module__, sum(name.startswith("app.") for name in s
 """
 
 
+# Imported for `grpc://` alone.
+OF_GRPC = ("google", "grpc")
+
+
 def test_it_needs_nothing_of_the_package_but_requests():
     """kazoo is imported by what reaches ZooKeeper, and only when that is asked for."""
     roots = set()
@@ -128,7 +142,7 @@ def test_it_needs_nothing_of_the_package_but_requests():
                 roots |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 roots.add(node.module)
-    assert {name.split(".")[0] for name in roots} - sys.stdlib_module_names == {"requests"}
+    assert {name.split(".")[0] for name in roots} - sys.stdlib_module_names == {"requests", *OF_GRPC}
 
 
 @pytest.mark.parametrize("name", ["forklift_client", "copied"])

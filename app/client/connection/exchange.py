@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 
 import requests
 
@@ -43,6 +43,28 @@ class Answer:
             target = shown_url(shortened(self.headers["Location"]))
             return f"{self.url} answered {self.status}: it redirects to {target}; give that address"
         return f"{self.url} answered {self.status}, as no Forklift server does: {self.beginning()}"
+
+
+class AnswerSource(Protocol):
+    """A call and its answer, whichever way it went; a context that leaves it."""
+
+    status: int
+    headers: Mapping[str, str]
+
+    def __enter__(self) -> AnswerSource: ...
+    def __exit__(self, *_error: object) -> None: ...
+
+    def pieces(self, size: int | None = None) -> Iterator[bytes]:
+        """The stream of events as it comes. Raises ``ClientError``: ``StreamEndedError`` where it breaks off."""
+
+    def whole(self) -> Answer:
+        """The whole answer."""
+
+    def hidden(self, text: str) -> str:
+        """``text`` without the key."""
+
+    def require_events(self) -> None:
+        """Raise ``ForeignAnswerError`` where what ended without any event was no stream of them."""
 
 
 class Exchange:

@@ -11,7 +11,7 @@ from ..asking_again import own_pause_s, refusal
 from ..client_errors import LateError, NoAnswerError, SetupError
 from ..discovery.server_entry import ServerEntry
 from .endpoint import Endpoint
-from .exchange import Exchange
+from .exchange import AnswerSource, Exchange
 
 # The server is told the limit and answers 504 at it: that answer should still arrive.
 TIMEOUT_GRACE_S = 5.0
@@ -24,7 +24,7 @@ class Transport(Protocol):
     def shown_url(self) -> str:
         """Where it asks, without a password."""
 
-    def post(self, path: str, body: dict[str, Any] | None, is_whole: bool = False) -> Exchange:
+    def post(self, path: str, body: dict[str, Any] | None, is_whole: bool = False) -> AnswerSource:
         """An answer of status 200, whole where that is wanted. Raises ``ClientError``."""
 
     @property

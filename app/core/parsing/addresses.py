@@ -32,6 +32,16 @@ def parse_addresses(text: str) -> tuple[str, ...]:
     return addresses
 
 
+def parse_grpc_address(text: str) -> str:
+    """The one address of the gRPC port as ``host:port`` or ``[v6]:port``. Raises ``ValueError`` with one line."""
+    addresses = parse_addresses(text)
+    if len(addresses) > 1 or not is_tcp(addresses[0]):
+        raise ValueError(f"{text} is not one host:port, such as 127.0.0.1:50051")
+    if not text.strip().endswith(f":{split_host_port(addresses[0])[1]}") or split_host_port(addresses[0])[1] == 0:
+        raise ValueError(f"{text} names no port, which all workers would share; such as 127.0.0.1:50051")
+    return addresses[0]
+
+
 def split_host_port(address: str) -> tuple[str, int]:
     """Host, without brackets, and port of an address that ``parse_addresses`` made and that is of TCP."""
     host, _, port = address.rpartition(":")

@@ -67,9 +67,14 @@ class WorkBytes:
         trim_heap()
 
 
+def limit_of(max_body_bytes: int) -> int:
+    """Bytes that one door's requests may have in hand together."""
+    return max(LEAST_LIMIT_BYTES, NUM_LARGEST * max_body_bytes)
+
+
 def init_app(app: Flask, max_body_bytes: int) -> None:
     """Count the bodies of ``app``'s requests."""
-    app.extensions[EXTENSION] = WorkBytes(max(LEAST_LIMIT_BYTES, NUM_LARGEST * max_body_bytes))
+    app.extensions[EXTENSION] = WorkBytes(limit_of(max_body_bytes))
 
     @app.after_request
     def give_back(response: Response) -> Response:

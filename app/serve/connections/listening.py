@@ -24,8 +24,9 @@ CONNECT_LIMIT_S = 0.5
 Address = tuple[str, int] | str | int
 
 
-def check_addresses(addresses: Iterable[Address]) -> None:
-    """Raise ``SettingsError`` with one line for the first of Gunicorn's ``addresses`` that cannot be listened on.
+def check_addresses(addresses: Iterable[Address], setting: str = "BIND") -> None:
+    """Raise ``SettingsError`` with one line that names the ``setting`` for the first of Gunicorn's ``addresses`` that
+    cannot be listened on.
 
     Nothing is asked where sockets are handed over: by systemd, or by number.
     """
@@ -33,21 +34,22 @@ def check_addresses(addresses: Iterable[Address]) -> None:
         return
     for address in addresses:
         if isinstance(address, tuple):
-            _check_tcp(*address)
+            _check_tcp(*address, setting)
         elif isinstance(address, str):
-            _check_unix(Path(address))
+            _check_unix(Path(address), setting)
 
 
-def _check_tcp(host: str, port: int) -> None:
+def _check_tcp(host: str, port: int, setting: str) -> None:
     shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     end_s = time.monotonic() + PATIENCE_S
     while (error := _bind_error(host, port)) is not None:
         if error.errno != errno.EADDRINUSE:
-            raise SettingsError(f"FORKLIFT_BIND: cannot listen on {shown}: {_why(error, host, port)}")
+            raise SettingsError(f"FORKLIFT_{setting}: cannot listen on {shown}: {_why(error, host, port)}")
         if time.monotonic() >= end_s:
             other = f"{host}:{port + 1 if port < LAST_PORT else port - 1}"
             raise SettingsError(
-                f"FORKLIFT_BIND: {shown} is in use by another program: stop it, or choose another port, such as {other}"
+                f"FORKLIFT_{setting}: {shown} is in use by another program: stop it, or choose another port, "
+                f"such as {other}"
             )
         time.sleep(PAUSE_S)
 
@@ -70,17 +72,17 @@ def _why(error: OSError, host: str, port: int) -> str:
     return error.strerror or str(error)
 
 
-def _check_unix(path: Path) -> None:
+def _check_unix(path: Path, setting: str) -> None:
     folder = path.absolute().parent
     if not os.access(folder, os.W_OK | os.X_OK):
         why = "may not be written by this user" if folder.is_dir() else "is no folder"
-        raise SettingsError(f"FORKLIFT_BIND: cannot make the socket {path}: {folder} {why}")
+        raise SettingsError(f"FORKLIFT_{setting}: cannot make the socket {path}: {folder} {why}")
     if not path.exists():
         return
     if not stat.S_ISSOCK(path.stat().st_mode):
-        raise SettingsError(f"FORKLIFT_BIND: {path} is there and is no socket; choose another path")
+        raise SettingsError(f"FORKLIFT_{setting}: {path} is there and is no socket; choose another path")
     if _answers(path):
-        raise SettingsError(f"FORKLIFT_BIND: {path} is in use by another program: stop it, or choose another path")
+        raise SettingsError(f"FORKLIFT_{setting}: {path} is in use by another program: stop it, or choose another path")
 
 
 def _answers(path: Path) -> bool:

@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "engine": {"core", "models"},
     "reports": {"core", "models", "engine"},
     "http": {"core", "serve", "engine"},
+    "rpc": {"core", "serve", "http", "client"},
     "cluster": {"core", "serve", "models", "engine", "http"},
     "cli": {"client", "core", "serve", "models", "engine", "reports", "http", "cluster"},
 }

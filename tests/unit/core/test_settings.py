@@ -165,3 +165,14 @@ def test_a_pipe_or_a_folder_in_place_of_a_file_is_one_line(tmp_path):
         assert "Is a directory" in line_of({f"FORKLIFT_{name}": str(tmp_path)})
     (tmp_path / "link").symlink_to("/nowhere/at/all")
     assert "a link to /nowhere/at/all" in line_of({"FORKLIFT_MODELS": str(tmp_path / "link")})
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1", "127.0.0.1:0", "unix:/tmp/x", "127.0.0.1:1,127.0.0.1:2", "grpc://a:1"])
+def test_the_grpc_port_is_one_address_with_a_port(text):
+    with pytest.raises(SettingsError, match="FORKLIFT_GRPC_BIND"):
+        load_settings({"FORKLIFT_GRPC_BIND": text})
+
+
+def test_the_grpc_port_is_written_as_bind_is():
+    assert load_settings({"FORKLIFT_GRPC_BIND": " :50051"}).grpc_bind == "0.0.0.0:50051"
+    assert load_settings({}).grpc_bind == ""

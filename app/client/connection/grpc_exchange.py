@@ -1,0 +1,168 @@
+"""A gRPC call and its answer, in the form that the client reads of HTTP: JSON, or events of a stream."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+import grpc
+
+from ..client_errors import ClientError, ForeignAnswerError, LateError, NoAnswerError, StreamEndedError
+from ..error_reading import make_error
+from ..fields import shortened
+from .exchange import Answer
+from .grpc_address import GrpcAddress
+from .grpc_messages import SERVICE, GrpcMethod, answer_of, event_of, request_of
+
+# Statuses that gRPC itself gives, by what they would be over HTTP.
+STATUSES = {
+    grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.OUT_OF_RANGE: 400,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
+    grpc.StatusCode.NOT_FOUND: 404,
+    grpc.StatusCode.INTERNAL: 500,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 503,
+    grpc.StatusCode.UNAVAILABLE: 503,
+    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
+}
+# Such errors say nothing of whether asking again would help; these are asked again as over HTTP.
+RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+NOT_RETRIED = "insufficient_memory"
+FINISHED = b"data: [DONE]\n\n"
+
+
+def open_channel(address: GrpcAddress, most_bytes: int) -> grpc.Channel:
+    """A connection that is made with the first call."""
+    options = [
+        ("grpc.max_receive_message_length", most_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.enable_retries", 0),
+    ]
+    if address.is_secure:
+        return grpc.secure_channel(address.target, grpc.ssl_channel_credentials(), options)
+    return grpc.insecure_channel(address.target, options)
+
+
+class GrpcExchange:
+    """One call; a context that cancels it."""
+
+    def __init__(
+        self,
+        channel: grpc.Channel,
+        address: GrpcAddress,
+        path: str,
+        body: dict[str, Any] | None,
+        metadata: tuple[tuple[str, str], ...],
+        limit_s: float,
+    ):
+        self._channel, self._address, self._limit_s, self._metadata = channel, address, limit_s, metadata
+        self._method = GrpcMethod.of(path, bool((body or {}).get("stream")))
+        self._body = {name: value for name, value in (body or {}).items() if name != "stream"}
+        self._call: Any = None
+        self._first: list[Any] = []
+        self._data: bytes | None = None
+        self.status = 200
+        self.headers: Mapping[str, str] = {}
+        self.pause_s: float | None = None
+
+    def __enter__(self) -> GrpcExchange:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Cancel what still runs; may be called again."""
+        call, self._call = getattr(self, "_call", None), None
+        if call is not None:
+            call.cancel()
+
+    def begin(self) -> None:
+        """Send the call; of a stream, wait for its first message. Raises ``ClientError``."""
+        method = self._method
+        ask = self._channel.unary_stream(
+            f"/{SERVICE}/{method.name}",
+            request_serializer=method.request.SerializeToString,
+            response_deserializer=method.reply.FromString,
+        )
+        self._call = ask(request_of(method.request, self._body), timeout=self._limit_s, metadata=self._metadata)
+        first = next(self._messages(NoAnswerError), None)
+        if first is None:
+            raise ForeignAnswerError(f"{self._address.shown_url} answered nothing")
+        self._first = [first]
+        self.headers = dict(self._call.initial_metadata())
+
+    def read(self) -> GrpcExchange:
+        """Fetch the whole answer now. Raises ``ClientError``."""
+        self._first += self._messages(NoAnswerError)
+        self.close()
+        return self
+
+    def whole(self) -> Answer:
+        """The answer as JSON."""
+        if self._data is None:
+            self._data = json.dumps(answer_of(self._method, self._first[0])).encode()
+        return Answer(self._address.shown_url, self.status, self.headers, self._data)
+
+    def pieces(self, size: int | None = None) -> Iterator[bytes]:
+        """The stream as events. Raises ``ClientError``: ``StreamEndedError`` where it breaks off."""
+        yield from map(self._event, self._first)
+        yield from map(self._event, self._messages(StreamEndedError))
+        yield FINISHED
+
+    def hidden(self, text: str) -> str:
+        """``text`` without the key."""
+        return self._address.hidden(text)
+
+    def require_events(self) -> None:
+        """A stream of messages is one of events."""
+
+    def _event(self, message: Any) -> bytes:
+        return f"data: {json.dumps(event_of(self._method, message))}\n\n".encode()
+
+    def _messages(self, broken: type[ClientError]) -> Iterator[Any]:
+        """What comes; the error of a call that failed."""
+        call = self._call
+        if call is None:
+            return
+        try:
+            yield from call
+        except grpc.RpcError as failure:
+            raise self._error(failure, broken) from None
+
+    def _error(self, failure: Any, broken: type[ClientError]) -> ClientError:
+        """The server's own error where it told one, else what gRPC says."""
+        said = self._address.hidden(shortened(failure.details() or failure.code().name))
+        trailers = {name: value for name, value in failure.trailing_metadata() or () if isinstance(value, str)}
+        status = STATUSES.get(failure.code())
+        if (code := trailers.get("forklift-code")) is not None:
+            self.pause_s = _pause_s(trailers, failure.code(), code)
+            request_id = dict(failure.initial_metadata() or ()).get("x-request-id")
+            told = {"message": said, "code": code, "param": _unquoted(trailers.get("forklift-param"))}
+            return make_error({"error": told, "request_id": request_id}, status)
+        if failure.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return LateError(f"{self._address.shown_url}: no whole answer within {self._limit_s:g} s")
+        if failure.code() is grpc.StatusCode.UNAVAILABLE:
+            what = "cannot reach" if broken is NoAnswerError else "the connection broke off:"
+            return broken(f"{what} {self._address.shown_url}: {said}")
+        if failure.code() is grpc.StatusCode.CANCELLED:
+            return broken(f"{self._address.shown_url}: the call was cancelled")
+        return make_error({"error": {"message": said}}, status)
+
+
+def _pause_s(trailers: Mapping[str, str], status: grpc.StatusCode, code: str) -> float | None:
+    """Seconds after which the server advises to ask again; None where it should not be asked again."""
+    if status not in RETRIED or trailers.get("x-should-retry") == "false" or code == NOT_RETRIED:
+        return None
+    told = trailers.get("retry-after", "")
+    return float(told) if told.isdecimal() else None
+
+
+def _unquoted(param: str | None) -> str | None:
+    return None if param is None else unquote(param)
