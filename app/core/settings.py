@@ -34,7 +34,7 @@ from app.core.tasks.task_table import Task
 __all__ = ["PREFIX", "ModelPlan", "Settings", "load_settings"]
 
 # What the layers that are not quantised compute in.
-COMPUTES_IN = {"int8": "float32", "int4": "bfloat16"}
+COMPUTES_IN = {"int8": "float32", "int4": "bfloat16", "file": "bfloat16"}
 DEMO_MODEL = Path(__file__).resolve().parents[1] / "models" / "demo"
 # Threads beyond running and waiting requests: health checks and error answers must find one.
 THREAD_HEADROOM = 8
@@ -128,9 +128,10 @@ class Settings(BaseModel):
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto never falls back to CPU silently.")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field("auto", description="auto: the checkpoint's.")
-    quantization: Literal["none", "int8", "int4"] = Field(
+    quantization: Literal["none", "int8", "int4", "file"] = Field(
         "none",
-        description="Linear layers on the CPU. int8: near lossless, rest in float32. int4: least memory, in bfloat16.",
+        description="Linear layers on the CPU. int8: near lossless, rest in float32. int4: least memory, in bfloat16."
+        " file: as a GGUF file has them, which is also what none means for one, with DTYPE=auto.",
     )
     pack_weights: Literal["auto", "always", "never"] = Field(
         "auto",
@@ -365,9 +366,12 @@ class Settings(BaseModel):
 
 
 def name_of(model: str) -> str:
-    """Last part of a path or hub id; for ``.`` and the like the name of the folder that is meant."""
+    """Last part of a path or hub id; for ``.`` and the like the name of the folder that is meant.
+
+    A GGUF file's is that without its ending.
+    """
     name = Path(model).name
-    return Path(model).resolve().name if name in ("", ".", "..") else name
+    return Path(model).resolve().name if name in ("", ".", "..") else name.removesuffix(".gguf")
 
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:

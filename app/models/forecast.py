@@ -1,6 +1,6 @@
 """What can be told of a model without its weights: its task, and the memory that it will take.
 
-Reads the config and the headers of the safetensors files.
+Reads the config and the headers of the safetensors files, or of the GGUF file.
 Inference thread only: transformers is imported here, and remote code may run to read a config.
 """
 
@@ -14,9 +14,12 @@ from pathlib import Path
 import torch
 from transformers import PretrainedConfig
 
+from app.core.errors import ModelLoadError
 from app.core.settings import COMPUTES_IN, ModelPlan, Settings
 from app.core.tasks.task_table import Task
 from app.models.checkpoint.devices import choose_device, choose_dtype
+from app.models.checkpoint.gguf_loading.gguf_blocks import linear_tensors
+from app.models.checkpoint.gguf_loading.gguf_form import dtype_of, served_settings
 from app.models.checkpoint.loader import without_weights
 from app.models.checkpoint.source import Source, failing_to_load, find_source
 from app.models.folder.headers import Entry, read_entries
@@ -26,6 +29,8 @@ from app.models.weights.quantization import quantized_bytes
 
 # safetensors' names of number types; others (float8, integers) are counted in their own size and never converted.
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+# Weights of a model for each in its GGUF file: an embedding may be the output layer, too.
+MOST_PER_VALUE = 2
 
 
 @dataclass(frozen=True)
@@ -55,23 +60,28 @@ class Inspected:
 
 def inspect(plan: ModelPlan) -> Inspected:
     """Read what ``plan``'s model says of itself. Raises ``ModelLoadError`` or ``DeviceError``."""
-    settings = plan.settings
-    is_folder = Path(settings.model).exists()
     require_folder(plan)
+    settings = served_settings(plan.settings)
+    is_folder = Path(settings.model).exists()
     source = find_source(settings, plan.task)
     with failing_to_load(source.path):
         return Inspected(source.task, predict(source, settings) if is_folder else None)
 
 
 def resident_weight_bytes(plan: ModelPlan) -> int:
-    """What the weights of ``plan``'s model will take; 0 for a hub id. Raises ``ModelLoadError`` or ``DeviceError``."""
-    settings = plan.settings
-    if not Path(settings.model).exists():
+    """What the weights of ``plan``'s model will take; 0 for a hub id. Raises ``ModelLoadError`` or ``DeviceError``.
+
+    Those of a GGUF file become 16 bits, or what was asked for, before they get their form.
+    """
+    if not Path(plan.settings.model).exists():
         return 0
+    settings = served_settings(plan.settings)
     source = find_source(settings, plan.task)
     with failing_to_load(source.path):
+        if source.gguf is not None:
+            return max(plain_bytes(source, settings), packed_bytes(source, settings))
         if settings.quantization != "none":
-            return quantized_bytes(without_weights(source, settings), settings.quantization)
+            return packed_bytes(source, settings)
         return sum(loaded for loaded, _ in _sizes(source.config, settings))
 
 
@@ -91,6 +101,9 @@ def predict(source: Source, settings: Settings) -> Footprint:
     config = source.config
     if settings.quantization != "none":
         return predict_quantized(source, settings)
+    if source.gguf is not None:
+        kv = cache_bytes(source, settings, dtype_of(source.gguf, settings).itemsize)
+        return Footprint(plain_bytes(source, settings), kv, is_mapped=False)
     dtype = _dtype(config, settings)
     sizes = _sizes(config, settings)
     is_same = all(loaded == stored for loaded, stored in sizes)
@@ -109,8 +122,28 @@ def predict_quantized(source: Source, settings: Settings) -> Footprint:
     """The same where ``settings`` quantise: by the model's shape, as its layers' forms have sizes of their own."""
     item_bytes = 4 if COMPUTES_IN[settings.quantization] == "float32" else 2
     kv = cache_bytes(source, settings, item_bytes)
+    return Footprint(packed_bytes(source, settings), kv, is_mapped=False)
+
+
+def packed_bytes(source: Source, settings: Settings) -> int:
+    """Weights in the forms that ``settings`` name, if any."""
+    if settings.quantization == "none":
+        return 0
     model = without_weights(source, settings)
-    return Footprint(quantized_bytes(model, settings.quantization), kv, is_mapped=False)
+    keeps_blocks = settings.quantization == "file" and source.gguf is not None
+    in_4_bits = {layer for _, layer, _ in linear_tensors(model, source.gguf)} if keeps_blocks and source.gguf else set()
+    return quantized_bytes(model, settings.quantization, in_4_bits)
+
+
+def plain_bytes(source: Source, settings: Settings) -> int:
+    """Weights of a GGUF file as transformers reads them. Raises ``ModelLoadError`` where its metadata mean more."""
+    assert source.gguf is not None
+    model = without_weights(source, settings)
+    num_values = int(model.num_parameters())
+    num_told = sum(tensor.num_values for tensor in source.gguf.tensors.values())
+    if num_values > MOST_PER_VALUE * num_told:
+        raise ModelLoadError(f"its metadata speak of {num_values} weights, it holds {num_told}")
+    return num_values * dtype_of(source.gguf, settings).itemsize
 
 
 def loaded_bytes(entry: Entry, dtype: torch.dtype | None) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from app.reports.measuring_process import run_child
 # What a name asks of the settings.
 PRECISIONS: dict[str, dict[str, str]] = {
     **{name: {"FORKLIFT_DTYPE": name, "FORKLIFT_QUANTIZATION": "none"} for name in ("float32", "float16", "bfloat16")},
-    **{name: {"FORKLIFT_DTYPE": "auto", "FORKLIFT_QUANTIZATION": name} for name in ("int8", "int4")},
+    **{name: {"FORKLIFT_DTYPE": "auto", "FORKLIFT_QUANTIZATION": name} for name in ("int8", "int4", "file")},
 }
 OnProgress = Callable[[str, float], None]
 

@@ -39,7 +39,7 @@ def measure_resources(settings: Settings, progress: Callable[[float], None]) -> 
         "task": checkpoint.task,
         "device": str(checkpoint.device),
         "dtype": ready.model.dtype,
-        "quantization": settings.quantization,
+        "quantization": ready.settings.quantization,
         "disk": disk(settings.model),
         "load_s": load_s,
         "weights_bytes": model_bytes(checkpoint.model),

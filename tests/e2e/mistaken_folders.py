@@ -126,7 +126,7 @@ MISTAKES_OF_FOLDERS = (
     Mistake("no such folder", "/models/none does not exist", settings(MODEL="{folder}/none")),
     Mistake("a tilde", "only a shell knows ~", settings(MODEL="~/models/m")),
     Mistake("a file of weights", "MODEL is the folder that holds it", as_file("model.safetensors")),
-    Mistake("a GGUF file", "is a GGUF file", as_file("model.gguf")),
+    Mistake("the start of a GGUF file", "are not a GGUF file", as_file("model.gguf")),
     Mistake("the folder above", "has no config.json; /models/m has one", above),
     Mistake("a folder of another user", "permission denied", model(lambda path: path.chmod(0)), without_rights=True),
     Mistake(
@@ -226,7 +226,7 @@ MISTAKES_OF_FOLDERS = (
     Mistake("an empty config.json", "it is empty", demo(put("config.json", ""))),
     Mistake("an index that is none", "is not an index of weights", demo(indexed([]))),
     Mistake("an adapter", "it is an adapter: merge it", demo(replace_all("adapter_config.json"))),
-    Mistake("a GGUF file in a folder", "m.gguf is a GGUF file", demo(replace_all("m.gguf"))),
+    Mistake("the same in a folder", "m.gguf are not a GGUF file", demo(replace_all("m.gguf"))),
     Mistake("a pipeline of diffusers", "which is not served", demo(replace_all("model_index.json"))),
     Mistake("an empty folder", "has no config.json", demo(replace_all(None))),
     Mistake(

@@ -11,7 +11,9 @@ from typing import Any
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 
 from app.core.errors import StartError
+from app.models.checkpoint.gguf_loading.gguf_form import kinds_of_layers
 from app.models.checkpoint.source import first_line
+from app.models.folder.gguf.gguf_folder import check_gguf, gguf_file
 from app.models.folder.headers import read_entries
 from app.models.folder.model_folder import check_folder, weight_files
 from app.models.folder.sentence import parse, read_sentence_form
@@ -25,6 +27,8 @@ def describe(folder: Path) -> dict[str, Any]:
     """What can be told; ``fault`` says why the rest cannot."""
     row: dict[str, Any] = {"path": str(folder)}
     try:
+        if (file := gguf_file(str(folder))) is not None:
+            return row | of_gguf(file)
         check_folder(str(folder))
         row |= of_weights(weight_files(folder))
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -36,6 +40,21 @@ def describe(folder: Path) -> dict[str, Any]:
     except Exception as error:
         row["fault"] = first_line(error)
     return row
+
+
+def of_gguf(file: Path) -> dict[str, Any]:
+    """What the header of a GGUF file tells, without a library that reads such files."""
+    header = check_gguf(file, is_installed=True)
+    kinds = kinds_of_layers(header).most_common(1)
+    return {
+        "parameters": sum(tensor.num_values for tensor in header.tensors.values()),
+        "bytes": sum(tensor.num_bytes for tensor in header.tensors.values()),
+        "dtype": kinds[0][0] if kinds else "none",
+        "task": "generate",
+        "architecture": header.architecture,
+        "context_tokens": header.own("context_length"),
+        "chat": "tokenizer.chat_template" in header.metadata,
+    }
 
 
 def of_weights(files: list[Path]) -> dict[str, Any]:

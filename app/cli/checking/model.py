@@ -35,6 +35,7 @@ def check(situation: Situation) -> Findings:
 
 def check_files(plan: ModelPlan) -> Findings:
     """What is missing, cut short or of the wrong kind; silent where all is there."""
+    from app.models.folder.gguf.gguf_folder import gguf_file
     from app.models.folder.model_folder import check_folder
     from app.models.folder.weights_fit import check_weights_fit
 
@@ -44,7 +45,7 @@ def check_files(plan: ModelPlan) -> Findings:
     except StartError as error:
         yield Finding("model", "fault", str(error), COMPLETE)
         return
-    if not Path(source).exists():
+    if not Path(source).exists() or gguf_file(source) is not None:
         return
     try:
         config = json.loads((Path(source) / "config.json").read_text(encoding="utf-8"))
@@ -74,42 +75,49 @@ def _check_content(plan: ModelPlan) -> Any:
     except StartError as error:
         yield Finding("model", "fault", str(error), "see docs/models.md")
         return None
-    yield Finding("model", "ok", f"{source}: {found.task}, all files are there and whole")
+    yield Finding("model", "ok", f"{source}: {found.task}, {_files(source)}")
     yield from check_tokenizer(plan, found.task)
     return found.footprint
 
 
+def _files(source: str) -> str:
+    """What its weights lie in."""
+    from app.models.checkpoint.gguf_loading.gguf_form import kinds_of_layers
+    from app.models.folder.gguf.gguf_folder import gguf_file
+    from app.models.folder.gguf.gguf_header import read_header
+
+    file = gguf_file(source)
+    if file is None:
+        return "all files are there and whole"
+    header = read_header(file)
+    kinds = ", ".join(kind for kind, _ in kinds_of_layers(header).most_common())
+    return f"a whole GGUF file ({header.architecture}; layers in {kinds})"
+
+
 def check_tokenizer(plan: ModelPlan, task: str) -> Findings:
     """Whether it loads and knows text; for a language model, whether it can chat and fill holes."""
-    from transformers import AutoTokenizer
-
     from app.models.checkpoint.loader import check_tokenizer as require_words
-    from app.models.checkpoint.source import first_line
+    from app.models.checkpoint.loader import read_tokenizer
+    from app.models.checkpoint.source import find_source, first_line
 
     settings = plan.settings
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            settings.model, trust_remote_code=settings.trust_remote_code, local_files_only=True
-        )
+        source = find_source(settings, plan.task)
+        tokenizer = read_tokenizer(source)
         require_words(settings.model, tokenizer)
     except Exception as error:
         advice = "copy the tokenizer's files beside the weights (tokenizer.json, or its family's)"
         yield Finding("tokenizer", "fault", first_line(error), advice)
         return
-    abilities = [_chat(tokenizer, settings), _infill(tokenizer)] if task == "generate" else []
+    abilities = [_chat(tokenizer, settings, source.config), _infill(tokenizer)] if task == "generate" else []
     yield Finding("tokenizer", "ok", ", ".join([f"{len(tokenizer)} tokens", *abilities]))
 
 
-def _chat(tokenizer: Any, settings: Settings) -> str:
-    from transformers import AutoConfig
-
+def _chat(tokenizer: Any, settings: Settings, config: Any) -> str:
     from app.models.tokens.chat_prompts import has_rounds
 
     if tokenizer.chat_template or settings.chat_template:
         return "has a chat template"
-    config = AutoConfig.from_pretrained(
-        settings.model, trust_remote_code=settings.trust_remote_code, local_files_only=True
-    )
     return "chats in rounds" if has_rounds(config) else "no chat template"
 
 

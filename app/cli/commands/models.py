@@ -28,8 +28,8 @@ LONG = ("name", "architecture", "fault")
 def command(place: str, api_key: str | None, as_json: bool) -> None:
     """List the models of the server at the URL PLACE, or the model folders in and below the directory PLACE.
 
-    Of folders only configs, tokenizers and the headers of safetensors files are read; code that lies beside weights is
-    not run.
+    Of folders only configs, tokenizers and the headers of safetensors and GGUF files are read; code that lies beside
+    weights is not run.
 
     Exit codes: 0, 1 where the server does not answer or the directory has no model folder, 2 for wrong usage.
     """
@@ -61,7 +61,7 @@ def _served(name: str, told: dict[str, Any]) -> dict[str, Any]:
 
 
 def of_directory(directory: Path) -> list[dict[str, Any]]:
-    """A row for each folder with a config.json."""
+    """A row for each folder with a config.json, and each GGUF file."""
     if not directory.is_dir():
         raise CommandError(f"{directory} is neither a directory nor a URL")
     from app.cli.checking.folders import describe
@@ -75,13 +75,15 @@ def name_of(folder: Path, directory: Path) -> str:
 
 
 def model_folders(directory: Path, depth: int = DEEPEST) -> list[Path]:
-    """In ``directory`` or below, by name; a model folder's own folders are parts of it."""
-    if (directory / "config.json").is_file():
+    """In ``directory`` or below, by name; a model folder's own folders are parts of it. GGUF files are models, too."""
+    if (directory / "config.json").is_file() and any(directory.glob("*.safetensors")):
         return [directory]
-    if depth == 0:
-        return []
-    inner = sorted(path for path in directory.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return [found for folder in inner for found in model_folders(folder, depth - 1)]
+    visible = sorted(path for path in directory.iterdir() if not path.name.startswith("."))
+    files = [path for path in visible if path.suffix == ".gguf" and path.is_file()]
+    if not files and (directory / "config.json").is_file():
+        return [directory]
+    inner = [path for path in visible if path.is_dir() and depth]
+    return files + [found for folder in inner for found in model_folders(folder, depth - 1)]
 
 
 def show(rows: list[dict[str, Any]]) -> None:

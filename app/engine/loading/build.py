@@ -20,6 +20,7 @@ from app.engine.loading.prepared import KvMemory, Prepared
 from app.engine.runners.choose import make_runner
 from app.engine.runners.compiled import CompiledRunner
 from app.models.checkpoint.device_memory import free_bytes
+from app.models.checkpoint.gguf_loading.gguf_form import served_settings
 from app.models.checkpoint.loader import Checkpoint, load_checkpoint
 from app.models.text_model import TextModel
 
@@ -40,7 +41,7 @@ def prepare(
     def load(settings: Settings) -> Checkpoint:
         return load_checkpoint(settings, progress, task)
 
-    chosen = Ladder(settings, load, steps_of, promised_bytes).climb()
+    chosen = Ladder(served_settings(settings), load, steps_of, promised_bytes).climb()
     memory = kv_memory(chosen.engine, chosen.model, promised_bytes)
     return Prepared(
         chosen.model,

@@ -125,6 +125,7 @@ class ModelCapabilities(TypedDict):
     vocab_size: int | None
     dtype: str | None
     quantization: str
+    format: Literal["safetensors", "gguf"] | None
     engine: EngineName | None
     dropped: list[str] | None
     compiled: bool | None

@@ -52,6 +52,7 @@ def describe(handle: ModelHandle) -> ModelCapabilities:
         "vocab_size": model.vocab_size if model else None,
         "dtype": model.dtype if model else None,
         "quantization": handle.quantization,
+        "format": model.checkpoint.format if model else None,
         "engine": handle.engine_name,
         "dropped": handle.dropped,
         "compiled": handle.is_compiled,

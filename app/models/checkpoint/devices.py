@@ -41,7 +41,7 @@ def choose_dtype(settings: Settings) -> torch.dtype | Literal["auto"]:
     Weights that will be int8 stay as they are in their file, which is mapped, until each becomes int8: no
     copy of the whole model is made for the float32 that the rest computes in. int4 is made of bfloat16.
     """
-    name = {"none": settings.dtype, "int8": "auto", "int4": "bfloat16"}[settings.quantization]
+    name = {"none": settings.dtype, "int8": "auto", "int4": "bfloat16", "file": "bfloat16"}[settings.quantization]
     if name == "auto":
         return "auto"
     return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[name]

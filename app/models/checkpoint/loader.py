@@ -7,10 +7,11 @@ can be wrong ends in a ``ModelLoadError`` with one line for the operator.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import transformers
@@ -22,8 +23,12 @@ from app.core.logs.logging import get_logger
 from app.core.settings import Settings
 from app.core.tasks.task_table import TASKS, Task
 from app.models.checkpoint.devices import choose_device, choose_dtype, slow_dtype
+from app.models.checkpoint.gguf_loading.gguf_blocks import attach
+from app.models.checkpoint.gguf_loading.gguf_form import dtype_of
+from app.models.checkpoint.gguf_loading.gguf_source import plain_options, read_once
 from app.models.checkpoint.placement import Placement, place
 from app.models.checkpoint.source import Source, failing_to_load, find_source, first_line
+from app.models.folder.gguf.gguf_folder import gguf_file
 from app.models.folder.sentence import Activation, SentenceForm
 
 Progress = Callable[[float], None]
@@ -38,7 +43,8 @@ class Checkpoint:
     Quantising sets the model's layers and ``dtype`` anew; all else stays as it is.
 
     ``vocab_size`` is the number of rows of a language model's output layer, of an encoder's embedding;
-    ``form`` is how the checkpoint says that its vectors are made, ``pair_activation`` how it scores pairs.
+    ``form`` is how the checkpoint says that its vectors are made, ``pair_activation`` how it scores pairs; ``format``
+    is that of the files.
     """
 
     task: Task
@@ -49,6 +55,7 @@ class Checkpoint:
     vocab_size: int
     form: SentenceForm | None = None
     pair_activation: Activation | None = None
+    format: Literal["safetensors", "gguf"] = "safetensors"
 
 
 def load_checkpoint(settings: Settings, progress: Progress, task: Task | None = None) -> Checkpoint:
@@ -58,6 +65,11 @@ def load_checkpoint(settings: Settings, progress: Progress, task: Task | None = 
     """
     transformers_logging.disable_progress_bar()
     device = choose_device(settings.device)
+    with read_once() if gguf_file(settings.model) is not None else nullcontext():
+        return _load(settings, device, progress, task)
+
+
+def _load(settings: Settings, device: torch.device, progress: Progress, task: Task | None) -> Checkpoint:
     source = find_source(settings, task)
     progress(0.2)
     with failing_to_load(source.path):
@@ -67,6 +79,8 @@ def load_checkpoint(settings: Settings, progress: Progress, task: Task | None = 
         model, report = read_model(source, settings, placement)
     check_tokenizer(source.path, tokenizer)
     check_weights(source.path, report, source.task)
+    if source.gguf is not None and settings.quantization == "file":
+        attach(model, source.gguf)
     report_placement(settings.model_name, model, device, placement)
     progress(0.8)
     model.eval().requires_grad_(False)
@@ -76,7 +90,17 @@ def load_checkpoint(settings: Settings, progress: Progress, task: Task | None = 
     else:
         rows = model.get_input_embeddings()
     num_rows = int(rows.weight.shape[0])
-    return Checkpoint(source.task, model, tokenizer, device, model.dtype, num_rows, source.form, source.pair_activation)
+    return Checkpoint(
+        source.task,
+        model,
+        tokenizer,
+        device,
+        model.dtype,
+        num_rows,
+        source.form,
+        source.pair_activation,
+        "safetensors" if source.gguf is None else "gguf",
+    )
 
 
 def auto_class(task: Task) -> Any:
@@ -87,23 +111,29 @@ def auto_class(task: Task) -> Any:
 def read_model(source: Source, settings: Settings, placement: Placement) -> tuple[PreTrainedModel, dict[str, Any]]:
     """The model with its weights, from safetensors alone, and transformers' account of the keys it found."""
     model, report = auto_class(source.task).from_pretrained(
-        source.path,
+        source.name_or_path,
         config=source.config,
-        dtype=choose_dtype(settings),
+        dtype=loaded_dtype(source, settings),
         use_safetensors=True,
         output_loading_info=True,
         # Told in the report then, with names and shapes; such a model is refused.
         ignore_mismatched_sizes=True,
         device_map=placement.device_map,
         offload_folder=placement.offload_folder,
+        **({} if source.gguf is None else plain_options()),
         **source.where,
     )
     return model, report
 
 
+def loaded_dtype(source: Source, settings: Settings) -> torch.dtype | Literal["auto"]:
+    """The dtype argument for ``from_pretrained``."""
+    return choose_dtype(settings) if source.gguf is None else dtype_of(source.gguf, settings)
+
+
 def without_weights(source: Source, settings: Settings) -> PreTrainedModel:
     """The model on ``meta``: shapes and dtypes, no memory."""
-    wanted = choose_dtype(settings)
+    wanted = loaded_dtype(source, settings)
     known = (source.config.dtype or torch.float32) if wanted == "auto" else wanted
     with torch.device("meta"):
         model: PreTrainedModel = auto_class(source.task).from_config(
@@ -134,10 +164,10 @@ def _with_plain_strides(_module: torch.nn.Module, inputs: tuple[torch.Tensor]) -
 def read_tokenizer(source: Source) -> PreTrainedTokenizerBase:
     """The tokenizer in the family's own class. Raises ``ModelLoadError``; transformers' own words are many lines."""
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source.path, **source.where)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source.name_or_path, **source.where)
     except Exception as error:
         folder = Path(source.path)
-        is_incomplete = folder.exists() and not (folder / "tokenizer.json").exists()
+        is_incomplete = folder.is_dir() and source.gguf is None and not (folder / "tokenizer.json").exists()
         hint = " (there is no tokenizer.json)" if is_incomplete else ""
         raise ModelLoadError(f"its tokenizer cannot be read{hint}: {first_line(error).rstrip(':')}") from error
     return tokenizer

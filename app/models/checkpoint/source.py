@@ -18,8 +18,11 @@ from transformers.utils import cached_file
 from app.core.errors import ModelLoadError
 from app.core.settings import Settings
 from app.core.tasks.task_table import Task
+from app.models.checkpoint.gguf_loading.gguf_source import EMPTY_FOLDER, read_config, where_of
 from app.models.checkpoint.hub import where_to_look
 from app.models.folder.config_values import check_config
+from app.models.folder.gguf.gguf_folder import gguf_file
+from app.models.folder.gguf.gguf_header import GgufHeader, read_header
 from app.models.folder.json_files import read_object
 from app.models.folder.model_folder import check_folder
 from app.models.folder.remote_code import check_code
@@ -40,6 +43,7 @@ class Source:
     """``where``: arguments that every ``from_pretrained`` of the checkpoint shares.
 
     ``form``: how it makes vectors; ``pair_activation``: of what a score of a pair is made; None where it does not say.
+    ``gguf``: the header, of a GGUF file.
     """
 
     path: str
@@ -48,6 +52,12 @@ class Source:
     form: SentenceForm | None
     task: Task
     pair_activation: Activation | None = None
+    gguf: GgufHeader | None = None
+
+    @property
+    def name_or_path(self) -> str:
+        """The first argument of every ``from_pretrained``."""
+        return self.path if self.gguf is None else EMPTY_FOLDER
 
 
 def find_source(settings: Settings, task: Task | None = None) -> Source:
@@ -57,6 +67,8 @@ def find_source(settings: Settings, task: Task | None = None) -> Source:
     """
     path = settings.model
     check_folder(path)
+    if (file := gguf_file(path)) is not None:
+        return _of_gguf(path, file, task)
     check_code(path, is_trusted=settings.trust_remote_code)
     where = where_to_look(settings)
     with failing_to_load(path):
@@ -72,6 +84,14 @@ def find_source(settings: Settings, task: Task | None = None) -> Source:
         chosen = task or detect_task(config, is_sentence_model=form is not None)
         activation = read_pair_activation(read) if chosen == "rerank" else None
         return Source(path, where, config, form, chosen, activation)
+
+
+def _of_gguf(path: str, file: Path, task: Task | None) -> Source:
+    """A GGUF file's source: it is read for texts to be generated."""
+    with failing_to_load(path):
+        if task not in (None, "generate"):
+            raise ModelLoadError(f"a GGUF file is served to generate text, not for {task}")
+        return Source(path, where_of(file), read_config(file), None, "generate", gguf=read_header(file))
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from app.core.errors import ModelLoadError
 from app.core.settings import ModelPlan
 from app.models.checkpoint.hub_ids import check_hub_id
 from app.models.folder.config_values import check_config
+from app.models.folder.gguf.gguf_folder import check_gguf, gguf_file
 from app.models.folder.headers import check_weight_file
 from app.models.folder.json_files import (
     MAX_TOKENIZER_BYTES,
@@ -45,7 +46,6 @@ CONFIGS = (
 TOKENIZER_FILES = ("vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja", "modules.json", *SENTENCEPIECE_NAMES)
 OTHER_WEIGHTS = {
     ("*.bin", "*.pt", "*.pth", "*.ckpt"): "a pickle file, which is never loaded",
-    ("*.gguf",): "a GGUF file, which is not read",
     ("*.h5", "*.msgpack", "*.onnx", "onnx/*.onnx"): "of another framework: save the model with transformers and torch",
 }
 # Hints look at so many entries of a folder.
@@ -65,6 +65,9 @@ def check_folder(source: str) -> None:
         if source.startswith(("/", ".", "~")) or source.count("/") != 1:
             raise ModelLoadError(f"the model folder {source} does not exist{_link_hint(folder)}{_home_hint(source)}")
         check_hub_id(source)
+        return
+    if (file := gguf_file(source)) is not None:
+        check_gguf(file, is_installed=is_installed("gguf"))
         return
     if not folder.is_dir():
         raise ModelLoadError(f"the model {source} is {_kind_hint(folder)}")
@@ -96,19 +99,12 @@ def _home_hint(source: str) -> str:
 def _kind_hint(path: Path) -> str:
     if path.suffix == ".safetensors":
         return f"a file of weights: MODEL is the folder that holds it with its config.json, {path.absolute().parent}"
-    if path.suffix == ".gguf":
-        return f"a GGUF file: {GGUF}"
     return "no folder: MODEL is a folder as transformers saves it"
-
-
-GGUF = "Forklift reads folders as transformers saves them; from_pretrained(folder, gguf_file=...) there can convert it"
 
 
 def _content_hint(folder: Path) -> str:
     """What the folder holds instead, as far as that helps."""
     names = sorted(entry.name for entry, _ in zip(os.scandir(folder), range(MAX_LISTED), strict=False))
-    if gguf := [name for name in names if name.endswith(".gguf")]:
-        return f"; {gguf[0]} is a GGUF file: {GGUF}"
     if "adapter_config.json" in names:
         return "; it is an adapter: merge it into its model (PEFT's merge_and_unload) and save that"
     if "model_index.json" in names:
@@ -141,7 +137,9 @@ def _check_config_file(path: Path) -> dict[str, Any]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that ``from_pretrained`` will read: one, or the shards that the index names."""
+    """The files that ``from_pretrained`` will read: a GGUF file, one of safetensors, or the shards of its index."""
+    if (file := gguf_file(str(folder))) is not None:
+        return [file]
     if os.path.lexists(index := folder / INDEX) and not os.path.lexists(folder / "model.safetensors"):
         return _shards(index)
     found = sorted(folder.glob("*.safetensors"))

@@ -22,6 +22,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from app.core.logs.logging import get_logger
 from app.models.checkpoint.cache_argument import NAMES, cache_argument
 from app.models.checkpoint.loader import Checkpoint
+from app.models.weights.grids import merged_grid, set_grid
 
 PARTS = {
     "": {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"},
@@ -195,6 +196,7 @@ def merged(layers: Sequence[nn.Linear]) -> nn.Linear:
             weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias.detach() for layer in layers
         ]
         one.bias = nn.Parameter(torch.cat(biases), requires_grad=False)
+    set_grid(one, merged_grid(layers))
     return one
 
 

@@ -9,13 +9,24 @@ Computes in bfloat16. Inference thread only.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import nn
+
+from app.models.weights.grids import Blocks
 
 # Mean divergence of the demo model: 0.029 with 32, 0.038 with 64, 0.049 with 128 (docs/models.md).
 GROUP_SIZE = 32
 # The kernel packs 64 or 32 outputs together, depending on the CPU.
 OUTPUT_STEP = 64
+
+
+class Codes(NamedTuple):
+    """int32 ``codes`` ``(out, in)`` from -8 to 7, and bfloat16 ``(groups, out, 2)`` scales and zeros."""
+
+    codes: torch.Tensor
+    scales_and_zeros: torch.Tensor
 
 
 class Int4Linear(nn.Module):
@@ -29,13 +40,25 @@ class Int4Linear(nn.Module):
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None):
         super().__init__()
-        self.out_features, self.in_features = weight.shape
-        self._padding = -self.in_features % GROUP_SIZE
-        padded = nn.functional.pad(weight.detach().float(), (0, self._padding, 0, -self.out_features % OUTPUT_STEP))
-        codes, scales_and_zeros = to_codes(padded)
-        packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes + 8, 1)
+        num_out, num_in = weight.shape
+        padded = nn.functional.pad(weight.detach().float(), (0, -num_in % GROUP_SIZE, 0, -num_out % OUTPUT_STEP))
+        self._keep(to_codes(padded), num_in, num_out, bias)
+
+    @classmethod
+    def of_blocks(cls, blocks: Blocks, bias: torch.Tensor | None) -> Int4Linear:
+        """The layer whose weight is ``blocks``: their codes as they are, steps and borders rounded to bfloat16."""
+        layer = cls.__new__(cls)
+        nn.Module.__init__(layer)
+        num_out, num_in = blocks.codes.shape
+        layer._keep(padded_codes(blocks), num_in, num_out, bias)
+        return layer
+
+    def _keep(self, coded: Codes, num_in: int, num_out: int, bias: torch.Tensor | None) -> None:
+        self.in_features, self.out_features = num_in, num_out
+        self._padding = -num_in % GROUP_SIZE
+        packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(coded.codes + 8, 1)
         self.register_buffer("packed", packed)
-        self.register_buffer("scales_and_zeros", scales_and_zeros)
+        self.register_buffer("scales_and_zeros", coded.scales_and_zeros)
         self.register_buffer("bias", None if bias is None else bias.detach().to(torch.bfloat16))
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -58,15 +81,34 @@ def int4_bytes(num_in: int, num_out: int, has_bias: bool) -> int:
     return groups * outputs * (GROUP_SIZE // 2 + 4) + 2 * num_out * has_bias
 
 
-def to_codes(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """int32 codes ``(out, in)`` from -8 to 7, and bfloat16 ``(groups, out, 2)`` scales and zeros.
+def padded_codes(blocks: Blocks) -> Codes:
+    """``blocks``, whose ``in`` is a multiple of ``GROUP_SIZE``, with outputs of zeros up to a whole step."""
+    scales, zeros = rounded(blocks)
+    filling = -len(blocks.codes) % OUTPUT_STEP
+    both = nn.functional.pad(torch.stack((scales, zeros), dim=-1), (0, 0, 0, 0, 0, filling))
+    codes = nn.functional.pad(blocks.codes.to(torch.int32) - 8, (0, 0, 0, filling))
+    return Codes(codes, both.transpose(0, 1).contiguous())
 
-    ``in`` is a multiple of ``GROUP_SIZE``. Codes are rounded against the scale as it is stored.
-    """
+
+def largest_difference(blocks: Blocks) -> float:
+    """How far a weight of ``blocks`` can be from the one that a layer of them computes with: at its ends."""
+    scales, zeros = rounded(blocks)
+    first = (zeros - 8 * scales.float()) - blocks.borders
+    last = first + 15 * (scales.float() - blocks.steps)
+    return float(torch.maximum(first.abs(), last.abs()).max())
+
+
+def rounded(blocks: Blocks) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scales and zeros in bfloat16, ``(out, groups)``."""
+    return blocks.steps.to(torch.bfloat16), (blocks.borders + 8 * blocks.steps).to(torch.bfloat16)
+
+
+def to_codes(weight: torch.Tensor) -> Codes:
+    """``in`` is a multiple of ``GROUP_SIZE``. Codes are rounded against the scale as it is stored."""
     grouped = weight.view(weight.shape[0], -1, GROUP_SIZE)
     least, largest = grouped.amin(-1, keepdim=True), grouped.amax(-1, keepdim=True)
     scales = ((largest - least) / 15).clamp(min=torch.finfo(torch.bfloat16).tiny).to(torch.bfloat16)
     zeros = (least + 8 * scales.float()).to(torch.bfloat16)
     codes = ((grouped - zeros.float()) / scales.float()).round().clamp(-8, 7)
     both = torch.cat([scales, zeros], dim=-1).transpose(0, 1).contiguous()
-    return codes.view_as(weight).to(torch.int32), both
+    return Codes(codes.view_as(weight).to(torch.int32), both)

@@ -5,13 +5,14 @@ rows share a step and the CPU has tiles, oneDNN multiplies; else fbgemm, which r
 int4: weights only, see ``int4_linear``; the rest computes in bfloat16, and the output layer is an
 int8 one: four bits there cost as much accuracy as in all other layers together. Figures in
 docs/models.md.
+file: layers that came in 4-bit blocks keep their codes, see ``grids``; all others are int8 ones. Computes in bfloat16.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -19,11 +20,13 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from app.core.errors import ModelLoadError
+from app.core.logs.logging import get_logger
 from app.core.system.heap import trim_heap
 from app.models.checkpoint.loader import Checkpoint
 from app.models.checkpoint.unloading import give_back
 from app.models.weights.calibration import Energies, input_energies
-from app.models.weights.int4_linear import Int4Linear, int4_bytes
+from app.models.weights.grids import grid_of
+from app.models.weights.int4_linear import Int4Linear, int4_bytes, largest_difference
 from app.models.weights.int8_linear import (
     Int8Linear,
     Int8TileLinear,
@@ -37,9 +40,11 @@ Layer = TypeVar("Layer", bound=nn.Module)
 # So much of replaced layers may wait to go back to the system: giving back takes milliseconds.
 KEPT_BYTES = 16 * 2**20
 
+log = get_logger("models")
+
 
 def quantize(checkpoint: Checkpoint, kind: str, num_sequences: int) -> None:
-    """Replace the linear layers of ``checkpoint.model`` by ``kind``, "int8" or "int4", in place, one by one.
+    """Replace the linear layers of ``checkpoint.model`` by ``kind``, int8, int4 or file, in place, one by one.
 
     ``num_sequences`` are decoded together; an encoder reads many rows in any case. The model is on the
     CPU, in the dtype that ``choose_dtype`` names; ``checkpoint.dtype`` becomes the one that it computes in then.
@@ -56,6 +61,8 @@ def quantize(checkpoint: Checkpoint, kind: str, num_sequences: int) -> None:
     energies = input_energies(checkpoint)
     if kind == "int4":
         quantize_int4(model, energies)
+    elif kind == "file":
+        keep_blocks(model, energies, in_tiles=in_tiles)
     # What is left: everything, or an output layer.
     replace(model, nn.Linear, partial(to_int8, energies, in_tiles=in_tiles))
     if kind == "int8":
@@ -78,6 +85,35 @@ def quantize_int4(model: PreTrainedModel, energies: Energies) -> None:
         return Int4Linear(layer.weight, layer.bias)
 
     replace(model, nn.Linear, to_int4)
+
+
+def keep_blocks(model: PreTrainedModel, energies: Energies, *, in_tiles: bool) -> None:
+    """The codes of layers that came in 4-bit blocks; others become int8, but for a language model's output layer."""
+    output: nn.Module | None = model.get_output_embeddings()
+    num_kept, largest = 0, 0.0
+
+    def kept(layer: nn.Linear) -> nn.Module:
+        nonlocal num_kept, largest
+        grid = grid_of(layer)
+        if layer is output:
+            return layer
+        if grid is None:
+            made = to_int8(energies, layer, in_tiles=in_tiles)
+            made.register_forward_hook(in_bfloat16)
+            return made
+        energies.pop(layer, None)
+        blocks = grid.read()
+        num_kept, largest = num_kept + 1, max(largest, largest_difference(blocks))
+        return Int4Linear.of_blocks(blocks, layer.bias)
+
+    replace(model, nn.Linear, kept)
+    num_int8 = sum(isinstance(module, Int8Linear) for module in model.modules())
+    log.info("blocks_kept", num_in_4_bits=num_kept, num_in_8_bits=num_int8 + 1, largest_difference=f"{largest:.3g}")
+
+
+def in_bfloat16(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+    """What a layer gives to others that compute in bfloat16."""
+    return output.to(torch.bfloat16)
 
 
 def to_int8(energies: Energies, layer: nn.Linear, *, in_tiles: bool) -> Int8Linear:
@@ -143,16 +179,18 @@ def model_bytes(model: nn.Module) -> int:
     return total + sum(module.num_bytes for module in model.modules() if isinstance(module, Int8Linear))
 
 
-def quantized_bytes(model: PreTrainedModel, kind: str) -> int:
+def quantized_bytes(model: PreTrainedModel, kind: str, in_4_bits: Collection[nn.Module] = ()) -> int:
     """What ``model_bytes`` will say of ``model``, which may be on ``meta``, once it is ``kind``.
 
-    Which inputs will keep their weights is not known before; they count as none.
+    Which inputs will keep their weights is not known before; they count as none. ``in_4_bits``: the layers that keep
+    their blocks.
     """
     output = model.get_output_embeddings()
     total = 0
     for module in model.modules():
         if type(module) in (nn.Linear, Conv1D):
-            count = int8_bytes if kind == "int8" or module is output else int4_bytes
+            is_int4 = kind == "int4" and module is not output
+            count = int4_bytes if is_int4 or module in in_4_bits else int8_bytes
             num_in, num_out = reversed(module.weight.shape) if type(module) is nn.Linear else module.weight.shape
             total += count(int(num_in), int(num_out), module.bias is not None)
         else:

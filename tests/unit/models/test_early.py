@@ -219,7 +219,6 @@ def test_a_pointer_of_git_lfs_and_an_empty_file_are_told(folder, name):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("m.gguf", "a GGUF file, which is not read"),
         ("pytorch_model.bin", "a pickle file, which is never loaded"),
         ("model.pt", "a pickle file, which is never loaded"),
         ("tf_model.h5", "of another framework"),

@@ -233,14 +233,14 @@ def test_a_file_in_place_of_the_folder_is_told_what_it_is(folder):
     line = line_of(folder / "model.safetensors")
     assert line.endswith(f"a file of weights: MODEL is the folder that holds it with its config.json, {folder}")
     (folder / "model.gguf").touch()
-    assert "is a GGUF file: Forklift reads folders" in line_of(folder / "model.gguf")
+    assert "are not a GGUF file" in line_of(folder / "model.gguf")
     assert "is no folder: MODEL is a folder" in line_of(folder / "config.json")
 
 
 def test_a_folder_without_a_config_says_what_it_holds(folder, tmp_path):
     assert line_of(tmp_path).endswith(f"has no config.json; {folder} has one")
     (tmp_path / "x.gguf").touch()
-    assert "x.gguf is a GGUF file" in line_of(tmp_path)
+    assert "x.gguf are not a GGUF file" in line_of(tmp_path)
     (folder / "config.json").rename(folder / "adapter_config.json")
     assert "it is an adapter" in line_of(folder)
 
