@@ -70,12 +70,14 @@ class Replicas:
 
 @dataclass(frozen=True)
 class Entrance:
-    """Where callers come in, on every node with a replica. ``affinity``: a header whose value chooses the replica."""
+    """Where callers come in. ``affinity``: a header whose value chooses the replica."""
 
     host: str = "0.0.0.0"
     port: int = 8000
     proxy: Literal["haproxy", "python"] = "haproxy"
     affinity: str | None = None
+    # On every node with a replica, or on the head alone.
+    on: Literal["every-node", "head"] = "every-node"
 
     def __post_init__(self) -> None:
         if self.affinity is None:
@@ -105,7 +107,7 @@ class ScalePlan:
     def config(self) -> dict[str, Any]:
         """Serve's config file (https://docs.ray.io/en/latest/serve/production-guide/config.html)."""
         return {
-            "proxy_location": "EveryNode",
+            "proxy_location": "EveryNode" if self.entrance.on == "every-node" else "HeadOnly",
             "http_options": {"host": self.entrance.host, "port": self.entrance.port},
             "logging_config": {"encoding": "JSON", "enable_access_log": False},
             "applications": [

@@ -12,13 +12,15 @@ from app.cluster.scale_plan import ScalePlan
 
 @dataclass(frozen=True)
 class NodeOptions:
-    """What is the machine's own: address (None: Ray finds it), the head's ports, memory, where state is kept."""
+    """What is the machine's own; what is None is for Ray to find."""
 
     address: str | None
     head_port: int
     dashboard_port: int
     object_store_bytes: int
     storage: str | None
+    num_cpus: int | None = None
+    num_gpus: int | None = None
 
     @property
     def head_address(self) -> str:
@@ -41,7 +43,8 @@ def joining_arguments(options: NodeOptions, head_address: str) -> list[str]:
 
 def _common(options: NodeOptions) -> list[str]:
     given = ["--disable-usage-stats", f"--object-store-memory={options.object_store_bytes}"]
-    return [*given, f"--node-ip-address={options.address}"] if options.address else given
+    own = {"node-ip-address": options.address, "num-cpus": options.num_cpus, "num-gpus": options.num_gpus}
+    return [*given, *(f"--{name}={value}" for name, value in own.items() if value is not None)]
 
 
 def node_environment(plan: ScalePlan, options: NodeOptions) -> dict[str, str]:

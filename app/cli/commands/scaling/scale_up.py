@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from app.cluster.machine.cluster_view import ClusterView
 
 Proxy = Literal["haproxy", "python"]
+Proxies = Literal["every-node", "head"]
 
 
 @click.command("up")
@@ -43,10 +44,19 @@ Proxy = Literal["haproxy", "python"]
     show_default=True,
     help="Which stand in front.",
 )
+@click.option(
+    "--proxies",
+    type=click.Choice(["every-node", "head"]),
+    default="every-node",
+    show_default=True,
+    help="Where they are: on every node with a replica, or on the head alone.",
+)
 @click.option("--affinity", metavar="HEADER", help="Requests with the same value in this header go to one replica.")
 @click.option("--head-port", type=click.IntRange(1, 65535), default=6379, show_default=True, help="Port of the head.")
 @click.option("--dashboard-port", type=click.IntRange(1, 65535), default=8265, show_default=True, help="Its interface.")
 @click.option("--metrics-port", type=click.IntRange(1, 65436), default=9500, show_default=True, help="First of 100.")
+@click.option("--node-cpus", type=click.IntRange(0), help="CPUs that this machine gives; default: all.")
+@click.option("--node-gpus", type=click.IntRange(0), help="GPUs that this machine gives; default: all.")
 @click.option("--storage", metavar="FOLDER", help="Where the head keeps its state; default: in FORKLIFT_CACHE_DIR.")
 @click.option("--object-store-bytes", type=click.IntRange(78_643_200), default=100_000_000, help="Ray's shared memory.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(1), default=1800.0, show_default=True, help="s.")
@@ -60,10 +70,13 @@ def command(
     host: str,
     port: int,
     proxy: Proxy,
+    proxies: Proxies,
     affinity: str | None,
     head_port: int,
     dashboard_port: int,
     metrics_port: int,
+    node_cpus: int | None,
+    node_gpus: int | None,
     storage: str | None,
     object_store_bytes: int,
     timeout_s: float,
@@ -77,10 +90,10 @@ def command(
     Exit codes: 0 when every replica serves, 1 where one cannot, 2 for wrong usage, 3 for settings that cannot be.
     """
     settings = _settings()
-    node_options = NodeOptions(address, head_port, dashboard_port, object_store_bytes, storage)
+    node_options = NodeOptions(address, head_port, dashboard_port, object_store_bytes, storage, node_cpus, node_gpus)
     with told_in_one_line():
         given = Replicas(*replicas, cpus, _gpus(settings) if gpus is None else gpus)
-        plan = ScalePlan(settings, given, Entrance(host, port, proxy, affinity), metrics_port)
+        plan = ScalePlan(settings, given, Entrance(host, port, proxy, affinity, proxies), metrics_port)
         if print_config:
             click.echo(_yaml(plan))
             return
@@ -142,7 +155,8 @@ def _lead(plan: ScalePlan, options: NodeOptions, timeout_s: float) -> None:
     wait_for(head.is_there, "waiting for the head", timeout_s)
     head.deploy(plan.config())
     wait_for(lambda: view(head).is_ready, "bringing up replicas", timeout_s, lambda: _progress(lambda: view(head)))
-    click.echo(f"{plan.replicas.least} replicas serve on port {plan.entrance.port} of every node that has one")
+    where = "of the head" if plan.entrance.on == "head" else "of every node that has one"
+    click.echo(f"{plan.replicas.least} replicas serve on port {plan.entrance.port} {where}")
 
 
 def _progress(look: Callable[[], ClusterView]) -> str:

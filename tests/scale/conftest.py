@@ -1,0 +1,52 @@
+"""Real Ray nodes on loopback addresses. ``make test-scale`` installs Ray and gives them a network of their own."""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.scale.cluster import Cluster, cluster
+from tools.loopback_only import is_inside
+
+PROXIES = ("haproxy", "python")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test here is of the marker ``scale``, and is skipped where it cannot be run."""
+    reason = missing()
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.scale)
+            if reason is not None:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def missing() -> str | None:
+    """Why these tests cannot be run here; None where they can."""
+    if importlib.util.find_spec("ray") is None:
+        return "Ray is not installed: make test-scale"
+    if not is_inside():
+        return "Ray listens on every address: run in a network namespace, as make test-scale does"
+    return None
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """Ray's sockets lie in it, and their names may not be long."""
+    with tempfile.TemporaryDirectory(prefix="fl", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module", params=PROXIES)
+def two_nodes(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """Two nodes with a replica each, behind each proxy in turn."""
+    with (
+        tempfile.TemporaryDirectory(prefix="fl", dir="/tmp", ignore_cleanup_errors=True) as folder,
+        cluster(Path(folder), 2, "2", request.param, body_timeout_s=3, stall_timeout_s=3) as made,
+    ):
+        yield made
