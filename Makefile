@@ -16,7 +16,7 @@ GPU_FILE := /dev/nvidiactl
 # On Linux that build bears +cpu, and nothing else will do: where its index is not reached, pip would take the other one.
 TORCH_BUILD := torch==$(shell sed -n 's/^torch==//p' constraints.txt)$(if $(filter Linux,$(shell uname -s)),+cpu)
 
-.PHONY: help run proto test test-slow test-newest test-oldest chaos smollm2 real-models test-real test-clients test-all lint format benchmark compare readme audit image clean
+.PHONY: help run proto test test-slow test-newest test-oldest chaos smollm2 real-models test-real test-clients scale test-scale test-all lint format benchmark compare readme audit image clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -114,6 +114,14 @@ test-clients: $(VENV)/installed-dev  ## loops of tool calls by clients of others
 	-$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --no-deps --target $(CLIENTS)/anthropic-1 anthropic==1.17.0
 	-mkdir -p $(CLIENTS)/node && cp tests/clients/package.json $(CLIENTS)/node && npm install --silent --prefix $(CLIENTS)/node
 	$(BIN)/python -m pytest -s -rs -m clients tests/clients
+
+scale: $(VENV)/installed-dev  ## install Ray (240 MB) for replicas on several machines
+	$(PIP) --editable '.[scale]'
+
+# Ray listens on every address, so it gets a network of its own; where the system gives none, the tests skip and say so.
+SCALE := tests/scale
+test-scale: scale  ## Ray nodes on this machine: the contract, kills, drains, updates; SCALE='tests/scale/test_two_nodes.py -k haproxy'
+	@ONLY="$(BIN)/python -m tools.loopback_only"; $$ONLY true || ONLY=; $$ONLY $(BIN)/python -m pytest -s -rs -m scale $(SCALE)
 
 test-all: test test-slow chaos test-real test-clients  ## everything: the default suite, the slow tests, the long ones, trained weights
 

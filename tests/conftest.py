@@ -37,6 +37,7 @@ hypothesis.settings.load_profile("forklift")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """What ``tests/anywhere`` asks, where that is a server which runs already."""
     parser.addoption("--url", help="ask this server, as http://host:port, which generates text")
+    parser.addoption("--look", action="append", help="where one of several processes behind it answers /readyz")
     parser.addoption("--key", help="its API key")
     parser.addoption("--ca", help="file of the authority of its certificate")
 

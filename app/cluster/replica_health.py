@@ -6,9 +6,6 @@ another one up; by then callers have their answers, and new ones are told to com
 
 from __future__ import annotations
 
-import sys
-from typing import NoReturn
-
 from app.core.errors import ModelLoadError
 from app.serve.context import WorkerContext
 from app.serve.processes.watch import STOP_THE_SERVER, Watch
@@ -33,7 +30,5 @@ class ReplicaHealth:
         if self._code is not None:
             raise DefectError("the inference thread of this replica died or hangs")
 
-    def _note(self, code: int) -> NoReturn:
-        self._code = code
-        # The end of the watch's thread, not of the process.
-        sys.exit(code)
+    def _note(self, code: int) -> None:
+        self._code = code if self._code is None else self._code

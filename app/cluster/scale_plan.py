@@ -101,6 +101,8 @@ class ScalePlan:
     def __post_init__(self) -> None:
         if self.settings.has_tls:
             raise ScaleError("TLS_CERT: Serve's proxies speak plain HTTP; end TLS in front of them")
+        if self.settings.grpc_bind:
+            raise ScaleError("GRPC_BIND: replicas speak HTTP only; gRPC is for plain servers")
         if self.settings.registry:
             raise ScaleError("REGISTRY: replicas are found through the cluster's proxies, not in a registry")
 

@@ -1,7 +1,8 @@
 """The contract as a URL shows it: the same tests for Gunicorn, for TLS, for the bridge of replicas, and for any server.
 
 ``pytest tests/anywhere --url http://host:port --key KEY --ca FILE`` asks one that runs already, which serves a model
-that generates text. Without a URL servers with the demo model are started, among the slow tests.
+that generates text; with ``--look URL`` for each process where several are behind the URL. Without a URL servers with
+the demo model are started, among the slow tests.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """The server that is asked, ready."""
     if request.param == "given":
         options = [request.config.getoption(name) for name in ("--url", "--key", "--ca")]
-        yield Target(options[0].rstrip("/"), *options[1:])
+        yield Target(options[0].rstrip("/"), *options[1:], looks=tuple(request.config.getoption("--look") or ()))
         return
     folder = tmp_path_factory.mktemp(request.param)
     servers = {"gunicorn": gunicorn_server, "tls": tls_server, "bridge": bridge_server}[request.param](folder)

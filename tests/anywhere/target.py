@@ -15,20 +15,22 @@ from urllib.parse import urlsplit
 import requests
 
 PATIENCE_S = 120
-# So many answers of /readyz, one after the other, are taken for the word of every process behind the URL.
-NUM_LOOKS = 8
 # More tokens than a test waits for.
 LONG = {"prompt": "def f(", "max_new_tokens": 3500, "ignore_eos": True}
 
 
 @dataclass(frozen=True)
 class Target:
-    """``ca`` is the file of a certificate authority where the URL's certificate needs one."""
+    """``ca`` is the file of a certificate authority where the URL's certificate needs one.
+
+    ``looks``: where each process behind the URL tells of itself, if the URL leads to any one of several.
+    """
 
     url: str
     key: str | None = None
     ca: str | None = None
     body_timeout_s: float = 20.0
+    looks: tuple[str, ...] = ()
 
     @property
     def headers(self) -> dict[str, str]:
@@ -74,13 +76,14 @@ class Target:
     # what it tells of itself
 
     def rows(self) -> list[dict[str, Any]]:
-        """The slots of whichever process answers."""
-        rows: list[dict[str, Any]] = self.get("/readyz").json()["slots"]
-        return rows
+        """The slots of every process."""
+        urls = self.looks or (self.url,)
+        answers = [requests.get(f"{url}/readyz", verify=self.ca or True, timeout=PATIENCE_S) for url in urls]
+        return [row for answer in answers for row in answer.json()["slots"]]
 
     def is_idle(self) -> bool:
         """Whether no process behind the URL has a sequence in hand."""
-        return all(not _taken(row) for _ in range(NUM_LOOKS) for row in self.rows())
+        return not self.is_busy()
 
     def is_busy(self) -> bool:
         return any(_taken(row) for row in self.rows())

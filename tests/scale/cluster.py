@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,12 @@ OBJECT_STORE_BYTES = 80_000_000
 class Cluster:
     """Node 0 is the head; each has a folder of its own, as if it were a machine. One replica fits on each node."""
 
-    def __init__(self, folder: Path, **settings: object):
+    def __init__(self, folder: Path, **settings: Any):
         self.folder = folder
         self.url = f"http://127.0.0.1:{PORT}"
         self.fault_file = folder / "fault"
+        # CPUs of each node, which is as many replicas as find room there.
+        self._node_cpus = settings.pop("node_cpus", ())
         self._settings = settings
         self._num_nodes = 0
 
@@ -43,14 +46,31 @@ class Cluster:
     def up(self, replicas: str = "1", **options: object) -> None:
         """The head, or another deployment on it."""
         options = {"replicas": replicas, "timeout": START_LIMIT_S, "port": PORT, "proxies": "head", **options}
-        self.forklift(0, "up", **options, **self._of_node(0))
         self._num_nodes = max(self._num_nodes, 1)
+        self.forklift(0, "up", **options, **self._of_node(0))
+
+    def start(self, num_nodes: int, replicas: str, options: dict[str, object]) -> None:
+        """The head and, while it waits for its replicas, the nodes that they may need."""
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(self.up, replicas, **options)
+            wait_for(lambda: waiting.done() or self.head().is_there(), "the head", START_LIMIT_S)
+            for _ in range(num_nodes - 1):
+                self.join()
+            waiting.result()
 
     def join(self) -> int:
         """One more node; returns its number."""
         number, self._num_nodes = self._num_nodes, self._num_nodes + 1
         self.forklift(number, "up", join=f"127.0.0.2:{HEAD_PORT}", timeout=START_LIMIT_S, **self._of_node(number))
         return number
+
+    def join_again(self, number: int) -> None:
+        """A node that was ended, as a new one."""
+        self.forklift(number, "up", join=f"127.0.0.2:{HEAD_PORT}", timeout=START_LIMIT_S, **self._of_node(number))
+
+    def change(self, **settings: object) -> None:
+        """For the next ``up``."""
+        self._settings = self._settings | settings
 
     def down(self) -> None:
         """End every node, the head last."""
@@ -83,7 +103,8 @@ class Cluster:
         found[0].kill()
 
     def _of_node(self, number: int) -> dict[str, object]:
-        return {"address": self.address(number), "node-cpus": 1, "object-store-bytes": OBJECT_STORE_BYTES}
+        cpus = self._node_cpus[number] if self._node_cpus else 1
+        return {"address": self.address(number), "node-cpus": cpus, "object-store-bytes": OBJECT_STORE_BYTES}
 
     def _cache(self, number: int) -> Path:
         return self.folder / f"node{number}"
@@ -117,7 +138,19 @@ class Cluster:
             # Ray's folders and sockets: a path of pytest's would be too long for a socket.
             "RAY_TMPDIR": str(self.folder),
         }
-        return clean | named | own
+        return clean | named | own | self._of_haproxy(number)
+
+    def _of_haproxy(self, number: int) -> dict[str, str]:
+        """Files and ports of its own for each node's HAProxy; they share the port for callers, as the kernel allows."""
+        folder = self._cache(number) / "haproxy"
+        folder.mkdir(parents=True, exist_ok=True)
+        files = {"CONFIG_FILE_LOC": "haproxy.cfg", "SOCKET_PATH": "admin.sock", "SERVER_STATE_BASE": "."}
+        files |= {"SERVER_STATE_FILE": "server-state", "METRICS_SOCKET_PATH": "metrics.sock"}
+        ports = {"METRICS_PORT": str(9101 + number), "STATS_PORT": str(8404 + number)}
+        return {
+            **{f"RAY_SERVE_HAPROXY_{name}": str(folder / file) for name, file in files.items()},
+            **{f"RAY_SERVE_HAPROXY_{name}": port for name, port in ports.items()},
+        }
 
     def status(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.forklift(0, "status", "--json"))
@@ -168,15 +201,13 @@ class Cluster:
 
 
 @contextmanager
-def cluster(folder: Path, num_nodes: int, replicas: str, proxy: str, **settings: object) -> Iterator[Cluster]:
-    """``num_nodes`` with so many replicas; ended whatever happens."""
+def cluster(
+    folder: Path, num_nodes: int, replicas: str, options: dict[str, object], **settings: Any
+) -> Iterator[Cluster]:
+    """``num_nodes`` with so many replicas, brought up with ``options``; ended whatever happens."""
     made = Cluster(folder, **settings)
     try:
-        made.up("1", proxy=proxy)
-        for _ in range(num_nodes - 1):
-            made.join()
-        if replicas != "1":
-            made.up(replicas, proxy=proxy)
+        made.start(num_nodes, replicas, options)
         yield made
     finally:
         made.down()

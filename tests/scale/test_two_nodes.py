@@ -17,18 +17,8 @@ NUM_PLACES = 22
 
 
 def test_the_contract_of_http_holds(two_nodes: Cluster):
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-x",
-        "tests/anywhere",
-        "--url",
-        two_nodes.url,
-        "-p",
-        "no:cacheprovider",
-    ]
+    looks = [f"--look=http://{two_nodes.address(number)}:9500" for number in range(2)]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "tests/anywhere", "--url", two_nodes.url, *looks]
     done = subprocess.run([*command, "-m", "not scale"], cwd=REPOSITORY, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout[-6000:]
     print(done.stdout.splitlines()[-1])

@@ -15,7 +15,7 @@ MAX_SHOWN = 300
 
 
 class HeadError(ScaleError):
-    """The head did not do or tell what it was asked; one line."""
+    """The head did not do or tell what it was asked; it may the next time."""
 
 
 class Head:
@@ -60,7 +60,14 @@ class Head:
         except requests.RequestException as error:
             raise HeadError(f"no answer from the head at {self.url}: {type(error).__name__}") from None
         if answer.status_code in (401, 403):
-            raise HeadError(f"the head at {self.url} wants the cluster's token (RAY_AUTH_TOKEN or ~/.ray/auth_token)")
+            raise ScaleError(f"the head at {self.url} wants the cluster's token (RAY_AUTH_TOKEN or ~/.ray/auth_token)")
         if answer.status_code >= 400:
-            raise HeadError(f"the head at {self.url} answered {answer.status_code}: {answer.text.strip()[:MAX_SHOWN]}")
+            kind = HeadError if answer.status_code >= 500 else ScaleError
+            raise kind(f"the head at {self.url} answered {answer.status_code}: {_last_line(answer)}")
         return answer
+
+
+def _last_line(answer: requests.Response) -> str:
+    """What a traceback, which may be quoted in JSON, ends with."""
+    lines = answer.text.replace("\\n", "\n").strip().splitlines()
+    return lines[-1][:MAX_SHOWN] if lines else "nothing"

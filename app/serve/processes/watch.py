@@ -45,25 +45,26 @@ class Watch:
 
     ``is_stopping`` is given for Gunicorn's own worker classes only, which know nothing of
     inference: once it answers True, the watch drains and cancels on their behalf. ``end`` is how this process
-    ends, or tells whoever ends it; it does not return.
+    ends, or tells whoever ends it; nothing is looked at behind it.
     """
 
     def __init__(
         self,
         context: WorkerContext,
         is_stopping: Callable[[], bool] | None = None,
-        end: Callable[[int], NoReturn] = leave,
+        end: Callable[[int], None] = leave,
     ):
         self._context = context
         self._is_stopping = is_stopping or (lambda: False)
         self._end = end
+        self._is_over = False
         self._cancel_at_s: float | None = None
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="watch", daemon=True).start()
 
     def _run(self) -> None:
-        while True:
+        while not self._is_over:
             before_s = time.monotonic()
             time.sleep(PERIOD_S)
             now_s = time.monotonic()
@@ -87,7 +88,7 @@ class Watch:
         failure = self._context.inference.load_failure()
         if failure is not None and self._context.board.claim_halt():
             print(f"forklift: {failure}", file=log_writer.never_blocking(sys.stderr), flush=True)
-            self._end(STOP_THE_SERVER)
+            self._finish(STOP_THE_SERVER)
 
     def _look_for_defect(self) -> None:
         defect = self._context.inference.defect()
@@ -98,7 +99,11 @@ class Watch:
             self._context.board.set_state(self._context.slot, "failed")
         self._context.inference.cancel_all(InternalError())
         time.sleep(LAST_WORDS_S)
-        self._end(REPLACE_ME)
+        self._finish(REPLACE_ME)
+
+    def _finish(self, code: int) -> None:
+        self._is_over = True
+        self._end(code)
 
     def _stop(self, now_s: float) -> None:
         if self._cancel_at_s is None:

@@ -100,6 +100,8 @@ def test_a_session_chooses_its_replica_by_a_header():
 def test_what_no_replica_would_heed_is_refused(tmp_path):
     with pytest.raises(ScaleError, match="TLS_CERT"):
         plan_of(**make_pair(tmp_path).settings)
+    with pytest.raises(ScaleError, match="GRPC_BIND"):
+        plan_of(grpc_bind="127.0.0.1:5001")
     with pytest.raises(ScaleError, match="REGISTRY"):
         plan_of(registry="zookeeper://host/forklift")
 

@@ -12,6 +12,7 @@ from app.cli.commands.scaling.cluster_options import make_head, make_node, told_
 from app.cli.commands.scaling.replica_range import ReplicaRange
 from app.cli.commands.scaling.shown_waits import wait_for
 from app.cli.server_connection import CommandError
+from app.cluster.machine.head import Head
 from app.cluster.machine.node_start import NodeOptions, head_arguments, joining_arguments, node_environment
 from app.cluster.machine.ray_node import RayNode, require_ray
 from app.cluster.scale_error import ScaleError
@@ -25,6 +26,7 @@ from app.serve.processes.gpus import gpu_labels
 if TYPE_CHECKING:
     from app.cluster.machine.cluster_view import ClusterView
 
+DEPLOY_LIMIT_S = 180.0
 Proxy = Literal["haproxy", "python"]
 Proxies = Literal["every-node", "head"]
 
@@ -153,10 +155,16 @@ def _lead(plan: ScalePlan, options: NodeOptions, timeout_s: float) -> None:
         wait_for(lambda: _has_started(node), "starting Ray's processes", timeout_s)
     head = make_head(node, None)
     wait_for(head.is_there, "waiting for the head", timeout_s)
-    head.deploy(plan.config())
+    wait_for(lambda: _is_deployed(head, plan), "deploying", DEPLOY_LIMIT_S)
     wait_for(lambda: view(head).is_ready, "bringing up replicas", timeout_s, lambda: _progress(lambda: view(head)))
     where = "of the head" if plan.entrance.on == "head" else "of every node that has one"
     click.echo(f"{plan.replicas.least} replicas serve on port {plan.entrance.port} {where}")
+
+
+def _is_deployed(head: Head, plan: ScalePlan) -> bool:
+    """A head that has just begun may not be able to yet, and raises ``HeadError``."""
+    head.deploy(plan.config())
+    return True
 
 
 def _progress(look: Callable[[], ClusterView]) -> str:
