@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,14 +16,16 @@ from tests.waiting import wait_until
 JAR = Path("/usr/share/java/zookeeper.jar")
 # Of a tick; ZooKeeper grants sessions of two ticks at least.
 TICK_MS = 500
-CONFIG = """\
+COMMON = """\
 tickTime={tick}
 dataDir={folder}/data
-clientPortAddress=127.0.0.1
-clientPort={port}
 maxClientCnxns=0
 admin.enableServer=false
 4lw.commands.whitelist=ruok,srvr
+"""
+PLAIN = """\
+clientPortAddress=127.0.0.1
+clientPort={port}
 """
 
 
@@ -36,12 +39,12 @@ def missing() -> str | None:
 class ZooKeeper:
     """Keeps its data and port over a restart."""
 
-    def __init__(self, folder: Path):
-        self._folder = folder
+    def __init__(self, folder: Path, config: str = PLAIN, jars: Sequence[Path] = ()):
+        self._folder, self._jars = folder, [JAR, *jars]
         with socket.socket() as sock:
             sock.bind(("127.0.0.1", 0))
             self.port = int(sock.getsockname()[1])
-        (folder / "zoo.cfg").write_text(CONFIG.format(tick=TICK_MS, folder=folder, port=self.port))
+        (folder / "zoo.cfg").write_text((COMMON + config).format(tick=TICK_MS, folder=folder, port=self.port))
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -51,12 +54,14 @@ class ZooKeeper:
     def url(self, path: str = "/forklift", session_s: float = 1.5) -> str:
         return f"zookeeper://{self.host}{path}?session_s={session_s}"
 
-    def start(self) -> None:
+    def start(self, *, is_awaited: bool = True) -> None:
         java = ["java", "-Xmx64m", "-XX:+UseSerialGC", "-Dlog4j.configuration=none"]
-        main = ["-cp", str(JAR), "org.apache.zookeeper.server.ZooKeeperServerMain", str(self._folder / "zoo.cfg")]
+        path = ":".join(map(str, self._jars))
+        main = ["-cp", path, "org.apache.zookeeper.server.ZooKeeperServerMain", str(self._folder / "zoo.cfg")]
         with (self._folder / "zookeeper.log").open("ab") as log:
             self._process = subprocess.Popen([*java, *main], stdout=log, stderr=subprocess.STDOUT)
-        wait_until(self._is_well)
+        if is_awaited:
+            wait_until(self._is_well)
 
     def stop(self, number: signal.Signals = signal.SIGKILL) -> None:
         if self._process is not None:
