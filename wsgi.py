@@ -68,20 +68,24 @@ def serve() -> None:
     leave_terminal()
     context = start_single(settings, make_inference)
     set_current(context)
-    announce(context, (host, port))
+    stop_announcing = announce(context, (host, port))
     threading.Thread(target=exit_on_load_failure, args=(context,), daemon=True).start()
     # The reloader would start a second process with a second model.
-    create_app(context).run(host, port, threaded=True, use_reloader=False, ssl_context=key_pair(settings))
+    try:
+        create_app(context).run(host, port, threaded=True, use_reloader=False, ssl_context=key_pair(settings))
+    finally:
+        stop_announcing()
 
 
-def announce(context: WorkerContext, address: tuple[str, int]) -> None:
-    """Tell the registry, where there is one."""
-    if context.settings.registry:
-        from app.serve.registry.announcing import begin
-        from app.serve.registry.registration import Registration
+def announce(context: WorkerContext, address: tuple[str, int]) -> Callable[[], None]:
+    """Tell the registry, where there is one; what is returned takes that back."""
+    if not context.settings.registry:
+        return lambda: None
+    from app.serve.registry.announcing import begin
+    from app.serve.registry.registration import Registration
 
-        context.registration = Registration()
-        begin(context, context.registration, [address])
+    context.registration = Registration()
+    return begin(context, context.registration, [address]).stop
 
 
 def address(settings: Settings) -> tuple[str, int]:

@@ -21,7 +21,7 @@ COMPLETION = {
     "request_id": "r",
 }
 # What a handler does in place of an answer.
-HANGS_UP, HANGS = object(), object()
+HANGS_UP, HANGS, STALLS = object(), object(), object()
 
 
 class ScriptedServer:
@@ -59,7 +59,14 @@ class ScriptedServer:
     def _send(self, handler, answer):
         if answer is HANGS:
             self.freed.wait(30)
-        if answer in (HANGS, HANGS_UP):
+        if answer is STALLS:
+            # One event of a stream, and nothing more.
+            handler.send_response(200)
+            handler.end_headers()
+            handler.wfile.write(b'data: {"completion": "y"}\n\n')
+            handler.wfile.flush()
+            self.freed.wait(30)
+        if answer in (HANGS, HANGS_UP, STALLS):
             handler.close_connection = True
             return
         status, headers, body = answer

@@ -39,7 +39,7 @@ Options go by the server's own names (``temperature``, ``stop``, ``seed``, ``n``
         ├── UnsupportedMediaTypeError  415
         ├── InternalError              500
         ├── UnavailableError           503: OverloadedError, LoadingError, LoadFailedError, InsufficientMemoryError,
-        │                              ShuttingDownError
+        │                              ReplicaLostError, ShuttingDownError
         └── DeadlineError              504: QueueTimeoutError, RequestTimeoutError
 
 A server on this machine (``localhost``, ``127.0.0.0/8``, ``::1``) is asked past any proxy; redirects are not followed,
@@ -88,6 +88,7 @@ from .client_errors import (
     NotFoundError,
     OverloadedError,
     QueueTimeoutError,
+    ReplicaLostError,
     RequestError,
     RequestTimeoutError,
     SetupError,
@@ -137,6 +138,7 @@ __all__ = [
     "Proposal",
     "QueueTimeoutError",
     "RankedDocument",
+    "ReplicaLostError",
     "RequestError",
     "RequestTimeoutError",
     "ServerEntry",

@@ -139,6 +139,10 @@ class InsufficientMemoryError(UnavailableError):
     code = "insufficient_memory"
 
 
+class ReplicaLostError(UnavailableError):
+    code = "replica_lost"
+
+
 class ShuttingDownError(UnavailableError):
     code = "shutting_down"
 

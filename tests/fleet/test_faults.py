@@ -74,6 +74,15 @@ def test_a_worker_is_killed_and_replaced(three, callers, states):
     wait_until(lambda: sorted(states().values()) == ["ready"] * 3)
 
 
+def test_a_server_is_reloaded(three, callers, states):
+    before, pid = states(), three[0].processes()[1].pid
+    three[0].signal(signal.SIGHUP)
+    wait_until(lambda: pid not in [one.pid for one in three[0].processes()])
+    three[0].wait_until_ready(1)
+    wait_until(lambda: states() == before)
+    callers.until(SOME)
+
+
 @deaths(1)
 def test_a_server_is_stopped_and_goes_on(three, callers, states):
     before = states()

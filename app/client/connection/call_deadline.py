@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -21,6 +22,8 @@ class CallDeadline:
     def __init__(self, limit_s: float):
         self.limit_s = limit_s
         self.is_over = self.was_cut = self.was_connected = False
+        # When anything came last, on ``time.monotonic()``.
+        self.heard_s = time.monotonic()
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
         self._timer = threading.Timer(min(max(limit_s, 0.0), threading.TIMEOUT_MAX), self._end)

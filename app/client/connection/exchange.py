@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -134,6 +135,7 @@ class Exchange:
         num_bytes = 0
         try:
             for piece in self._response.iter_content(size):
+                self._deadline.heard_s = time.monotonic()
                 num_bytes += len(piece)
                 if num_bytes > MOST_BYTES:
                     raise ForeignAnswerError(f"the answer of {self._shown} is longer than {MOST_BYTES} bytes")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from ..asking_again import own_pause_s, refusal
@@ -128,7 +130,10 @@ class ManyServers:
     def _round(self, call: _Call) -> Exchange | None:
         """Ask one server after the other; None where all that fit were asked in vain. Raises ``ClientError``."""
         self._choice.wait_for_servers(min(FIRST_LIST_LIMIT_S, max(0.0, call.end_s - time.monotonic())))
-        while (entry := self._choice.pick(call.model, call.task, call.asked, call.affinity)) is not None:
+        while call.error is None or time.monotonic() < call.end_s:
+            entry = self._choice.pick(call.model, call.task, call.asked, call.affinity)
+            if entry is None:
+                break
             self.num_made_again += call.error is not None
             call.asked.add(entry.id)
             if (exchange := self._ask(entry, call)) is not None:
@@ -141,25 +146,49 @@ class ManyServers:
         left_s = max(0.001, call.end_s - time.monotonic())
         deadline = CallDeadline(left_s + min(TIMEOUT_GRACE_S, left_s / 2))
         exchange: Exchange | None = None
+        forget = self._probes.watch(entry, deadline)
         try:
-            with self._probes.watching(entry, deadline):
-                exchange = self._open(entry, call, deadline, left_s)
-                return self._answer(exchange, entry, call)
+            exchange = self._open(entry, call, deadline, left_s)
+            self._require_answer(exchange, call)
         except ClientError as error:
-            verdict = judge(error, call.attempts, was_connected=deadline.was_connected)
-            self._choice.done(entry, _load(exchange), verdict.has_failed)
-            if isinstance(error, ModelNotFoundError) and call.model is not None:
-                self._choice.note_lacking(entry, call.model)
-            call.error = error
-            if not verdict.may_go_on and not _is_refusal(error):
-                raise
-            if not verdict.may_go_on:
-                call.asked.update(one.id for one in self._choice.entries)
+            forget()
+            self._note_failure(error, entry, call, _load(exchange), was_connected=deadline.was_connected)
             return None
         except BaseException:
+            forget()
             self._choice.done(entry)
             deadline.close()
             raise
+        self._await_end(exchange, call.is_whole, partial(self._note_end, entry, deadline, forget, _load(exchange)))
+        return exchange
+
+    def _await_end(self, exchange: Exchange, is_whole: bool, note_end: Callable[[], None]) -> None:
+        """Until it ends a stream is load, and may be cut."""
+        if is_whole:
+            note_end()
+        else:
+            exchange.on_close = note_end
+
+    def _note_end(
+        self, entry: ServerEntry, deadline: CallDeadline, forget: Callable[[], None], told_load: str | None
+    ) -> None:
+        forget()
+        self._choice.done(entry, told_load, deadline.was_cut)
+
+    def _note_failure(
+        self, error: ClientError, entry: ServerEntry, call: _Call, told_load: str | None, *, was_connected: bool
+    ) -> None:
+        """Returns where the call may go on, at another server or after a pause; raises ``error`` where not."""
+        verdict = judge(error, call.attempts, was_connected=was_connected)
+        self._choice.done(entry, told_load, verdict.has_failed)
+        if isinstance(error, ModelNotFoundError) and call.model is not None:
+            self._choice.note_lacking(entry, call.model)
+        call.error = error
+        if verdict.may_go_on:
+            return
+        if not _is_refusal(error):
+            raise error
+        call.asked.update(one.id for one in self._choice.entries)
 
     def _open(self, entry: ServerEntry, call: _Call, deadline: CallDeadline, left_s: float) -> Exchange:
         return self._endpoint_of(entry.http).open(
@@ -172,8 +201,8 @@ class ManyServers:
             deadline=deadline,
         )
 
-    def _answer(self, exchange: Exchange, entry: ServerEntry, call: _Call) -> Exchange:
-        """An answer that the caller can have. Raises ``ClientError`` for all others."""
+    def _require_answer(self, exchange: Exchange, call: _Call) -> None:
+        """Raise ``ClientError`` unless it is one that the caller can have: whole, or its first event."""
         if exchange.status != 200:
             error, pause_s = refusal(exchange, 0)
             if pause_s is not None:
@@ -181,8 +210,7 @@ class ManyServers:
             raise error
         if call.is_whole:
             exchange.read()
-            self._choice.done(entry, _load(exchange), False)
-            return exchange
+            return
         try:
             error_event = error_at_once(exchange)
         except ClientError:
@@ -191,8 +219,6 @@ class ManyServers:
         if error_event is not None:
             exchange.close()
             raise error_event
-        exchange.on_close = lambda: self._choice.done(entry, None, False)
-        return exchange
 
     def _take(self, entries: tuple[ServerEntry, ...]) -> None:
         self._probes.doubt({e.id for e in self._choice.entries} - {e.id for e in entries if e.state != "failed"})

@@ -16,6 +16,7 @@ from ..client_errors import (
     ModelNotFoundError,
     NoAnswerError,
     OverloadedError,
+    ReplicaLostError,
     RequestError,
     StreamEndedError,
 )
@@ -66,6 +67,9 @@ def _judge_answer(error: RequestError, attempts: Attempts) -> Verdict:
         return Verdict(True, False)
     if not error.code:
         return Verdict(error.status != 401, True)
+    if isinstance(error, ReplicaLostError):
+        # The server stands; what died was behind it, perhaps of this request.
+        return Verdict(_has_left(attempts, "num_losses", MOST_LOSSES), None)
     if isinstance(error, OverloadedError) or error.status == 429:
         return Verdict(_has_left(attempts, "num_refusals", MOST_REFUSALS), False)
     if error.status in REFUSED:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from ..client_errors import ClientError
@@ -18,7 +17,7 @@ from ..connection.call_deadline import CallDeadline
 from ..connection.endpoint import Endpoint
 from .server_entry import ServerEntry
 
-# A call may take that long before anybody wonders.
+# So long nothing may come before anybody wonders; a stream tells every ten seconds that it waits.
 PATIENCE_S = 5.0
 PERIOD_S = 1.0
 PROBE_LIMIT_S = 2.0
@@ -30,14 +29,14 @@ MOST_MISSES = 2
 class _Call:
     entry: ServerEntry
     deadline: CallDeadline
-    begun_s: float
 
 
 class ServerProbes:
     """Any number of threads may have their calls watched."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Streams that nobody reads are dropped by the garbage collector, on any thread at any moment.
+        self._lock = threading.RLock()
         self._calls: set[_Call] = set()
         self._misses: dict[str, int] = {}
         self._probed: set[str] = set()
@@ -46,24 +45,17 @@ class ServerProbes:
         # Never set: a pause.
         self._tick = threading.Event()
 
-    @contextmanager
-    def watching(self, entry: ServerEntry, deadline: CallDeadline) -> Iterator[None]:
-        """Inside the block, the call may be cut."""
-        call = _Call(entry, deadline, time.monotonic())
-        self.add(call)
-        try:
-            yield
-        finally:
-            self.drop(call)
-
-    def add(self, call: _Call) -> None:
+    def watch(self, entry: ServerEntry, deadline: CallDeadline) -> Callable[[], None]:
+        """From now on the call may be cut; what is returned ends that."""
+        call = _Call(entry, deadline)
         with self._lock:
             self._calls.add(call)
             if not self._runs:
                 self._runs = True
                 threading.Thread(target=self._run, name="forklift-probes", daemon=True).start()
+        return lambda: self._forget(call)
 
-    def drop(self, call: _Call) -> None:
+    def _forget(self, call: _Call) -> None:
         with self._lock:
             self._calls.discard(call)
 
@@ -86,7 +78,7 @@ class ServerProbes:
 
     def _due(self, now_s: float) -> dict[str, ServerEntry]:
         """One entry for each server that is to be asked now."""
-        late = (c for c in self._calls if now_s - c.begun_s > PATIENCE_S or c.entry.id in self._doubted)
+        late = (c for c in list(self._calls) if now_s - c.deadline.heard_s > PATIENCE_S or c.entry.id in self._doubted)
         return {call.entry.id: call.entry for call in late if call.entry.id not in self._probed}
 
     def _probe(self, entry: ServerEntry) -> None:
@@ -95,7 +87,7 @@ class ServerProbes:
             self._probed.discard(entry.id)
             self._misses[entry.id] = 0 if lives else self._misses.get(entry.id, 0) + 1
             is_lost = self._misses[entry.id] >= MOST_MISSES
-            cut = [call for call in self._calls if is_lost and call.entry.id == entry.id]
+            cut = [call for call in list(self._calls) if is_lost and call.entry.id == entry.id]
         for call in cut:
             call.deadline.cut()
 

@@ -14,7 +14,7 @@ from app.core.parsing.addresses import is_tcp
 from app.core.settings import Settings
 from app.serve.context import WorkerContext
 from app.serve.registry.announcement import Announcement
-from app.serve.registry.own_address import own_url
+from app.serve.registry.own_address import own_grpc, own_url
 from app.serve.registry.registrar import Registrar
 from app.serve.registry.registration import Registration
 from app.serve.registry.zookeeper_node import ZooKeeperNode
@@ -43,7 +43,8 @@ def begin(context: WorkerContext, registration: Registration, listening: Iterabl
     url = own_url(settings, listening, address.hosts)
     if url is None:
         raise StartError(NO_ADDRESS)
-    announcement = Announcement(settings, registration.server_id, url, len(context.board))
+    grpc = own_grpc(settings, address.hosts)
+    announcement = Announcement(settings, registration.server_id, url, len(context.board), grpc)
     made = Registrar(context, registration, announcement, lambda: ZooKeeperNode(address, registration.server_id))
     made.start()
     return made

@@ -1,4 +1,4 @@
-"""The URL by which others reach this server, where nobody says: where it listens, and how the registry is reached."""
+"""The addresses by which others reach this server, unless it is told: where it listens, what reaches the registry."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
-from app.core.parsing.addresses import split_host_port
+from app.core.parsing.addresses import is_tcp, split_host_port
 from app.core.settings import Settings
 
 
@@ -21,6 +21,14 @@ def own_url(settings: Settings, listening: Iterable[Any], others: Iterable[str])
             scheme = "https" if settings.has_tls else "http"
             return f"{scheme}://{_shown(_reachable(name[0], others))}:{name[1]}{settings.path_prefix}"
     return None
+
+
+def own_grpc(settings: Settings, others: Iterable[str]) -> str | None:
+    """``host:port`` of the gRPC port, where there is one that others can reach."""
+    if not settings.grpc_bind or not is_tcp(settings.grpc_bind):
+        return None
+    host, port = split_host_port(settings.grpc_bind)
+    return f"{_shown(_reachable(host, others))}:{port}"
 
 
 def _reachable(host: str, others: Iterable[str]) -> str:

@@ -26,7 +26,7 @@ from app.client.discovery.many_servers import ManyServers, affinity_of
 from app.client.discovery.server_choice import ServerChoice
 from app.client.discovery.server_entry import ServerEntry
 from tests.memory_registry import MemoryList
-from tests.scripted_server import COMPLETION, HANGS, HANGS_UP, ScriptedServer, refuses, streams
+from tests.scripted_server import COMPLETION, HANGS, HANGS_UP, STALLS, ScriptedServer, refuses, streams
 
 LIMITS = CallLimits(20.0, 0, 1.0)
 
@@ -249,6 +249,16 @@ def test_a_call_to_a_server_that_stopped_goes_elsewhere(servers, hasty):
         stopped.answer, stopped.is_alive = lambda *_: HANGS, False
     client = client_of(*servers)
     assert client.complete("a").model == "c"
+
+
+def test_a_stream_of_a_server_that_stopped_ends_long_before_its_limit(make_server, hasty):
+    stopped = make_server("s")
+    stopped.answer = lambda *_: STALLS
+    pieces = client_of(stopped).complete("a", stream=True)
+    assert next(pieces).text == "y"
+    stopped.is_alive = False
+    with pytest.raises(StreamEndedError):
+        next(pieces)
 
 
 def test_a_server_that_only_takes_its_time_is_waited_for(make_server, hasty):

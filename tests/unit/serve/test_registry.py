@@ -18,7 +18,7 @@ from app.core.settings import load_settings
 from app.serve.board.slot_board import SlotBoard
 from app.serve.registry import announcing
 from app.serve.registry.announcement import Announcement
-from app.serve.registry.own_address import own_url
+from app.serve.registry.own_address import own_grpc, own_url
 from app.serve.registry.registrar import LEAST_BETWEEN_S, Registrar
 from app.serve.registry.registration import Registration
 from app.serve.registry.zookeeper_node import ZooKeeperNode
@@ -301,3 +301,11 @@ def test_the_address_comes_from_where_the_server_listens():
     assert own_url(settings, [("0.0.0.0", 80)], ["127.0.0.1:2181"]) == "http://127.0.0.1:80/llm"
     assert own_url(settings, ["/run/x.sock"], ()) is None
     assert own_url(settings_with(announce_url="https://x"), [("10.0.0.5", 5000)], ()) == "https://x"
+
+
+@pytest.mark.parametrize(
+    ("grpc_bind", "told"),
+    [("", None), ("10.0.0.5:50051", "10.0.0.5:50051"), ("0.0.0.0:1", "127.0.0.1:1"), ("[::1]:2", "[::1]:2")],
+)
+def test_the_grpc_port_is_announced_where_there_is_one(grpc_bind, told):
+    assert own_grpc(settings_with(grpc_bind=grpc_bind), ["127.0.0.1:2181"]) == told
