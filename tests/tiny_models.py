@@ -21,7 +21,6 @@ from transformers import (
     GPTBigCodeConfig,
     LlamaConfig,
     MambaConfig,
-    MistralConfig,
     PreTrainedConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
@@ -31,6 +30,7 @@ from transformers.models.auto.modeling_auto import AutoModel, AutoModelForCausal
 
 from tests.tiny_encoders import read_name, save_tiny_encoder
 from tests.tiny_seq2seq import SEQ2SEQ, save_tiny_seq2seq
+from tests.tiny_windowed import WINDOWED
 
 VOCAB_SIZE = 384
 MAX_POSITIONS = 1024
@@ -79,10 +79,6 @@ def _glm() -> PreTrainedConfig:
     return GlmConfig(**_COMMON, **_SMALL, num_key_value_heads=2, head_dim=16)
 
 
-def _mistral() -> PreTrainedConfig:
-    return MistralConfig(**_COMMON, **_SMALL, num_key_value_heads=2, sliding_window=32)
-
-
 def _mamba() -> PreTrainedConfig:
     return MambaConfig(**_COMMON, hidden_size=64, state_size=8, num_hidden_layers=2)
 
@@ -102,9 +98,9 @@ FAMILIES: dict[str, Callable[[], PreTrainedConfig]] = {
     "gpt2": _gpt2,
     "gpt_bigcode": _gpt_bigcode,
     "llama": _llama,
-    "mistral": _mistral,
     "mamba": _mamba,
 }
+FAMILIES |= WINDOWED
 # Encoders; "sentence" says in sentence-transformers' files how its vectors are made, "encoder" does not.
 ENCODERS = ("bert", "encoder", "sentence")
 # Control tokens of the infilling families; InCoder is an XGLM, each other one gets a small Llama.

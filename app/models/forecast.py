@@ -20,6 +20,7 @@ from app.core.tasks.task_table import Task
 from app.models.checkpoint.devices import choose_device, choose_dtype
 from app.models.checkpoint.gguf_loading.gguf_blocks import linear_tensors
 from app.models.checkpoint.gguf_loading.gguf_form import dtype_of, served_settings
+from app.models.checkpoint.layer_kinds import FULL, layer_kinds, most_new_tokens
 from app.models.checkpoint.loader import without_weights
 from app.models.checkpoint.source import Source, failing_to_load, find_source
 from app.models.folder.headers import Entry, read_entries
@@ -169,5 +170,7 @@ def kv_bytes(config: PretrainedConfig, settings: Settings, item_bytes: int) -> i
     num_kv_heads = 1 if getattr(text, "multi_query", False) else getattr(text, "num_key_value_heads", None) or num_heads
     head_size = getattr(text, "head_dim", None) or int(text.hidden_size) // num_heads
     num_tokens = min(settings.max_context_tokens, context_size(config) or settings.max_context_tokens)
-    per_token = 2 * int(text.num_hidden_layers) * int(num_kv_heads) * int(head_size) * item_bytes
-    return per_token * num_tokens * settings.max_batch_size
+    per_layer = 2 * int(num_kv_heads) * int(head_size) * item_bytes
+    kinds = layer_kinds(config, num_tokens) or (FULL,) * int(text.num_hidden_layers)
+    num_entries = sum(kind.num_entries(num_tokens, most_new_tokens(settings)) for kind in kinds)
+    return per_layer * num_entries * settings.max_batch_size

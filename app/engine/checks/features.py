@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from app.core.logs.logging import get_logger
 from app.core.settings import Settings
-from app.engine.checks.plain_cache import has_plain_cache
+from app.engine.checks.plain_cache import has_plain_cache, has_windows
 from app.engine.checks.reference import BOUNDS, Bound
 from app.models.compiled.compiled_step import find_step, has_fitting_package, is_missing, serves_all_rows
 from app.models.compiled.package_maker import Wish, has_made
@@ -42,7 +42,8 @@ class Feature:
 
 def wants_fusing(model: Model, settings: Settings) -> bool:
     """Merged weights belong to this process, and pay where sequences decode in rows."""
-    return isinstance(model, TextModel) and has_plain_cache(model) and owns_weights(model.checkpoint, settings)
+    has_rows = isinstance(model, TextModel) and (has_plain_cache(model) or has_windows(model))
+    return has_rows and owns_weights(model.checkpoint, settings)
 
 
 def quantize_and_tell(model: Model, settings: Settings) -> None:

@@ -1,23 +1,28 @@
-"""Whether a model's own cache is one that the slot KV cache can stand in for. Inference thread only.
+"""Whether a model's own cache is one that rows of ours can stand in for. Inference thread only.
 
 Asked of the config alone; what the engine then answers is compared at the load (``ladder.py``).
 """
 
 from __future__ import annotations
 
-from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
-
+from app.models.checkpoint.layer_kinds import LayerKind, are_plain, layer_kinds
 from app.models.text_model import TextModel
 
 
 def has_plain_cache(text_model: TextModel) -> bool:
     """Whether every layer keeps all keys and values of at least the whole context."""
-    config = text_model.checkpoint.model.config
-    if config.is_encoder_decoder or getattr(text_model.checkpoint.model, "_is_stateful", False):
-        return False
-    layers = DynamicCache(config=config.get_text_config()).layers
-    return all(
-        type(layer) is DynamicLayer
-        or (type(layer) is DynamicSlidingWindowLayer and layer.sliding_window >= text_model.context_tokens)
-        for layer in layers
-    )
+    return are_plain(kinds_of(text_model))
+
+
+def has_windows(text_model: TextModel) -> bool:
+    """Whether layers keep keys and values, and some of them only the last ones or another one's."""
+    kinds = kinds_of(text_model)
+    return kinds is not None and not are_plain(kinds)
+
+
+def kinds_of(text_model: TextModel) -> tuple[LayerKind, ...] | None:
+    """The kinds of the model's layers; None where keys and values are not all that they keep."""
+    model = text_model.checkpoint.model
+    if model.config.is_encoder_decoder or getattr(model, "_is_stateful", False):
+        return None
+    return layer_kinds(model.config, text_model.context_tokens)

@@ -17,7 +17,7 @@ from app.core.tasks.encoder_jobs import Encoded, EncodeOptions, EncoderInput, En
 from app.core.tasks.task_table import SEQUENCE_HEAD, TASKS
 from app.engine.checks.features import Model, bound_of
 from app.engine.checks.ladder import Candidate, Step
-from app.engine.checks.plain_cache import has_plain_cache
+from app.engine.checks.plain_cache import has_plain_cache, has_windows
 from app.engine.checks.plays import BRIEF, Play
 from app.engine.checks.reference import TOLERANCE, distance, probe_tokens
 from app.engine.checks.rehearsal import StrictGuard, advance, rehearse
@@ -33,7 +33,9 @@ from app.engine.runners.compiled import CompiledRunner
 from app.engine.runners.eager import EagerRunner
 from app.engine.runners.interface import Runner
 from app.engine.runners.mixed import MixedRunner, can_mix
+from app.engine.runners.windowed import WindowedRunner, can_attend
 from app.engine.seq2seq.seq2seq_engine import Seq2SeqEngine
+from app.models.checkpoint.layer_kinds import most_new_tokens
 from app.models.checkpoint.loader import Checkpoint
 from app.models.compiled.compiled_step import find_step
 from app.models.encoders.encoder_model import EncoderModel
@@ -186,6 +188,16 @@ def on_package(model: TextModel, settings: Settings, play: Play) -> Candidate:
     return on_slots(partial(CompiledRunner, step))(model, settings, play)
 
 
+def has_rings(model: Model, _settings: Settings) -> bool:
+    """Whether rows of several kinds can stand in for the model's own cache."""
+    return isinstance(model, TextModel) and has_windows(model) and can_attend(model.checkpoint)
+
+
+def on_rings(model: TextModel, settings: Settings, play: Play) -> Candidate:
+    """Attempt the batched engine with room for what a step reads of prompts or drafts beside what queries see."""
+    return on_slots(partial(WindowedRunner, most_new=most_new_tokens(settings)))(model, settings, play)
+
+
 TEXT_STEPS = (
     Step(
         "bucketed",
@@ -201,6 +213,7 @@ TEXT_STEPS = (
         on_slots(MixedRunner),
     ),
     Step("batched", "batched", fits_rows, on_slots(EagerRunner)),
+    Step("windowed", "mixed", has_rings, on_rings),
     Step("serial", "serial", lambda _model, _settings: True, one_by_one),
 )
 ENCODER_STEPS = (

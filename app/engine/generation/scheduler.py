@@ -16,6 +16,7 @@ from app.engine.generation.plan import AnySequence, Chunk, Plan, ScheduledStep
 from app.engine.generation.prefill_budget import PrefillBudget
 from app.engine.generation.shared_step import SharedStep
 from app.engine.generation.waiting import WaitingJobs
+from app.engine.kv.reach import WHOLE, Reach
 from app.engine.kv.rows import RowTable
 
 
@@ -23,7 +24,8 @@ from app.engine.kv.rows import RowTable
 class Limits:
     """How much the scheduler may plan. ``can_mix``: one pass may read prompts and decode; ``has_drafts``: ask for them.
 
-    ``chunk_tokens`` is the most that a step reads of prompts, ``context_tokens`` the most that a row holds.
+    ``chunk_tokens`` is the most that a step reads of prompts, ``context_tokens`` the most that a row holds, ``reach``
+    how far back in a row a new sequence may go on.
     """
 
     max_running: int
@@ -32,6 +34,7 @@ class Limits:
     reuse_prefix: bool = True
     can_mix: bool = False
     has_drafts: bool = False
+    reach: Reach = WHOLE
 
 
 class Scheduler(Generic[AnySequence]):
@@ -46,7 +49,7 @@ class Scheduler(Generic[AnySequence]):
         self._waiting = WaitingJobs[Job]()
         self._budget = PrefillBudget(limits.chunk_tokens)
         self._shared = SharedStep(limits.chunk_tokens)
-        self.rows = RowTable[AnySequence](limits.max_running, limits.reuse_prefix)
+        self.rows = RowTable[AnySequence](limits.max_running, limits.reuse_prefix, limits.reach)
 
     @property
     def has_work(self) -> bool:

@@ -8,10 +8,13 @@ neither jobs nor sampling.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
+
+from app.engine.kv.reach import WHOLE, Reach
 
 INITIAL_CAPACITY_TOKENS = 256
 
@@ -70,7 +73,9 @@ class Window:
 
 
 class KVLayer(CacheLayerMixin):
-    """Keys and values of one layer, each ``(num_rows, num_kv_heads, capacity, head_dim)``."""
+    """Keys and values of one layer, each ``(num_rows, num_kv_heads, capacity, head_dim)``; a row has ``max_tokens`` at
+    most.
+    """
 
     is_croppable = False
     is_sliding = False
@@ -88,6 +93,12 @@ class KVLayer(CacheLayerMixin):
         """Entries that fit a row before the buffers grow."""
         return 0 if self.keys is None else self.keys.shape[2]
 
+    @property
+    def bytes_per_token(self) -> int:
+        """Memory of one entry; 0 before the first pass."""
+        buffers = [buffer for buffer in (self.keys, self.values) if buffer is not None]
+        return sum(buffer.shape[1] * buffer.shape[3] * buffer.element_size() for buffer in buffers)
+
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         capacity = min(self.max_tokens, INITIAL_CAPACITY_TOKENS)
         self.keys = self._empty(key_states, capacity)
@@ -100,10 +111,11 @@ class KVLayer(CacheLayerMixin):
         """Store what the window says where it says; return what the pass attends to."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        if self.window.length > self.capacity:
-            self._grow(self.window.length)
+        needed = min(self.window.length, self.max_tokens)
+        if needed > self.capacity:
+            self._grow(needed)
         assert self.keys is not None and self.values is not None
-        return self.window.write(self.keys, key_states), self.window.write(self.values, value_states)
+        return self._write(self.keys, key_states), self._write(self.values, value_states)
 
     def reserve(self, length: int) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Buffers with room for ``length`` entries per row; None before the first pass has made any."""
@@ -153,6 +165,9 @@ class KVLayer(CacheLayerMixin):
         self.keys = self.values = None
         self.is_initialized = False
 
+    def _write(self, buffer: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        return self.window.write(buffer, states)
+
     def _grow(self, needed: int) -> None:
         capacity = grown_capacity(self.capacity, needed, self.max_tokens)
         assert self.keys is not None and self.values is not None
@@ -171,14 +186,18 @@ class KVLayer(CacheLayerMixin):
 
 
 class KVCache(Cache):
-    """The layers of one model, sharing one ``window``."""
+    """The ``layers`` of one model, sharing one ``window``: rows of at most ``max_tokens`` positions.
 
-    def __init__(self, num_layers: int, num_rows: int, max_tokens: int, window: Window | None = None):
-        self.window = window or Window()
+    ``reach`` says how far back in a row a sequence may go on.
+    """
+
+    def __init__(self, layers: Sequence[KVLayer], num_rows: int, max_tokens: int, window: Window, reach: Reach = WHOLE):
+        self.window = window
         self.num_rows = num_rows
         self.max_tokens = max_tokens
-        self.row_layers = [KVLayer(num_rows, max_tokens, self.window) for _ in range(num_layers)]
-        super().__init__(layers=list(self.row_layers))
+        self.reach = reach
+        self.row_layers = list(layers)
+        super().__init__(layers=list(layers))
 
     def swap_rows(self, a: int, b: int, num_tokens: int) -> None:
         """Exchange the first ``num_tokens`` entries of two rows in every layer."""
@@ -203,19 +222,18 @@ class KVCache(Cache):
 
     @property
     def capacity(self) -> int:
-        """Entries that fit a row of every layer before buffers grow."""
-        return min((layer.capacity for layer in self.row_layers), default=0)
+        """Entries that fit a row of the largest layer before buffers grow."""
+        return max((layer.capacity for layer in self.row_layers), default=0)
 
     @property
     def bytes_per_token(self) -> int:
         """Memory of one entry in all layers; known after the first pass."""
-        buffers = [buffer for layer in self.row_layers for buffer in (layer.keys, layer.values) if buffer is not None]
-        return sum(buffer.shape[1] * buffer.shape[3] * buffer.element_size() for buffer in buffers)
+        return sum(layer.bytes_per_token for layer in self.row_layers)
 
     @property
     def max_bytes(self) -> int:
         """Memory that the buffers reach when every row is full; known after the first pass."""
-        return self.bytes_per_token * self.num_rows * self.max_tokens
+        return self.num_rows * sum(layer.bytes_per_token * layer.max_tokens for layer in self.row_layers)
 
     @property
     def num_bytes(self) -> int:

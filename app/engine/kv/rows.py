@@ -12,14 +12,17 @@ from collections import Counter
 from typing import Generic
 
 from app.engine.generation.plan import AnySequence, ClearRow, CopyRow, Move, SwapRows
+from app.engine.kv.reach import WHOLE, Reach
 
 
 class Row(Generic[AnySequence]):
-    """One row: who has it, and the tokens whose entries it holds after its owner left."""
+    """One row: who has it, the tokens whose entries it holds after its owner left, and how many were ever written
+    since it was begun from the front."""
 
     def __init__(self) -> None:
         self.sequence: AnySequence | None = None
         self.kept: list[int] = []
+        self.num_written = 0
         self.owner = b""
         self.last_used = 0
 
@@ -28,13 +31,19 @@ class Row(Generic[AnySequence]):
         """Tokens whose entries are valid."""
         return self.kept if self.sequence is None else self.sequence.tokens[: self.sequence.num_cached]
 
+    def note_written(self) -> None:
+        """Take over how far its sequence has come."""
+        if self.sequence is not None:
+            self.num_written = max(self.num_written, self.sequence.num_cached)
+
 
 class RowTable(Generic[AnySequence]):
     """Assigns rows and keeps them in order; ``take_moves`` tells what the cache has to do for that."""
 
-    def __init__(self, num_rows: int, reuse_prefix: bool):
+    def __init__(self, num_rows: int, reuse_prefix: bool, reach: Reach = WHOLE):
         self._rows = [Row[AnySequence]() for _ in range(num_rows)]
         self._reuse_prefix = reuse_prefix
+        self._reach = reach
         self._moves: list[Move] = []
         self._clock = 0
         self._peak = 0
@@ -81,7 +90,7 @@ class RowTable(Generic[AnySequence]):
         prompt = [] if sequence.is_scored else sequence.job.prompt_ids
         first_free = self.num_running + self.num_prefilling
         owner = sequence.job.owner
-        shared = {i: self._shared(row.tokens, prompt) if row.owner == owner else 0 for i, row in enumerate(self._rows)}
+        shared = {i: self._shared(row, prompt) if row.owner == owner else 0 for i, row in enumerate(self._rows)}
         free = range(first_free, len(self._rows))
         chosen = max(free, key=lambda i: (shared[i], -self._rows[i].last_used))
         donor = max(range(len(self._rows)), key=lambda i: shared[i])
@@ -90,6 +99,7 @@ class RowTable(Generic[AnySequence]):
             chosen = min(free, key=lambda i: self._rows[i].last_used)
             self._moves.append(CopyRow(donor, chosen, shared[donor]))
         row = self._rows[chosen]
+        row.num_written = self._rows[donor].num_written if shared[donor] else 0
         row.kept = []
         row.owner = owner
         row.sequence = sequence
@@ -107,6 +117,7 @@ class RowTable(Generic[AnySequence]):
         """Free the row of ``sequence``; its entries stay for reuse unless they may be wrong, and then are cleared."""
         at = self.index(sequence)
         row = self._rows[at]
+        row.note_written()
         if not is_valid:
             self._moves.append(ClearRow(at))
         row.kept = row.tokens if is_valid else []
@@ -133,8 +144,11 @@ class RowTable(Generic[AnySequence]):
         for row in self._rows:
             row.kept = row.kept[:num_tokens]
 
-    def _shared(self, held: list[int], prompt: list[int]) -> int:
-        return common_prefix(held, prompt[:-1]) if self._reuse_prefix else 0
+    def _shared(self, row: Row[AnySequence], prompt: list[int]) -> int:
+        if not self._reuse_prefix:
+            return 0
+        row.note_written()
+        return self._reach.usable(row.num_written, common_prefix(row.tokens, prompt[:-1]))
 
     def _swap(self, a: int, b: int) -> None:
         if a == b:

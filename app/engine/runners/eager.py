@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from app.engine.generation.plan import Chunk
-from app.engine.kv.cache import KVCache, Window
+from app.engine.kv.cache import KVCache, KVLayer, Window
 from app.engine.runners.masks import additive_mask
 from app.models.checkpoint.cache_argument import cache_argument_of
 from app.models.checkpoint.loader import Checkpoint
@@ -24,8 +24,12 @@ class EagerRunner:
         self._model = checkpoint.model
         self._device = checkpoint.device
         self._dtype = checkpoint.dtype
-        self.cache = KVCache(self._model.config.get_text_config().num_hidden_layers, num_rows, max_tokens, window)
+        self.cache = self._make_cache(num_rows, max_tokens, window or Window())
         self._caching = {cache_argument_of(self._model): self.cache, "use_cache": True}
+
+    def _make_cache(self, num_rows: int, max_tokens: int, window: Window) -> KVCache:
+        num_layers = self._model.config.get_text_config().num_hidden_layers
+        return KVCache([KVLayer(num_rows, max_tokens, window) for _ in range(num_layers)], num_rows, max_tokens, window)
 
     def prefill(self, row: int, tokens: list[int], start: int, *, all_logits: bool = False) -> torch.Tensor:
         """Feed ``tokens`` at positions ``start``.. of ``row``.

@@ -29,7 +29,12 @@ ATTENTION = "forklift_mixed"
 
 
 class MixedWindow(Window):
-    """A window that a pass may also fill with a token for each of rows 0, 1, .. and with chunks behind them."""
+    """A window that a pass may also fill with a token for each of rows 0, 1, .. and with chunks behind them.
+
+    ``attention`` is the name of the function that reads it.
+    """
+
+    attention = ATTENTION
 
     def set(self, first: int, positions: list[int], num_new: int, device: torch.device | None = None) -> None:
         self.chunks: list[Chunk] | None = None
@@ -44,7 +49,7 @@ class MixedWindow(Window):
         if self.num_rows > 1:
             self.row_mask = additive_mask(self.row_positions[:, None], self.row_length, dtype)
         self.chunk_masks = [chunk_mask(chunk, device, dtype) for chunk in chunks]
-        self.length = max(self.row_length, *(chunk.end for chunk in chunks))
+        self.length = max([self.row_length, *(chunk.end for chunk in chunks)])
 
     def write(self, buffer: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
         """With pieces: store ``(1, num_kv_heads, num_tokens, head_dim)`` states where they belong; the whole buffer."""
@@ -128,10 +133,10 @@ class MixedRunner(EagerRunner):
 
     can_mix = True
 
-    def __init__(self, checkpoint: Checkpoint, num_rows: int, max_tokens: int):
+    def __init__(self, checkpoint: Checkpoint, num_rows: int, max_tokens: int, window: MixedWindow | None = None):
         ALL_ATTENTION_FUNCTIONS.register(ATTENTION, mixed_attention)
         ALL_ATTENTION_FUNCTIONS.register(ROW_ATTENTION, row_attention)
-        self._window = MixedWindow()
+        self._window = window or MixedWindow()
         super().__init__(checkpoint, num_rows, max_tokens, self._window)
 
     def decode(self, tokens: list[list[int]], starts: list[int]) -> torch.Tensor:
@@ -149,7 +154,7 @@ class MixedRunner(EagerRunner):
         Logits ``(num_rows, 1, vocab)`` of the rows, and per chunk what ``prefill`` gives.
         """
         self._window.set_pieces(starts, chunks, self._device, self._dtype)
-        with self._attention(ATTENTION):
+        with self._attention(self._window.attention):
             logits = self._mixed_logits(tokens, starts, chunks)
         rows, *rest = torch.split(logits, [len(starts), *(len(c.tokens) if c.all_logits else 1 for c in chunks)])
         return rows[:, None], rest

@@ -13,7 +13,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from app.core.errors import ModelLoadError
 from app.core.settings import load_settings
-from app.engine.checks import ladder, plays
+from app.engine.checks import ladder, plays, steps
 from app.engine.loading.build import Prepared, prepare
 from app.models.weights.fused_layers import FusedLayer
 from tests.planted import PLANTED
@@ -181,6 +181,7 @@ def test_a_model_that_generate_cannot_run_is_served_where_slots_can(model_folder
 
 def test_a_model_that_no_step_runs_as_its_forward_pass_says_stops_the_load(model_folder, monkeypatch):
     forget(monkeypatch)
+    monkeypatch.setattr(steps, "can_attend", lambda _checkpoint: False)
     with pytest.raises(ModelLoadError, match="does not answer as its own forward pass says") as caught:
         prepared(model_folder("mistral"))
     assert "\n" not in str(caught.value)
