@@ -1,6 +1,6 @@
 """Serial generation through transformers' own ``generate``, for models that our KV cache cannot serve.
 
-Sliding windows, recurrent states, encoder-decoder models and remote code keep caches of their own.
+Recurrent states, encoder-decoder models and remote code keep caches of their own.
 The contract is that of the batched engine: our sampler chooses each token (as the only logit that is left),
 our sequence ends the job, deadlines and cancellation count at every token. ``generate`` runs as a producer
 that gives one token per step. Inference thread only.
