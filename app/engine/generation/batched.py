@@ -188,5 +188,5 @@ def limits_of(options: BatchOptions, text_model: TextModel, runner: Runner) -> L
         reuse_prefix=options.reuse_prefix,
         can_mix=runner.can_mix,
         has_drafts=options.num_draft_tokens > 0,
-        reach=runner.cache.reach.without(options.num_draft_tokens),
+        reach=runner.reach.without(options.num_draft_tokens),
     )

@@ -14,8 +14,6 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from app.engine.kv.reach import WHOLE, Reach
-
 INITIAL_CAPACITY_TOKENS = 256
 
 
@@ -186,16 +184,12 @@ class KVLayer(CacheLayerMixin):
 
 
 class KVCache(Cache):
-    """The ``layers`` of one model, sharing one ``window``: rows of at most ``max_tokens`` positions.
+    """The ``layers`` of one model, sharing one ``window``: rows of at most ``max_tokens`` positions."""
 
-    ``reach`` says how far back in a row a sequence may go on.
-    """
-
-    def __init__(self, layers: Sequence[KVLayer], num_rows: int, max_tokens: int, window: Window, reach: Reach = WHOLE):
+    def __init__(self, layers: Sequence[KVLayer], num_rows: int, max_tokens: int, window: Window):
         self.window = window
         self.num_rows = num_rows
         self.max_tokens = max_tokens
-        self.reach = reach
         self.row_layers = list(layers)
         super().__init__(layers=list(layers))
 

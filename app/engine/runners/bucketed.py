@@ -14,6 +14,7 @@ import torch
 
 from app.engine.generation.plan import Chunk
 from app.engine.kv.cache import INITIAL_CAPACITY_TOKENS, KVCache
+from app.engine.kv.reach import WHOLE
 from app.engine.runners.eager import EagerRunner
 from app.engine.runners.masks import MaskBuffer
 from app.models.checkpoint.cache_argument import cache_argument_of
@@ -59,6 +60,7 @@ class BucketedRunner:
     """Runs ``model`` with a cache of ``num_rows`` rows and one scratch row."""
 
     can_mix = False
+    reach = WHOLE
 
     def __init__(self, checkpoint: Checkpoint, num_rows: int, max_tokens: int):
         self._model = checkpoint.model

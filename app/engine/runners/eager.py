@@ -10,6 +10,7 @@ import torch
 
 from app.engine.generation.plan import Chunk
 from app.engine.kv.cache import KVCache, KVLayer, Window
+from app.engine.kv.reach import WHOLE
 from app.engine.runners.masks import additive_mask
 from app.models.checkpoint.cache_argument import cache_argument_of
 from app.models.checkpoint.loader import Checkpoint
@@ -19,6 +20,7 @@ class EagerRunner:
     """Runs ``model`` with a cache of ``num_rows`` rows of at most ``max_tokens`` entries."""
 
     can_mix = False
+    reach = WHOLE
 
     def __init__(self, checkpoint: Checkpoint, num_rows: int, max_tokens: int, window: Window | None = None):
         self._model = checkpoint.model

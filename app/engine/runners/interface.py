@@ -12,6 +12,7 @@ import torch
 
 from app.engine.generation.plan import Chunk
 from app.engine.kv.cache import KVCache
+from app.engine.kv.reach import Reach
 
 
 class Runner(Protocol):
@@ -22,6 +23,11 @@ class Runner(Protocol):
     @property
     def can_mix(self) -> bool:
         """Whether there is a pass that reads prompts and decodes."""
+        ...
+
+    @property
+    def reach(self) -> Reach:
+        """How far back in a row of ``cache`` a new sequence may go on."""
         ...
 
     def prefill(self, row: int, tokens: list[int], start: int, *, all_logits: bool = False) -> torch.Tensor:

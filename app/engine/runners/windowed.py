@@ -180,6 +180,7 @@ class WindowedRunner(MixedRunner):
         kinds, window = layer_kinds(checkpoint.model.config, max_tokens), RingWindow()
         assert kinds is not None, "a layer keeps more than keys and values"
         window.set_kinds(kinds, most_new, max_tokens)
+        self.reach = Reach.of([(window.size(kind), most_new) for kind in kinds if kind.reach is not None])
         super().__init__(checkpoint, num_rows, max_tokens, window)
 
     def _make_cache(self, num_rows: int, max_tokens: int, window: Window) -> KVCache:
@@ -189,8 +190,7 @@ class WindowedRunner(MixedRunner):
             size = kind.num_entries(max_tokens, window.most_new)
             is_ring = kind.reach is not None
             layers.append(RingLayer(num_rows, size, window, window) if is_ring else KVLayer(num_rows, size, window))
-        slacks = [(window.size(kind), window.most_new) for kind in window.kinds if kind.reach is not None]
-        return KVCache(layers, num_rows, max_tokens, window, Reach.of(slacks))
+        return KVCache(layers, num_rows, max_tokens, window)
 
     def prefill(self, row: int, tokens: list[int], start: int, *, all_logits: bool = False) -> torch.Tensor:
         """Feed ``tokens`` at positions ``start``.. of ``row``.
