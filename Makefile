@@ -70,9 +70,10 @@ smollm2: $(VENV)/installed  ## serve SmolLM2-135M-Instruct, a trained chat model
 # Two processes, whatever the number of cores: most tests wait for servers of their own. A file's tests stay together,
 # as they share its servers, and the files with servers come first, so that both processes end at about the same time.
 # The protocol as Python, with the version of protoc that setup.cfg pins; a test says when it is out of date.
-PROTOCOL := app/client/connection/protocol
-proto: $(VENV)/installed-dev  ## the stubs of the gRPC protocol, from its .proto file
-	$(BIN)/python -m grpc_tools.protoc -I$(PROTOCOL) --python_out=$(PROTOCOL) --pyi_out=$(PROTOCOL) forklift.proto
+PROTOC = $(BIN)/python -m grpc_tools.protoc -I$(1) --python_out=$(1) --pyi_out=$(1)
+proto: $(VENV)/installed-dev  ## the stubs of the gRPC protocols, from their .proto files
+	$(call PROTOC,app/client/connection/protocol) forklift.proto
+	$(call PROTOC,app/rpc/methods/inference_protocol) open_inference.proto
 
 test: $(VENV)/installed-dev  ## the default test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

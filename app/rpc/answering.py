@@ -17,8 +17,8 @@ from app.http.application.request_log import RequestRecord, begin_record, end_re
 from app.http.application.service import Service
 from app.http.application.work_bytes import WorkBytes, limit_of
 from app.http.requests.caller import ClientGoneError
-from app.rpc.conversion import body_of, parse
-from app.rpc.methods import Method
+from app.rpc.methods.conversion import parse
+from app.rpc.methods.method import Method, ignored_of
 from app.rpc.rpc_caller import RpcCaller
 from app.serve.processes.http_threads import HttpThreads, NoThreadError
 
@@ -96,8 +96,7 @@ class Answering:
             self._work_bytes.give_back(len(message))
 
     def _replies(self, method: Method, caller: RpcCaller, message: bytes) -> Iterator[bytes]:
-        ignored = record().ignored_fields if self._service.settings.unknown_fields == "warn" else None
-        fields = body_of(parse(method.request, message), ignored)
+        fields = method.read(parse(method.request, message), ignored_of(self._service))
         if caller.recordid is not None and "recordid" in method.request.DESCRIPTOR.fields_by_name:
             fields.setdefault("recordid", caller.recordid)
         for reply in method.answer(self._service, fields):

@@ -19,7 +19,7 @@ from app.rpc.call_limits import NUM_READERS, CallLimits
 from app.rpc.credentials import server_credentials
 from app.rpc.health_status import HealthStatus, Reflection
 from app.rpc.incoming_call import Calls
-from app.rpc.methods import METHODS, SERVICES
+from app.rpc.methods.method_table import METHODS, SERVICES
 from app.rpc.peers import Peers
 from app.rpc.server_options import NUM_WAITING_CALLS, peer_server_options, server_options
 from app.serve.board.metrics_folder import FOLDER

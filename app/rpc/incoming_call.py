@@ -18,7 +18,7 @@ from app.core.errors import BadRequestError, BodyTimeoutError, RequestError
 from app.http.requests.caller import ClientGoneError
 from app.rpc.answering import Answering
 from app.rpc.call_limits import CallLimits
-from app.rpc.methods import Method
+from app.rpc.methods.method import Method
 from app.rpc.peers import PeerLostError, Peers
 from app.rpc.rpc_caller import RpcCaller
 from app.rpc.statuses import status_of, trailers_of

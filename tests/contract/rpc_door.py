@@ -9,12 +9,6 @@ import grpc
 
 from app.rpc.door import RpcDoor
 from app.serve.context import WorkerContext
-from tests.service.conftest import unused_port
-
-
-def grpc_bind() -> str:
-    """What to put into a world's settings."""
-    return f"127.0.0.1:{unused_port()}"
 
 
 @contextmanager

@@ -33,8 +33,8 @@ from app.http.description.openapi import error_classes
 from tests.contract.describing import RoomyModel
 from tests.contract.loopback import serving
 from tests.contract.real import RealWorld
+from tests.contract.rpc_bind import unused_address
 from tests.contract.text_tasks import text_server
-from tests.service.conftest import unused_port
 from tests.waiting import wait_until
 
 TEXT = "Hello,\nworld"
@@ -42,7 +42,7 @@ TEXT = "Hello,\nworld"
 
 @pytest.fixture
 def world(make_world):
-    return make_world(model=RoomyModel(), grpc_bind=f"127.0.0.1:{unused_port()}")
+    return make_world(model=RoomyModel(), grpc_bind=unused_address())
 
 
 @pytest.fixture(params=["http", "grpc"])

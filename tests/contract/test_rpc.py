@@ -17,7 +17,8 @@ from app.client.connection.protocol import forklift_pb2 as wire
 from app.core.errors import OverloadedError, ShuttingDownError
 from tests.contract.describing import RoomyModel
 from tests.contract.doubles import Gate
-from tests.contract.rpc_door import connected, grpc_bind, open_door
+from tests.contract.rpc_bind import unused_address
+from tests.contract.rpc_door import connected, open_door
 from tests.waiting import wait_until
 
 TEXT = "Hello,\nworld"
@@ -47,7 +48,7 @@ def refusal(channel, message=None, **options):
 
 @pytest.fixture
 def world(make_world):
-    return make_world(model=RoomyModel(), grpc_bind=grpc_bind())
+    return make_world(model=RoomyModel(), grpc_bind=unused_address())
 
 
 @pytest.fixture
@@ -160,7 +161,7 @@ def test_a_deadline_is_the_requests_limit(channel, world, told, capsys):
 
 
 def test_a_message_that_is_too_large_is_refused(make_world):
-    world = make_world(grpc_bind=grpc_bind(), max_body_bytes=1000)
+    world = make_world(grpc_bind=unused_address(), max_body_bytes=1000)
     with connected(world.context) as channel:
         failure, trailers = refusal(channel, wire.CompleteRequest(prompt="a" * 1001))
         assert failure.code() is grpc.StatusCode.INVALID_ARGUMENT and trailers["forklift-code"] == "body_too_large"
@@ -176,7 +177,7 @@ def test_a_compressed_message_is_not_unfolded(channel):
 
 
 def test_a_caller_that_sends_no_message_is_not_waited_for(make_world):
-    world = make_world(grpc_bind=grpc_bind(), body_timeout_s=0.2)
+    world = make_world(grpc_bind=unused_address(), body_timeout_s=0.2)
     silence = threading.Event()
     with connected(world.context) as channel:
         call = channel.stream_unary(f"/{SERVICE}/Complete")
@@ -190,7 +191,7 @@ def test_a_caller_that_sends_no_message_is_not_waited_for(make_world):
 
 
 def test_a_key_is_needed_where_there_are_keys(make_world):
-    world = make_world(grpc_bind=grpc_bind(), api_keys="k")
+    world = make_world(grpc_bind=unused_address(), api_keys="k")
     with connected(world.context) as channel:
         for metadata in ((), (("authorization", "Bearer x"),)):
             failure, trailers = refusal(channel, metadata=metadata)

@@ -12,6 +12,14 @@ from app.http.application import path_prefix as prefix
 from app.http.application.restful import JsonApi, Route
 from app.http.application.service import Service
 from app.http.dialects.messages.messages_routes import CountTokens, Messages
+from app.http.dialects.open_inference.infer_routes import (
+    Infer,
+    InferLive,
+    InferModel,
+    InferModelReady,
+    InferReady,
+    InferServer,
+)
 from app.http.dialects.responses.responses_route import Responses
 from app.http.dialects.tgi.tgi_routes import TgiGenerate, TgiGenerateStream
 from app.http.resources.capabilities_route import Capabilities
@@ -71,6 +79,15 @@ ROUTES: dict[str, type[Route]] = {
     "/v1/capabilities": Capabilities,
     "/v1/models": Models,
     "/v1/models/<path:name>": Model,
+    "/v2": InferServer,
+    "/v2/health/live": InferLive,
+    "/v2/health/ready": InferReady,
+    "/v2/models/<string:name>": InferModel,
+    "/v2/models/<string:name>/ready": InferModelReady,
+    "/v2/models/<string:name>/infer": Infer,
+    "/v2/models/<string:name>/versions/<string:version>": InferModel,
+    "/v2/models/<string:name>/versions/<string:version>/ready": InferModelReady,
+    "/v2/models/<string:name>/versions/<string:version>/infer": Infer,
     "/livez": Livez,
     "/readyz": Readyz,
     "/health": Health,

@@ -9,6 +9,7 @@ from app.http.answers import openai_types as openai_answers
 from app.http.answers import system_types as system
 from app.http.answers.stream import TEXT_TYPES, EventWriter
 from app.http.description.dialect_operations import DIALECT_OPERATIONS
+from app.http.description.infer_operations import INFER_OPERATIONS
 from app.http.description.operation_form import READS_BODY, WORKS, Form, Operation, posting
 from app.http.description.task_operations import TASK_OPERATIONS
 from app.http.dialects.tgi.tgi_body import TgiRootBody
@@ -124,6 +125,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("/metrics", "get"): Operation("Prometheus' text format", "server", {"text/plain": None}),
     **DIALECT_OPERATIONS,
+    **INFER_OPERATIONS,
     **TASK_OPERATIONS,
     ("/", "post"): Operation(
         "Continue, chat or fill masks",

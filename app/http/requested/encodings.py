@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app.core.errors import InvalidParameterError
 from app.core.parsing.token_ids import require_token_ids
@@ -36,6 +36,12 @@ def filling_masks(service: Service, body: FillMaskBody) -> Iterator[tuple[list[n
     work = EncodeWith("fill-mask", "text", lambda model: encode_texts(body, model), EncodeOptions(body.top_k))
     with open_request(service.context, handle, work) as encoding:
         yield [encoding.encoder.filled(given.ids, encoded) for given, encoded in encoding.read_encoded()], encoding
+
+
+def by_mask(proposals: Any) -> list[Any]:
+    """One list for each mask: of a text with a single one transformers' pipeline answers a bare list."""
+    found: list[Any] = proposals
+    return found if found and isinstance(found[0], list) else [found]
 
 
 def encode_texts(body: FillMaskBody, model: EncoderModel) -> Iterator[EncoderInput]:

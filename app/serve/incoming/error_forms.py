@@ -54,6 +54,12 @@ class TgiError(TypedDict):
     error_type: TgiErrorKind
 
 
+class InferError(TypedDict):
+    """A failure, as the Open Inference Protocol tells one."""
+
+    error: str
+
+
 class ErrorDetails(TypedDict):
     """What Anthropic's clients act on."""
 
@@ -104,6 +110,11 @@ def tgi_error(error: RequestError, _request_id: str, status: int) -> TgiError:
     return {"error": error.message, "error_type": kind}
 
 
+def infer_error(error: RequestError, _request_id: str, _status: int) -> InferError:
+    """As the Open Inference Protocol tells a failure."""
+    return {"error": error.message}
+
+
 # The statuses are ours; the kinds of those that Anthropic has, too, are Anthropic's.
 _MESSAGES_KINDS: Mapping[int, MessagesErrorKind] = {
     401: "authentication_error",
@@ -137,9 +148,14 @@ FORMS: Mapping[str, ErrorForm] = {
     "/similarity": tei_error,
     "/predict": tei_error,
     "/info": tei_error,
+    "/v2": infer_error,
+    "/v2/health/live": infer_error,
+    "/v2/health/ready": infer_error,
     "/generate": tgi_error,
     "/generate_stream": tgi_error,
 }
+# Below it every path is a model's.
+OF_MODELS = "/v2/models/"
 # Where callers look for the request's id beside X-Request-Id.
 ID_HEADERS = {path: "Request-Id" for path, form in FORMS.items() if form is messages_form}
 ID_HEADER = "X-Request-Id"
@@ -147,7 +163,7 @@ ID_HEADER = "X-Request-Id"
 
 def form_at(path: str) -> ErrorForm:
     """The form at ``path``, below PATH_PREFIX."""
-    return FORMS.get(path, own_form)
+    return infer_error if path.startswith(OF_MODELS) else FORMS.get(path, own_form)
 
 
 def id_headers_at(path: str) -> tuple[str, ...]:
@@ -157,7 +173,7 @@ def id_headers_at(path: str) -> tuple[str, ...]:
 
 def form_below(sent: str) -> ErrorForm:
     """The form at a path as it was sent, whatever PATH_PREFIX is."""
-    return form_at(_known(sent))
+    return infer_error if OF_MODELS in sent else form_at(_known(sent))
 
 
 def id_headers_below(sent: str) -> tuple[str, ...]:

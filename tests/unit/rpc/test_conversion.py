@@ -17,7 +17,8 @@ from app.http.schemas.generation_options import GenerationOptions
 from app.http.schemas.infill_body import InfillBody
 from app.http.schemas.native_bodies import ChatBody, CompleteBody
 from app.http.schemas.token_bodies import DetokenizeBody, TokenizeBody
-from app.rpc.conversion import body_of, parse, reply_of
+from app.rpc.methods.conversion import body_of, parse, reply_of
+from app.rpc.methods.inference_protocol import open_inference_pb2
 
 BODIES = {
     wire.CompleteRequest: CompleteBody,
@@ -43,14 +44,15 @@ def test_every_sampling_parameter_has_a_field():
     assert {field.name for field in wire.Options.DESCRIPTOR.fields} == set(GenerationOptions.model_fields) - AS_JSON
 
 
-def test_the_stubs_are_those_of_the_protocol(tmp_path):
+@pytest.mark.parametrize("stubs", [wire, open_inference_pb2], ids=["forklift", "open_inference"])
+def test_the_stubs_are_those_of_the_protocol(tmp_path, stubs):
     """`make proto` writes them."""
     pytest.importorskip("grpc_tools", reason="grpcio-tools is not installed")
-    folder = Path(wire.__file__).parent
+    folder, name = Path(stubs.__file__).parent, Path(stubs.__file__).stem.removesuffix("_pb2")
     command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{folder}", f"--python_out={tmp_path}"]
-    subprocess.run([*command, f"--pyi_out={tmp_path}", "forklift.proto"], check=True, timeout=60)
-    for name in ("forklift_pb2.py", "forklift_pb2.pyi"):
-        assert (folder / name).read_text() == (tmp_path / name).read_text(), "run make proto"
+    subprocess.run([*command, f"--pyi_out={tmp_path}", f"{name}.proto"], check=True, timeout=60)
+    for made in (f"{name}_pb2.py", f"{name}_pb2.pyi"):
+        assert (folder / made).read_text() == (tmp_path / made).read_text(), "run make proto"
 
 
 def test_what_is_set_is_in_the_body_and_nothing_else():

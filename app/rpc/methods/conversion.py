@@ -39,7 +39,7 @@ def body_of(message: Message, ignored: list[str] | None = None) -> dict[str, Any
 
     Raises a ``RequestError``: for what JSON cannot hold, for fields that this server's protocol has not.
     """
-    _refuse_unknown(message, ignored)
+    require_known(message, ignored)
     fields = {field.name: _value(field, value, ignored) for field, value in message.ListFields()}
     text = fields.pop(OPTIONS_JSON, "")
     for more in (fields.pop(OPTIONS, {}), parse_object(text.encode()) if text else {}):
@@ -56,7 +56,8 @@ def reply_of(kind: type[Reply], answer: Mapping[str, Any]) -> Reply:
     return reply
 
 
-def _refuse_unknown(message: Message, ignored: list[str] | None) -> None:
+def require_known(message: Message, ignored: list[str] | None) -> None:
+    """Raise ``UnsupportedParameterError`` for a field of a later protocol, or name it in ``ignored``."""
     for field in UnknownFieldSet(message):
         name = f"field {field.field_number} of {message.DESCRIPTOR.name}"
         if ignored is None:
@@ -77,7 +78,7 @@ def _one(field: FieldDescriptor, value: Any, ignored: list[str] | None) -> Any:
         return _finite(field, value)
     if field.message_type.full_name == ROUND:
         return [getattr(value, name) for name in ROUND_FIELDS]
-    _refuse_unknown(value, ignored)
+    require_known(value, ignored)
     return {inner.name: _value(inner, one, ignored) for inner, one in value.ListFields()}
 
 

@@ -5,8 +5,7 @@ Any thread. What a method does beyond names of fields is done by ``app/http``, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 from google.protobuf.message import Message
@@ -14,11 +13,9 @@ from google.protobuf.message import Message
 from app.client.connection.protocol import forklift_pb2 as wire
 from app.core.errors import LoadingError, UnsupportedParameterError
 from app.http.answers.native_shapes import ChatShape, CompletionShape
-from app.http.application.request_log import record
 from app.http.application.service import Service
 from app.http.reading.strict_json import dump
-from app.http.reading.validation import Body, validate
-from app.http.requested.encodings import detokenize, embedding, filling_masks, tokenize
+from app.http.requested.encodings import by_mask, detokenize, embedding, filling_masks, tokenize
 from app.http.requested.texts import TextRequest, ask_chat, ask_completion, ask_infill
 from app.http.requests.opening import open_request
 from app.http.requests.running import RunningRequest
@@ -28,52 +25,26 @@ from app.http.schemas.encoder_bodies import EmbeddingsBody, FillMaskBody
 from app.http.schemas.infill_body import InfillBody
 from app.http.schemas.native_bodies import ChatBody, CompleteBody
 from app.http.schemas.token_bodies import DetokenizeBody, TokenizeBody
-from app.rpc.conversion import reply_of
+from app.rpc.methods.conversion import reply_of
+from app.rpc.methods.method import Answer, Fields, Method, validated
 
-Fields: TypeAlias = dict[str, Any]
-Answer: TypeAlias = Callable[[Service, Fields], Iterable[Message]]
 Ask: TypeAlias = Callable[[Service, Fields], TextRequest]
 
 SERVICE = "forklift.v1.Forklift"
-SERVICES = (SERVICE,)
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """One method: the type of its request, and its replies from the fields of the body."""
-
-    request: type[Message]
-    answer: Answer
-    is_streamed: bool
-
-
-def unary(request: type[Message], answer: Answer) -> Method:
-    """A method with one reply."""
-    return Method(request, answer, is_streamed=False)
-
-
-def stream(request: type[Message], answer: Answer) -> Method:
-    """A method with a reply for each piece."""
-    return Method(request, answer, is_streamed=True)
-
-
-def read(service: Service, schema: type[Body], fields: Fields) -> Body:
-    """The validated body. Raises a ``RequestError``."""
-    return validate(schema, fields, record().ignored_fields if service.settings.unknown_fields == "warn" else None)
 
 
 def completion(service: Service, fields: Fields) -> TextRequest:
-    body = read(service, CompleteBody, fields)
+    body = validated(service, CompleteBody, fields)
     return ask_completion(service, body, CompletionShape(body))
 
 
 def chat(service: Service, fields: Fields) -> TextRequest:
-    body = read(service, ChatBody, fields)
+    body = validated(service, ChatBody, fields)
     return ask_chat(service, body, ChatShape(body))
 
 
 def infill(service: Service, fields: Fields) -> TextRequest:
-    body = read(service, InfillBody, fields)
+    body = validated(service, InfillBody, fields)
     return ask_infill(service, body, InfillShape(body))
 
 
@@ -124,18 +95,12 @@ def _object(answer: object) -> dict[str, Any]:
 
 
 def fill_mask(service: Service, fields: Fields) -> Iterator[Message]:
-    with filling_masks(service, read(service, FillMaskBody, fields)) as (answers, _):
+    with filling_masks(service, validated(service, FillMaskBody, fields)) as (answers, _):
         yield wire.FillMaskReply(texts=[{"masks": [{"proposals": one} for one in by_mask(text)]} for text in answers])
 
 
-def by_mask(proposals: Any) -> list[Any]:
-    """One list for each mask: of a text with a single one the pipeline answers a bare list."""
-    found: list[Any] = proposals
-    return found if found and isinstance(found[0], list) else [found]
-
-
 def embed(service: Service, fields: Fields) -> Iterator[Message]:
-    with embedding(service, read(service, EmbeddingsBody, fields)) as (vectors, encoding):
+    with embedding(service, validated(service, EmbeddingsBody, fields)) as (vectors, encoding):
         num_tokens = encoding.usage()["prompt_tokens"]
         yield wire.EmbedReply(
             data=[wire.Embedding(embedding=vector) for vector in vectors],
@@ -145,12 +110,14 @@ def embed(service: Service, fields: Fields) -> Iterator[Message]:
 
 
 def tokens(service: Service, fields: Fields) -> Iterator[Message]:
-    yield reply_of(wire.TokenizeReply, tokenize(service, read(service, TokenizeBody, fields)))
+    yield reply_of(wire.TokenizeReply, tokenize(service, validated(service, TokenizeBody, fields)))
 
 
 def text(service: Service, fields: Fields) -> Iterator[Message]:
     # No tokens at all are no field in a message, and an empty text.
-    yield reply_of(wire.DetokenizeReply, detokenize(service, read(service, DetokenizeBody, {"tokens": [], **fields})))
+    yield reply_of(
+        wire.DetokenizeReply, detokenize(service, validated(service, DetokenizeBody, {"tokens": [], **fields}))
+    )
 
 
 def capabilities(service: Service, _fields: Fields) -> Iterator[Message]:
@@ -160,19 +127,18 @@ def capabilities(service: Service, _fields: Fields) -> Iterator[Message]:
     yield wire.CapabilitiesReply(data=[reply_of(wire.ModelCapabilities, {**one, "json": dump(one)}) for one in found])
 
 
-METHODS: dict[str, Method] = {
-    f"/{SERVICE}/{name}": method
-    for name, method in {
-        "Complete": unary(wire.CompleteRequest, whole(completion, wire.CompleteReply)),
-        "CompleteStream": stream(wire.CompleteRequest, streamed(completion, wire.CompletePiece, wire.CompleteReply)),
-        "Chat": unary(wire.ChatRequest, whole(chat, wire.ChatReply)),
-        "ChatStream": stream(wire.ChatRequest, streamed(chat, wire.ChatPiece, wire.ChatReply)),
-        "Infill": unary(wire.InfillRequest, whole(infill, wire.InfillReply)),
-        "InfillStream": stream(wire.InfillRequest, streamed(infill, wire.InfillPiece, wire.InfillReply)),
-        "FillMask": unary(wire.FillMaskRequest, fill_mask),
-        "Embed": unary(wire.EmbedRequest, embed),
-        "Tokenize": unary(wire.TokenizeRequest, tokens),
-        "Detokenize": unary(wire.DetokenizeRequest, text),
-        "Capabilities": unary(wire.CapabilitiesRequest, capabilities),
-    }.items()
+METHODS = {
+    "Complete": Method(wire.CompleteRequest, whole(completion, wire.CompleteReply)),
+    "CompleteStream": Method(
+        wire.CompleteRequest, streamed(completion, wire.CompletePiece, wire.CompleteReply), is_streamed=True
+    ),
+    "Chat": Method(wire.ChatRequest, whole(chat, wire.ChatReply)),
+    "ChatStream": Method(wire.ChatRequest, streamed(chat, wire.ChatPiece, wire.ChatReply), is_streamed=True),
+    "Infill": Method(wire.InfillRequest, whole(infill, wire.InfillReply)),
+    "InfillStream": Method(wire.InfillRequest, streamed(infill, wire.InfillPiece, wire.InfillReply), is_streamed=True),
+    "FillMask": Method(wire.FillMaskRequest, fill_mask),
+    "Embed": Method(wire.EmbedRequest, embed),
+    "Tokenize": Method(wire.TokenizeRequest, tokens),
+    "Detokenize": Method(wire.DetokenizeRequest, text),
+    "Capabilities": Method(wire.CapabilitiesRequest, capabilities),
 }
