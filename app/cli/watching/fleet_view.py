@@ -21,6 +21,7 @@ from app.client import ForeignAnswerError, ServerEntry
 
 TIMEOUT_S = 2.0
 NUM_ASKED_AT_ONCE = 32
+LONGEST_STATE = 40
 COLUMNS = ("server", "state", "load", "models", "zone", "weight", "version")
 
 
@@ -37,7 +38,7 @@ def row_of(entry: ServerEntry, api_key: str | None) -> dict[str, Any]:
     server = Server(entry.http, api_key)
     with suppress(CommandError, ForeignAnswerError, KeyError, TypeError):
         answer = server.get("/readyz", TIMEOUT_S)
-        row["state"] = str(answer.json()["state"])
+        row["state"] = str(answer.json()["state"])[:LONGEST_STATE]
         row["load"] = answer.headers.get("X-Load")
         row["answers"] = True
         if entry.models is None:

@@ -44,6 +44,24 @@ def test_the_table_says_which_answers(forklift, server):
         assert word in result.output
 
 
+def test_a_key_that_cannot_be_sent_is_one_line_without_it(forklift):
+    result = forklift("servers", "forklift://127.0.0.1:1", "--once", "--api-key", "sesame-KEY\nX: y")
+    assert result.exit_code == 1
+    assert "control character" in result.stderr
+    assert "sesame" not in result.output
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"[]", b'{"state": 5}', b'{"state": "\\u001b[31m\\u202e"}', b"\xff", b"{}" * 9000]
+)
+def test_what_a_server_says_steers_no_terminal(forklift, server, answer):
+    server.page = lambda _path: (200, {"X-Load": "\x1b[31m"}, answer)
+    address = server.entry.http.removeprefix("http://")
+    result = forklift("servers", f"forklift://{address}", "--once")
+    assert result.exit_code == 0
+    assert not any(character in result.output for character in ("\x1b", "\x9b", "\u202e"))
+
+
 @pytest.mark.parametrize("registry", ["http://x", "zookeeper://", "forklift://a?b"])
 def test_what_is_no_registry_is_one_line(forklift, registry):
     result = forklift("servers", registry, "--once")

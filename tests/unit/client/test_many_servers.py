@@ -315,6 +315,21 @@ def test_larger_servers_get_more():
     assert choice._standings["large"].num_own == pytest.approx(30, abs=1)
 
 
+def test_of_many_servers_a_few_are_looked_at_and_those_that_rest_are_passed_over():
+    entries = [entry(str(number), models=("m",)) for number in range(100)]
+    choice = choice_of(*entries, entry("other", models=("x",)), entry("asleep", models=("m",), state="loading"))
+    for one in entries[:90]:
+        choice._standing(one).rest_until_s = float("inf")
+    names = {choice.pick("m", None).id for _ in range(400)}
+    assert names <= {str(number) for number in range(90, 100)}
+    assert len(names) == 10
+    loads = [choice._standings[name].num_own for name in names]
+    assert max(loads) < 2 * min(loads)
+    assert choice.pick("m", None, [str(number) for number in range(100)]).id == "asleep"
+    assert {choice.pick(str(name), None) for name in range(600)} == {None}
+    assert len(choice._pools) <= server_choice.MOST_POOLS
+
+
 def test_weights_are_shares():
     names = []
     choice = choice_of(*(entry(name, weight=weight) for name, weight in {"a": 10, "b": 10, "c": 1000}.items()))

@@ -8,7 +8,7 @@ import time
 import click
 from rich.live import Live
 
-from app.cli.server_connection import CommandError, key_option
+from app.cli.server_connection import CommandError, key_option, make_server
 from app.cli.streams import make_console
 from app.cli.watching.fleet_view import picture, rows_of
 from app.client import ClientError
@@ -34,6 +34,8 @@ def command(registry: str, api_key: str | None, interval_s: float, once: bool, a
 
     Exit codes: 0 with --once or --json, 130 after ctrl-C, 1 where no server is found, 2 for wrong usage.
     """
+    # A key that cannot be sent is told now, and not as servers that do not answer.
+    key = make_server("http://localhost", api_key).api_key
     try:
         shown_url, servers = open_list(registry)
     except ClientError as error:
@@ -44,11 +46,11 @@ def command(registry: str, api_key: str | None, interval_s: float, once: bool, a
         if not known.wait_for_servers(FIRST_LIST_LIMIT_S):
             raise CommandError(f"{shown_url} {'holds no server' if servers.is_connected else 'does not answer'}")
         if as_json:
-            click.echo(json.dumps(rows_of(known.entries, api_key), indent=1))
+            click.echo(json.dumps(rows_of(known.entries, key), indent=1))
         elif once:
-            make_console().print(picture(shown_url, servers.is_connected, rows_of(known.entries, api_key)))
+            make_console().print(picture(shown_url, servers.is_connected, rows_of(known.entries, key)))
         else:
-            watch(shown_url, servers, known, api_key, interval_s)
+            watch(shown_url, servers, known, key, interval_s)
     finally:
         servers.close()
 
