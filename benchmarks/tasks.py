@@ -27,6 +27,8 @@ from benchmarks.report import show
 from benchmarks.shapes import DEMO, FOLDER, prompts
 
 NUM_DOCUMENTS = 8
+# Of --requests, so that every task takes a minute or two.
+SHARES = {"classify": 3.0, "rerank": 0.4, "seq2seq": 1.0}
 QUERY = "which function of the standard library opens a file"
 # Whose figure each is a multiple of.
 PLAIN = "plain flask"
@@ -174,7 +176,7 @@ def main(tasks: tuple[str, ...], concurrency: int, num_requests: int, num_tokens
     """Compare ways to serve tasks of texts under a closed loop."""
     facts = {"clients": concurrency, "tokens": num_tokens, "new": num_new, "runs": runs, "documents": NUM_DOCUMENTS}
     for task in tasks or sorted(PATHS):
-        count = num_requests * 4 if task == "classify" else num_requests
+        count = max(int(num_requests * SHARES[task]), concurrency)
         rows = measure(task, num_tokens, num_new, concurrency, count, runs)
         show(f"{task}, {concurrency} clients", rows, requests=count, **facts)
 

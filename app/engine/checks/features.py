@@ -17,6 +17,7 @@ from app.models.compiled.package_maker import Wish, has_made
 from app.models.compiled.step_graph import model_shape
 from app.models.encoders.encoder_model import EncoderModel
 from app.models.encoders.seq2seq_model import Seq2SeqModel
+from app.models.encoders.unpadded import can_unpad, unpad
 from app.models.text_model import TextModel
 from app.models.weights.fused_layers import fuse_layers
 from app.models.weights.packing import owns_weights, pack, unpack_in_pieces, wants_packing
@@ -90,7 +91,20 @@ def serves_compiled_rows_only(model: Model, settings: Settings) -> bool:
     return is_compiled and not isinstance(find_step(model.checkpoint, settings), str)
 
 
+def wants_unpadding(model: Model, _settings: Settings) -> bool:
+    """On a CPU arithmetic is what a pass costs, padding included."""
+    return (
+        isinstance(model, EncoderModel) and model.checkpoint.device.type == "cpu" and can_unpad(model.checkpoint.model)
+    )
+
+
+def unpad_encoder(model: Model, _settings: Settings) -> None:
+    """Have texts run without padding; heads that label a whole text may need its first token alone."""
+    unpad(model.checkpoint.model, reads_states=model.task not in ("classify", "rerank", "zero-shot"))
+
+
 FEATURES = (
+    Feature("unpadded", wants_unpadding, unpad_encoder),
     Feature("fused", wants_fusing, lambda model, _: fuse_layers(model.checkpoint)),
     Feature("quantized", lambda _, settings: settings.quantization != "none", quantize_and_tell),
     Feature(

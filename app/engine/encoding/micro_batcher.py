@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -21,10 +21,13 @@ from app.engine.encoding.encoder_heads import HEADS, pass_options
 from app.engine.engine_interface import QueuedEngine
 from app.engine.generation.shared_step import SharedStep
 from app.models.encoders.encoder_model import EncoderModel
+from app.models.encoders.unpadded import is_unpadded, passing
 
 # What a pass costs beside its tokens, counted in tokens: on a CPU a MiniLM takes 9.5 ms whatever it reads, and 0.37 ms
 # for each token; on a GPU a pass is worth more than any padding.
 CPU_PASS_TOKENS = 26
+# What a token of padding costs where layers take texts without it: embeddings and heads.
+UNPADDED_SHARE = 0.02
 # Of a step, which may be several passes.
 MOST_STEP_TOKENS, FIRST_STEP_TOKENS = 2 * MAX_BATCH_TOKENS, 2048
 # Logits of one fill-mask pass: 256 MiB in float32.
@@ -53,6 +56,9 @@ class MicroBatcher(QueuedEngine[EncoderJob]):
         fills_masks = model.task == "fill-mask"
         self._max_tokens = min(max_tokens, MAX_LOGITS // model.vocab_size) if fills_masks else max_tokens
         self._pass_tokens = CPU_PASS_TOKENS if self._device.type == "cpu" else self._max_tokens
+        # The head of a model that fills masks is most of its work, and reads padding, too.
+        takes_ends = is_unpadded(model.checkpoint.model) and not fills_masks
+        self._padding_share = UNPADDED_SHARE if takes_ends else 1.0
         self._read = HEADS[model.task]
         self._options = pass_options(model.checkpoint)
         self._clock = clock
@@ -110,7 +116,8 @@ class MicroBatcher(QueuedEngine[EncoderJob]):
     def _groups(self, jobs: list[EncoderJob]) -> list[list[EncoderJob]]:
         """Texts of similar length together, so that little is padded; each group fits one pass."""
         ordered = sorted(jobs, key=lambda job: len(job.prompt_ids))
-        ends = cheapest_cuts([len(job.prompt_ids) for job in ordered], self._max_tokens, self._pass_tokens)
+        lengths = [len(job.prompt_ids) for job in ordered]
+        ends = cheapest_cuts(lengths, self._max_tokens, self._pass_tokens, self._padding_share)
         return [ordered[first:end] for first, end in pairwise([0, *ends])]
 
     def _wanted(self, jobs: list[EncoderJob]) -> list[EncoderJob]:
@@ -152,27 +159,30 @@ class MicroBatcher(QueuedEngine[EncoderJob]):
         if any(job.given.type_ids for job in jobs):
             inputs["token_type_ids"] = [_padded(job.given.type_ids, length, 0) for job in jobs]
         tensors = {name: torch.tensor(rows, device=self._device) for name, rows in inputs.items()}
-        return self._model.checkpoint.model(**tensors, **self._options)
+        with passing(self._model.checkpoint.model, [len(job.prompt_ids) for job in jobs]):
+            return self._model.checkpoint.model(**tensors, **self._options)
 
 
 def _padded(values: list[int], length: int, filler: int) -> list[int]:
     return [*values, *[filler] * (length - len(values))]
 
 
-def cheapest_cuts(lengths: Sequence[int], max_tokens: int, pass_tokens: int) -> list[int]:
+def cheapest_cuts(lengths: Sequence[int], max_tokens: int, pass_tokens: int, padding_share: float = 1.0) -> list[int]:
     """Where the groups of texts end so that all passes together cost least; ``lengths`` ascend.
 
-    A pass costs ``pass_tokens``, and for each text the tokens of the longest: ``max_tokens`` at most, unless it is
-    one text.
+    A pass costs ``pass_tokens``, its tokens, and ``padding_share`` of those that fill each text up to the longest. With
+    them it has ``max_tokens`` at most, unless it is one text.
     """
-    best: list[tuple[int, int]] = [(0, 0)]
+    best: list[tuple[float, int]] = [(0.0, 0)]
+    sums = [0, *accumulate(lengths)]
     for end in range(1, len(lengths) + 1):
         longest = lengths[end - 1]
         costs = []
         for first in range(end):
             padded = longest * (end - first)
             if padded <= max_tokens or end - first == 1:
-                costs.append((best[first][0] + pass_tokens + padded, first))
+                tokens = sums[end] - sums[first]
+                costs.append((best[first][0] + pass_tokens + tokens + padding_share * (padded - tokens), first))
         best.append(min(costs))
     ends, end = [], len(lengths)
     while end:
