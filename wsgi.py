@@ -16,6 +16,7 @@ from app.core.errors import SettingsError, StartError
 from app.core.logs.logging import configure_logging
 from app.core.parsing.addresses import is_tcp, split_host_port
 from app.core.settings import load_settings
+from app.core.system.extras import require_extra
 from app.http.application.factory import create_app
 
 if TYPE_CHECKING:
@@ -65,9 +66,13 @@ def serve() -> None:
 
         check_registry(settings)
     check_addresses([(host, port)])
+    if settings.grpc_bind:
+        require_extra("grpc", "GRPC_BIND")
+        check_addresses([split_host_port(settings.grpc_bind)], "GRPC_BIND")
     leave_terminal()
     context = start_single(settings, make_inference)
     set_current(context)
+    open_rpc(context)
     stop_announcing = announce(context, (host, port))
     threading.Thread(target=exit_on_load_failure, args=(context,), daemon=True).start()
     # The reloader would start a second process with a second model.
@@ -75,6 +80,14 @@ def serve() -> None:
         create_app(context).run(host, port, threaded=True, use_reloader=False, ssl_context=key_pair(settings))
     finally:
         stop_announcing()
+
+
+def open_rpc(context: WorkerContext) -> None:
+    """Take gRPC calls, where there is a port for them."""
+    if context.settings.grpc_bind:
+        from app.rpc.door import open_door
+
+        context.door = open_door(context)
 
 
 def announce(context: WorkerContext, address: tuple[str, int]) -> Callable[[], None]:

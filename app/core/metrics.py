@@ -62,6 +62,7 @@ class Metrics:
         self._compiled = self._counter("compiled_steps", "Packages that were made, failed, used.", "model", "outcome")
         self._unsound = self._counter("unsound_logits", "Requests failed by NaN or infinity in their logits.", "model")
         self._unloads = self._counter("model_unloads", "Models taken out of memory, by why.", "model", "reason")
+        self._passed_on = self._counter("rpc_calls_passed_on", "gRPC calls that another worker answers.")
         self._lost_lines = self._counter("log_lines_lost", "Log lines that nobody took in time.")
 
     def _make_histograms(self) -> None:
@@ -84,6 +85,10 @@ class Metrics:
         self._requests.labels(route or NO_ROUTE, str(status)).inc()
         if reason is not None:
             self._errors.labels(reason).inc()
+
+    def count_passed_on(self) -> None:
+        """A gRPC call went to another worker, which has begun; that one counts the request."""
+        self._passed_on.inc()
 
     def observe_generation(
         self, timings: Timings, counts: TokenCounts, jobs: Sequence[BaseJob], total_s: float

@@ -96,6 +96,7 @@ class Peers:
         call = self._channel(pid).unary_stream(path)(message, timeout=limit_s, metadata=metadata)
         context.add_callback(call.cancel)
         context.send_initial_metadata(self._begun(pid, call))
+        self._context.metrics.count_passed_on()
         return self._passed_on(call, context)
 
     def _begun(self, pid: int, call: Any) -> Metadata:

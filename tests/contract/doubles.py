@@ -106,6 +106,13 @@ class ScriptedForms:
         return frozenset()
 
 
+@dataclass(frozen=True)
+class ScriptedCheckpoint:
+    """What a model's files tell."""
+
+    format: str = "safetensors"
+
+
 @dataclass
 class ScriptedModel:
     """One token per character; ``encoded`` remembers what was asked."""
@@ -118,6 +125,7 @@ class ScriptedModel:
     defaults: Defaults = field(default_factory=Defaults)
     encoded: list[object] = field(default_factory=list)
     vocab_size: int = 0x110000
+    checkpoint: ScriptedCheckpoint = field(default_factory=ScriptedCheckpoint)
     eos_ids: frozenset[int] = frozenset({0})
     vocabulary: Characters = field(default_factory=Characters)
     constraints: Constraints = field(default_factory=Constraints)

@@ -256,3 +256,16 @@ def test_calls_are_counted_and_drained(world):
         gate.set()
         assert running.result(timeout=30).completion == "a"
         wait_until(lambda: door.num_calls == 0)
+
+
+def test_callers_that_send_nothing_give_way_to_those_who_do(world):
+    """More silent calls than there are readers; nobody else waits for their deadline."""
+    silence = threading.Event()
+    with open_door(world.context), grpc.insecure_channel(world.settings.grpc_bind) as channel:
+        ask = channel.stream_unary(f"/{SERVICE}/Complete")
+        silent = [ask.future(iter(lambda: silence.wait(30), True), timeout=60) for _ in range(200)]
+        assert complete(channel).completion == TEXT
+        assert sum(one.done() for one in silent) > 0
+        for one in silent:
+            one.cancel()
+        silence.set()

@@ -76,6 +76,18 @@ def test_one_channel_reaches_all_workers(start_rpc):
         server.gate.unlink()
         assert [call.result().completion for call in calls] == ["x", "x"]
         assert {worker_of(call) for call in calls} == {"0", "1"}
+    assert metric(server, "forklift_rpc_calls_passed_on_total") == 1
+    route = 'forklift_requests_total{route="/forklift.v1.Forklift/Complete",status="200"}'
+    assert metric(server, route) == 2
+
+
+def metric(server, name):
+    """The value of one line of /metrics."""
+    connection = server.http_connection(PATIENCE_S)
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    return next((float(line.split()[-1]) for line in text.splitlines() if line.startswith(f"{name} ")), 0.0)
 
 
 def test_places_are_exact_over_both_doors(start_rpc):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from app.cli.checking import device, installed_versions, machine, model, registry_check
+from app.cli.checking import device, grpc_check, installed_versions, machine, model, registry_check
 from app.cli.checking.configuration import read_settings
 from app.cli.checking.findings import Check, Finding, Findings, Situation
 
@@ -15,6 +15,7 @@ CHECKS: tuple[Check, ...] = (
     machine.check_files,
     machine.check_disk,
     machine.check_proxies,
+    grpc_check.check,
     registry_check.check,
     device.check,
     model.check,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import grpc
+import requests
 
-from ..client_errors import ClientError, ForeignAnswerError, LateError, NoAnswerError, StreamEndedError
+from ..client_errors import ClientError, ForeignAnswerError, LateError, NoAnswerError, SetupError, StreamEndedError
 from ..error_reading import make_error
 from ..fields import shortened
 from .exchange import Answer
@@ -31,6 +34,8 @@ STATUSES = {
 # Such errors say nothing of whether asking again would help; these are asked again as over HTTP.
 RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
 NOT_RETRIED = "insufficient_memory"
+# As requests reads them.
+BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 FINISHED = b"data: [DONE]\n\n"
 
 
@@ -42,8 +47,18 @@ def open_channel(address: GrpcAddress, most_bytes: int) -> grpc.Channel:
         ("grpc.enable_retries", 0),
     ]
     if address.is_secure:
-        return grpc.secure_channel(address.target, grpc.ssl_channel_credentials(), options)
+        credentials = grpc.ssl_channel_credentials(_authorities())
+        return grpc.secure_channel(address.target, credentials, options)
     return grpc.insecure_channel(address.target, options)
+
+
+def _authorities() -> bytes:
+    """Whom HTTPS would trust. Raises ``SetupError``."""
+    file = next(filter(None, map(os.environ.get, BUNDLES)), None) or requests.utils.DEFAULT_CA_BUNDLE_PATH
+    try:
+        return Path(file).read_bytes()
+    except OSError as failure:
+        raise SetupError(f"the certificates in {file} cannot be read: {failure.strerror}") from None
 
 
 class GrpcExchange:
