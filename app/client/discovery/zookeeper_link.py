@@ -6,9 +6,11 @@ Used by a server's worker and by clients. Every call is bounded in time, and wha
 from __future__ import annotations
 
 import logging
+import ssl
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
 
@@ -32,12 +34,27 @@ def require_kazoo() -> None:
         raise SetupError("zookeeper:// needs kazoo: pip install 'forklift-serve[zookeeper]'")
 
 
+def require_usable(address: ZooKeeperAddress) -> None:
+    """Raise ``SetupError`` where nothing could be reached with it: no kazoo, no certificates."""
+    require_kazoo()
+    if address.ca is None:
+        return
+    try:
+        context = ssl.create_default_context(cafile=address.ca)
+        if address.cert is not None:
+            # Asked for a password OpenSSL would ask the terminal.
+            context.load_cert_chain(address.cert, address.key, password="")
+    except OSError as failure:
+        reason = failure.strerror or str(failure) or type(failure).__name__
+        raise SetupError(f"ca, cert or key of the registry cannot be used: {reason}") from None
+
+
 class ZooKeeperLink:
     """Connects in the background, again and again, until closed. ``on_change`` is called on a thread of kazoo's, which
     must not wait, whenever the connection comes or goes."""
 
     def __init__(self, address: ZooKeeperAddress, on_change: Callable[[], None] = lambda: None):
-        require_kazoo()
+        require_usable(address)
         from kazoo.exceptions import KazooException, NodeExistsError, NoNodeError
 
         self._address, self._on_change = address, on_change
@@ -132,8 +149,10 @@ class ZooKeeperLink:
 def _end(client: Any, listener: Callable[[object], None]) -> None:
     """Waits for kazoo's own threads, for seconds where ZooKeeper does not answer."""
     client.remove_listener(listener)
-    client.stop()
-    client.close()
+    # Of a client that never reached anybody, kazoo raises what it met; there is nobody to tell.
+    with suppress(Exception):
+        client.stop()
+        client.close()
 
 
 def _acl(login: str | None) -> Any:

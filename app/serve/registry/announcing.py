@@ -8,7 +8,7 @@ from typing import Any
 from app.client.client_errors import ClientError, SetupError
 from app.client.discovery.registry_address import ListAddress, ZooKeeperAddress, registry_address
 from app.client.discovery.server_entry import entry_bytes
-from app.client.discovery.zookeeper_link import require_kazoo
+from app.client.discovery.zookeeper_link import require_usable
 from app.core.errors import StartError
 from app.core.parsing.addresses import is_tcp
 from app.core.settings import Settings
@@ -27,8 +27,7 @@ def check_registry(settings: Settings) -> None:
     if not settings.registry:
         return
     try:
-        _address(settings)
-        require_kazoo()
+        require_usable(_address(settings))
         if not settings.announce_url and not any(map(is_tcp, settings.addresses)):
             raise SetupError(NO_ADDRESS)
         url = settings.announce_url or "http://localhost"

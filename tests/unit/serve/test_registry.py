@@ -279,6 +279,8 @@ def test_a_worker_that_leads_no_longer_takes_its_entry_out(tree, world, monkeypa
         ({"registry": "zookeeper://h", "bind": "unix:/tmp/x.sock"}, "FORKLIFT_ANNOUNCE_URL is needed"),
         ({"registry": "zookeeper://h", "announce_url": "ftp://x"}, "http: 'ftp://x' is not a URL"),
         ({"registry": "zookeeper://h", "zone": "a\tb"}, "zone is no text"),
+        ({"registry": "zookeeper://h?ca=/none"}, "cannot be used: No such file"),
+        ({"registry": "zookeeper://h?ca=setup.cfg"}, "ca, cert or key of the registry cannot be used"),
     ],
 )
 def test_what_cannot_be_announced_stops_the_start_with_one_line(given, line):
