@@ -21,9 +21,14 @@ from tests.service.conftest import LOAD_PATIENCE_S, StartServer, SteppingServer,
 from tests.waiting import wait_until
 from tests.zookeeper import ZooKeeper, missing
 
-SESSION_S = 1.5
 # Of a call in these tests: far more than any takes, so that one that is late has failed.
 CALL_LIMIT_S = 60.0
+
+
+@pytest.fixture
+def session_s() -> float:
+    """Long enough for a busy machine: where nothing fails, no session ends."""
+    return 6.0
 
 
 @pytest.fixture
@@ -72,7 +77,7 @@ class FleetServer(SteppingServer):
 
 
 @pytest.fixture
-def start_fleet(tmp_path: Path, zookeeper: ZooKeeper) -> Iterator[Callable[..., list[FleetServer]]]:
+def start_fleet(tmp_path: Path, zookeeper: ZooKeeper, session_s: float) -> Iterator[Callable[..., list[FleetServer]]]:
     """Starts so many servers together; they are ready and announced."""
     folder = tmp_path / "servers"
     folder.mkdir()
@@ -82,7 +87,7 @@ def start_fleet(tmp_path: Path, zookeeper: ZooKeeper) -> Iterator[Callable[..., 
     def start(
         num_servers: int, environ: dict[str, str] | None = None, *, is_awaited: bool = True, **settings: object
     ) -> list[FleetServer]:
-        url = zookeeper.url(session_s=SESSION_S)
+        url = zookeeper.url(session_s=session_s)
         servers = [start_one(environ, num_ready=0, registry=url, **settings) for _ in range(num_servers)]
         for server in servers:
             server.wait_until_listening()
@@ -97,22 +102,22 @@ def start_fleet(tmp_path: Path, zookeeper: ZooKeeper) -> Iterator[Callable[..., 
 
 
 @pytest.fixture
-def somebody(zookeeper: ZooKeeper) -> Iterator[ZooKeeperLink]:
+def somebody(zookeeper: ZooKeeper, session_s: float) -> Iterator[ZooKeeperLink]:
     """Somebody else in ZooKeeper."""
-    found = ZooKeeperLink(registry_address(zookeeper.url(session_s=SESSION_S)))
+    found = ZooKeeperLink(registry_address(zookeeper.url(session_s=session_s)))
     wait_until(lambda: found.is_connected)
     yield found
     found.close()
 
 
 @pytest.fixture
-def discover(zookeeper: ZooKeeper) -> Iterator[Callable[..., Client]]:
+def discover(zookeeper: ZooKeeper, session_s: float) -> Iterator[Callable[..., Client]]:
     """Makes clients, and closes them."""
     clients = []
 
     def make(**options: object) -> Client:
         options = {"timeout_s": CALL_LIMIT_S, **options}
-        clients.append(Client.discover(zookeeper.url(session_s=SESSION_S), **options))
+        clients.append(Client.discover(zookeeper.url(session_s=session_s), **options))
         return clients[-1]
 
     yield make

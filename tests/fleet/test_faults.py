@@ -12,13 +12,19 @@ import time
 
 import pytest
 
-from tests.fleet.conftest import SESSION_S, Callers
+from tests.fleet.conftest import Callers
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.chaos
 # Before and after a fault, so many answers.
 SOME = 25
 NUM_CALLERS = 4
+SESSION_S = 1.5
+
+
+@pytest.fixture
+def session_s():
+    return SESSION_S
 
 
 @pytest.fixture
