@@ -37,6 +37,9 @@ def values(field: FieldInfo) -> str:
     """Allowed values: a list of words, or a type with its bounds."""
     if get_origin(field.annotation) is Literal:
         return ", ".join(f"`{value}`" for value in get_args(field.annotation))
+    kinds = get_args(field.annotation)
+    if any(get_origin(kind) is Literal for kind in kinds):
+        return ", ".join(values(FieldInfo.from_annotation(kind)) for kind in kinds if kind is not NoneType)
     bounds = [f"{sign} {bound}" for sign, bound in _bounds(field)]
     return " ".join([_type_name(field), *bounds])
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
@@ -147,7 +147,9 @@ class Settings(BaseModel):
     )
     default_new_tokens: int = Field(128, ge=1, description="New tokens where a request does not say.")
     prefill_chunk_tokens: int = Field(256, ge=1, description="Prompt tokens per prefill step.")
-    prompt_lookup: int = Field(0, ge=0, le=64, description="Draft tokens per step copied from the prompt; 0: off.")
+    prompt_lookup: Annotated[int, Field(ge=0, le=64)] | Literal["auto"] = Field(
+        0, description="Draft tokens per step copied from the prompt; auto: up to 8 while that pays; 0: off."
+    )
     decode_runner: Literal["eager", "bucketed"] = Field(
         "eager", description="bucketed: fixed tensor shapes per step, groundwork for GPUs; slower on a CPU."
     )

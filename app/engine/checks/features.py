@@ -12,7 +12,7 @@ from app.core.logs.logging import get_logger
 from app.core.settings import Settings
 from app.engine.checks.plain_cache import has_plain_cache, has_windows
 from app.engine.checks.reference import BOUNDS, Bound
-from app.models.compiled.compiled_step import find_step, has_fitting_package, is_missing, serves_all_rows
+from app.models.compiled.compiled_step import decodes_many, find_step, has_better_code, is_missing, may_lie_plain
 from app.models.compiled.package_maker import Wish, has_made
 from app.models.compiled.step_graph import model_shape
 from app.models.encoders.encoder_model import EncoderModel
@@ -56,10 +56,10 @@ def quantize_and_tell(model: Model, settings: Settings) -> None:
     quantize(model.checkpoint, settings.quantization, settings.max_batch_size)
     after = model_bytes(model.checkpoint.model)
     log.info("quantized", model=model.name, to=settings.quantization, bytes_before=before, bytes_after=after)
-    if isinstance(model, TextModel) and settings.compile != "never" and serves_all_rows(settings):
+    if isinstance(model, TextModel) and settings.compile != "never" and may_lie_for_code(model, settings):
         if settings.compile == "always":
             wait_for_package(model, settings)
-        if has_fitting_package(model.checkpoint, settings):
+        if has_better_code(model.checkpoint, settings):
             unpack_in_pieces(model.checkpoint, lambda: None)
 
 
@@ -87,8 +87,18 @@ def wait_for_package(model: TextModel, settings: Settings) -> None:
 
 def serves_compiled_rows_only(model: Model, settings: Settings) -> bool:
     """Whether no more rows decode together than a package takes that fits the model, whose layers are fused by now."""
-    is_compiled = isinstance(model, TextModel) and settings.compile != "never" and serves_all_rows(settings)
-    return is_compiled and not isinstance(find_step(model.checkpoint, settings), str)
+    if not isinstance(model, TextModel) or settings.compile == "never" or not may_lie_for_code(model, settings):
+        return False
+    step, shape = find_step(model.checkpoint, settings), model_shape(model.checkpoint)
+    if isinstance(step, str) or isinstance(shape, str):
+        return False
+    return step.is_for_all or not decodes_many(shape, settings)
+
+
+def may_lie_for_code(model: TextModel, settings: Settings) -> bool:
+    """Whether the model's weights may lie as compiled code reads them."""
+    shape = model_shape(model.checkpoint)
+    return not isinstance(shape, str) and may_lie_plain(shape, settings)
 
 
 def wants_unpadding(model: Model, _settings: Settings) -> bool:

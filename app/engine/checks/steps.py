@@ -29,7 +29,7 @@ from app.engine.generation.batch_options import BatchOptions
 from app.engine.generation.batched import BatchedEngine
 from app.engine.generation.serial import SerialEngine
 from app.engine.runners.bucketed import BucketedRunner
-from app.engine.runners.compiled import CompiledRunner
+from app.engine.runners.choose import runner_on
 from app.engine.runners.eager import EagerRunner
 from app.engine.runners.interface import Runner
 from app.engine.runners.mixed import MixedRunner, can_mix
@@ -59,7 +59,9 @@ def on_slots(
         failure = None
         # As it will serve, and where there is time without the drafts, too.
         for num_drafts in {options.num_draft_tokens} if play is BRIEF else {0, options.num_draft_tokens}:
-            played = replace(options, prefill_chunk_tokens=play.chunk_tokens, num_draft_tokens=num_drafts)
+            played = replace(
+                options, prefill_chunk_tokens=play.chunk_tokens, num_draft_tokens=num_drafts, adapts_drafts=False
+            )
             failure = failure or played_by(BatchedEngine(model, played, runner), model, settings, play, num_drafts > 0)
         return Candidate(BatchedEngine(model, options, runner), failure)
 
@@ -185,7 +187,7 @@ def on_package(model: TextModel, settings: Settings, play: Play) -> Candidate:
     step = find_step(model.checkpoint, settings)
     if isinstance(step, str):
         return Candidate(SerialEngine(model), f"has gone meanwhile: {step}")
-    return on_slots(partial(CompiledRunner, step))(model, settings, play)
+    return on_slots(partial(runner_on, step))(model, settings, play)
 
 
 def has_rings(model: Model, _settings: Settings) -> bool:

@@ -6,18 +6,22 @@ from dataclasses import dataclass
 
 from app.core.settings import Settings
 
+# Draft tokens of a step where their number adapts.
+MOST_ADAPTED = 8
+
 
 @dataclass(frozen=True, slots=True)
 class BatchOptions:
     """The settings of the same meaning; the defaults are the plainest way to work.
 
-    ``num_draft_tokens`` 0: no prompt lookup.
+    ``num_draft_tokens`` 0: no prompt lookup; with ``adapts_drafts`` only while it pays.
     """
 
     max_running: int
     prefill_chunk_tokens: int
     reuse_prefix: bool = True
     num_draft_tokens: int = 0
+    adapts_drafts: bool = False
     overlap_text: bool = False
 
     @classmethod
@@ -26,6 +30,7 @@ class BatchOptions:
             max_running=settings.max_batch_size,
             prefill_chunk_tokens=settings.prefill_chunk_tokens,
             reuse_prefix=settings.prefix_cache,
-            num_draft_tokens=settings.prompt_lookup,
+            num_draft_tokens=MOST_ADAPTED if settings.prompt_lookup == "auto" else settings.prompt_lookup,
+            adapts_drafts=settings.prompt_lookup == "auto",
             overlap_text=settings.overlap_text,
         )

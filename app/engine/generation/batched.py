@@ -14,9 +14,9 @@ import torch
 from app.core.errors import InternalError, RequestError
 from app.core.work.jobs import Job
 from app.engine.generation.batch_options import BatchOptions
+from app.engine.generation.drafts.prompt_lookup import PromptLookup
 from app.engine.generation.executor import Executor, StepLogits
 from app.engine.generation.plan import ScheduledStep
-from app.engine.generation.prompt_lookup import PromptLookup
 from app.engine.generation.scheduler import Limits, Scheduler
 from app.engine.generation.sequence import Sequence
 from app.engine.guard import Guard
@@ -65,7 +65,7 @@ class BatchedEngine:
         started_s = time.perf_counter()
         found = self._executor.run(step, self.guard)
         self._accept(step, found)
-        self._scheduler.observe(step.plan, time.perf_counter() - started_s)
+        self._scheduler.observe(step, time.perf_counter() - started_s)
 
     def change_runner(self, runner: Runner) -> None:
         """Let ``runner``, which has the same cache and can do the same, make the passes from the next step on."""
@@ -95,7 +95,9 @@ class BatchedEngine:
     def _make_sequence(self, job: Job) -> Sequence:
         sequence = Sequence(job, self._text_model, self._pace, defers_text=self._options.overlap_text)
         if self._options.num_draft_tokens:
-            sequence.lookup = PromptLookup(sequence.tokens, self._options.num_draft_tokens)
+            sequence.lookup = PromptLookup(
+                sequence.tokens, self._options.num_draft_tokens, adapts=self._options.adapts_drafts
+            )
         return sequence
 
     def _accept(self, step: ScheduledStep[Sequence], found: StepLogits) -> None:
@@ -189,4 +191,5 @@ def limits_of(options: BatchOptions, text_model: TextModel, runner: Runner) -> L
         can_mix=runner.can_mix,
         has_drafts=options.num_draft_tokens > 0,
         reach=runner.reach.without(options.num_draft_tokens),
+        adapts_drafts=options.adapts_drafts,
     )

@@ -86,8 +86,17 @@ class ScheduledSequence(Protocol):
         """Whether log-probabilities of the prompt were asked for."""
         ...
 
+    @property
+    def draft_rate(self) -> float:
+        """The share of a draft that is expected to be right."""
+        ...
+
     def draft(self, most: int) -> list[int]:
         """Tokens that may come next, at most ``most``."""
+        ...
+
+    def note_draft(self, num_guessed: int, num_right: int) -> None:
+        """Its last draft had so many tokens, and so many of them were right."""
         ...
 
     def fail(self, error: RequestError) -> None:

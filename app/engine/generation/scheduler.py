@@ -12,6 +12,7 @@ from typing import Generic
 
 from app.core.errors import RequestError
 from app.core.work.jobs import Job
+from app.engine.generation.drafts.draft_policy import DraftPolicy
 from app.engine.generation.plan import AnySequence, Chunk, Plan, ScheduledStep
 from app.engine.generation.prefill_budget import PrefillBudget
 from app.engine.generation.shared_step import SharedStep
@@ -22,7 +23,8 @@ from app.engine.kv.rows import RowTable
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much the scheduler may plan. ``can_mix``: one pass may read prompts and decode; ``has_drafts``: ask for them.
+    """How much the scheduler may plan. ``can_mix``: one pass may read prompts and decode; ``has_drafts``: ask for them,
+    with ``adapts_drafts`` only while they pay.
 
     ``chunk_tokens`` is the most that a step reads of prompts, ``context_tokens`` the most that a row holds, ``reach``
     how far back in a row a new sequence may go on.
@@ -35,6 +37,7 @@ class Limits:
     can_mix: bool = False
     has_drafts: bool = False
     reach: Reach = WHOLE
+    adapts_drafts: bool = False
 
 
 class Scheduler(Generic[AnySequence]):
@@ -49,6 +52,7 @@ class Scheduler(Generic[AnySequence]):
         self._waiting = WaitingJobs[Job]()
         self._budget = PrefillBudget(limits.chunk_tokens)
         self._shared = SharedStep(limits.chunk_tokens)
+        self._drafting = DraftPolicy() if limits.adapts_drafts else None
         self.rows = RowTable[AnySequence](limits.max_running, limits.reuse_prefix, limits.reach)
 
     @property
@@ -68,7 +72,7 @@ class Scheduler(Generic[AnySequence]):
         self._admit()
         running = self.rows.running
         reading, chunks = self._chunks(is_shared)
-        drafts = self._drafts(running)
+        drafts = self._drafts(running, reads=bool(chunks))
         is_mixed = self._limits.can_mix and bool(chunks) and len(running) + len(chunks) > 1 and not any(drafts)
         tokens, starts = self._fed(running, drafts), [sequence.num_cached for sequence in running]
         return ScheduledStep(Plan(self.rows.take_moves(), chunks, tokens, starts, is_mixed), running, drafts, reading)
@@ -81,8 +85,11 @@ class Scheduler(Generic[AnySequence]):
         """``sequence`` has ended; its row is cleared where its entries may be wrong."""
         self.rows.release(sequence, is_valid=is_valid)
 
-    def observe(self, plan: Plan, took_s: float) -> None:
-        """The step of ``plan`` took so long: the next one reads as much as running streams can bear."""
+    def observe(self, step: ScheduledStep[AnySequence], took_s: float) -> None:
+        """``step`` took so long: the next one reads what running streams can bear, and guesses where that pays."""
+        plan = step.plan
+        if self._drafting is not None and plan.starts and not plan.chunks:
+            self._observe_drafts(self._drafting, step, took_s)
         self._budget.observe(len(plan.starts), plan.num_prompt_tokens, took_s)
         if plan.chunks:
             self._shared.observe(plan.num_prompt_tokens, took_s)
@@ -129,12 +136,30 @@ class Scheduler(Generic[AnySequence]):
             chunks.append(Chunk(self.rows.index(sequence), tokens, start, sequence.is_scored))
         return reading, chunks
 
-    def _drafts(self, running: list[AnySequence]) -> list[list[int]]:
-        """Proposed next tokens of each; no pass may write behind the context."""
-        if not self._limits.has_drafts or not running:
-            return [[] for _ in running]
+    def _drafts(self, running: list[AnySequence], *, reads: bool) -> list[list[int]]:
+        """Proposed next tokens of each; no pass may write behind the context.
+
+        ``reads``: the step has prompts to read, which then go with the rows in one pass.
+        """
+        none: list[list[int]] = [[] for _ in running]
+        if not self._limits.has_drafts or not running or (reads and self._drafting is not None):
+            return none
         most = self._limits.context_tokens - 1 - max(sequence.num_cached for sequence in running)
-        return [sequence.draft(most) for sequence in running]
+        drafts = [sequence.draft(most) for sequence in running]
+        if self._drafting is None or not any(drafts):
+            return drafts
+        expected = sum(one.draft_rate * len(draft) for one, draft in zip(running, drafts, strict=True))
+        return drafts if self._drafting.is_worth(len(running), 1 + max(map(len, drafts)), expected) else none
+
+    @staticmethod
+    def _observe_drafts(policy: DraftPolicy, step: ScheduledStep[AnySequence], took_s: float) -> None:
+        num_right = 0
+        for sequence, draft, start in zip(step.running, step.drafts, step.plan.starts, strict=True):
+            # Behind what it was fed there is one more entry for each guess that was right.
+            right = min(max(sequence.num_cached - start - 1, 0), len(draft))
+            sequence.note_draft(len(draft), right)
+            num_right += right
+        policy.observe(len(step.running), len(step.plan.tokens[0]), num_right, took_s)
 
     @staticmethod
     def _fed(running: list[AnySequence], drafts: list[list[int]]) -> list[list[int]]:

@@ -10,7 +10,7 @@ import torch
 from app.core.errors import InvalidParameterError, RequestError
 from app.core.work.job_events import FinishReason, PromptScored, TokenLogprob
 from app.core.work.jobs import Job
-from app.engine.generation.prompt_lookup import PromptLookup
+from app.engine.generation.drafts.prompt_lookup import PromptLookup
 from app.engine.guard import UnsoundLogitsError
 from app.engine.sampling.row_logits import RowLogits
 from app.engine.sampling.sampler import RowSampler, logprobs
@@ -120,6 +120,16 @@ class Sequence:
             return []
         num_left = self.job.params.max_new_tokens - self.job.usage.completion_tokens
         return self.lookup.draft(max(min(most, num_left - 1), 0))
+
+    @property
+    def draft_rate(self) -> float:
+        """The share of a draft that is expected to be right."""
+        return 0.0 if self.lookup is None else self.lookup.record.rate
+
+    def note_draft(self, num_guessed: int, num_right: int) -> None:
+        """Its last draft had so many tokens, and so many of them were right."""
+        if self.lookup is not None:
+            self.lookup.record.note(num_guessed, num_right)
 
     def accept(self, token: int, logprob: TokenLogprob | None = None) -> None:
         """Take the sampled ``token``: emit the text it completes (now or later), end the job where it must end."""

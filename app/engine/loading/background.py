@@ -19,7 +19,7 @@ from app.engine.loading.change_over import ChangeOver, Check
 from app.engine.loading.handle import ModelHandle
 from app.engine.loading.prepared import Prepared
 from app.engine.runners.mixed import MixedRunner
-from app.models.compiled.compiled_step import is_missing, serves_all_rows
+from app.models.compiled.compiled_step import is_missing, may_lie_plain
 from app.models.compiled.inductor import has_compiler
 from app.models.compiled.package_maker import Wish, has_made
 from app.models.compiled.step_graph import model_shape
@@ -154,6 +154,6 @@ def wish_of(prepared: Prepared, promised_bytes: int) -> Wish | None:
     shape = model_shape(model.checkpoint)
     if isinstance(shape, str) or not is_missing(shape, settings):
         return None
-    if not serves_all_rows(settings) and is_packed(model.checkpoint):
+    if not may_lie_plain(shape, settings) and is_packed(model.checkpoint):
         return None
     return Wish(settings, shape, model_bytes(model.checkpoint.model), promised_bytes)

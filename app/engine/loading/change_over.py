@@ -14,11 +14,12 @@ from app.engine.checks.plays import BRIEF, Play
 from app.engine.generation.batch_options import BatchOptions
 from app.engine.generation.batched import BatchedEngine
 from app.engine.generation.stepped_work import SteppedWork
-from app.engine.runners.compiled import CompiledRunner
+from app.engine.runners.choose import runner_on
 from app.engine.runners.mixed import MixedRunner
-from app.models.compiled.compiled_step import CompiledStep, find_step
+from app.models.compiled.compiled_step import CompiledStep, find_step, has_better_code
+from app.models.compiled.native_pass import NativePass
 from app.models.text_model import TextModel
-from app.models.weights.packing import pack_in_pieces, unpack_in_pieces
+from app.models.weights.packing import is_packed, pack_in_pieces, unpack_in_pieces
 
 # Rows that the check decodes together: its play has no more at a time.
 NUM_CHECKED_ROWS = 4
@@ -61,6 +62,9 @@ class ChangeOver:
 
     def _change(self, pause: Callable[[], None]) -> None:
         checkpoint = self._model.checkpoint
+        if is_packed(checkpoint) and not has_better_code(checkpoint, self._settings):
+            self.reason = "its weights lie in a layout that its package does not gain from at all sizes of a pass"
+            return
         places = unpack_in_pieces(checkpoint, pause)
         step = find_step(checkpoint, self._settings)
         pause()
@@ -73,19 +77,19 @@ class ChangeOver:
         else:
             pack_in_pieces(checkpoint, places, pause)
 
-    def _check(self, step: CompiledStep, pause: Callable[[], None]) -> str | None:
+    def _check(self, step: CompiledStep | NativePass, pause: Callable[[], None]) -> str | None:
         """What is wrong with the answers of a second engine on ``step``, whose cache is its own."""
         options = BatchOptions.of(self._settings)
         num_rows = min(options.max_running, NUM_CHECKED_ROWS)
-        played = replace(options, max_running=num_rows, prefill_chunk_tokens=BRIEF.chunk_tokens)
-        runner = CompiledRunner(step, self._model.checkpoint, num_rows, self._model.context_tokens)
+        played = replace(options, max_running=num_rows, prefill_chunk_tokens=BRIEF.chunk_tokens, adapts_drafts=False)
+        runner = runner_on(step, self._model.checkpoint, num_rows, self._model.context_tokens)
         engine = PacedEngine(self._model, played, runner, pause=pause)
         return self._play(engine, self._model, self._settings, BRIEF, played.num_draft_tokens > 0)
 
-    def _install(self, step: CompiledStep) -> None:
+    def _install(self, step: CompiledStep | NativePass) -> None:
         old = self._engine.runner
         assert isinstance(old, MixedRunner)
         cache = old.cache
-        runner = CompiledRunner(step, self._model.checkpoint, cache.num_rows, cache.max_tokens)
+        runner = runner_on(step, self._model.checkpoint, cache.num_rows, cache.max_tokens)
         runner.take_over(old)
         self._engine.change_runner(runner)

@@ -19,18 +19,20 @@ from app.engine.checks.features import FEATURES, bound_of
 from app.engine.checks.ladder import model_of
 from app.engine.checks.reference import TOLERANCE, distance, probe_tokens
 from app.engine.checks.steps import ROUNDED_TOLERANCE
-from app.engine.runners.compiled import CompiledRunner
+from app.engine.runners.choose import runner_on
 from app.engine.runners.mixed import MixedRunner, can_mix
 from app.models.checkpoint.loader import load_checkpoint
-from app.models.compiled.compiled_step import load_step, store_of
-from app.models.compiled.inductor import ROWS, compile_step
+from app.models.compiled.compiled_step import PROMPT_MEASURED, ROWS_MEASURED, CompiledStep, load_step, store_of
+from app.models.compiled.inductor import ROWS, compile_step, compiler, require_compiler
+from app.models.compiled.native_build import LIBRARY, compile_pass
+from app.models.compiled.native_pass import NativePass, load_function
 from app.models.compiled.package_facts import facts_of, key_of
 from app.models.compiled.package_store import Package, PackageError
 from app.models.compiled.step_graph import Parts, parts_of
 from app.models.text_model import TextModel
 
 # Entries in the cache while steps are measured, and how many of them: rounds of an eager one and a compiled one.
-NUM_ENTRIES, NUM_ROUNDS = 160, 25
+NUM_ENTRIES, NUM_ROUNDS, NUM_ROUNDS_OF_MANY = 160, 25, 6
 
 
 def make_package(settings: Settings, tell: Callable[[str], None]) -> Package:
@@ -40,15 +42,23 @@ def make_package(settings: Settings, tell: Callable[[str], None]) -> Package:
     """
     tell("loading the model")
     model, parts = compilable(settings)
-    tell("compiling; a few minutes")
-    started_s = time.monotonic()
-    files = compile_step(parts)
-    made_s = time.monotonic() - started_s
-    tell("comparing and measuring")
-    numbers = measured(model, parts, files, is_rounded=bound_of(settings) is not None)
-    facts = facts_of(parts.shape)
-    about = {"facts": facts, "made_s": round(made_s, 1), "model": model.name, **numbers}
-    return store_of(settings).add(key_of(facts), files, about)
+    tell("compiling")
+    with TemporaryDirectory() as folder:
+        started_s = time.monotonic()
+        files = compile_code(parts, Path(folder))
+        made_s = time.monotonic() - started_s
+        tell("comparing and measuring")
+        numbers = measured(model, parts, files, is_rounded=bound_of(settings) is not None)
+        facts = facts_of(parts.shape)
+        about = {"facts": facts, "made_s": round(made_s, 1), "model": model.name, **numbers}
+        return store_of(settings).add(key_of(facts), files, about)
+
+
+def compile_code(parts: Parts, folder: Path) -> dict[str, Path]:
+    """The package's files by name: of whole passes where there is C++ for them, else of steps, which takes minutes."""
+    require_compiler()
+    library = compile_pass(parts.shape, compiler(), folder)
+    return compile_step(parts) if library is None else {LIBRARY: library}
 
 
 def compilable(settings: Settings) -> tuple[TextModel, Parts]:
@@ -69,42 +79,58 @@ def compilable(settings: Settings) -> tuple[TextModel, Parts]:
 
 @torch.inference_mode()
 def measured(model: TextModel, parts: Parts, files: dict[str, Path], *, is_rounded: bool) -> dict[str, Any]:
-    """Milliseconds of an eager step and of a compiled one, by number of rows. Raises ``PackageError``."""
-    tokens = probe_tokens(model, min(NUM_ENTRIES, model.context_tokens - 1))
-    numbers = range(1, max(ROWS) + 1)
-    with TemporaryDirectory() as folder:
-        for name, path in files.items():
-            (Path(folder) / name).symlink_to(path)
-        step = load_step(Path(folder), parts, numbers)
+    """Milliseconds of an eager pass and of a compiled one, by number of tokens. Raises ``PackageError``."""
+    checkpoint, tolerance = model.checkpoint, ROUNDED_TOLERANCE if is_rounded else TOLERANCE[model.checkpoint.dtype]
+    if LIBRARY in files:
+        sizes: tuple[int, ...] = (*ROWS_MEASURED, PROMPT_MEASURED)
+        step: CompiledStep | NativePass = NativePass(
+            load_function(files[LIBRARY]), checkpoint, parts, dict.fromkeys(sizes, True)
+        )
+    else:
+        sizes = tuple(range(1, max(ROWS) + 1))
+        with TemporaryDirectory() as folder:
+            for name, path in files.items():
+                (Path(folder) / name).symlink_to(path)
+            step = load_step(Path(folder), parts, sizes)
+    num_rows = max(size for size in sizes if size <= max(ROWS_MEASURED))
     runners = (
-        MixedRunner(model.checkpoint, max(ROWS), model.context_tokens),
-        CompiledRunner(step, model.checkpoint, max(ROWS), model.context_tokens),
+        MixedRunner(checkpoint, num_rows, model.context_tokens),
+        runner_on(step, checkpoint, num_rows, model.context_tokens),
     )
-    for runner in runners:
-        for row in range(max(ROWS)):
-            runner.prefill(row, tokens[row:], 0)
-    tolerance = ROUNDED_TOLERANCE if is_rounded else TOLERANCE[model.checkpoint.dtype]
-    steps = {str(num_rows): compared(runners, tokens, num_rows, tolerance) for num_rows in numbers}
+    tokens = probe_tokens(model, min(NUM_ENTRIES, model.context_tokens - 1))
+    # Of unlike lengths; eagerly, which makes the buffers.
+    for row in range(num_rows):
+        MixedRunner.prefill(runners[0], row, tokens[row:], 0)
+        MixedRunner.prefill(runners[1], row, tokens[row:], 0)
+    sizes = tuple(size for size in sizes if size <= len(tokens))
+    steps = {str(size): compared([pass_of(one, tokens, size) for one in runners], size, tolerance) for size in sizes}
     eager_ms, compiled_ms = steps["1"]
     return {"eager_ms": eager_ms, "compiled_ms": compiled_ms, "steps_ms": steps}
 
 
-def compared(runners: Sequence[MixedRunner], tokens: list[int], num_rows: int, tolerance: float) -> tuple[float, float]:
-    """What a step of ``num_rows`` rows of unlike lengths takes on each. Raises ``PackageError`` where they differ."""
-    fed, starts = [[token] for token in tokens[:num_rows]], [len(tokens) - row for row in range(num_rows)]
-    runs = [partial(runner.decode, fed, starts) for runner in runners]
-    expected, found = (run()[:, 0].float() for run in runs)
+def pass_of(runner: MixedRunner, tokens: list[int], size: int) -> Callable[[], torch.Tensor]:
+    """A pass of ``size`` tokens: of so many rows, or of a prompt where they are more."""
+    if size > max(ROWS_MEASURED):
+        return partial(runner.prefill, 0, tokens[:size], 0)
+    fed, starts = [[token] for token in tokens[:size]], [len(tokens) - row for row in range(size)]
+    return lambda: runner.decode(fed, starts)[:, 0]
+
+
+def compared(runs: Sequence[Callable[[], torch.Tensor]], size: int, tolerance: float) -> tuple[float, float]:
+    """What a pass of ``size`` tokens takes in each way. Raises ``PackageError`` where their logits differ."""
+    expected, found = (run().float() for run in runs)
     share = float(distance(found, expected).max())
     if not share <= tolerance:
         raise PackageError(f"the compiled step differs by {share:.2g} of the range of the eager one's logits")
-    eager_ms, compiled_ms = (round(1000 * seconds, 3) for seconds in alternately(runs))
+    num_rounds = NUM_ROUNDS if size <= max(ROWS) else NUM_ROUNDS_OF_MANY
+    eager_ms, compiled_ms = (round(1000 * seconds, 3) for seconds in alternately(runs, num_rounds))
     return eager_ms, compiled_ms
 
 
-def alternately(runs: list[partial[torch.Tensor]]) -> list[float]:
+def alternately(runs: Sequence[Callable[[], torch.Tensor]], num_rounds: int) -> list[float]:
     """Least seconds of each of ``runs``, which take turns: what else the machine does meets all of them."""
     taken: list[list[float]] = [[] for _ in runs]
-    for _ in range(NUM_ROUNDS):
+    for _ in range(num_rounds):
         for run, seconds in zip(runs, taken, strict=True):
             started_s = time.perf_counter()
             run()

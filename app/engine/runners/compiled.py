@@ -24,10 +24,6 @@ class CompiledRunner(MixedRunner):
         self._embed: Any = checkpoint.model.get_input_embeddings()
         self._rotary: Any = checkpoint.model.base_model.rotary_emb
 
-    def take_over(self, other: MixedRunner) -> None:
-        """Go on with the cache of ``other``, which makes no more passes."""
-        self.cache, self._window, self._caching = other.cache, other._window, other._caching
-
     def decode(self, tokens: list[list[int]], starts: list[int]) -> torch.Tensor:
         num_filled = self._step.rows_for(len(starts)) if len(tokens[0]) == 1 else None
         buffers = None if num_filled is None else self._buffers(max(starts) + 1, len(starts))

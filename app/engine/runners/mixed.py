@@ -139,6 +139,10 @@ class MixedRunner(EagerRunner):
         self._window = window or MixedWindow()
         super().__init__(checkpoint, num_rows, max_tokens, self._window)
 
+    def take_over(self, other: MixedRunner) -> None:
+        """Go on with the cache of ``other``, which makes no more passes."""
+        self.cache, self._window, self._caching = other.cache, other._window, other._caching
+
     def decode(self, tokens: list[list[int]], starts: list[int]) -> torch.Tensor:
         """Feed as many tokens to each of rows 0, 1, ..; logits ``(num_rows, num_new, vocab)`` behind each."""
         if len(tokens[0]) > 1:

@@ -16,12 +16,17 @@ import torch
 from app.core.settings import Settings
 from app.models.checkpoint.loader import Checkpoint
 from app.models.compiled.inductor import ROWS, files_of
+from app.models.compiled.native_build import LIBRARY, kinds_of
+from app.models.compiled.native_pass import NativePass, load_function
 from app.models.compiled.package_facts import difference, facts_of, key_of
 from app.models.compiled.package_store import Package, PackageError, Store
 from app.models.compiled.step_graph import Parts, Shape, model_shape, parts_of
 
 # Of the eager step's time; less is not worth code of its own.
 LEAST_GAIN = 0.05
+# Sizes of a pass at which code for whole passes is measured: of so many rows, the last one of a prompt.
+ROWS_MEASURED, PROMPT_MEASURED = (1, 2, 4, 8, 16), 128
+MEASURED = {*range(1, max(ROWS) + 1), *ROWS_MEASURED, PROMPT_MEASURED}
 KeysValues = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -45,6 +50,9 @@ class CompiledStep:
 
     ``codes`` are by how many rows decode together; the same code may serve several numbers.
     """
+
+    # Whether it makes every pass faster than weights in a layout of their own do.
+    is_for_all = False
 
     def __init__(self, codes: dict[int, RowsCode], parts: Parts):
         self._codes, self._parts = codes, parts
@@ -110,35 +118,56 @@ def store_of(settings: Settings) -> Store:
     return Store(settings.cache_path, settings.cache_max_bytes)
 
 
-def find_step(checkpoint: Checkpoint, settings: Settings) -> CompiledStep | str:
-    """The step of the package that fits a model whose layers are fused; or in words why none is used."""
+def find_step(checkpoint: Checkpoint, settings: Settings) -> CompiledStep | NativePass | str:
+    """The code of the package that fits a model whose layers are fused; or in words why none is used."""
     shape = model_shape(checkpoint)
     if isinstance(shape, str):
         return shape
     try:
         package = find_package(shape, store_of(settings))
         parts = parts_of(checkpoint)
-        return parts if isinstance(parts, str) else load_step(package.path, parts, gains(package.about))
+        return parts if isinstance(parts, str) else load_package(package, checkpoint, parts)
     except PackageError as error:
         return str(error)
-    except RuntimeError as error:
+    except (RuntimeError, OSError, AttributeError) as error:
         return f"its package cannot be loaded: {(str(error).splitlines() or [''])[0]}"
 
 
-def serves_all_rows(settings: Settings) -> bool:
-    """Whether a step that is compiled for these settings takes every number of rows that may decode together.
+def load_package(package: Package, checkpoint: Checkpoint, parts: Parts) -> CompiledStep | NativePass:
+    """What ``package`` holds: code for whole passes, or for steps of a few rows. Raises what loading raises."""
+    paying = gains(package.about)
+    if LIBRARY not in package.about["sums"]:
+        return load_step(package.path, parts, paying)
+    pays = {number: number in paying for number in steps_in(package.about)}
+    return NativePass(load_function(package.path / LIBRARY), checkpoint, parts, pays)
 
-    Then weights can lie as it reads them; else they lie as steps of many rows are faster. Codes of int8 only for one:
-    prompts that are read in pieces beside other rows take up to 1.8 times as long on codes that lie so.
+
+def may_lie_plain(shape: Shape, settings: Settings) -> bool:
+    """Whether weights of ``shape`` may lie as compiled code reads them, once a package is there.
+
+    Code for whole passes takes every number of tokens, that for steps of a few rows no more than it has code for. Codes
+    of int8 only one then: prompts that are read beside rows take up to 1.8 times as long on codes that lie so.
     """
-    return settings.max_batch_size <= (1 if settings.quantization == "int8" else max(ROWS))
+    return kinds_of(shape) is not None or not decodes_many(shape, settings)
 
 
-def has_fitting_package(checkpoint: Checkpoint, settings: Settings) -> bool:
-    """Whether ``find_step`` will find one once the model's weights are unpacked."""
+def decodes_many(shape: Shape, settings: Settings) -> bool:
+    """Whether steps are made that code for a few rows does not take, or only at the cost of prompts."""
+    return settings.max_batch_size > (1 if shape.head_form.kind == "int8" else max(ROWS))
+
+
+def has_better_code(checkpoint: Checkpoint, settings: Settings) -> bool:
+    """Whether a package is there that gains from weights of another layout being laid out as it reads them.
+
+    Where many rows decode it has to gain at all sizes of a pass: those that are left to eager passes lose by it.
+    """
     shape = model_shape(checkpoint)
     try:
-        return not isinstance(shape, str) and bool(find_package(shape, store_of(settings)))
+        if isinstance(shape, str):
+            return False
+        about = find_package(shape, store_of(settings)).about
+        is_for_all = LIBRARY in about["sums"] and set(gains(about)) == set(steps_in(about))
+        return is_for_all or not decodes_many(shape, settings)
     except PackageError:
         return False
 
@@ -178,17 +207,17 @@ def require_gain(about: dict[str, Any]) -> None:
 
 
 def gains(about: dict[str, Any]) -> list[int]:
-    """The numbers of rows for which the step saved enough of the eager one where it was made."""
+    """The numbers of tokens for which a pass saved enough of the eager one where it was made."""
     return [rows for rows, (eager, compiled) in steps_in(about).items() if compiled <= (1 - LEAST_GAIN) * eager]
 
 
 def steps_in(about: dict[str, Any]) -> dict[int, tuple[float, float]]:
-    """Milliseconds of an eager step and of a compiled one, by number of rows. Raises ``PackageError``."""
+    """Milliseconds of an eager pass and of a compiled one, by number of tokens. Raises ``PackageError``."""
     try:
         found = {int(rows): (float(eager), float(compiled)) for rows, (eager, compiled) in about["steps_ms"].items()}
     except (KeyError, TypeError, ValueError, AttributeError):
         found = {}
     is_sound = all(0 < ms < math.inf for pair in found.values() for ms in pair)
-    if not found or not is_sound or not set(found) <= set(range(1, max(ROWS) + 1)):
+    if not found or not is_sound or not set(found) <= MEASURED:
         raise PackageError("its package does not say what it saves")
     return found

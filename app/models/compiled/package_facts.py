@@ -25,7 +25,10 @@ NAMES = {
 }
 CPU_INFO = Path("/proc/cpuinfo")
 # What decides on the code of a package, and on the order of its inputs.
-CODE = ("step_graph.py", "products.py", "inductor.py")
+CODE = (
+    *("step_graph.py", "products.py", "inductor.py"),
+    *("native_build.py", "native_pass.cpp", "native_pass.py", "native_tables.py"),
+)
 
 
 def facts_of(shape: Shape) -> Facts:

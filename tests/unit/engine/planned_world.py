@@ -17,10 +17,19 @@ class PlainSequence:
         self.tokens = list(job.prompt_ids)
         self.num_cached = 0
         self.proposal: list[int] = []
+        self.rate = 0.0
+        self.noted: list[tuple[int, int]] = []
 
     @property
     def is_scored(self) -> bool:
         return self.job.params.num_prompt_logprobs is not None
+
+    @property
+    def draft_rate(self) -> float:
+        return self.rate
+
+    def note_draft(self, num_guessed: int, num_right: int) -> None:
+        self.noted.append((num_guessed, num_right))
 
     def draft(self, room: int) -> list[int]:
         return self.proposal[: max(room, 0)]
@@ -113,7 +122,7 @@ class World:
                 self._accept(sequence)
                 if sequence.job.has_ended:
                     self.scheduler.release(sequence)
-        self.scheduler.observe(step.plan, 0.001)
+        self.scheduler.observe(step, 0.001)
         return step
 
     def _make_moves(self, plan: Plan) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from app.core.work.jobs import Job
 from app.core.work.sampling_params import SamplingParams
-from app.engine.generation.prompt_lookup import PromptLookup
+from app.engine.generation.drafts.prompt_lookup import PromptLookup
 from app.engine.generation.sequence import Sequence
 from tests.tiny_models import SLOT_FAMILIES
 from tests.unit.engine.driver import TokenLog, generator_of, greedy_job, greedy_reference, load, outcome, run

@@ -77,6 +77,8 @@ class Server:
                 "FORKLIFT_MODEL": str(self._folder),
                 "FORKLIFT_COMPILE": "auto",
                 "FORKLIFT_CACHE_DIR": str(self.cache),
+                # Steps are counted.
+                "FORKLIFT_PROMPT_LOOKUP": "0",
                 **environ,
             }
         )

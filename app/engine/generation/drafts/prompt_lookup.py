@@ -7,16 +7,18 @@ model checks a whole draft in one pass. Inference thread only.
 
 from __future__ import annotations
 
+from app.engine.generation.drafts.draft_policy import DraftRecord
+
 # Endings that are looked up, longest first; a single token occurs too often to tell anything.
 NGRAM_SIZES = (4, 3, 2)
 
 
 class PromptLookup:
-    """Where each ending of one sequence occurred last; grows with the sequence."""
+    """Where each ending of one sequence occurred last; grows with the sequence. ``record``: what came of its drafts."""
 
-    def __init__(self, tokens: list[int], num_draft_tokens: int):
+    def __init__(self, tokens: list[int], num_draft_tokens: int, *, adapts: bool = False):
         self._tokens = tokens
-        self._num_draft_tokens = num_draft_tokens
+        self.record = DraftRecord(num_draft_tokens, adapts=adapts)
         self._after: dict[tuple[int, ...], int] = {}
         self._num_indexed = 0
 
@@ -26,7 +28,7 @@ class PromptLookup:
         for size in NGRAM_SIZES:
             at = self._after.get(tuple(self._tokens[-size:]))
             if at is not None:
-                return self._tokens[at : at + min(limit, self._num_draft_tokens)]
+                return self._tokens[at : at + min(limit, self.record.length)]
         return []
 
     def _index(self) -> None:

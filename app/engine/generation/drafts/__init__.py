@@ -1,0 +1,1 @@
+"""Guessing the next tokens: where guesses come from, and whether they pay."""

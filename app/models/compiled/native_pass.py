@@ -1,0 +1,146 @@
+"""Passes by compiled C++ (``native_pass.cpp``): any number of tokens of any rows, on the model's weights and the cache.
+
+Inference thread only. What it computes is not checked here; a load compares it (docs/architecture.md).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+
+from app.models.checkpoint.loader import Checkpoint
+from app.models.compiled.native_tables import Call, Piece, Tables
+from app.models.compiled.step_graph import Parts
+
+# As in the C++: tokens of a prompt whose scores are kept at once.
+ATTENTION_TOKENS = 8
+KeysValues = tuple[torch.Tensor, torch.Tensor]
+# Called with the addresses of a ``Call`` and of scratch for whole numbers.
+Function: TypeAlias = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What a pass is fed: ``ids`` of pieces end to end, each ``(row, start, count)``; logits behind ``wanted``."""
+
+    ids: list[int]
+    pieces: Sequence[tuple[int, int, int]]
+    wanted: list[int]
+
+    @property
+    def positions(self) -> list[int]:
+        return [position for _, start, count in self.pieces for position in range(start, start + count)]
+
+    @property
+    def longest(self) -> int:
+        """Entries of the longest row behind the pass."""
+        return max(start + count for _, start, count in self.pieces)
+
+
+class NativePass:
+    """``function`` on the weights of ``parts``, which are those of ``checkpoint``; only norms and the like are copied.
+
+    ``pays`` says of some numbers of tokens whether a pass of so many is worth it.
+    """
+
+    def __init__(self, function: Function, checkpoint: Checkpoint, parts: Parts, pays: dict[int, bool]):
+        self._function, self._shape, self._pays = function, parts.shape, pays
+        self._embed: Any = checkpoint.model.get_input_embeddings()
+        self._rotary: Any = checkpoint.model.base_model.rotary_emb
+        self._tables = Tables(parts)
+        self._widest = self._tables.widest
+        self._call = self._usual_call()
+
+    @property
+    def is_for_all(self) -> bool:
+        """Whether it makes every pass faster."""
+        return all(self._pays.values())
+
+    def serves(self, num_tokens: int) -> bool:
+        """Whether a pass of so many tokens is worth it: as one of the next smaller number that is known."""
+        known = [number for number in self._pays if number <= num_tokens]
+        return bool(known) and self._pays[max(known)]
+
+    def run(self, tokens: Tokens, cache: Sequence[KeysValues]) -> torch.Tensor:
+        """Logits ``(len(tokens.wanted), vocab)`` in float32; entries are written into ``cache``.
+
+        Keys and values of each layer are ``(rows, kv_heads, capacity, head_dim)`` in one piece.
+        """
+        call = self._call
+        states = self._embed(torch.tensor([tokens.ids])).float()
+        cos, sin = (one[0].contiguous() for one in self._rotary(states, torch.tensor([tokens.positions])))
+        for layer, (keys, values) in zip(self._tables.layers, cache, strict=True):
+            layer.keys, layer.values = keys.data_ptr(), values.data_ptr()
+        pieces, wanted = (
+            (Piece * len(tokens.pieces))(*(Piece(*piece) for piece in tokens.pieces)),
+            torch.tensor(tokens.wanted),
+        )
+        logits = torch.empty((len(tokens.wanted), self._shape.vocab_size))
+        call.capacity = cache[0][0].shape[2]
+        call.num_tokens, call.num_pieces, call.num_wanted = len(tokens.ids), len(pieces), len(wanted)
+        call.num_threads, call.pieces = torch.get_num_threads(), ctypes.addressof(pieces)
+        call.states, call.cos, call.sin = states.data_ptr(), cos.data_ptr(), sin.data_ptr()
+        call.wanted, call.logits = wanted.data_ptr(), logits.data_ptr()
+        scratch = self._lay_out(call, tokens)
+        places = torch.empty(num_places(tokens), dtype=torch.int64)
+        self._function(ctypes.addressof(call), places.data_ptr())
+        del scratch
+        return logits
+
+    def _usual_call(self) -> Call:
+        """What is the same in each pass."""
+        shape, tables = self._shape, self._tables
+        first, second, last = shape.epsilons
+        return Call(
+            num_layers=shape.num_layers,
+            hidden=shape.hidden_size,
+            num_queries=shape.num_queries,
+            num_kv_heads=shape.num_kv_heads,
+            head_dim=shape.head_dim,
+            intermediate=shape.intermediate_size,
+            scaling=shape.scaling,
+            epsilon_input=first,
+            epsilon_attention=second,
+            epsilon_last=last,
+            layers=ctypes.addressof(tables.layers),
+            last_norm=tables.last_norm,
+            head=ctypes.addressof(tables.head),
+        )
+
+    def _lay_out(self, call: Call, tokens: Tokens) -> list[torch.Tensor]:
+        """Scratch of a pass, which is to live as long as it."""
+        shape, num = self._shape, len(tokens.ids)
+        most = max(num, len(tokens.wanted))
+        heads = (shape.num_queries + 2 * shape.num_kv_heads) * shape.head_dim
+        group = shape.num_queries // shape.num_kv_heads
+        call.scores_size = ATTENTION_TOKENS * group * (2 * shape.head_dim + tokens.longest + 1)
+        sizes = {
+            "inputs": most * shape.hidden_size,
+            "heads": num * heads,
+            "attended": num * shape.num_queries * shape.head_dim,
+            "activated": num * shape.intermediate_size,
+            "gathered": most * self._widest,
+            "scores": call.num_threads * call.scores_size,
+        }
+        scratch = {name: torch.empty(size) for name, size in sizes.items()}
+        for name, tensor in scratch.items():
+            setattr(call, name, tensor.data_ptr())
+        return list(scratch.values())
+
+
+def num_places(tokens: Tokens) -> int:
+    """Whole numbers that a pass notes: two per token, one per piece, two per task of attention."""
+    tasks = sum(-(-count // ATTENTION_TOKENS) for _, _, count in tokens.pieces)
+    return 2 * len(tokens.ids) + len(tokens.pieces) + 2 * tasks
+
+
+def load_function(library: Path) -> Function:
+    """The function in ``library``; it must be known who wrote it. Raises ``OSError``, ``AttributeError``."""
+    function = ctypes.CDLL(str(library)).forklift_pass
+    function.argtypes, function.restype = (ctypes.c_void_p, ctypes.c_void_p), None
+    return function

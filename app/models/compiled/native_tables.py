@@ -1,0 +1,110 @@
+"""What ``native_pass.cpp`` is told, laid out as it reads it: addresses of weights where they lie, and sizes.
+
+Inference thread only, or a process that compiles.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import c_float, c_int64, c_void_p
+
+import torch
+
+from app.models.compiled.products import Form
+from app.models.compiled.step_graph import PRODUCTS, Parts, parts_in
+from app.models.weights.int8_plain import CODES_PER_WORD
+
+
+class Matrix(ctypes.Structure):
+    """A weight and what belongs to it; see the C++."""
+
+    _fields_ = (
+        ("weight", c_void_p),
+        *((name, c_int64) for name in ("num_in", "num_out", "width")),
+        *((name, c_void_p) for name in ("scales", "bias", "columns", "factors")),
+    )
+
+
+class Layer(ctypes.Structure):
+    """A decoder layer and its part of the cache."""
+
+    _fields_ = (
+        *((name, c_void_p) for name in ("input_norm", "attention_norm")),
+        *((name, Matrix) for name in ("qkv", "o", "gate_up", "down")),
+        *((name, c_void_p) for name in ("keys", "values")),
+    )
+
+
+class Piece(ctypes.Structure):
+    """Tokens of a row of the cache, from a position on."""
+
+    _fields_ = tuple((name, c_int64) for name in ("row", "start", "count"))
+
+
+class Call(ctypes.Structure):
+    """One pass."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("num_layers", "num_tokens", "num_pieces", "num_wanted", "num_threads")),
+        *(
+            (name, c_int64)
+            for name in ("hidden", "num_queries", "num_kv_heads", "head_dim", "intermediate", "capacity")
+        ),
+        *((name, c_float) for name in ("scaling", "epsilon_input", "epsilon_attention", "epsilon_last")),
+        *((name, c_void_p) for name in ("layers", "pieces", "states", "cos", "sin", "wanted", "last_norm", "head")),
+        *((name, c_void_p) for name in ("logits", "inputs", "heads", "attended", "activated", "gathered", "scores")),
+        ("scores_size", c_int64),
+    )
+
+
+class Tables:
+    """Of the weights of ``parts``, which stay where they are.
+
+    Norms, biases and what columns read are small, and are held once more as the C++ reads them.
+    """
+
+    def __init__(self, parts: Parts):
+        self._shape, self._held = parts.shape, list[torch.Tensor]()
+        self._weights = parts
+        self.layers = (Layer * len(parts.layers))(*map(self._layer, parts.layers))
+        norm, *output = parts.head
+        self.last_norm = self._wide(norm)
+        self.head = self._matrix(output, parts.shape.head_form, parts.shape.hidden_size, parts.shape.vocab_size)
+
+    @property
+    def widest(self) -> int:
+        """The most inputs that a matrix reads of a token."""
+        of_layers = (max(one.qkv.width, one.o.width, one.gate_up.width, one.down.width) for one in self.layers)
+        return int(max(self.head.width, *of_layers))
+
+    def _layer(self, weights: list[torch.Tensor]) -> Layer:
+        shape, parts = self._shape, parts_in(weights, self._shape)
+        attended = shape.num_queries * shape.head_dim
+        inputs = {"qkv_proj": shape.hidden_size, "o_proj": attended, "down_proj": shape.intermediate_size}
+        matrices = [
+            self._matrix(parts[name], shape.form(name), inputs.get(name, shape.hidden_size), shape.num_out(name))
+            for name in PRODUCTS
+        ]
+        norms = (self._wide(parts[name][0]) for name in ("input_layernorm", "post_attention_layernorm"))
+        return Layer(*norms, *matrices)
+
+    def _matrix(self, tensors: list[torch.Tensor], form: Form, num_in: int, num_out: int) -> Matrix:
+        bias = self._wide(tensors[-1]) if form.has_bias else None
+        if form.kind == "plain":
+            return Matrix(tensors[0].data_ptr(), num_in, num_out, num_in, None, bias, None, None)
+        codes, scales, *by_words = tensors[:4]
+        columns, factors = (self._kept(in_order(one)) for one in by_words)
+        width = codes.shape[1] * CODES_PER_WORD
+        return Matrix(codes.data_ptr(), num_in, num_out, width, self._wide(scales), bias, columns, factors)
+
+    def _wide(self, tensor: torch.Tensor) -> int:
+        return self._kept(tensor.float().contiguous())
+
+    def _kept(self, tensor: torch.Tensor) -> int:
+        self._held.append(tensor)
+        return tensor.data_ptr()
+
+
+def in_order(values: torch.Tensor) -> torch.Tensor:
+    """A value of each code as the codes lie, from the order of bytes within words."""
+    return values.view(CODES_PER_WORD, -1).t().reshape(-1).contiguous()

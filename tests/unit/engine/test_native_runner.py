@@ -1,0 +1,169 @@
+"""Whole passes by compiled C++ give what eager ones give: rows, prompts, both, drafts; a wrong one is left out."""
+
+from __future__ import annotations
+
+import random
+import shutil
+
+import pytest
+import torch
+from structlog.testing import capture_logs
+
+from app.core.settings import load_settings
+from app.engine.checks import features, steps
+from app.engine.checks.reference import distance
+from app.engine.generation.plan import Chunk
+from app.engine.loading.build import Prepared, prepare
+from app.engine.runners.mixed import MixedRunner
+from app.engine.runners.native_runner import NativeRunner
+from app.models.checkpoint.loader import load_checkpoint
+from app.models.compiled.native_build import kinds_of
+from app.models.compiled.native_pass import NativePass
+from app.models.compiled.step_graph import parts_of
+from app.models.weights.fused_layers import fuse_layers
+from app.models.weights.packing import unpack_in_pieces
+from app.models.weights.quantization import quantize
+from tests.native_passes import COMPILER, native_pass
+from tests.unit.engine.driver import TokenLog, greedy_job, greedy_reference, load, random_prompt, run
+
+pytestmark = pytest.mark.skipif(shutil.which(COMPILER) is None, reason="needs a C++ compiler")
+
+
+class Counted(NativePass):
+    """``sizes`` are the tokens of its passes; ``spoil`` changes what they give."""
+
+    def __init__(self, made: NativePass):
+        self.__dict__.update(made.__dict__)
+        self.sizes: list[int] = []
+        self.spoil = lambda logits: logits
+
+    def run(self, tokens, cache):
+        self.sizes.append(len(tokens.ids))
+        return self.spoil(super().run(tokens, cache))
+
+
+@pytest.fixture
+def packages(monkeypatch):
+    """Every model that could have a package has one: what ``find`` made of each."""
+    made: list[Counted] = []
+    spoils = {"spoil": lambda logits: logits}
+
+    def find(checkpoint, _settings):
+        parts = parts_of(checkpoint)
+        if isinstance(parts, str):
+            return parts
+        made.append(Counted(native_pass(checkpoint, parts)))
+        made[-1].spoil = spoils["spoil"]
+        return made[-1]
+
+    monkeypatch.setattr(steps, "find_step", find)
+    monkeypatch.setattr(features, "find_step", find)
+    monkeypatch.setattr(features, "has_better_code", lambda *_: True)
+    return made, spoils
+
+
+def prepared(folder, **environ) -> Prepared:
+    settings = load_settings({"FORKLIFT_MODEL": str(folder), "FORKLIFT_COMPILE": "auto", **environ})
+    return prepare(settings, lambda _: None)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_greedy_tokens_are_those_of_generate_whatever_runs_beside(model_folder, monkeypatch, packages, family):
+    made, _ = packages
+    ready = prepared(model_folder(family), FORKLIFT_MAX_BATCH_SIZE="6", FORKLIFT_PREFILL_CHUNK_TOKENS="50")
+    assert isinstance(ready.engine.runner, NativeRunner)
+    assert (ready.engine_name, ready.dropped, ready.is_compiled) == ("mixed", (), True)
+    log, model = TokenLog(monkeypatch), load(model_folder(family))
+    made[-1].sizes.clear()
+    jobs = [
+        greedy_job(random_prompt(random.Random(i), length), 30) for i, length in enumerate((1, 3, 30, 64, 250, 400))
+    ]
+    run(ready.engine, *jobs)
+    for job in jobs:
+        assert log.of(job) == greedy_reference(model, job.prompt_ids, 30, eos_token_id=None)
+    # Prompts, rows and both.
+    assert {6, 50} <= set(made[-1].sizes)
+    assert max(made[-1].sizes) > 50
+
+
+def test_drafts_are_checked_by_whole_passes(model_folder, monkeypatch, packages):
+    made, _ = packages
+    ready = prepared(model_folder("llama"), FORKLIFT_PROMPT_LOOKUP="4", FORKLIFT_MAX_BATCH_SIZE="2")
+    log, model = TokenLog(monkeypatch), load(model_folder("llama"))
+    made[-1].sizes.clear()
+    jobs = [greedy_job([5, 6, 7, 8] * 8 + [i], 24) for i in range(2)]
+    run(ready.engine, *jobs)
+    for job in jobs:
+        assert log.of(job) == greedy_reference(model, job.prompt_ids, 24, eos_token_id=None)
+    assert any(size in (3, 4, 5, 6, 8, 10) for size in made[-1].sizes)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda logits: logits + 0.05 * logits.roll(1, -1) * logits.abs().max(), lambda logits: logits * float("nan")],
+    ids=["wrong", "nan"],
+)
+def test_a_pass_that_computes_something_else_is_left_out_with_a_warning(model_folder, monkeypatch, packages, spoil):
+    _, spoils = packages
+    spoils["spoil"] = spoil
+    with capture_logs() as lines:
+        ready = prepared(model_folder("llama"))
+    assert (ready.engine_name, ready.dropped, ready.is_compiled) == ("mixed", ("compiled",), False)
+    assert [line["step"] for line in lines if line["event"] == "step_failed_check"] == ["compiled"]
+    log, model, job = TokenLog(monkeypatch), load(model_folder("llama")), greedy_job([9, 8, 7], 12)
+    run(ready.engine, job)
+    assert log.of(job) == greedy_reference(model, [9, 8, 7], 12, eos_token_id=None)
+
+
+def compare_passes(checkpoint, runner: NativeRunner, eager: MixedRunner, tolerance: float) -> None:
+    """Prompts in pieces, rows, drafts and mixed passes on two caches that were begun eagerly."""
+    tokens = random_prompt(random.Random(3), 90)
+    for one in (runner, eager):
+        MixedRunner.prefill(one, 0, tokens[:20], 0)
+    chunk = Chunk(2, tokens[:33], 0, all_logits=True)
+    passes = [
+        lambda one: one.prefill(0, tokens[20:81], 20),
+        lambda one: one.prefill(1, tokens[:7], 0, all_logits=True),
+        lambda one: one.decode([[5], [6]], [81, 7]),
+        lambda one: one.decode([[5, 6, 7], [6, 7, 8]], [82, 8]),
+        lambda one: one.mixed([4, 3], [85, 11], [chunk, Chunk(3, [9], 0)])[0],
+        lambda one: one.mixed([4, 3], [86, 12], [Chunk(2, tokens[33:40], 33), chunk])[1][1],
+    ]
+    for make in passes:
+        expected, found = (make(one).float() for one in (eager, runner))
+        assert float(distance(found, expected).max()) <= tolerance
+    for ours, theirs in zip(runner.cache.row_layers, eager.cache.row_layers, strict=True):
+        written = ours.keys[0, :, :80].float(), theirs.keys[0, :, :80].float()
+        assert torch.allclose(*written, atol=tolerance * float(written[1].abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind", "tolerance"),
+    [
+        ("float32", "none", 1e-4),
+        pytest.param("bfloat16", "none", 6e-2, marks=pytest.mark.slow),
+        pytest.param("float16", "none", 1e-2, marks=pytest.mark.slow),
+        pytest.param("float32", "int8", 5e-2, marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("family", ["llama", "qwen2", "outliers"])
+def test_every_kind_of_pass_gives_what_the_eager_one_gives(model_folder, family, dtype, kind, tolerance):
+    environ = {"FORKLIFT_DTYPE": dtype, "FORKLIFT_QUANTIZATION": kind, "FORKLIFT_COMPILE": "never"}
+    settings = load_settings({"FORKLIFT_MODEL": str(model_folder(family)), **environ})
+    checkpoint = load_checkpoint(settings, lambda _: None)
+    fuse_layers(checkpoint)
+    if kind == "int8":
+        quantize(checkpoint, "int8", 1)
+        unpack_in_pieces(checkpoint, lambda: None)
+    with torch.inference_mode():
+        runner = NativeRunner(native_pass(checkpoint), checkpoint, 4, 256)
+        compare_passes(checkpoint, runner, MixedRunner(checkpoint, 4, 256), tolerance)
+
+
+def test_there_is_no_pass_for_what_the_code_was_not_written_for(model_folder, monkeypatch):
+    checkpoint = load_checkpoint(load_settings({"FORKLIFT_MODEL": str(model_folder("llama"))}), lambda _: None)
+    fuse_layers(checkpoint)
+    shape = parts_of(checkpoint).shape
+    assert kinds_of(shape) == ("Float32", "Float32")
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert kinds_of(shape) is None
