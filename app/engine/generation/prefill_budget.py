@@ -5,12 +5,18 @@ models and machines. So steps are measured as they go by, and the number is led 
 prompts takes a fixed multiple of one without: a stream's gap stays within that, and no pass is so
 small that its fixed cost is most of it. Both depend on how many streams run, so each number of
 streams has its own figures.
+
+Where a step without prompts is much faster than any that reads some (it runs on code of its own, say), no number of
+tokens meets that multiple: then the fixed cost decides. A token's own time is known from passes that read prompts
+alone; a step reads as many as make up for the fixed cost, as long as it stays short for a reader.
 """
 
 from __future__ import annotations
 
 # A step that reads prompts takes about this many times as long as one that does not.
 STRETCH = 2.75
+# Where the fixed cost of reading decides: no step is led to take longer than this for it.
+LONGEST_S = 0.25
 FIRST_TOKENS = 48
 LEAST_TOKENS = 16
 # Weight of the newest step in the running average.
@@ -28,6 +34,7 @@ class PrefillBudget:
         self._chunk_tokens = chunk_tokens
         self._decode_s: dict[int, float] = {}
         self._tokens: dict[int, float] = {}
+        self._token_s: float | None = None
 
     def tokens(self, num_running: int) -> int:
         """Prompt tokens of the next step: the whole chunk while nothing runs, else what the streams can bear."""
@@ -39,13 +46,31 @@ class PrefillBudget:
     def observe(self, num_running: int, num_prompt_tokens: int, took_s: float) -> None:
         """A step decoded for ``num_running`` sequences, read ``num_prompt_tokens`` and took ``took_s``."""
         if not num_running:
+            self._observe_alone(num_prompt_tokens, took_s)
             return
         usual_s = _nearest(self._decode_s, num_running)
         if not num_prompt_tokens:
             known_s = self._decode_s.get(num_running, took_s)
             self._decode_s[num_running] = (1 - NEWEST) * known_s + NEWEST * took_s
         elif usual_s is not None:
-            self._lead(num_running, num_prompt_tokens, STRETCH * usual_s / took_s)
+            led_to = STRETCH * usual_s / took_s
+            worth = self._worth_reading(num_prompt_tokens, took_s, usual_s) / self.tokens(num_running)
+            self._lead(num_running, num_prompt_tokens, max(led_to, worth))
+
+    def _observe_alone(self, num_prompt_tokens: int, took_s: float) -> None:
+        """What a token costs in a pass of many; one of few says more of its fixed cost."""
+        if num_prompt_tokens >= FIRST_TOKENS:
+            token_s = took_s / num_prompt_tokens
+            known_s = token_s if self._token_s is None else self._token_s
+            self._token_s = (1 - NEWEST) * known_s + NEWEST * token_s
+
+    def _worth_reading(self, num_prompt_tokens: int, took_s: float, usual_s: float) -> float:
+        """Tokens that take as long as the fixed cost of reading any beside streams, within ``LONGEST_S``."""
+        if self._token_s is None:
+            return 0.0
+        fixed_s = took_s - usual_s - num_prompt_tokens * self._token_s
+        left_s = LONGEST_S - usual_s - fixed_s
+        return max(min(fixed_s, left_s), 0.0) / self._token_s
 
     def _lead(self, num_running: int, num_prompt_tokens: int, change: float) -> None:
         allowed = self.tokens(num_running)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from app.engine.generation.prefill_budget import FIRST_TOKENS, LARGEST_CHANGE, LEAST_TOKENS, STRETCH, PrefillBudget
+from app.engine.generation.prefill_budget import (
+    FIRST_TOKENS,
+    LARGEST_CHANGE,
+    LEAST_TOKENS,
+    LONGEST_S,
+    STRETCH,
+    PrefillBudget,
+)
 
 
 class Machine:
@@ -83,3 +90,43 @@ def test_steps_with_less_to_read_than_they_may_do_not_raise_the_number():
     machine = Machine(**MACHINES[0])
     machine.stretch(1, num_waiting=10)
     assert machine.budget.tokens(1) == FIRST_TOKENS
+
+
+# A decoding step on compiled code beside eager passes for prompts: SmolLM2 in bfloat16 without matrix kernels.
+FAST_STEPS = {"decode_s": 0.021, "fixed_s": 0.1, "token_s": 0.0037}
+
+
+def led(machine: Machine, num_alone: int) -> int:
+    """Prompt tokens beside one stream, once a prompt of ``num_alone`` tokens was read with nothing beside it."""
+    took_s = machine._decode_s + machine._fixed_s + num_alone * machine._token_s
+    machine.budget.observe(0, num_alone, took_s)
+    machine.stretch(1, steps=60)
+    return machine.budget.tokens(1)
+
+
+def test_where_no_number_meets_the_multiple_a_step_reads_what_makes_up_for_its_fixed_cost():
+    read = led(Machine(**FAST_STEPS), 256)
+    # Its tokens take about as long as the rest of the step.
+    assert 1.3 * LEAST_TOKENS < read < 2 * LEAST_TOKENS
+    took_s = 0.022 + 0.1 + read * 0.0037
+    assert took_s < LONGEST_S
+
+
+def test_a_step_stays_short_however_large_the_fixed_cost_is():
+    machine = Machine(decode_s=0.02, fixed_s=0.15, token_s=0.002)
+    read = led(machine, 256)
+    assert read >= LEAST_TOKENS
+    assert 0.021 + 0.15 + read * 0.002 <= 1.05 * LONGEST_S
+    # Where even one token takes longer, only the least number is read.
+    assert led(Machine(decode_s=0.02, fixed_s=0.5, token_s=0.002), 256) == LEAST_TOKENS
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_where_the_multiple_can_be_met_the_fixed_cost_changes_nothing(machine):
+    with_cost = Machine(**machine)
+    led(with_cost, 256)
+    assert with_cost.stretch(1) == pytest.approx(STRETCH, rel=0.05)
+
+
+def test_a_short_prompt_alone_says_nothing_of_what_a_token_costs():
+    assert led(Machine(**FAST_STEPS), FIRST_TOKENS - 1) == LEAST_TOKENS
