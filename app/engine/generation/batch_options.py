@@ -21,8 +21,8 @@ class BatchOptions:
     prefill_chunk_tokens: int
     reuse_prefix: bool = True
     num_draft_tokens: int = 0
-    adapts_drafts: bool = False
     overlap_text: bool = False
+    adapts_drafts: bool = False
 
     @classmethod
     def of(cls, settings: Settings) -> BatchOptions:

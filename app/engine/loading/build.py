@@ -17,7 +17,8 @@ from app.engine.engine_interface import Engine
 from app.engine.generation.batch_options import BatchOptions
 from app.engine.generation.batched import BatchedEngine
 from app.engine.loading.prepared import KvMemory, Prepared
-from app.engine.runners.choose import is_compiled, make_runner
+from app.engine.runners.choose import make_runner
+from app.engine.runners.compiled import is_compiled
 from app.models.checkpoint.device_memory import free_bytes
 from app.models.checkpoint.gguf_loading.gguf_form import served_settings
 from app.models.checkpoint.loader import Checkpoint, load_checkpoint

@@ -14,7 +14,7 @@ from app.engine.checks.plays import BRIEF, Play
 from app.engine.generation.batch_options import BatchOptions
 from app.engine.generation.batched import BatchedEngine
 from app.engine.generation.stepped_work import SteppedWork
-from app.engine.runners.choose import runner_on
+from app.engine.runners.compiled import runner_on
 from app.engine.runners.mixed import MixedRunner
 from app.models.compiled.compiled_step import CompiledStep, find_step, has_better_code
 from app.models.compiled.native_pass import NativePass

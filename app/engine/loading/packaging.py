@@ -19,7 +19,7 @@ from app.engine.checks.features import FEATURES, bound_of
 from app.engine.checks.ladder import model_of
 from app.engine.checks.reference import TOLERANCE, distance, probe_tokens
 from app.engine.checks.steps import ROUNDED_TOLERANCE
-from app.engine.runners.choose import runner_on
+from app.engine.runners.compiled import runner_on
 from app.engine.runners.mixed import MixedRunner, can_mix
 from app.models.checkpoint.loader import load_checkpoint
 from app.models.compiled.compiled_step import PROMPT_MEASURED, ROWS_MEASURED, CompiledStep, load_step, store_of

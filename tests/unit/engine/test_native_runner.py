@@ -14,8 +14,8 @@ from app.engine.checks import features, steps
 from app.engine.checks.reference import distance
 from app.engine.generation.plan import Chunk
 from app.engine.loading.build import Prepared, prepare
+from app.engine.runners.compiled import NativeRunner
 from app.engine.runners.mixed import MixedRunner
-from app.engine.runners.native_runner import NativeRunner
 from app.models.checkpoint.loader import load_checkpoint
 from app.models.compiled.native_build import kinds_of
 from app.models.compiled.native_pass import NativePass
