@@ -38,6 +38,8 @@ COMPUTES_IN = {"int8": "float32", "int4": "bfloat16", "file": "bfloat16"}
 DEMO_MODEL = Path(__file__).resolve().parents[1] / "models" / "demo"
 # Threads beyond running and waiting requests: health checks and error answers must find one.
 THREAD_HEADROOM = 8
+# Draft tokens of a step where their number adapts.
+MOST_ADAPTED = 8
 MAX_TEMPLATE_BYTES = 1_000_000
 _PATH_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 # What MODELS says of each model by itself.
@@ -313,6 +315,11 @@ class Settings(BaseModel):
     def hosts(self) -> tuple[str, ...]:
         """The names that are answered; empty: any."""
         return self.allowed_hosts or default_hosts(parse_addresses(self.bind))
+
+    @property
+    def num_draft_tokens(self) -> int:
+        """The most tokens that are guessed for a step."""
+        return MOST_ADAPTED if self.prompt_lookup == "auto" else self.prompt_lookup
 
     @property
     def cache_path(self) -> Path:

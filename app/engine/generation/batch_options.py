@@ -6,9 +6,6 @@ from dataclasses import dataclass
 
 from app.core.settings import Settings
 
-# Draft tokens of a step where their number adapts.
-MOST_ADAPTED = 8
-
 
 @dataclass(frozen=True, slots=True)
 class BatchOptions:
@@ -30,7 +27,7 @@ class BatchOptions:
             max_running=settings.max_batch_size,
             prefill_chunk_tokens=settings.prefill_chunk_tokens,
             reuse_prefix=settings.prefix_cache,
-            num_draft_tokens=MOST_ADAPTED if settings.prompt_lookup == "auto" else settings.prompt_lookup,
+            num_draft_tokens=settings.num_draft_tokens,
             adapts_drafts=settings.prompt_lookup == "auto",
             overlap_text=settings.overlap_text,
         )

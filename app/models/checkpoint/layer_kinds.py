@@ -45,7 +45,7 @@ LEAST_MOST_NEW = 16
 
 def most_new_tokens(settings: Settings) -> int:
     """The most tokens of one row that a pass reads: a piece of a prompt, or a token and its draft."""
-    return max(settings.prefill_chunk_tokens, settings.prompt_lookup + 1, LEAST_MOST_NEW)
+    return max(settings.prefill_chunk_tokens, settings.num_draft_tokens + 1, LEAST_MOST_NEW)
 
 
 def layer_kinds(config: PreTrainedConfig, max_tokens: int) -> tuple[LayerKind, ...] | None:

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from app.core.settings import load_settings
-from app.engine.generation.batch_options import MOST_ADAPTED, BatchOptions
+from app.core.settings import MOST_ADAPTED, load_settings
+from app.engine.generation.batch_options import BatchOptions
 from app.engine.generation.drafts.draft_policy import FIRST_LENGTH, SHARE, DraftPolicy, DraftRecord
 from app.engine.generation.scheduler import Limits
 from tests.unit.engine.planned_world import World
