@@ -141,16 +141,9 @@ class Cluster:
         return clean | named | own | self._of_haproxy(number)
 
     def _of_haproxy(self, number: int) -> dict[str, str]:
-        """Files and ports of its own for each node's HAProxy; they share the port for callers, as the kernel allows."""
-        folder = self._cache(number) / "haproxy"
-        folder.mkdir(parents=True, exist_ok=True)
-        files = {"CONFIG_FILE_LOC": "haproxy.cfg", "SOCKET_PATH": "admin.sock", "SERVER_STATE_BASE": "."}
-        files |= {"SERVER_STATE_FILE": "server-state", "METRICS_SOCKET_PATH": "metrics.sock"}
-        ports = {"METRICS_PORT": str(9101 + number), "STATS_PORT": str(8404 + number)}
-        return {
-            **{f"RAY_SERVE_HAPROXY_{name}": str(folder / file) for name, file in files.items()},
-            **{f"RAY_SERVE_HAPROXY_{name}": port for name, port in ports.items()},
-        }
+        """Ports of its own for each node's HAProxy; they share the one for callers, as the kernel allows."""
+        ports = {"METRICS_PORT": 9101 + number, "STATS_PORT": 8404 + number}
+        return {f"RAY_SERVE_HAPROXY_{name}": str(port) for name, port in ports.items()}
 
     def status(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.forklift(0, "status", "--json"))

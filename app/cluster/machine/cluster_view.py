@@ -46,10 +46,14 @@ class ClusterView:
         return sum(replica.state == "RUNNING" for replica in self.replicas)
 
     @property
+    def has_proxy(self) -> bool:
+        """Whether callers can come in."""
+        return any(node.proxy == "HEALTHY" for node in self.nodes)
+
+    @property
     def is_ready(self) -> bool:
         """Whether every replica that is wanted serves, and some proxy leads there."""
-        has_proxy = any(node.proxy == "HEALTHY" for node in self.nodes)
-        return self.state == "RUNNING" and has_proxy and 0 < self.num_wanted <= self.num_running
+        return self.state == "RUNNING" and self.has_proxy and 0 < self.num_wanted <= self.num_running
 
     def as_dict(self) -> dict[str, Any]:
         """For programs."""

@@ -172,4 +172,5 @@ def _progress(look: Callable[[], ClusterView]) -> str:
     if found.state == "DEPLOY_FAILED":
         raise CommandError(f"the replicas cannot start: {found.message}")
     alive = sum(node.state == "ALIVE" for node in found.nodes)
-    return f"{found.num_running} of {found.num_wanted} replicas on {alive} nodes"
+    proxy = "" if found.has_proxy else ", no proxy yet"
+    return f"{found.num_running} of {found.num_wanted} replicas on {alive} nodes{proxy}"
