@@ -25,7 +25,7 @@ from tests.service.conftest import REPOSITORY, wait_for
 
 PORT = 8000
 HEAD_PORT = 6379
-START_LIMIT_S = 240
+START_LIMIT_S = 400
 OBJECT_STORE_BYTES = 80_000_000
 
 

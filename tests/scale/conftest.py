@@ -42,7 +42,7 @@ def short_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-@pytest.fixture(scope="module", params=PROXIES)
+@pytest.fixture(scope="session", params=PROXIES)
 def two_nodes(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """Two nodes with a replica each, behind each proxy in turn."""
     with (

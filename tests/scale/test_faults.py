@@ -43,7 +43,7 @@ def test_a_rolling_update_loses_nothing(two_nodes: Cluster, request: pytest.Fixt
     with calling(two_nodes.url, NUM_CALLERS) as callers:
         time.sleep(CALM_S)
         begun_s = time.monotonic()
-        two_nodes.change(max_queue=11)
+        two_nodes.change(default_new_tokens=127)
         two_nodes.up("2", proxy=proxy)
         two_nodes.wait_until_serving(2, without=before)
         took_s = time.monotonic() - begun_s

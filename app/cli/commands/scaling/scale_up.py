@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from app.cluster.machine.cluster_view import ClusterView
 
 DEPLOY_LIMIT_S = 180.0
+NUM_STARTS = 3
 Proxy = Literal["haproxy", "python"]
 Proxies = Literal["every-node", "head"]
 
@@ -133,15 +135,24 @@ def _join(plan: ScalePlan, options: NodeOptions, head_address: str, timeout_s: f
     if find_token(os.environ) is None:
         raise ScaleError("no token: copy ~/.ray/auth_token of the head here, or set RAY_AUTH_TOKEN")
     node = make_node(plan.settings)
-    node.start(joining_arguments(options, head_address), node_environment(plan, options), head_address, None)
-    wait_for(lambda: _has_started(node), f"joining {head_address}", timeout_s)
+    arguments, environ = joining_arguments(options, head_address), node_environment(plan, options)
+    start = partial(node.start, arguments, environ, head_address, None)
+    _start(node, start, f"joining {head_address}", timeout_s)
     click.echo(f"this machine is a node of {head_address}; forklift scale status on the head shows it")
 
 
+def _start(node: RayNode, start: Callable[[], None], what: str, timeout_s: float) -> None:
+    """Ray gives its own processes half a minute, which a busy machine may not keep: it is started again then."""
+    for _ in range(NUM_STARTS):
+        start()
+        wait_for(lambda: node.failure() is not None or _has_started(node), what, timeout_s)
+        if (failure := node.failure()) is None:
+            return
+    raise ScaleError(f"Ray did not start: {failure} (see {node.log_path})")
+
+
 def _has_started(node: RayNode) -> bool:
-    """Whether ``ray start`` says that it is done. Raises ``ScaleError`` where it ended instead."""
-    if (failure := node.failure()) is not None:
-        raise ScaleError(f"Ray did not start: {failure} (see {node.log_path})")
+    """Whether ``ray start`` says that it is done."""
     return "Ray runtime started" in node.log_path.read_text(encoding="utf-8", errors="replace")
 
 
@@ -149,10 +160,9 @@ def _lead(plan: ScalePlan, options: NodeOptions, timeout_s: float) -> None:
     make_token(os.environ)
     node = make_node(plan.settings)
     if node.record() is None:
-        node.start(
-            head_arguments(options), node_environment(plan, options), options.head_address, options.dashboard_url
-        )
-        wait_for(lambda: _has_started(node), "starting Ray's processes", timeout_s)
+        arguments, environ, url = head_arguments(options), node_environment(plan, options), options.dashboard_url
+        start = partial(node.start, arguments, environ, options.head_address, url)
+        _start(node, start, "starting Ray's processes", timeout_s)
     head = make_head(node, None)
     wait_for(head.is_there, "waiting for the head", timeout_s)
     wait_for(lambda: _is_deployed(head, plan), "deploying", DEPLOY_LIMIT_S)
