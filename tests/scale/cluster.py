@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -17,6 +16,7 @@ from typing import Any
 import psutil
 import requests
 
+from app.cluster.machine.cluster_view import ReplicaView, look
 from app.cluster.machine.head import Head
 from app.cluster.machine.ray_node import RayNode
 from app.cluster.scale_plan import ScalePlan
@@ -145,13 +145,10 @@ class Cluster:
         ports = {"METRICS_PORT": 9101 + number, "STATS_PORT": 8404 + number}
         return {f"RAY_SERVE_HAPROXY_{name}": str(port) for name, port in ports.items()}
 
-    def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.forklift(0, "status", "--json"))
-        return found
-
-    def replicas(self) -> list[dict[str, Any]]:
+    def replicas(self) -> list[ReplicaView]:
         """Those that serve."""
-        return [one for one in self.status()["replicas"] if one["state"] == "RUNNING"]
+        head = self.head()
+        return [one for one in look(head.serve_details(), head.nodes()).replicas if one.state == "RUNNING"]
 
     def head(self) -> Head:
         return Head("http://127.0.0.1:8265", find_token({"HOME": str(self.folder)}))
@@ -172,7 +169,7 @@ class Cluster:
         return time.monotonic() - begun_s
 
     def _num_answering(self, gone: set[str]) -> int:
-        running = {one["instance"] for one in self.replicas()} - gone
+        running = {one.instance for one in self.replicas()} - gone
         return len(running & self.instances())
 
     def instances(self, num_looks: int = 12) -> set[str]:

@@ -29,8 +29,8 @@ def test_kill_9_of_a_replica_loses_no_more_than_it_had(two_nodes: Cluster):
     victim = two_nodes.replicas()[0]
     with calling(two_nodes.url, NUM_CALLERS) as callers:
         time.sleep(CALM_S)
-        stop(victim["pid"])
-        took_s = two_nodes.wait_until_serving(2, without={victim["instance"]})
+        stop(victim.pid)
+        took_s = two_nodes.wait_until_serving(2, without={victim.instance})
         time.sleep(CALM_S)
     report("kill -9 of a replica", callers, took_s)
     assert callers.outcomes["answered"] > 0 and callers.num_lost <= MOST_LOST
@@ -38,7 +38,7 @@ def test_kill_9_of_a_replica_loses_no_more_than_it_had(two_nodes: Cluster):
 
 def test_a_rolling_update_loses_nothing(two_nodes: Cluster, request: pytest.FixtureRequest):
     two_nodes.wait_until_serving(2)
-    before = {one["instance"] for one in two_nodes.replicas()}
+    before = {one.instance for one in two_nodes.replicas()}
     proxy = request.node.callspec.params["two_nodes"]
     with calling(two_nodes.url, NUM_CALLERS) as callers:
         time.sleep(CALM_S)
@@ -54,12 +54,12 @@ def test_a_rolling_update_loses_nothing(two_nodes: Cluster, request: pytest.Fixt
 
 def test_a_replica_whose_engine_hangs_is_replaced(two_nodes: Cluster, request: pytest.FixtureRequest):
     proxy = request.node.callspec.params["two_nodes"]
-    before = {one["instance"] for one in two_nodes.replicas()}
+    before = {one.instance for one in two_nodes.replicas()}
     settings = load_settings({"FORKLIFT_STALL_TIMEOUT_S": "3", "FORKLIFT_COMPILE": "never", "FORKLIFT_DEVICE": "cpu"})
     plan = ScalePlan(settings, Replicas(2, 2), Entrance(port=PORT, proxy=proxy, on="head"))
     two_nodes.deploy_with_faults(plan)
     two_nodes.wait_until_serving(2, without=before)
-    before = {one["instance"] for one in two_nodes.replicas()}
+    before = {one.instance for one in two_nodes.replicas()}
     with calling(two_nodes.url, NUM_CALLERS) as callers:
         time.sleep(CALM_S)
         two_nodes.fault_file.write_text("stall")
@@ -74,7 +74,7 @@ def test_a_replica_whose_engine_hangs_is_replaced(two_nodes: Cluster, request: p
 
 
 def _num_left(made: Cluster, before: set[str]) -> int:
-    return len(before & {one["instance"] for one in made.replicas()})
+    return len(before & {one.instance for one in made.replicas()})
 
 
 def test_the_head_comes_back_with_what_it_knew(short_folder: Path):
@@ -121,7 +121,7 @@ def test_a_node_that_is_drained_or_dies_loses_no_more_than_it_had(three_nodes: C
     three_nodes.forklift(number, "down")
     three_nodes.join_again(number)
     number = next(at for at in (1, 2) if three_nodes.address(at) in _addresses(three_nodes))
-    victims = {one["instance"] for one in three_nodes.replicas() if one["address"] == three_nodes.address(number)}
+    victims = {one.instance for one in three_nodes.replicas() if one.address == three_nodes.address(number)}
     with calling(three_nodes.url, NUM_CALLERS) as callers:
         time.sleep(CALM_S)
         three_nodes.kill_node(number)
@@ -132,7 +132,7 @@ def test_a_node_that_is_drained_or_dies_loses_no_more_than_it_had(three_nodes: C
 
 
 def _addresses(made: Cluster) -> set[str]:
-    return {one["address"] for one in made.replicas()}
+    return {one.address for one in made.replicas()}
 
 
 def test_replicas_come_and_go_with_the_load_and_nothing_is_lost(short_folder: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -44,6 +45,12 @@ def test_exactly_as_many_are_admitted_as_there_are_places(two_nodes: Cluster):
     assert len(refused) == NUM_CALLERS - NUM_PLACES
     assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
     assert len({answer.headers["X-Instance"] for answer in answers}) == 2
+
+
+def test_the_command_shows_nodes_and_replicas(two_nodes: Cluster):
+    found = json.loads(two_nodes.forklift(0, "status", "--json"))
+    assert found["ready"] and [node["is_head"] for node in found["nodes"] if node["state"] == "ALIVE"].count(True) == 1
+    assert {one["instance"] for one in found["replicas"]} >= two_nodes.instances()
 
 
 def test_each_replica_shows_its_own_metrics_on_its_own_port(two_nodes: Cluster):
