@@ -26,6 +26,8 @@ from app.serve.context import WorkerContext
 
 # A deadline further away than this is none: gRPC tells infinity as a time.
 LONGEST_S = 10.0**8
+# Longer ones are refused, and not repeated before that.
+MAX_RECORD_ID = 256
 
 
 class Replies:
@@ -81,7 +83,9 @@ class Calls(grpc.GenericRpcHandler):
         self, path: str, method: Method, messages: Iterator[bytes], context: grpc.ServicerContext
     ) -> Iterator[bytes]:
         caller = RpcCaller(context.invocation_metadata() or (), limit_of(context), self._keys)
-        context.add_callback(caller.leave)
+        if not context.add_callback(caller.leave):
+            # The call ended while it waited for this thread.
+            caller.leave()
         with self._counted():
             message = b"" if caller.is_refused else self._read(messages, context)
             replies = self._replies(path, method, caller, message, context)
@@ -153,7 +157,7 @@ class Calls(grpc.GenericRpcHandler):
         found = [("x-request-id", caller.request_id)]
         if self._context.slot is not None:
             found.append(("x-worker", str(self._context.slot)))
-        if caller.recordid is not None:
+        if caller.recordid is not None and len(caller.recordid) <= MAX_RECORD_ID:
             found.append(("recordid", caller.recordid))
         return tuple(found)
 

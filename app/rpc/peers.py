@@ -94,7 +94,8 @@ class Peers:
     ) -> Iterator[bytes]:
         """The replies of the worker ``pid``, which has begun. Raises ``PeerLostError`` where it has not."""
         call = self._channel(pid).unary_stream(path)(message, timeout=limit_s, metadata=metadata)
-        context.add_callback(call.cancel)
+        if not context.add_callback(call.cancel):
+            call.cancel()
         context.send_initial_metadata(self._begun(pid, call))
         self._context.metrics.count_passed_on()
         return self._passed_on(call, context)

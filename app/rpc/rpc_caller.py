@@ -12,6 +12,8 @@ from app.http.application.request_log import choose_request_id
 from app.http.requests.limits import TIMEOUT_HEADER, parse_seconds
 from app.serve.board.admission import ConnectionTicket
 
+# gRPC's clock and ours differ by this at most.
+DEADLINE_SLACK_S = 0.05
 # What of a call's metadata means something here; all else is nobody's.
 KNOWN = ("authorization", "x-api-key", "x-request-id", "recordid", TIMEOUT_HEADER.lower())
 
@@ -54,8 +56,9 @@ class RpcCaller:
         return min(limits, default=None)
 
     def leave(self) -> None:
-        """The call was cancelled. One whose deadline has passed is ended by that, as over HTTP."""
-        self._is_gone = self.time_left_s() != 0.0
+        """The call is over. One whose deadline has passed, give or take, is ended by that, as over HTTP."""
+        left_s = self.time_left_s()
+        self._is_gone = left_s is None or left_s > DEADLINE_SLACK_S
 
     def is_gone(self) -> bool:
         return self._is_gone

@@ -18,9 +18,13 @@ ONLY_UNCOMPRESSED = 1
 # A client that pings more often than this is sent away after a few pings.
 LEAST_PING_INTERVAL_MS = 10_000
 MOST_PING_STRIKES = 2
-# Callers that are asked nothing and say nothing: are they still there?
-KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS = 60_000, 20_000
+# Callers that say nothing: are they still there? Also those who have never spoken HTTP/2.
+KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS = 30_000, 10_000
 LONGEST_IDLE_MS = 600_000
+# Of each worker: they are descriptors that HTTP needs, too. Gunicorn's own number for HTTP.
+MOST_CONNECTIONS = 1000
+# For TLS, and for the first bytes of a connection.
+HANDSHAKE_MS = 10_000
 MOST_METADATA_BYTES = 16_384
 
 
@@ -36,7 +40,10 @@ def server_options(settings: Settings) -> Options:
         ("grpc.http2.max_ping_strikes", MOST_PING_STRIKES),
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.max_connection_idle_ms", LONGEST_IDLE_MS),
+        ("grpc.max_allowed_incoming_connections", MOST_CONNECTIONS),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
     ]
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
+from contextlib import ExitStack
 
 import pytest
 
@@ -15,6 +17,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from app.client.connection.protocol import forklift_pb2 as wire
 from app.core.errors import OverloadedError, ShuttingDownError
+from app.rpc.methods.method_table import METHODS
 from tests.contract.describing import RoomyModel
 from tests.contract.doubles import Gate
 from tests.contract.rpc_bind import unused_address
@@ -269,3 +272,47 @@ def test_callers_that_send_nothing_give_way_to_those_who_do(world):
         for one in silent:
             one.cancel()
         silence.set()
+
+
+def test_connections_that_say_nothing_are_few_and_end(world, monkeypatch):
+    monkeypatch.setattr("app.rpc.server_options.MOST_CONNECTIONS", 3)
+    monkeypatch.setattr("app.rpc.server_options.HANDSHAKE_MS", 500)
+    host, port = world.settings.grpc_bind.split(":")
+    with open_door(world.context), ExitStack() as stack:
+        for _ in range(6):
+            stack.enter_context(socket.create_connection((host, int(port))))
+        channel = stack.enter_context(grpc.insecure_channel(world.settings.grpc_bind))
+        assert complete(channel, wait_for_ready=True).completion == TEXT
+
+
+class Ended:
+    """The context of a call that was over before a thread was free for it."""
+
+    def __init__(self):
+        self.code = None
+
+    def invocation_metadata(self):
+        return ()
+
+    def time_remaining(self):
+        return 30.0
+
+    def add_callback(self, callback):
+        return False
+
+    def send_initial_metadata(self, metadata): ...
+    def set_details(self, details): ...
+    def set_trailing_metadata(self, metadata): ...
+
+    def set_code(self, code):
+        self.code = code
+
+
+def test_a_call_that_ended_before_its_turn_does_no_work(world):
+    context = Ended()
+    with open_door(world.context) as door:
+        [calls] = door._calls
+        path = f"/{SERVICE}/Complete"
+        message = wire.CompleteRequest(prompt="a").SerializeToString()
+        assert list(calls._handle(path, METHODS[path], iter([message]), context)) == []
+    assert context.code is grpc.StatusCode.CANCELLED and world.inference.jobs == []
