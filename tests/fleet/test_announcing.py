@@ -132,7 +132,7 @@ def test_a_server_starts_and_serves_without_zookeeper_and_joins_when_it_comes(zo
     assert Client(f"http://127.0.0.1:{server.port}").complete("p", max_new_tokens=2).text == "xx"
     assert server.get("/readyz")[1]["registry"]["connected"] is False
     assert server.metric("registry_connected") == 0
-    assert server.log().count("registry_away") == 1
+    wait_until(lambda: server.log().count("registry_away") == 1)
     zookeeper.forget()
     zookeeper.start()
     wait_until(lambda: states() == {server.server_id: "ready"})

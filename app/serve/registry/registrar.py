@@ -24,6 +24,7 @@ PERIOD_S = 0.25
 LEAST_BETWEEN_S = 1.0
 # What the end of a worker may wait for a registry that does not answer.
 LAST_WORDS_S = 1.5
+PATIENCE_S = 5.0
 
 log = get_logger("serve")
 
@@ -43,7 +44,8 @@ class Registrar:
         self._registry: Registry | None = None
         self._told: ServerEntry | None = None
         self._told_at_s = float("-inf")
-        self._was_away: bool | None = None
+        self._away_since_s: float | None = None
+        self._is_away_in_log = self._is_told_in_log = False
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="registrar", daemon=True)
 
@@ -72,9 +74,9 @@ class Registrar:
         try:
             self._tell(self._registry, self._due(entry, now_s), now_s)
         except RegistryAwayError as failure:
-            self._note(is_away=True, reason=str(failure))
+            self._note_away(now_s, str(failure))
         else:
-            self._note(is_away=False)
+            self._note_announced()
 
     def _due(self, entry: ServerEntry, now_s: float) -> ServerEntry:
         """What is to stand there now: what was told last, where it is too early for a change."""
@@ -87,20 +89,29 @@ class Registrar:
             self._told, self._told_at_s = entry, now_s
         self._registration.count_writes(num_writes)
 
-    def _note(self, *, is_away: bool, reason: str = "") -> None:
-        self._registration.note(is_connected=not is_away, is_announced=not is_away)
-        if is_away and not self._was_away:
+    def _note_away(self, now_s: float, reason: str) -> None:
+        self._registration.note(is_connected=False, is_announced=False)
+        self._is_told_in_log = False
+        if self._away_since_s is None:
+            self._away_since_s = now_s
+        # A connection takes a moment to be made, and to be made again.
+        if now_s - self._away_since_s >= PATIENCE_S and not self._is_away_in_log:
+            self._is_away_in_log = True
             log.warning("registry_away", reason=reason, advice="clients keep the list that they have")
-        elif not is_away and self._was_away is not False:
+
+    def _note_announced(self) -> None:
+        self._registration.note(is_connected=True, is_announced=True)
+        self._away_since_s, self._is_away_in_log = None, False
+        if not self._is_told_in_log:
+            self._is_told_in_log = True
             log.info("registry_announced", server=self._registration.server_id)
-        self._was_away = is_away
 
     def _resign(self) -> None:
         registry, self._registry, self._told = self._registry, None, None
         if registry is None:
             return
         self._registration.note(is_connected=False, is_announced=False)
-        self._was_away = None
+        self._is_told_in_log = False
         registry.close()
 
     def _is_silent(self, pid: int) -> bool:

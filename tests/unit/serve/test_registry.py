@@ -250,7 +250,7 @@ def test_bad_news_is_told_at_once_and_good_news_soon(tree, world):
 
 def test_a_registry_that_is_away_is_tried_again_and_told_of_once(tree, world, log):
     world.link.is_connected = False
-    for _ in range(5):
+    for _ in range(8):
         world.turn()
     assert not world.registration.is_connected
     world.link.is_connected = True
@@ -258,6 +258,14 @@ def test_a_registry_that_is_away_is_tried_again_and_told_of_once(tree, world, lo
     assert world.registration.is_connected
     assert [one["event"] for one in log] == ["registry_away", "registry_announced"]
     assert len(entries(tree)) == 1
+
+
+def test_a_connection_that_takes_a_moment_is_no_registry_that_is_away(tree, world, log):
+    world.link.is_connected = False
+    world.turn()
+    world.link.is_connected = True
+    world.turn()
+    assert [one["event"] for one in log] == ["registry_announced"]
 
 
 def test_a_worker_that_leads_no_longer_takes_its_entry_out(tree, world, monkeypatch):
