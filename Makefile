@@ -16,7 +16,7 @@ GPU_FILE := /dev/nvidiactl
 # On Linux that build bears +cpu, and nothing else will do: where its index is not reached, pip would take the other one.
 TORCH_BUILD := torch==$(shell sed -n 's/^torch==//p' constraints.txt)$(if $(filter Linux,$(shell uname -s)),+cpu)
 
-.PHONY: help run proto test test-slow test-newest test-oldest chaos smollm2 real-models test-real test-clients scale test-scale test-all lint format benchmark compare readme audit image clean
+.PHONY: help run proto coverage test test-slow test-newest test-oldest chaos smollm2 real-models test-real test-clients scale test-scale test-all lint format benchmark compare readme audit image clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -67,14 +67,17 @@ smollm2: $(VENV)/installed  ## serve SmolLM2-135M-Instruct, a trained chat model
 	@$(BIN)/python -m tools.real_models smollm2-gguf
 	@export FORKLIFT_MODEL=.models/smollm2-gguf FORKLIFT_MODEL_NAME=smollm2; $(BIN)/python -c "$(GREETING)"; $(SERVE)
 
-# Two processes, whatever the number of cores: most tests wait for servers of their own. A file's tests stay together,
-# as they share its servers, and the files with servers come first, so that both processes end at about the same time.
 # The protocol as Python, with the version of protoc that setup.cfg pins; a test says when it is out of date.
 PROTOC = $(BIN)/python -m grpc_tools.protoc -I$(1) --python_out=$(1) --pyi_out=$(1)
 proto: $(VENV)/installed-dev  ## the stubs of the gRPC protocols, from their .proto files
 	$(call PROTOC,app/client/connection/protocol) forklift.proto
 	$(call PROTOC,app/rpc/methods/inference_protocol) open_inference.proto
 
+coverage: $(VENV)/installed-dev  ## docs/coverage.md: how every model type of the installed transformers is served; half an hour
+	$(BIN)/python -m tools.coverage
+
+# Two processes, whatever the number of cores: most tests wait for servers of their own. A file's tests stay together,
+# as they share its servers, and the files with servers come first, so that both processes end at about the same time.
 test: $(VENV)/installed-dev  ## the default test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 

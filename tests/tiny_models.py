@@ -164,7 +164,7 @@ def save_tiny_model(family: str, folder: Path, *, seed: int = 0, dtype: torch.dt
         return _save_encoder(family, folder, dtype)
     config = {**FAMILIES, **RENAMED}.get(family, _llama)()
     model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    _spread(model)
+    spread(model)
     if family == "outliers":
         _plant_outliers(model)
     if family == "ties":
@@ -192,7 +192,7 @@ def _save_encoder(family: str, folder: Path, dtype: torch.dtype) -> Path:
     config = BertConfig(**{**_SMALL, "vocab_size": len(tokenizer), "max_position_embeddings": BERT_POSITIONS})
     auto = AutoModelForMaskedLM if family == "bert" else AutoModel
     model = auto.from_config(config, dtype=dtype)
-    _spread(model)
+    spread(model)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     if family == "sentence":
@@ -215,7 +215,7 @@ def write_sentence_files(folder: Path, mode: str = "cls_token", *steps: str) -> 
     (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 40, "do_lower_case": False}))
 
 
-def _spread(model: torch.nn.Module) -> None:
+def spread(model: torch.nn.Module) -> None:
     """Larger weights than the usual 0.02, so that greedy output varies instead of repeating a token."""
     with torch.no_grad():
         for name, weight in model.named_parameters():

@@ -28,7 +28,7 @@ from transformers import (
     XGLMConfig,
 )
 
-from tests.tiny_models import _spread, save_tiny_model
+from tests.tiny_models import save_tiny_model, spread
 
 NUM_POSITIONS = 1024
 END = "<|endoftext|>"
@@ -245,7 +245,7 @@ def write_model(folder: Path, config: PreTrainedConfig, dtype: torch.dtype = tor
     """Random weights of a fixed seed, spread so that greedy output varies."""
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    _spread(model)
+    spread(model)
     model.save_pretrained(folder)
     return folder
 

@@ -12,7 +12,6 @@ from tests.unit.engine.driver import TokenLog
 PROMPT = "def fill(text: str) -> str:\n    return from .\n# h\u00e9llo \u4e16\u754c\n"
 NUM_NEW = 24
 GREEDY = {"prompt": PROMPT, "max_new_tokens": NUM_NEW, "temperature": 0, "repetition_penalty": 1.0}
-ON_GENERATE = {"starcoder2"}
 # A byte that is no text takes good ones beside it along when transformers decodes the whole: nothing to
 # compare with where a random model writes such bytes. test_tokenizers.py has texts that are text.
 BYTE_FALLBACK = {"llama"}
@@ -65,8 +64,8 @@ def test_sampling_with_a_seed_repeats_and_several_at_once_agree(serve, family):
 
 
 @pytest.mark.parametrize("family", GENERATING)
-def test_the_engine_is_the_slots_wherever_every_layer_sees_the_whole_context(serve, family):
-    assert engine_of(serve(family)) in (["serial"] if family in ON_GENERATE else ["mixed", "batched"])
+def test_sequences_decode_together_wherever_layers_keep_keys_and_values(serve, family):
+    assert engine_of(serve(family)) in ("mixed", "batched")
 
 
 def test_a_sliding_window_as_long_as_the_context_runs_on_slots(serve):
