@@ -25,12 +25,12 @@ from app.core.system.openmp import SPIN_ENVIRONMENT
 @click.option("--dtype", type=click.Choice(["auto", "float32", "float16", "bfloat16"]), help="Default: FORKLIFT_DTYPE.")
 @click.option("--json", "as_json", is_flag=True, help="What was made, as JSON.")
 def command(model: str | None, dtype: str | None, as_json: bool) -> None:
-    """Compile the decode steps of MODEL, a folder or hub id, for this machine; default: FORKLIFT_MODEL.
+    """Compile the passes of MODEL, a folder or hub id, for this machine; default: FORKLIFT_MODEL.
 
-    Needs a C++ compiler and takes some minutes of a core. The package goes to FORKLIFT_CACHE_DIR, from where
-    servers with the same torch, the same Forklift and the same kind of processor load it: for this model, and for any
-    other of the same shape, as it holds no weights. It has steps for one to four sequences, and is used for those of
-    them that it saves 5% or more of.
+    Needs a C++ compiler, and takes seconds beside the load where the code is C++ of Forklift's own (x86-64 with AVX2;
+    int4 not), some minutes of a core else. The package goes to FORKLIFT_CACHE_DIR, from where servers with the same
+    torch, the same Forklift and the same kind of processor load it: for this model, and for any other of the same
+    shape, as it holds no weights. It is used for those sizes of a pass that it saves 5% or more of.
 
     Exit codes: 0, 1 where the model cannot be compiled, 2 for wrong usage, 130 after ctrl-C.
     """
