@@ -32,7 +32,7 @@ from app.models.compiled.step_graph import Parts, parts_of
 from app.models.text_model import TextModel
 
 # Entries in the cache while steps are measured, and how many of them: rounds of an eager one and a compiled one.
-NUM_ENTRIES, NUM_ROUNDS, NUM_ROUNDS_OF_MANY = 160, 25, 6
+NUM_ENTRIES, NUM_ROUNDS, NUM_ROUNDS_OF_MANY = 160, 12, 4
 
 
 def make_package(settings: Settings, tell: Callable[[str], None]) -> Package:
