@@ -166,7 +166,7 @@ def test_the_list_is_emptied(three, callers, states, somebody):
     wait_until(lambda: states() == before)
 
 
-@pytest.mark.parametrize("seed", [1])
+@pytest.mark.parametrize(("seed", "session_s"), [(1, 6.0)])
 def test_twenty_servers_come_and_go(zookeeper, start_fleet, discover, states, request, seed):
     """One stays; of the others some are killed, told to end, stopped or started, one every second."""
     draw = random.Random(seed)
@@ -187,8 +187,9 @@ def test_twenty_servers_come_and_go(zookeeper, start_fleet, discover, states, re
             server.signal_all(signal.SIGKILL)
         callers.until(SOME)
         wait_until(lambda: list(states()) == [stays.server_id])
-    print("writes of the one that stayed:", stays.metric("registry_writes_total"))
-    assert stays.metric("registry_writes_total") <= 4
     callers.report(request.node.name)
+    print("writes of the one that stayed:", stays.metric("registry_writes_total"))
+    # A few may be for sessions that a busy machine let expire; thousands of calls write nothing.
+    assert stays.metric("registry_writes_total") <= 10
     assert callers.failures == []
     assert num_started == 20

@@ -111,7 +111,10 @@ def test_with_tls_both_sides_show_a_certificate(tmp_path):
 
 
 def connected_after(pause_s: float, urls: list[str]) -> list[bool]:
-    """Which of them connect, so long after the first one did. In a process of its own: kazoo leaves the sockets of refused handshakes lying about."""
+    """Which of them connect, so long after the first one did.
+
+    In a process of its own: kazoo leaves the sockets of refused handshakes lying about.
+    """
     command = [sys.executable, "-c", TRY, str(pause_s), *urls]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
     return [word == "True" for word in done.stdout.split()]
