@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 
 import grpc
@@ -28,6 +28,8 @@ from app.serve.context import WorkerContext
 LONGEST_S = 10.0**8
 # Longer ones are refused, and not repeated before that.
 MAX_RECORD_ID = 256
+# gRPC says that an answer is sent when the kernel has it; its connection is closed a moment later.
+LAST_BYTES_S = 0.2
 
 
 class Replies:
@@ -65,6 +67,7 @@ class Calls(grpc.GenericRpcHandler):
         self._answering, self._limits, self._peers = answering, limits, peers
         self._lock = threading.Lock()
         self._num_calls = 0
+        self._ended_s = float("-inf")
         self._handlers = {
             path: grpc.stream_stream_rpc_method_handler(partial(self._handle, path, method))
             for path, method in methods.items()
@@ -72,8 +75,8 @@ class Calls(grpc.GenericRpcHandler):
 
     @property
     def num_calls(self) -> int:
-        """Calls in hand."""
-        return self._num_calls
+        """Calls in hand, and one whose last bytes may be on their way."""
+        return self._num_calls + (time.monotonic() - self._ended_s < LAST_BYTES_S)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         """The handler of a method; None for what is not ours. On the wire all kinds of methods look alike."""
@@ -83,25 +86,24 @@ class Calls(grpc.GenericRpcHandler):
         self, path: str, method: Method, messages: Iterator[bytes], context: grpc.ServicerContext
     ) -> Iterator[bytes]:
         caller = RpcCaller(context.invocation_metadata() or (), limit_of(context), self._keys)
-        if not context.add_callback(caller.leave):
+        self._count(1)
+        if not context.add_callback(partial(self._end, caller)):
             # The call ended while it waited for this thread.
-            caller.leave()
-        with self._counted():
-            message = b"" if caller.is_refused else self._read(messages, context)
-            replies = self._replies(path, method, caller, message, context)
-            for reply in replies:
-                with self._limits.of(context, self._settings.write_timeout_s):
-                    yield reply
+            self._end(caller)
+        message = b"" if caller.is_refused else self._read(messages, context)
+        for reply in self._replies(path, method, caller, message, context):
+            with self._limits.of(context, self._settings.write_timeout_s):
+                yield reply
 
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
+    def _end(self, caller: RpcCaller) -> None:
+        """The call is over: answered to its last byte, or left."""
+        caller.leave()
+        self._ended_s = time.monotonic()
+        self._count(-1)
+
+    def _count(self, change: int) -> None:
         with self._lock:
-            self._num_calls += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._num_calls -= 1
+            self._num_calls += change
 
     def _read(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes | RequestError:
         """The one message of the call, or what is wrong with it."""

@@ -169,12 +169,14 @@ def slot_of_connection(server):
 
 
 def test_a_stop_lets_calls_in_hand_end(start_rpc):
-    server = start_rpc({"STEP_TOKEN_S": "0.05"})
+    server = start_rpc()
+    server.gate.touch()
     with channel_to(server) as channel:
         calls = [begin(channel, 40) for _ in range(2)]
         wait_for(lambda: running(server) == [1, 1], "a call on each worker")
         server.signal(signal.SIGTERM)
         wait_for(lambda: "Handling signal: term" in server.log(), "the signal")
+        server.gate.unlink()
         assert [call.result().completion for call in calls] == ["x" * 40] * 2
     with grpc.insecure_channel(server.grpc) as channel:
         assert outcome(begin(channel)) == "UNAVAILABLE"
@@ -183,12 +185,15 @@ def test_a_stop_lets_calls_in_hand_end(start_rpc):
 
 def test_a_reload_moves_channels_to_new_workers(start_rpc):
     """Calls in hand end well. Until the new workers have slots others are told UNAVAILABLE, as over HTTP 503."""
-    server = start_rpc({"STEP_TOKEN_S": "0.02"})
+    server = start_rpc()
+    server.gate.touch()
     old = {row["pid"] for row in server.rows()}
     with channel_to(server) as channel:
         calls = [begin(channel, 60) for _ in range(2)]
         wait_for(lambda: running(server) == [1, 1], "a call on each worker")
         server.signal(signal.SIGHUP)
+        wait_for(lambda: "Handling signal: hup" in server.log(), "the signal")
+        server.gate.unlink()
         assert [call.result().completion for call in calls] == ["x" * 60] * 2
         wait_for(lambda: not old & {row["pid"] for row in ready(server)} and len(ready(server)) == 2, "new workers")
         found = [outcome(begin(channel, wait_for_ready=True)) for _ in range(40)]
