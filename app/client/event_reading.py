@@ -34,19 +34,35 @@ def pieces_of(exchange: AnswerSource, key: str) -> Iterator[Piece]:
             yield Piece(piece, index, tokens_of(event), answer)
 
 
+def plain_events_of(exchange: AnswerSource) -> Iterator[dict[str, Any]]:
+    """Events as they are; a stream may end with or without a mark of its end."""
+    with exchange:
+        for data in _event_data(exchange.pieces()):
+            if data == b"[DONE]":
+                return
+            event = _object(data)
+            if event.get("error") is not None:
+                raise make_error(event, hidden=exchange.hidden)
+            yield event
+
+
 def events_of(exchange: AnswerSource) -> Iterator[dict[str, Any]]:
     has_events = False
     for data in _event_data(exchange.pieces()):
         has_events = True
         if data == b"[DONE]":
             return
-        event = parsed(data, "an event of the stream")
-        if not isinstance(event, dict):
-            raise ForeignAnswerError(f"an event of the stream is no JSON object: {shortened(repr(event))}")
-        yield event
+        yield _object(data)
     if not has_events:
         exchange.require_events()
     raise StreamEndedError("the stream ended early")
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    event = parsed(data, "an event of the stream")
+    if not isinstance(event, dict):
+        raise ForeignAnswerError(f"an event of the stream is no JSON object: {shortened(repr(event))}")
+    return event
 
 
 def _event_data(pieces: Iterator[bytes]) -> Iterator[bytes]:

@@ -40,12 +40,13 @@ from .error_reading import make_error
 from .event_reading import pieces_of
 from .fields import count_field, items_of, list_field, member, number, require, text_field
 from .message_reading import message_of, message_pieces_of
+from .other_routes import OtherRoutes
 
 # As OpenAI's API has them: ``{"role": ..., "content": ...}``.
 Messages = Sequence[Mapping[str, Any]]
 
 
-class Client:
+class Client(OtherRoutes):
     """One server. ``timeout_s`` bounds a whole call on both sides: all attempts, the pauses between them, a stream to
     its end. ``max_retries`` more attempts are made where the server advises it or cannot be reached, none of them after
     a pause above ``max_pause_s``. Raises ``SetupError`` for a URL or key that cannot be used."""
