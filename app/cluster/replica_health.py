@@ -1,14 +1,17 @@
-"""Whether a replica is to be replaced: the watch's word, kept for whoever asks. The watch's thread, and Ray's question.
+"""Whether a replica is to be replaced: the watch's word, kept for whoever asks. The watch's thread, and Ray's.
 
-A worker of Gunicorn's ends itself for a defect. A replica is ended by Ray, which asks every few seconds and brings
-another one up; by then callers have their answers, and new ones are told to come again.
+For a defect the process ends itself, as a worker of Gunicorn's does, once its callers have their answers. Ray would
+take some ten seconds to do it, and meanwhile a proxy that looks for the fewest connections sends nearly every request
+to the one replica that answers 503 at once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from app.core.errors import ModelLoadError
 from app.serve.context import WorkerContext
-from app.serve.processes.watch import STOP_THE_SERVER, Watch
+from app.serve.processes.watch import REPLACE_ME, STOP_THE_SERVER, Watch, leave
 
 
 class DefectError(RuntimeError):
@@ -16,10 +19,11 @@ class DefectError(RuntimeError):
 
 
 class ReplicaHealth:
-    """Starts the watch over ``context``."""
+    """Starts the watch over ``context``; ``end`` ends the process."""
 
-    def __init__(self, context: WorkerContext):
+    def __init__(self, context: WorkerContext, end: Callable[[int], None] = leave):
         self._context = context
+        self._end = end
         self._code: int | None = None
         Watch(context, end=self._note).start()
 
@@ -31,4 +35,7 @@ class ReplicaHealth:
             raise DefectError("the inference thread of this replica died or hangs")
 
     def _note(self, code: int) -> None:
-        self._code = code if self._code is None else self._code
+        if self._code is None:
+            self._code = code
+            if code == REPLACE_ME:
+                self._end(code)

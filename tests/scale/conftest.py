@@ -47,6 +47,6 @@ def two_nodes(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """Two nodes with a replica each, behind each proxy in turn."""
     with (
         tempfile.TemporaryDirectory(prefix="fl", dir="/tmp", ignore_cleanup_errors=True) as folder,
-        cluster(Path(folder), 2, "2", {"proxy": request.param}, body_timeout_s=3) as made,
+        cluster(Path(folder), 2, "2", {"proxy": request.param}, queue_timeout_s=200) as made,
     ):
         yield made

@@ -14,6 +14,7 @@ from tests.scale.cluster import PORT, Cluster, cluster, stop
 from tests.service.conftest import wait_for
 
 NUM_CALLERS = 4
+QUICK_TO_SEE = {"STALL_TIMEOUT_S": "3", "QUEUE_TIMEOUT_S": "200", "COMPILE": "never", "DEVICE": "cpu"}
 # Before and behind what happens.
 CALM_S = 4.0
 # One for each call that the process which died had in its hands, and one that reached it before anybody knew.
@@ -55,7 +56,7 @@ def test_a_rolling_update_loses_nothing(two_nodes: Cluster, request: pytest.Fixt
 def test_a_replica_whose_engine_hangs_is_replaced(two_nodes: Cluster, request: pytest.FixtureRequest):
     proxy = request.node.callspec.params["two_nodes"]
     before = {one.instance for one in two_nodes.replicas()}
-    settings = load_settings({"FORKLIFT_STALL_TIMEOUT_S": "3", "FORKLIFT_COMPILE": "never", "FORKLIFT_DEVICE": "cpu"})
+    settings = load_settings({f"FORKLIFT_{name}": value for name, value in QUICK_TO_SEE.items()})
     plan = ScalePlan(settings, Replicas(2, 2), Entrance(port=PORT, proxy=proxy, on="head"))
     two_nodes.deploy_with_faults(plan)
     two_nodes.wait_until_serving(2, without=before)

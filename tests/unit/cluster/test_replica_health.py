@@ -1,4 +1,4 @@
-"""The watch's word as a health answer: the process stays, callers get their errors, Ray is told."""
+"""The watch's word as a health answer: callers get their errors, Ray is told, and then the process ends."""
 
 from __future__ import annotations
 
@@ -36,13 +36,14 @@ def is_sick(health: ReplicaHealth) -> bool:
     return False
 
 
-def test_a_hung_engine_is_told_to_ray_and_its_requests_end():
+def test_a_hung_engine_is_told_to_ray_and_its_requests_end_before_its_process_does():
     context, told = worker(defect="no token for 120 s")
-    health = ReplicaHealth(context)
-    wait_until(lambda: is_sick(health), limit_s=20)
+    codes: list[int] = []
+    health = ReplicaHealth(context, codes.append)
+    wait_until(lambda: codes, limit_s=20)
     with pytest.raises(DefectError):
         health.check()
-    assert told[0] == "failed" and len(told) == 2
+    assert codes == [1] and told[0] == "failed" and len(told) == 2
 
 
 def test_a_load_that_fails_is_told_by_its_own_line():
