@@ -64,10 +64,6 @@ class Cluster:
         self.forklift(number, "up", join=f"127.0.0.2:{HEAD_PORT}", timeout=START_LIMIT_S, **self._of_node(number))
         return number
 
-    def join_again(self, number: int) -> None:
-        """A node that was ended, as a new one."""
-        self.forklift(number, "up", join=f"127.0.0.2:{HEAD_PORT}", timeout=START_LIMIT_S, **self._of_node(number))
-
     def change(self, **settings: object) -> None:
         """For the next ``up``."""
         self._settings = self._settings | settings
