@@ -64,6 +64,10 @@ class Cluster:
         self.forklift(number, "up", join=f"127.0.0.2:{HEAD_PORT}", timeout=START_LIMIT_S, **self._of_node(number))
         return number
 
+    def forget_head(self) -> None:
+        """Ray finds the head that died in the command lines of its nodes, which on other machines it would not."""
+        (self.folder / "ray" / "ray_current_cluster").unlink(missing_ok=True)
+
     def change(self, **settings: object) -> None:
         """For the next ``up``."""
         self._settings = self._settings | settings
