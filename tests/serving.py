@@ -13,6 +13,7 @@ class OneHandle:
 
     is_on_demand = False
     is_compiling = False
+    parent = None
 
     def __init__(self, inference: Any, settings: Settings):
         self._inference = inference
@@ -22,6 +23,9 @@ class OneHandle:
     @property
     def model(self) -> Any:
         return self._inference.model
+
+    def adapter_of(self, _model: Any) -> None:
+        return None
 
     @property
     def kv_memory(self) -> Any:

@@ -30,7 +30,7 @@ Options go by the server's own names (``temperature``, ``stop``, ``seed``, ``n``
         ├── BadRequestError            400: InvalidJsonError, InvalidParameterError,
         │                              UnsupportedParameterError, ContextLengthError
         ├── UnauthorizedError          401
-        ├── ForbiddenError             403: a page of another origin asked
+        ├── ForbiddenError             403: a page of another origin asked; KeysNeededError
         ├── MisdirectedError           421: the server does not answer to this host's name
         ├── NotFoundError              404: ModelNotFoundError
         ├── MethodNotAllowedError      405
@@ -38,8 +38,8 @@ Options go by the server's own names (``temperature``, ``stop``, ``seed``, ``n``
         ├── BodyTooLargeError          413
         ├── UnsupportedMediaTypeError  415
         ├── InternalError              500
-        ├── UnavailableError           503: OverloadedError, LoadingError, LoadFailedError, InsufficientMemoryError,
-        │                              ReplicaLostError, ShuttingDownError
+        ├── UnavailableError           503: OverloadedError, LoadingError, LoadFailedError, AdapterFailedError,
+        │                              InsufficientMemoryError, ReplicaLostError, ShuttingDownError
         └── DeadlineError              504: QueueTimeoutError, RequestTimeoutError
 
 A server on this machine (``localhost``, ``127.0.0.0/8``, ``::1``) is asked past any proxy; redirects are not followed,
@@ -65,6 +65,7 @@ from .client_answers import (
     Usage,
 )
 from .client_errors import (
+    AdapterFailedError,
     BadRequestError,
     BodyTimeoutError,
     BodyTooLargeError,
@@ -78,6 +79,7 @@ from .client_errors import (
     InternalError,
     InvalidJsonError,
     InvalidParameterError,
+    KeysNeededError,
     LoadFailedError,
     LoadingError,
     MethodNotAllowedError,
@@ -103,6 +105,7 @@ from .discovery.server_entry import ServerEntry
 from .server_client import Client
 
 __all__ = [
+    "AdapterFailedError",
     "BadRequestError",
     "BodyTimeoutError",
     "BodyTooLargeError",
@@ -122,6 +125,7 @@ __all__ = [
     "InternalError",
     "InvalidJsonError",
     "InvalidParameterError",
+    "KeysNeededError",
     "LabelScore",
     "LoadFailedError",
     "LoadingError",

@@ -79,6 +79,10 @@ class ForbiddenError(RequestError):
     code = "cross_site_request"
 
 
+class KeysNeededError(ForbiddenError):
+    code = "api_keys_needed"
+
+
 class MisdirectedError(RequestError):
     status = 421
     code = "host_not_allowed"
@@ -133,6 +137,10 @@ class LoadingError(UnavailableError):
 
 class LoadFailedError(UnavailableError):
     code = "load_failed"
+
+
+class AdapterFailedError(LoadFailedError):
+    code = "adapter_failed"
 
 
 class InsufficientMemoryError(UnavailableError):

@@ -16,6 +16,7 @@ Knows nothing of Flask: ``app/http`` turns a ``RequestError`` into the JSON enve
         │   └── ConstraintTooCostlyError
         ├── UnauthorizedError          401
         ├── ForbiddenError             403  a page of another origin
+        │   └── KeysNeededError             what only a server with API keys allows
         ├── MisdirectedError           421  a Host that is not this server's
         ├── NotFoundError              404
         │   └── ModelNotFoundError
@@ -28,6 +29,7 @@ Knows nothing of Flask: ``app/http`` turns a ``RequestError`` into the JSON enve
         │   ├── OverloadedError
         │   ├── LoadingError
         │   ├── LoadFailedError
+        │   │   └── AdapterFailedError
         │   ├── InsufficientMemoryError
         │   ├── ReplicaLostError
         │   └── ShuttingDownError
@@ -148,6 +150,10 @@ class ForbiddenError(RequestError):
     code = "cross_site_request"
 
 
+class KeysNeededError(ForbiddenError):
+    code = "api_keys_needed"
+
+
 class MisdirectedError(RequestError):
     status = 421
     type = "invalid_request_error"
@@ -223,6 +229,16 @@ class LoadFailedError(UnavailableError):
 
     code = "load_failed"
     retry_after_s = 10
+
+
+class AdapterFailedError(LoadFailedError):
+    """A LoRA adapter cannot be read or is another model's; the cause is logged, and others go on."""
+
+    code = "adapter_failed"
+    should_retry = False
+
+    def __init__(self, name: str):
+        super().__init__(f"the adapter {name} could not be loaded; the server's log has the cause")
 
 
 class InsufficientMemoryError(UnavailableError):

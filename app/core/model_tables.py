@@ -26,6 +26,8 @@ OWN_SETTINGS = (
     "revision",
     "trust_remote_code",
     "chat_template",
+    "adapters",
+    "adapters_max_bytes",
     "tool_calls",
     "reasoning",
     "system_prompt",

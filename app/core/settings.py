@@ -43,7 +43,7 @@ MOST_ADAPTED = 8
 MAX_TEMPLATE_BYTES = 1_000_000
 _PATH_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 # What MODELS says of each model by itself.
-OF_ONE_MODEL = ("model", "model_name", "revision", "trust_remote_code", "chat_template")
+OF_ONE_MODEL = ("model", "model_name", "revision", "trust_remote_code", "chat_template", "adapters")
 
 
 CallFormName = Literal[
@@ -139,6 +139,12 @@ class Settings(BaseModel):
         "auto",
         description="Weights on the CPU in the layout of its kernels, projections of one input merged: faster, but not"
         " shared between workers; auto: with one worker.",
+    )
+    adapters: str | None = Field(
+        None, description="Folder of LoRA adapters in PEFT's form, a folder each, whose name is a model's name."
+    )
+    adapters_max_bytes: int = Field(
+        1 << 30, ge=1, description="Memory of a model's adapters, in bytes; the least recently used ones are dropped."
     )
     trust_remote_code: bool = Field(False, description="Run Python code that lies beside the weights.")
     revision: str | None = Field(None, description="Revision of a hub id.")
@@ -276,6 +282,10 @@ class Settings(BaseModel):
             raise ValueError(f"MAX_MEMORY names GPU {gpu}; a worker's GPUs count from 0 to GPUS_PER_WORKER - 1")
         if self.quantization != "none" and (self.max_memory or self.offload_folder):
             raise ValueError("QUANTIZATION does not go with MAX_MEMORY or OFFLOAD_FOLDER")
+        if self.adapters is not None and self.decode_runner != "eager":
+            raise ValueError(f"ADAPTERS does not go with DECODE_RUNNER={self.decode_runner}")
+        if self.adapters is not None and self.compile == "always":
+            raise ValueError("ADAPTERS does not go with COMPILE=always: a compiled step computes without adapters")
         if self.gpus_per_worker > 1 and self.workers_per_gpu > 1:
             raise ValueError("GPUS_PER_WORKER and WORKERS_PER_GPU cannot both be above 1")
         return self

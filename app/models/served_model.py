@@ -53,6 +53,11 @@ class ServedModel:
         return str(self.checkpoint.dtype).removeprefix("torch.")
 
     @property
+    def format(self) -> Literal["safetensors", "gguf"]:
+        """That of its files."""
+        return self.checkpoint.format
+
+    @property
     def device_type(self) -> str:
         """What it runs on: cpu, cuda."""
         return self.checkpoint.device.type

@@ -21,6 +21,7 @@ from app.models.tokens.infill import File, Infilling, InfillPrompt
 from app.models.tokens.model_forms import ModelForms
 from app.models.tokens.rendering import RENDERER
 from app.models.tokens.template_file import read_template
+from app.models.weights.adapters.adapter_store import AdapterStore
 
 Message = dict[str, Any]
 # Where a conversation's prompt ends, in the words of transformers' ``apply_chat_template``.
@@ -56,6 +57,7 @@ class TextModel(GeneratingModel):
         self.forms = ModelForms(self.tokenizer, calls, reasoning)
         self.constraints = Constraints(self.tokenizer, self.vocab_size, self.eos_ids)
         self._infilling = Infilling.of(self.tokenizer)
+        self.adapters: AdapterStore | None = None
 
     def forget_weights(self) -> None:
         """Also ends the processes of its grammars."""

@@ -14,6 +14,7 @@ import grpc
 from app.core.logs.logging import get_logger
 from app.http.answers.stream import PING_INTERVAL_S
 from app.http.application.service import Service
+from app.http.lora.adapter_service import AdapterService
 from app.rpc.answering import Answering
 from app.rpc.call_limits import NUM_READERS, CallLimits
 from app.rpc.credentials import server_credentials
@@ -43,7 +44,7 @@ class RpcDoor:
         self._health = HealthStatus(context, SERVICES)
         self._servers: list[grpc.Server] = []
         self._calls: list[Calls] = []
-        service = Service(context, PING_INTERVAL_S, created_s=int(time.time()))
+        service = Service(context, PING_INTERVAL_S, int(time.time()), AdapterService(context))
         self._answering = Answering(service, METHODS)
 
     @property

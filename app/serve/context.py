@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from app.core.metrics import Metrics
     from app.core.settings import Settings
     from app.engine.thread.inference import Inference
+    from app.serve.board.adapter_list import AdapterList
     from app.serve.board.admission import Admission, ConnectionTicket
     from app.serve.board.slot_board import SlotBoard
     from app.serve.registry.registration import Registration
@@ -41,7 +42,8 @@ class WorkerContext:
 
     ``slot`` is None only while all slots are taken (after HUP, until the old workers are gone);
     such a worker is not ready and admits nothing. ``registration`` is None where no registry is told of the server;
-    ``door`` is there where callers also come by another way than HTTP.
+    ``door`` is there where callers also come by another way than HTTP. ``adapters`` are those of all workers;
+    None: there are none.
     """
 
     settings: Settings
@@ -51,6 +53,7 @@ class WorkerContext:
     inference: Inference
     door: Door | None = field(default=None, init=False)
     metrics: Metrics = field(default_factory=_own_metrics)
+    adapters: AdapterList | None = None
     registration: Registration | None = None
 
     def connection_ticket(self) -> ConnectionTicket | None:

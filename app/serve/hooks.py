@@ -30,6 +30,7 @@ from app.core.settings import Settings, load_settings
 from app.core.system.extras import require_extra
 from app.core.system.load_marks import LoadMarks, marks, set_marks
 from app.core.versions import untested
+from app.serve.board.adapter_list import AdapterList
 from app.serve.board.metrics_folder import make_metrics_folder, remove_orphaned
 from app.serve.board.shared_files import heartbeat_folder as heartbeat_folder
 from app.serve.board.slot_board import SlotBoard
@@ -39,7 +40,7 @@ from app.serve.context import Door, WorkerContext, current, set_current
 from app.serve.processes.farewell import Farewell
 from app.serve.processes.gpus import Labels, plan_slots
 from app.serve.processes.gunicorn_options import check_options
-from app.serve.processes.startup import MakeInference, pause_before_load_s, start_worker
+from app.serve.processes.startup import MakeInference, make_adapters, pause_before_load_s, start_worker
 from app.serve.processes.terminal import leave_terminal
 from app.serve.processes.watch import STOP_THE_SERVER, Watch, leave
 from app.serve.registry.registration import Registration
@@ -69,6 +70,7 @@ _plan: Plan | None = None
 _board: SlotBoard | None = None
 _registration: Registration | None = None
 _registrar: Registrar | None = None
+_adapters: AdapterList | None = None
 _farewell = Farewell()
 _is_checked = False
 
@@ -167,11 +169,12 @@ def refuse_start(error: StartError) -> NoReturn:
 
 def on_starting(server: Any) -> None:
     """Make what all workers inherit: the board, and a folder for metrics."""
-    global _board, _registration
+    global _board, _adapters, _registration
     plan = prepare()
     try:
         make_metrics_folder(len(plan.gpus))
         _board = SlotBoard(plan.gpus)
+        _adapters = make_adapters(plan.settings, _board)
         _registration = Registration() if plan.settings.registry else None
     except StartError as error:
         refuse_start(error)
@@ -251,7 +254,7 @@ def post_fork(server: Any, worker: Any, make_inference: MakeInference) -> None:
     board = _the_board()
     if worker.forklift_slot is not None:
         board.set_pid(worker.forklift_slot, os.getpid())
-    context = start_worker(prepare().settings, board, worker.forklift_slot, make_inference)
+    context = start_worker(prepare().settings, board, worker.forklift_slot, make_inference, _adapters)
     context.registration = _registration
     set_current(context)
 

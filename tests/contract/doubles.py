@@ -130,6 +130,7 @@ class ScriptedModel:
     vocabulary: Characters = field(default_factory=Characters)
     constraints: Constraints = field(default_factory=Constraints)
     dtype: str = "float32"
+    format: str = "safetensors"
     device_type: str = "cpu"
     has_tool_template: bool = True
     has_infill: bool = True

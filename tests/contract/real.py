@@ -12,6 +12,7 @@ from app.http.application.factory import create_app
 from app.serve.board.admission import Admission
 from app.serve.board.slot_board import SlotBoard
 from app.serve.context import WorkerContext
+from app.serve.processes.startup import make_adapters
 from tests.waiting import wait_until
 
 
@@ -29,6 +30,7 @@ class RealWorld:
         self.inference = make_inference(self.settings, slot, lambda *state: self.board.set_state(slot, *state))
         admission = Admission(self.settings, self.board, slot)
         self.context = WorkerContext(self.settings, slot, self.board, admission, self.inference)
+        self.context.adapters = make_adapters(self.settings, self.board)
         self.inference.start()
         wait_until(lambda: self.board.rows()[0].state == "ready", limit_s=60)
 

@@ -14,6 +14,7 @@ from typing import TypedDict, Unpack
 
 from app.core.errors import RequestError, RequestTimeoutError
 from app.core.patience import overdue
+from app.core.work.adapters import Adapter
 from app.core.work.job_events import Event, Failed, Finished, FinishReason, PromptScored, TextDelta
 from app.core.work.sampling_params import SamplingParams
 
@@ -59,7 +60,8 @@ class BaseJob:
     ``on_started`` runs once on the inference thread when the job leaves the queue; the place on
     the board moves from waiting to running with it. ``on_event`` runs there after each event, for
     a reader who waits for several jobs. Deadlines are ``time.monotonic()`` seconds. Only jobs of one
-    ``owner`` share what was computed; those of one ``turn`` (a request's) take turns as one.
+    ``owner`` share what was computed; those of one ``turn`` (a request's) take turns as one. ``adapter`` changes the
+    model for this job alone.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class BaseJob:
         self.queue_deadline_s = queue_deadline_s
         self.deadline_s = deadline_s
         self.owner = b""
+        self.adapter: Adapter | None = None
         self.turn: object = self
         self.usage = TokenCounts(prompt_tokens=len(prompt_ids))
         self.timings = Timings()

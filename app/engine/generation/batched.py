@@ -26,6 +26,7 @@ from app.engine.runners.interface import Runner
 from app.engine.sampling.sampler import UNSOUND, choose
 from app.engine.text.text_output import Pace
 from app.models.text_model import TextModel
+from app.models.weights.adapters.adapter_bank import AdapterBank
 
 
 class BatchedEngine:
@@ -38,6 +39,7 @@ class BatchedEngine:
         self.runner = runner
         self._scheduler = Scheduler(limits_of(options, text_model, runner), self._start)
         self._executor = Executor(runner)
+        self._adapters: AdapterBank | None = None
         self._trimmer = Trimmer(runner.cache, self._scheduler.rows, self.guard.give_back)
         self._pace = Pace()
 
@@ -67,14 +69,20 @@ class BatchedEngine:
         self._accept(step, found)
         self._scheduler.observe(step, time.perf_counter() - started_s)
 
+    def use_adapters(self, adapters: AdapterBank) -> None:
+        """Have ``adapters`` change the model for the jobs that bring one."""
+        self._adapters, self._executor = adapters, Executor(self.runner, adapters)
+
     def change_runner(self, runner: Runner) -> None:
         """Let ``runner``, which has the same cache and can do the same, make the passes from the next step on."""
         assert runner.cache is self.runner.cache and runner.can_mix == self.runner.can_mix
-        self.runner, self._executor = runner, Executor(runner)
+        self.runner, self._executor = runner, Executor(runner, self._adapters)
 
     def rest(self, now_s: float) -> float | None:
         """Give memory back that was not needed for long; seconds until there may be more, None: never while idle."""
         self.guard.run([], partial(self._trimmer.look, now_s))
+        if self._adapters is not None:
+            self.guard.run([], self._adapters.trim)
         return self._trimmer.next_look_s(now_s)
 
     def fail_waiting(self, error: RequestError) -> None:

@@ -6,6 +6,7 @@ Decides nothing but what to do after a failed pass; knows neither sampling nor t
 from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from app.core.work.jobs import Job
 from app.engine.generation.plan import Chunk, ClearRow, CopyRow, Move, Plan, ScheduledStep, SwapRows
 from app.engine.guard import Guard
 from app.engine.runners.interface import Runner
+from app.models.weights.adapters.adapter_bank import AdapterBank
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +33,11 @@ class StepLogits:
 
 
 class Executor:
-    """Runs plans on ``runner``."""
+    """Runs plans on ``runner``; ``adapters`` change the model for the jobs that have one."""
 
-    def __init__(self, runner: Runner):
+    def __init__(self, runner: Runner, adapters: AdapterBank | None = None):
         self._runner = runner
+        self._adapters = adapters
 
     def run(self, step: ScheduledStep[Any], guard: Guard) -> StepLogits:
         """Make the moves and the passes of ``step``; a pass that raises fails what it was for, by ``guard``.
@@ -47,10 +50,12 @@ class Executor:
         )
         for move in plan.moves:
             self._move(move, guard)
-        if plan.is_mixed and (found := guard.run(decoding + reading, partial(self._mixed, plan))) is not None:
+        mixed = partial(self._mixed, plan, decoding, reading)
+        if plan.is_mixed and (found := guard.run(decoding + reading, mixed)) is not None:
             return StepLogits(*found)
         chunks = [
-            guard.run([job], partial(self._prefill, chunk)) for job, chunk in zip(reading, plan.chunks, strict=True)
+            guard.run([job], partial(self._prefill, chunk, job))
+            for job, chunk in zip(reading, plan.chunks, strict=True)
         ]
         return StepLogits(self._decode(plan, decoding, guard), chunks)
 
@@ -64,11 +69,24 @@ class Executor:
             case ClearRow(row) if guard.poison is None:
                 guard.run([], partial(cache.clear_row, row))
 
-    def _mixed(self, plan: Plan) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        return self._runner.mixed([tokens[0] for tokens in plan.tokens], plan.starts, plan.chunks)
+    def _mixed(self, plan: Plan, decoding: list[Job], reading: list[Job]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        counts = [1] * len(decoding) + [len(chunk.tokens) for chunk in plan.chunks]
+        with self._adapted(decoding + reading, counts):
+            return self._runner.mixed([tokens[0] for tokens in plan.tokens], plan.starts, plan.chunks)
 
-    def _prefill(self, chunk: Chunk) -> torch.Tensor:
-        return self._runner.prefill(chunk.row, chunk.tokens, chunk.start, all_logits=chunk.all_logits)
+    def _prefill(self, chunk: Chunk, job: Job) -> torch.Tensor:
+        with self._adapted([job], [len(chunk.tokens)]):
+            return self._runner.prefill(chunk.row, chunk.tokens, chunk.start, all_logits=chunk.all_logits)
 
     def _decode(self, plan: Plan, jobs: list[Job], guard: Guard) -> torch.Tensor | None:
-        return guard.run(jobs, partial(self._runner.decode, plan.tokens, plan.starts)) if jobs else None
+        return guard.run(jobs, partial(self._decode_rows, plan, jobs)) if jobs else None
+
+    def _decode_rows(self, plan: Plan, jobs: list[Job]) -> torch.Tensor:
+        with self._adapted(jobs, [len(tokens) for tokens in plan.tokens]):
+            return self._runner.decode(plan.tokens, plan.starts)
+
+    def _adapted(self, jobs: list[Job], counts: list[int]) -> AbstractContextManager[None]:
+        """Within it, passes hold so many tokens of each of ``jobs``, in their order."""
+        if self._adapters is None:
+            return nullcontext()
+        return self._adapters.rows([(job.adapter, count) for job, count in zip(jobs, counts, strict=True)])

@@ -27,6 +27,7 @@ from app.engine.guard import UnsoundLogitsError
 from app.engine.sampling.sampler import UNSOUND, choose
 from app.engine.text.text_output import Pace
 from app.models.text_model import TextModel
+from app.models.weights.adapters.adapter_bank import AdapterBank
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,13 @@ class SerialEngine(QueuedEngine[Job]):
         super().__init__(text_model.checkpoint.device)
         self._text_model = text_model
         self._active: Active | None = None
+        self._adapters: AdapterBank | None = None
         # Ends and penalties are ours: the checkpoint's own would be applied a second time.
         text_model.checkpoint.model.generation_config = GenerationConfig(pad_token_id=text_model.pad_id)
+
+    def use_adapters(self, adapters: AdapterBank) -> None:
+        """Have ``adapters`` change the model for the jobs that bring one."""
+        self._adapters = adapters
 
     @property
     def has_work(self) -> bool:
@@ -80,10 +86,16 @@ class SerialEngine(QueuedEngine[Job]):
 
     def _advance(self, active: Active) -> None:
         job = active.sequence.job
-        if not self.guard.run([job], active.generation.advance):
+        if not self.guard.run([job], partial(self._advanced, active)):
             self._active = None
             if not job.has_ended:
                 active.sequence.fail(InternalError())
+
+    def _advanced(self, active: Active) -> bool:
+        if self._adapters is None:
+            return active.generation.advance()
+        with self._adapters.rows([(active.sequence.job.adapter, 1)]):
+            return active.generation.advance()
 
     def _end(self, active: Active, error: RequestError) -> None:
         self._active = None

@@ -16,6 +16,7 @@ from app.engine.checks.steps import steps_of
 from app.engine.engine_interface import Engine
 from app.engine.generation.batch_options import BatchOptions
 from app.engine.generation.batched import BatchedEngine
+from app.engine.generation.serial import SerialEngine
 from app.engine.loading.prepared import KvMemory, Prepared
 from app.engine.runners.choose import make_runner
 from app.engine.runners.compiled import is_compiled
@@ -23,6 +24,7 @@ from app.models.checkpoint.device_memory import free_bytes
 from app.models.checkpoint.gguf_loading.gguf_form import served_settings
 from app.models.checkpoint.loader import Checkpoint, load_checkpoint
 from app.models.text_model import TextModel
+from app.models.weights.adapters.adapter_bank import AdapterBank
 
 
 def prepare(
@@ -41,7 +43,13 @@ def prepare(
     def load(settings: Settings) -> Checkpoint:
         return load_checkpoint(settings, progress, task)
 
-    chosen = Ladder(served_settings(settings), load, steps_of, promised_bytes).climb()
+    settings = served_settings(settings)
+    if settings.adapters is not None:
+        # A compiled step computes with the model's own weights alone.
+        settings = settings.model_copy(update={"compile": "never"})
+    chosen = Ladder(settings, load, steps_of, promised_bytes).climb()
+    if settings.adapters is not None:
+        add_adapters(chosen.model, chosen.engine, settings)
     memory = kv_memory(chosen.engine, chosen.model, promised_bytes)
     return Prepared(
         chosen.model,
@@ -53,6 +61,15 @@ def prepare(
         chosen.check_s,
         is_compiled=isinstance(chosen.engine, BatchedEngine) and is_compiled(chosen.engine.runner),
     )
+
+
+def add_adapters(model: Model, engine: Engine, settings: Settings) -> None:
+    """Let requests bring adapters along. Raises ``ModelLoadError`` for models that take none."""
+    if not isinstance(model, TextModel) or not isinstance(engine, BatchedEngine | SerialEngine):
+        raise ModelLoadError(f"FORKLIFT_ADAPTERS: the model {settings.model} does not generate, and takes no adapters")
+    bank = AdapterBank(model.checkpoint, settings.adapters_max_bytes)
+    engine.use_adapters(bank)
+    model.adapters = bank.store
 
 
 def make_slots(model: TextModel, settings: Settings) -> BatchedEngine:

@@ -14,6 +14,7 @@ from app.core.errors import LoadingError, RequestError
 from app.core.settings import ModelPlan, Settings
 from app.core.states import EngineName, ModelState
 from app.core.tasks.task_table import Task
+from app.core.work.adapters import Adapter
 from app.core.work.jobs import BaseJob
 
 if TYPE_CHECKING:
@@ -85,6 +86,11 @@ class ModelHandle:
         return self.plan.name
 
     @property
+    def parent(self) -> str | None:
+        """The model that an adapter changes."""
+        return None
+
+    @property
     def settings(self) -> Settings:
         """The model's own settings."""
         return self.plan.settings
@@ -145,6 +151,10 @@ class ModelHandle:
         return "failed" if self.has_failed else "unloaded"
 
     # any thread
+
+    def adapter_of(self, _model: Model) -> Adapter | None:
+        """What changes the model for a request that names this handle; it is loaded."""
+        return None
 
     def lease(self) -> ModelLease:
         """Ask for the model; one that is loaded on demand is then loaded.

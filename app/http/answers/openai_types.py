@@ -161,13 +161,14 @@ class EmbeddingList(TypedDict):
 
 
 class ModelEntry(TypedDict):
-    """A served model; `created` is when it was loaded."""
+    """A served model; `created` is when it was loaded. An adapter has the model that it changes as its `parent`."""
 
     id: str
     object: Literal["model"]
     created: int
     owned_by: str
     state: ModelState
+    parent: NotRequired[str]
 
 
 class ModelList(TypedDict):

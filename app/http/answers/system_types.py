@@ -107,6 +107,22 @@ class Parameter(Bounds):
     required: bool
 
 
+class AdapterChange(TypedDict):
+    """A LoRA adapter that was put into service, or taken out of it."""
+
+    status: str
+    lora_name: str
+    model: str
+
+
+class Adapters(TypedDict):
+    """LoRA adapters of a model, and what it does without for them."""
+
+    names: list[str]
+    max_bytes: int
+    turned_off: list[str]
+
+
 class Memory(TypedDict):
     """Measured memory of the worker that answers."""
 
@@ -126,6 +142,7 @@ class ModelCapabilities(TypedDict):
     dtype: str | None
     quantization: str
     format: Literal["safetensors", "gguf"] | None
+    adapters: Adapters | None
     engine: EngineName | None
     dropped: list[str] | None
     compiled: bool | None

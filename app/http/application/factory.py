@@ -22,6 +22,8 @@ from app.http.dialects.open_inference.infer_routes import (
 )
 from app.http.dialects.responses.responses_route import Responses
 from app.http.dialects.tgi.tgi_routes import TgiGenerate, TgiGenerateStream
+from app.http.lora.adapter_routes import LoadAdapter, UnloadAdapter
+from app.http.lora.adapter_service import AdapterService
 from app.http.resources.capabilities_route import Capabilities
 from app.http.resources.docs_routes import Docs, Markdown, OpenApi
 from app.http.resources.encoder_routes import Embeddings, FillMask
@@ -79,6 +81,8 @@ ROUTES: dict[str, type[Route]] = {
     "/v1/capabilities": Capabilities,
     "/v1/models": Models,
     "/v1/models/<path:name>": Model,
+    "/v1/load_lora_adapter": LoadAdapter,
+    "/v1/unload_lora_adapter": UnloadAdapter,
     "/v2": InferServer,
     "/v2/health/live": InferLive,
     "/v2/health/ready": InferReady,
@@ -114,7 +118,7 @@ def create_app(context: WorkerContext | None = None, *, ping_interval_s: float =
     auth.init_app(app, settings.api_keys)
     pages.init_app(app)
     api = JsonApi(app)
-    service = Service(context, ping_interval_s, created_s=int(time.time()))
+    service = Service(context, ping_interval_s, int(time.time()), AdapterService(context))
     for url, route in (ROUTES | DESCRIPTIONS).items():
         # Several paths may be one resource.
         api.add_resource(route, url, endpoint=url, resource_class_kwargs={"service": service})

@@ -11,6 +11,7 @@ from app.core.errors import ModelNotFoundError
 from app.core.settings import Settings
 from app.core.tasks.task_table import Task, can_serve
 from app.http.application.request_log import record
+from app.http.lora.adapter_service import AdapterService
 from app.serve.context import WorkerContext
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class Service:
     context: WorkerContext
     ping_interval_s: float
     created_s: int
+    adapters: AdapterService
 
     @property
     def settings(self) -> Settings:
@@ -42,10 +44,12 @@ class Service:
         for handle in self.handles:
             if handle.name == name:
                 return handle
+        if (adapter := self.adapters.find(name)) is not None:
+            return adapter
         raise ModelNotFoundError(self._unknown(name), param="model")
 
     def _unknown(self, name: str) -> str:
-        names = [handle.name for handle in self.handles]
+        names = [handle.name for handle in (*self.handles, *self.adapters.handles)]
         nearest = difflib.get_close_matches(name[:MAX_SHOWN], names, n=1, cutoff=0.6) if len(names) > 1 else []
         hint = f"did you mean {nearest[0]!r}? " if nearest else ""
         listed = ", ".join(map(repr, names[:MAX_LISTED])) + (", ..." if len(names) > MAX_LISTED else "")

@@ -14,6 +14,7 @@ from app.http.description.operation_form import READS_BODY, WORKS, Form, Operati
 from app.http.description.task_operations import TASK_OPERATIONS
 from app.http.dialects.tgi.tgi_body import TgiRootBody
 from app.http.dialects.tgi.tgi_types import TgiText
+from app.http.lora.adapter_bodies import LoadAdapterBody, UnloadAdapterBody
 from app.http.reading.body import FORM_TYPES, JSON_TYPE
 from app.http.schemas.chat_body import ChatCompletionsBody
 from app.http.schemas.completions_body import CompletionsBody
@@ -116,6 +117,24 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         READS_BODY,
         {JSON_TYPE: {"text": "some *text*"}},
         "For the playground: what a model wrote, without markup of its own and without images.",
+    ),
+    ("/v1/load_lora_adapter", "post"): Operation(
+        "Serve one more LoRA adapter, on all workers",
+        "server",
+        {JSON_TYPE: system.AdapterChange},
+        {JSON_TYPE: LoadAdapterBody},
+        (*READS_BODY, 403, 404),
+        {JSON_TYPE: {"lora_name": "team-a"}},
+        "A folder of this name in `FORKLIFT_ADAPTERS`; only on a server with `FORKLIFT_API_KEYS`.",
+    ),
+    ("/v1/unload_lora_adapter", "post"): Operation(
+        "Serve a LoRA adapter no more",
+        "server",
+        {JSON_TYPE: system.AdapterChange},
+        {JSON_TYPE: UnloadAdapterBody},
+        (*READS_BODY, 403, 404),
+        {JSON_TYPE: {"lora_name": "team-a"}},
+        "Requests that run go on.",
     ),
     ("/livez", "get"): Operation("200 while the process answers", "server", {JSON_TYPE: system.Alive}),
     ("/readyz", "get"): Operation("200 when this server can take work", "server", {JSON_TYPE: system.Readiness}),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from app.core.errors import InternalError
 from app.core.patience import overdue
+from app.core.work.adapters import Adapter
 from app.core.work.jobs import BaseJob
 from app.core.work.sampling_params import Constraint, Grammar
 from app.http.requests.caller import CLIENT_CHECK_S, Caller, ClientGoneError
@@ -55,6 +56,7 @@ class AdmittedRequest:
         self._ticket = ticket
         self._lease: ModelLease | None = None
         self._model: Model | None = None
+        self._adapter: Adapter | None = None
         self._asked_s = time.monotonic()
         self._has_waited = False
 
@@ -96,7 +98,7 @@ class AdmittedRequest:
         while (model := self._lease.wait(CLIENT_CHECK_S if self._has_waited else 0.0)) is None:
             self._has_waited = True
             self._require_patience()
-        self._model = model
+        self._model, self._adapter = model, self.handle.adapter_of(model)
 
     def compiled(self, constraint: Constraint) -> Grammar:
         """What a completion is to match, ready to be followed. Raises a ``RequestError``, also when the caller leaves
@@ -106,6 +108,8 @@ class AdmittedRequest:
     def submit(self, job: BaseJob) -> None:
         """Queue ``job`` for the model; the jobs of a request take turns with those of others as one."""
         job.owner, job.turn = self._owner, self
+        if (adapter := self._adapter) is not None:
+            job.adapter, job.owner = adapter, self._owner + adapter.name.key
         assert self._lease is not None, "a request is admitted with its model"
         if self._has_waited:
             job.timings.created_s = self._asked_s

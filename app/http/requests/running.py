@@ -37,7 +37,7 @@ class RunningRequest:
 
     def __init__(self, admitted: AdmittedRequest, num_per_prompt: int = 1):
         self.request_id = admitted.caller.request_id
-        self.model = admitted.model.name
+        self.model = admitted.handle.name
         self.vocabulary = admitted.model.vocabulary
         self.error: RequestError | None = None
         self.outputs: list[JobOutput] = []

@@ -10,10 +10,11 @@ from flask import Response
 
 from app.core.errors import LoadingError
 from app.core.settings import Settings
-from app.http.answers.system_types import Bounds, CapabilitiesList, KvCache, ModelCapabilities, Parameter
+from app.http.answers.system_types import Adapters, Bounds, CapabilitiesList, KvCache, ModelCapabilities, Parameter
 from app.http.application.error_envelope import json_response
 from app.http.application.restful import Route
 from app.http.description.task_routes import routes_of
+from app.http.lora.adapter_service import AdapterService
 from app.http.schemas.strict import StrictBody
 
 if TYPE_CHECKING:
@@ -28,11 +29,12 @@ class Capabilities(Route):
     """The served models, one by one."""
 
     def get(self) -> Response:
-        found: CapabilitiesList = {"object": "list", "data": [describe(handle) for handle in self.service.handles]}
+        data = [describe(handle, self.service.adapters) for handle in self.service.handles]
+        found: CapabilitiesList = {"object": "list", "data": data}
         return json_response(found)
 
 
-def describe(handle: ModelHandle) -> ModelCapabilities:
+def describe(handle: ModelHandle, in_service: AdapterService) -> ModelCapabilities:
     """One model: what it is, what it supports, what it holds in memory.
 
     What only its weights and tokenizer tell is null while a model on demand is not loaded, and its task
@@ -52,7 +54,8 @@ def describe(handle: ModelHandle) -> ModelCapabilities:
         "vocab_size": model.vocab_size if model else None,
         "dtype": model.dtype if model else None,
         "quantization": handle.quantization,
-        "format": model.checkpoint.format if model else None,
+        "format": model.format if model else None,
+        "adapters": adapters(handle, in_service),
         "engine": handle.engine_name,
         "dropped": handle.dropped,
         "compiled": handle.is_compiled,
@@ -65,6 +68,14 @@ def describe(handle: ModelHandle) -> ModelCapabilities:
         "memory": {"process_rss_bytes": psutil.Process().memory_info().rss},
         "routes": {path: parameters(body) for path, body in (routes_of(task) if task else {}).items()},
     }
+
+
+def adapters(handle: ModelHandle, in_service: AdapterService) -> Adapters | None:
+    """Those that are in service; None where the model takes none."""
+    names = in_service.names_of(handle)
+    if names is None:
+        return None
+    return {"names": names, "max_bytes": handle.settings.adapters_max_bytes, "turned_off": ["compiled"]}
 
 
 def supports(model: Model) -> dict[str, bool]:

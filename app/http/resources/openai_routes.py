@@ -63,7 +63,7 @@ class Models(Route):
     """The models that are served."""
 
     def get(self) -> Response:
-        data = [describe(handle, self.service) for handle in self.service.handles]
+        data = [describe(handle, self.service) for handle in (*self.service.handles, *self.service.adapters.handles)]
         models: ModelList = {"object": "list", "data": data}
         return json_response(models)
 
@@ -95,10 +95,11 @@ def encode_suffix(prompt: str, suffix: str, model: TextModel) -> InfillPrompt:
 def describe(handle: ModelHandle, service: Service) -> ModelEntry:
     """OpenAI's model object and our ``state``; ``created`` is when it was loaded, or the server started."""
     created_s = service.created_s if handle.model is None else handle.model.created_s
-    return {
+    entry: ModelEntry = {
         "id": handle.name,
         "object": "model",
         "created": created_s,
         "owned_by": "forklift",
         "state": handle.state,
     }
+    return entry if handle.parent is None else {**entry, "parent": handle.parent}

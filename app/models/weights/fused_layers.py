@@ -77,6 +77,18 @@ class FusedLayer(nn.Module):
         self.act_fn, self.down_proj = mlp.act_fn, mlp.down_proj
         self.input_layernorm, self.post_attention_layernorm = layer.input_layernorm, layer.post_attention_layernorm
 
+    def merged_layers(self) -> list[tuple[nn.Module, dict[str, int]]]:
+        """Each linear layer, and the family's own that it computes: names and numbers of outputs, in their order."""
+        heads = {"q_proj": self.num_queries, "k_proj": self._num_rotated - self.num_queries}
+        heads["v_proj"] = heads["k_proj"]
+        hidden, inner = cast(Any, self.o_proj).out_features, cast(Any, self.down_proj).in_features
+        return [
+            (self.qkv_proj, {f"self_attn.{name}": count * self.head_dim for name, count in heads.items()}),
+            (self.o_proj, {"self_attn.o_proj": hidden}),
+            (self.gate_up_proj, {"mlp.gate_proj": inner, "mlp.up_proj": inner}),
+            (self.down_proj, {"mlp.down_proj": hidden}),
+        ]
+
     def forward(
         self,
         hidden_states: torch.Tensor,

@@ -121,7 +121,7 @@ def text(service: Service, fields: Fields) -> Iterator[Message]:
 
 
 def capabilities(service: Service, _fields: Fields) -> Iterator[Message]:
-    found = [describe(handle) for handle in service.handles]
+    found = [describe(handle, service.adapters) for handle in service.handles]
     if not found:
         raise LoadingError("no model is there yet")
     yield wire.CapabilitiesReply(data=[reply_of(wire.ModelCapabilities, {**one, "json": dump(one)}) for one in found])

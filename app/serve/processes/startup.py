@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from app.core.logs.logging import get_logger
 from app.core.settings import Settings
 from app.core.states import OnState, WorkerState
+from app.core.system.adapter_folders import adapters_at_start
+from app.serve.board.adapter_list import AdapterList
 from app.serve.board.admission import Admission
 from app.serve.board.metrics_folder import FOLDER, reserve_files, slot_identity
 from app.serve.board.slot_board import SlotBoard
@@ -36,7 +38,11 @@ log = get_logger("serve")
 
 
 def start_worker(
-    settings: Settings, board: SlotBoard, slot: int | None, make_inference: MakeInference
+    settings: Settings,
+    board: SlotBoard,
+    slot: int | None,
+    make_inference: MakeInference,
+    adapters: AdapterList | None = None,
 ) -> WorkerContext:
     """Make this process's context and start loading.
 
@@ -60,7 +66,7 @@ def start_worker(
         reserve_files(Path(folder), identity())
     metrics = Metrics(identity)
     inference = make_inference(settings, -1 if slot is None else slot, on_state, metrics)
-    context = WorkerContext(settings, slot, board, admission, inference, metrics)
+    context = WorkerContext(settings, slot, board, admission, inference, metrics, adapters)
     pause_s = 0.0 if slot is None else pause_before_load_s(board.num_fast_deaths(slot))
     if slot is None or pause_s:
         threading.Thread(target=_start_late, args=(context, pause_s), name="late-start", daemon=True).start()
@@ -72,7 +78,13 @@ def start_worker(
 def start_single(settings: Settings, make_inference: MakeInference) -> WorkerContext:
     """The context of a server of one process, which is its own slot 0 (the development server)."""
     board = SlotBoard(plan_slots(settings, os.environ)[:1])
-    return start_worker(settings, board, board.lease(os.getpid()), make_inference)
+    return start_worker(settings, board, board.lease(os.getpid()), make_inference, make_adapters(settings, board))
+
+
+def make_adapters(settings: Settings, board: SlotBoard) -> AdapterList | None:
+    """The adapters that are in service from the start; None where no model takes any. Raises ``StartError``."""
+    takes_any = any(plan.settings.adapters is not None for plan in settings.plans)
+    return AdapterList(board, adapters_at_start(settings)) if takes_any else None
 
 
 def pause_before_load_s(num_fast_deaths: int) -> float:

@@ -27,4 +27,4 @@ def test_a_number_that_one_error_was_given_is_its_own():
 
 def test_every_kind_of_503_is_looked_at():
     assert ShuttingDownError in UNAVAILABLE
-    assert len(UNAVAILABLE) == 7
+    assert len(UNAVAILABLE) == 8

@@ -22,7 +22,7 @@ class Place:
     """Stands in for an admitted request; what is submitted runs nowhere."""
 
     caller = HttpCaller("r", {})
-    model = ScriptedModel()
+    handle = model = ScriptedModel()
     is_lost = False
     deadlines = Deadlines(None, 100.0, float("inf"))
 

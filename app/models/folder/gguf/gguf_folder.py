@@ -70,7 +70,7 @@ def _check_whole(header: GgufHeader) -> None:
     if (isinstance(told, int) and told > 1) or (part and int(part[2]) > 1):
         count = told or int(part[2] if part else 0)
         raise ModelLoadError(
-            f"{header.path} is one of {count} parts of a GGUF file: join them with `llama-gguf-split --merge` first"
+            f"{header.path} is one of {count} parts of a GGUF file: join them with llama-gguf-split --merge first"
         )
 
 

@@ -1,0 +1,171 @@
+"""Computes with several LoRA adapters at once: rows of each, and of none, in one pass. Inference thread only.
+
+The small matrices of all adapters of a pass stand side by side. A layer multiplies all its rows by all of them, drops
+what belongs to another row's adapter, and adds the rest to its own output: three operations more, however many adapters
+there are. A dropped number is set to zero, not multiplied by it: what overflows in one adapter stays there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import linear
+
+from app.core.work.adapters import Adapter
+from app.models.checkpoint.loader import Checkpoint
+from app.models.weights.adapters.adapter_hosts import Host, hosts_of, shapes_of
+from app.models.weights.adapters.adapter_store import AdapterStore
+from app.models.weights.wide_linear import has_kernels_for
+
+# Adapters that stand side by side although a pass has no row of theirs.
+MOST_TOGETHER = 16
+# Passes after which one without rows is taken out.
+STALE_PASSES = 512
+
+Rows = Sequence[tuple[Adapter | None, int]]
+"""Whose rows of tokens a pass holds, in their order: an adapter, and how many."""
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """Of one host: ``down`` ``(ranks, in)``, ``up`` ``(ranks, out)``; ``owners``: of each rank, the adapter's index."""
+
+    down: torch.Tensor
+    up: torch.Tensor
+    owners: tuple[int, ...]
+
+
+@dataclass
+class Stack:
+    """Adapters side by side, in each host that one of them changes."""
+
+    adapters: list[Adapter]
+    stacked: dict[int, Stacked]
+    owners: dict[tuple[int, ...], torch.Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Pass:
+    """One pass: ``indices`` ``(tokens,)`` of the tokens' adapters, -1 for none; None where all are of the only one."""
+
+    stack: Stack
+    indices: torch.Tensor | None
+    masks: dict[tuple[int, ...], torch.Tensor] = field(default_factory=dict)
+
+    def mask(self, owners: tuple[int, ...]) -> torch.Tensor | None:
+        """``(tokens, ranks)``: what is not the token's own."""
+        if self.indices is None:
+            return None
+        if (mask := self.masks.get(owners)) is None:
+            wanted = self.stack.owners.setdefault(owners, torch.tensor(owners, device=self.indices.device))
+            mask = self.masks[owners] = self.indices[:, None] != wanted
+        return mask
+
+
+class AdapterBank:
+    """Adapters of one model, which must not be changed any more; ``store`` has them for other threads."""
+
+    def __init__(self, checkpoint: Checkpoint, max_bytes: int):
+        self._hosts = hosts_of(checkpoint.model)
+        self.store = AdapterStore(shapes_of(self._hosts), max_bytes)
+        self._device = checkpoint.device
+        is_slow = checkpoint.device.type == "cpu" and not has_kernels_for(checkpoint.dtype)
+        self._dtype = torch.float32 if is_slow else checkpoint.dtype
+        self._stack = Stack([], {})
+        self._pass: Pass | None = None
+        self._used: dict[Adapter, int] = {}
+        self._num_passes = 0
+        for host in self._hosts:
+            host.module.register_forward_hook(self._add)
+
+    @contextmanager
+    def rows(self, rows: Rows) -> Iterator[None]:
+        """The passes inside are of ``rows``; with one entry alone, of however many tokens."""
+        self._pass = self._begin(rows)
+        try:
+            yield
+        finally:
+            self._pass = None
+
+    def trim(self) -> None:
+        """Let go of what nobody will name any more."""
+        if any(adapter.is_gone for adapter in self._stack.adapters):
+            self._restack([adapter for adapter in self._stack.adapters if not adapter.is_gone])
+
+    def _begin(self, rows: Rows) -> Pass | None:
+        wanted = list(dict.fromkeys(adapter for adapter, _ in rows if adapter is not None))
+        if not wanted:
+            return None
+        self._num_passes += 1
+        for adapter in wanted:
+            self._used[adapter] = self._num_passes
+        stack = self._stack_of(wanted)
+        if len(rows) == 1 and len(stack.adapters) == 1:
+            return Pass(stack, None)
+        places = {adapter: index for index, adapter in enumerate(stack.adapters)}
+        indices = [-1 if adapter is None else places[adapter] for adapter, _ in rows]
+        counts = torch.tensor([count for _, count in rows])
+        found = torch.tensor(indices).repeat_interleave(counts).to(self._device)
+        # One row of a mask serves a pass of as many tokens as there are.
+        return Pass(stack, found[:1] if len(rows) == 1 else found)
+
+    def _stack_of(self, wanted: list[Adapter]) -> Stack:
+        """``wanted`` and what was lately beside them: whoever comes and goes does not make all be moved anew."""
+        missing = [adapter for adapter in wanted if adapter not in self._stack.adapters]
+        stale = [adapter for adapter in self._stack.adapters if adapter not in wanted and self._is_stale(adapter)]
+        if missing or stale:
+            kept = [one for one in self._stack.adapters if one not in stale][: max(MOST_TOGETHER - len(missing), 0)]
+            kept += [one for one in wanted if one not in kept]
+            self._restack(kept)
+        return self._stack
+
+    def _restack(self, adapters: list[Adapter]) -> None:
+        # The old one's memory is free before the new one's is taken.
+        self._stack = Stack([], {})
+        self._stack = self._stacked(adapters)
+        self._used = {adapter: self._used[adapter] for adapter in adapters}
+
+    def _is_stale(self, adapter: Adapter) -> bool:
+        return adapter.is_gone or self._num_passes - self._used[adapter] > STALE_PASSES
+
+    def _stacked(self, adapters: list[Adapter]) -> Stack:
+        stacked = {}
+        for host in self._hosts:
+            if any(name in adapter.parts for adapter in adapters for name in host.layers):
+                stacked[id(host.module)] = self._of_host(host, adapters)
+        return Stack(adapters, stacked)
+
+    def _of_host(self, host: Host, adapters: list[Adapter]) -> Stacked:
+        downs, ups, owners = [], [], []
+        for index, adapter in enumerate(adapters):
+            for name, (first, count) in host.layers.items():
+                if (part := adapter.parts.get(name)) is None:
+                    continue
+                rank = len(part.down)
+                up = torch.zeros(rank, host.num_out)
+                up[:, first : first + count] = torch.from_numpy(part.up).t()
+                downs.append(torch.from_numpy(part.down))
+                ups.append(up)
+                owners += [index] * rank
+        down, up = (torch.cat(some).to(self._device, self._dtype) for some in (downs, ups))
+        return Stacked(down, up, tuple(owners))
+
+    def _add(self, module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor | None:
+        """Add to ``output`` ``(.., out)`` what the tokens' adapters change."""
+        now = self._pass
+        if now is None or (stacked := now.stack.stacked.get(id(module))) is None:
+            return None
+        rows = inputs[0].reshape(-1, stacked.down.shape[1])
+        found = linear(rows.to(self._dtype), stacked.down)
+        mask = now.mask(stacked.owners)
+        if mask is not None:
+            found.masked_fill_(mask, 0)
+        added = output.reshape(-1, output.shape[-1])
+        if output.dtype == self._dtype:
+            return torch.addmm(added, found, stacked.up).view(output.shape)
+        return (added + (found @ stacked.up)).to(output.dtype).view(output.shape)

@@ -1,0 +1,216 @@
+"""LoRA adapters on one model in memory: each row says what a model merged with its adapter says."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from app.core.errors import AdapterFailedError
+from app.core.settings import load_settings
+from app.core.work.adapters import AdapterName
+from app.core.work.jobs import Job
+from app.engine.generation.batched import BatchedEngine
+from app.engine.generation.serial import SerialEngine
+from app.models.text_model import TextModel
+from app.models.weights.adapters.adapter_bank import AdapterBank
+from app.models.weights.quantization import quantize
+from tests.tiny_adapters import merged, save_adapter
+from tests.unit.engine.driver import TokenLog, generator_of, greedy_job, load, random_prompt, run
+from tests.unit.engine.test_parity import served
+
+NUM_NEW = 12
+MAX_BYTES = 1 << 24
+FORMS = [{}, {"rank": 8}, {"rank": 2, "alpha": 3, "use_rslora": True}, {"rank": 4, "alpha": 2}]
+
+
+@pytest.fixture(scope="module")
+def adapters(model_folder, tmp_path_factory):
+    """Four folders of a family's adapters, of unlike ranks."""
+    made: dict[str, list[Path]] = {}
+
+    def of(family: str) -> list[Path]:
+        if family not in made:
+            root = tmp_path_factory.mktemp("adapters")
+            made[family] = [
+                save_adapter(root / f"a{seed}", model_folder(family), family, seed=seed, **form)
+                for seed, form in enumerate(FORMS)
+            ]
+        return made[family]
+
+    return of
+
+
+def named(folder: Path, version: int = 0) -> AdapterName:
+    return AdapterName(folder.name, str(folder), version)
+
+
+def bank_of(model: TextModel, engine: BatchedEngine | SerialEngine) -> AdapterBank:
+    bank = AdapterBank(model.checkpoint, MAX_BYTES)
+    engine.use_adapters(bank)
+    return bank
+
+
+def job_of(prompt: list[int], bank: AdapterBank, folder: Path | None) -> Job:
+    job = greedy_job(prompt, NUM_NEW)
+    if folder is not None:
+        job.adapter = bank.store.get(named(folder))
+        job.owner = job.adapter.name.key
+    return job
+
+
+def references(base: Path, folders: list[Path | None], prompts: list[list[int]]) -> list[list[int]]:
+    models = {folder: merged(base, folder) for folder in set(folders) if folder is not None}
+    models[None] = load(base).checkpoint.model
+    found = []
+    for folder, prompt in zip(folders, prompts, strict=True):
+        ids = torch.tensor([prompt])
+        told = models[folder].generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=NUM_NEW, eos_token_id=None
+        )
+        found.append(told[0, len(prompt) :].tolist())
+    return found
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gpt2"])
+def test_rows_of_four_adapters_and_of_none_are_those_of_merged_models(model_folder, adapters, monkeypatch, family):
+    rng = random.Random(3)
+    folders = [rng.choice([*adapters(family), None]) for _ in range(16)]
+    prompts = [random_prompt(rng, rng.randrange(2, 60)) for _ in folders]
+    expected = references(model_folder(family), folders, prompts)
+    assert len({tuple(tokens) for tokens in expected}) > 8
+    model = served(model_folder(family))
+    # Fewer rows than jobs, and prompts in pieces: rows come and go, and are read beside others that decode.
+    engine, log = generator_of(model, max_running=6, chunk=16), TokenLog(monkeypatch)
+    bank = bank_of(model, engine)
+    for is_warm in (False, True):
+        jobs = [job_of(prompt, bank, folder) for prompt, folder in zip(prompts, folders, strict=True)]
+        run(engine, *(jobs[::-1] if is_warm else jobs))
+        assert [log.of(job) for job in jobs] == expected
+    assert sum(job.usage.cached_tokens for job in jobs) > 0
+
+
+def test_alone_and_with_drafts(model_folder, adapters, monkeypatch):
+    folders, rng = [*adapters("llama"), None], random.Random(5)
+    prompts = [random_prompt(rng, 20) for _ in folders]
+    expected = references(model_folder("llama"), folders, prompts)
+    for options in ({}, {"max_running": 3, "drafts": 4}):
+        model = served(model_folder("llama"))
+        engine, log = generator_of(model, **options), TokenLog(monkeypatch)
+        bank = bank_of(model, engine)
+        jobs = [job_of(prompt, bank, folder) for prompt, folder in zip(prompts, folders, strict=True)]
+        run(engine, *jobs)
+        assert [log.of(job) for job in jobs] == expected
+
+
+def test_through_generate(model_folder, adapters, monkeypatch):
+    folders = [adapters("llama")[0], None, adapters("llama")[1]]
+    prompts = [random_prompt(random.Random(6), 10)] * 3
+    model = load(model_folder("llama"))
+    engine, log = SerialEngine(model), TokenLog(monkeypatch)
+    bank = bank_of(model, engine)
+    jobs = [job_of(prompt, bank, folder) for prompt, folder in zip(prompts, folders, strict=True)]
+    run(engine, *jobs)
+    assert [log.of(job) for job in jobs] == references(model_folder("llama"), folders, prompts)
+
+
+def test_one_adapters_prefix_is_not_anothers(model_folder, adapters):
+    model = served(model_folder("llama"))
+    engine = generator_of(model, max_running=4)
+    bank = bank_of(model, engine)
+    prompt = random_prompt(random.Random(1), 40)
+    first, second = adapters("llama")[:2]
+    jobs = [job_of(prompt, bank, folder) for folder in (first, second, None, first)]
+    for job in jobs:
+        run(engine, job)
+    assert [job.usage.cached_tokens for job in jobs] == [0, 0, 0, 39]
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+@torch.inference_mode()
+def test_an_adapter_changes_quantised_layers_by_as_much(model_folder, adapters, kind):
+    """Beside a model of rounded weights, what an adapter adds to a layer's output is not rounded."""
+    folder = adapters("llama")[1]
+    model = load(model_folder("llama"), FORKLIFT_QUANTIZATION=kind)
+    quantize(model.checkpoint, kind, 1)
+    bank = AdapterBank(model.checkpoint, MAX_BYTES)
+    adapter = bank.store.get(named(folder))
+    name = "model.layers.0.mlp.down_proj"
+    layer, part = model.checkpoint.model.get_submodule(name), adapter.parts[name]
+    inputs = torch.randn(5, layer.in_features).to(model.checkpoint.dtype)
+    plain = layer(inputs)
+    with bank.rows([(adapter, 2), (None, 3)]):
+        found = layer(inputs)
+    change = inputs.float() @ torch.from_numpy(part.down).t() @ torch.from_numpy(part.up).t()
+    tolerance = 1e-4 if kind == "int8" else 0.05
+    torch.testing.assert_close((found - plain)[:2].float(), change[:2], rtol=tolerance, atol=tolerance)
+    assert torch.equal(found[2:], plain[2:])
+
+
+def test_a_change_that_overflows_stays_in_its_own_rows(model_folder, adapters):
+    model = served(model_folder("llama"))
+    bank = AdapterBank(model.checkpoint, MAX_BYTES)
+    good, bad = (bank.store.get(named(folder)) for folder in adapters("llama")[:2])
+    for part in bad.parts.values():
+        part.down[:] = 3e38
+    layer = model.checkpoint.model.model.layers[0].o_proj
+    inputs = torch.ones(2, layer.in_features)
+    with torch.inference_mode():
+        with bank.rows([(good, 1)]):
+            alone = layer(inputs[:1])
+        with bank.rows([(good, 1), (bad, 1)]):
+            beside = layer(inputs)
+    assert not beside[1].isfinite().all()
+    torch.testing.assert_close(beside[0], alone[0])
+
+
+def test_two_hundred_loads_and_unloads_leave_no_more_than_one(model_folder, adapters, monkeypatch):
+    model = served(model_folder("llama"))
+    engine = generator_of(model, max_running=2)
+    bank = bank_of(model, engine)
+    prompt = random_prompt(random.Random(2), 4)
+    for version in range(200):
+        name = named(adapters("llama")[version % 4], version)
+        job = greedy_job(prompt, 2)
+        job.adapter, job.owner = bank.store.get(name), name.key
+        run(engine, job)
+        bank.store.forget_other_than(set())
+    engine.rest(0.0)
+    assert bank.store.num_bytes == 0
+    assert bank._stack.adapters == [] and not bank._used
+
+
+def test_the_least_recently_used_one_is_dropped(model_folder, adapters):
+    model = served(model_folder("llama"))
+    folders = adapters("llama")
+    bank = AdapterBank(model.checkpoint, MAX_BYTES)
+    sizes = [bank.store.get(named(folder)).num_bytes for folder in folders[:2]]
+    small = AdapterBank(model.checkpoint, sum(sizes)).store
+    first, _ = small.get(named(folders[0])), small.get(named(folders[1]))
+    assert small.get(named(folders[0])) is first
+    small.get(named(folders[2]))
+    assert small.get(named(folders[0])) is first
+    assert small.num_bytes <= sum(sizes)
+
+
+@pytest.mark.parametrize("fault", ["other sizes", "no such layer", "nothing there"])
+def test_a_broken_adapter_fails_alone(model_folder, adapters, tmp_path, fault):
+    model = served(model_folder("llama"))
+    store = AdapterBank(model.checkpoint, MAX_BYTES).store
+    folder = tmp_path / "broken"
+    if fault == "other sizes":
+        save_adapter(folder, model_folder("qwen2"), "qwen2", seed=0)
+        (folder / "adapter_model.safetensors").write_bytes(b"")
+    elif fault == "no such layer":
+        save_adapter(folder, model_folder("gpt2"), "gpt2", seed=0)
+    with pytest.raises(AdapterFailedError, match="the adapter broken could not be loaded"):
+        store.get(named(folder))
+    assert store.get(named(adapters("llama")[0])).parts
+
+
+def test_what_cannot_go_together_is_told_at_the_start(tmp_path):
+    for name, value in (("DECODE_RUNNER", "bucketed"), ("COMPILE", "always")):
+        with pytest.raises(Exception, match="ADAPTERS does not go with"):
+            load_settings({"FORKLIFT_ADAPTERS": str(tmp_path), f"FORKLIFT_{name}": value})
