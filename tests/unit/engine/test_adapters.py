@@ -74,7 +74,7 @@ def references(base: Path, folders: list[Path | None], prompts: list[list[int]])
     return found
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "gpt2"])
+@pytest.mark.parametrize("family", ["llama", *(pytest.param(one, marks=pytest.mark.slow) for one in ("qwen2", "gpt2"))])
 def test_rows_of_four_adapters_and_of_none_are_those_of_merged_models(model_folder, adapters, monkeypatch, family):
     rng = random.Random(3)
     folders = [rng.choice([*adapters(family), None]) for _ in range(16)]
@@ -166,6 +166,7 @@ def test_a_change_that_overflows_stays_in_its_own_rows(model_folder, adapters):
     torch.testing.assert_close(beside[0], alone[0])
 
 
+@pytest.mark.slow
 def test_two_hundred_loads_and_unloads_leave_no_more_than_one(model_folder, adapters, monkeypatch):
     model = served(model_folder("llama"))
     engine = generator_of(model, max_running=2)

@@ -85,12 +85,14 @@ def test_the_form_follows_the_file_unless_the_operator_says_otherwise(gguf_file,
     assert served_settings(settings_of(path, QUANTIZATION="int4")).quantization == "int4"
 
 
+@pytest.mark.slow
 def test_a_file_of_blocks_is_never_float32_unasked(gguf_file):
     plain = settings_of(gguf_file("llama", "plain"))
     assert load_checkpoint(plain, lambda _: None).dtype == torch.bfloat16
     assert load_checkpoint(settings_of(gguf_file("llama", "halves")), lambda _: None).dtype == torch.float16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "kinds"), [("llama", "plain"), ("qwen2", "plain"), ("llama", "mixed")])
 def test_what_serves_is_near_the_file_and_as_large_as_foretold(gguf_file, family, kinds):
     path = gguf_file(family, kinds)
@@ -109,6 +111,7 @@ def test_what_serves_is_near_the_file_and_as_large_as_foretold(gguf_file, family
     assert resident_weight_bytes(next(iter(settings.plans))) >= foretold.weight_bytes
 
 
+@pytest.mark.slow
 def test_in_float32_it_says_what_transformers_says(gguf_file):
     path = gguf_file("qwen2", "mixed")
     prepared = prepare(settings_of(path, DTYPE="float32"), lambda _: None)
