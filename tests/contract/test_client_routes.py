@@ -42,6 +42,7 @@ AS_THEY_ARE = {
     **dict.fromkeys((_MODEL, f"{_MODEL}/ready", f"{_MODEL}/infer", f"{_MODEL}/versions/{{version}}"), "ask"),
     **dict.fromkeys((f"{_MODEL}/versions/{{version}}/ready", f"{_MODEL}/versions/{{version}}/infer"), "ask"),
     **dict.fromkeys(("/v1/completions", "/v1/fim/completions", "/v1/responses", "/v1/messages"), "events"),
+    **dict.fromkeys(("/v1/load_lora_adapter", "/v1/unload_lora_adapter"), "ask"),
     "/generate_stream": "events",
 }
 

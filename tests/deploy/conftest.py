@@ -12,6 +12,7 @@ from prometheus_client.exposition import generate_latest
 from app.core.metrics import Metrics
 from app.serve.board import board_metrics
 from app.serve.board.slot_board import SlotBoard
+from app.serve.registry.registration import Registration
 from tests.service.conftest import StartServer, SteppingServer, server_starter
 
 
@@ -23,7 +24,7 @@ def metric_names() -> set[str]:
         patch.setattr(board_metrics, "gpu_memory_bytes", lambda labels: {"0": (1, 2)})
         registry = CollectorRegistry()
         registry.register(Metrics().source())
-        registry.register(board_metrics.BoardCollector(SlotBoard([("0",)])))
+        registry.register(board_metrics.BoardCollector(SlotBoard([("0",)]), Registration()))
         text = generate_latest(registry).decode()
     families = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
     samples = {line.partition("{")[0].partition(" ")[0] for line in text.splitlines() if not line.startswith("#")}

@@ -260,9 +260,7 @@ def test_a_model_that_has_gone_meanwhile_is_not_changed_and_not_kept_in_memory(s
     [
         {"FORKLIFT_COMPILE": "never"},
         {"FORKLIFT_DECODE_RUNNER": "bucketed"},
-        {"FORKLIFT_QUANTIZATION": "int8", "FORKLIFT_MAX_BATCH_SIZE": "4"},
         {"FORKLIFT_PACK_WEIGHTS": "never"},
-        {"FORKLIFT_MAX_BATCH_SIZE": "8"},
     ],
     ids=str,
 )
