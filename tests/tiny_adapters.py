@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 TARGETS = {
     "llama": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+    "mistral": ("q_proj", "v_proj", "down_proj"),
     "qwen2": ("q_proj", "v_proj", "down_proj"),
     "gpt2": ("c_attn", "c_fc"),
 }

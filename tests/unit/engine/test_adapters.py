@@ -20,6 +20,7 @@ from app.models.weights.quantization import quantize
 from tests.tiny_adapters import merged, save_adapter
 from tests.unit.engine.driver import TokenLog, generator_of, greedy_job, load, random_prompt, run
 from tests.unit.engine.test_parity import served
+from tests.unit.engine.test_windowed import engine_of as windowed
 
 NUM_NEW = 12
 MAX_BYTES = 1 << 24
@@ -103,6 +104,19 @@ def test_alone_and_with_drafts(model_folder, adapters, monkeypatch):
         jobs = [job_of(prompt, bank, folder) for prompt, folder in zip(prompts, folders, strict=True)]
         run(engine, *jobs)
         assert [log.of(job) for job in jobs] == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("drafts", [0, 4])
+def test_beside_windows(model_folder, adapters, monkeypatch, drafts):
+    rng = random.Random(7)
+    folders = [*adapters("mistral"), None, adapters("mistral")[0]]
+    prompts = [random_prompt(rng, rng.choice((5, 20, 90))) for _ in folders]
+    engine, log = windowed(load(model_folder("mistral")), rows=3, drafts=drafts), TokenLog(monkeypatch)
+    bank = bank_of(engine._text_model, engine)
+    jobs = [job_of(prompt, bank, folder) for prompt, folder in zip(prompts, folders, strict=True)]
+    run(engine, *jobs)
+    assert [log.of(job) for job in jobs] == references(model_folder("mistral"), folders, prompts)
 
 
 def test_through_generate(model_folder, adapters, monkeypatch):
