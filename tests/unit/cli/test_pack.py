@@ -137,7 +137,7 @@ def test_the_projects_own_wheel_has_the_code_the_server_files_and_the_requiremen
 @pytest.fixture
 def small(monkeypatch):
     """A kit of few wheels; everything else is as it is."""
-    monkeypatch.setattr(kit, "requirements", lambda: ["requests"])
+    monkeypatch.setattr(kit, "requirements", lambda *_: ["requests"])
 
 
 @pytest.mark.slow

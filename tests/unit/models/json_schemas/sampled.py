@@ -26,9 +26,9 @@ CHECKER = jsonschema.FormatChecker(formats=[])
 
 
 @functools.cache
-def closers(tokenizer: PreTrainedTokenizerFast) -> frozenset[int]:
-    """Tokens that bring a value to its end."""
-    signs = set('"}], 0123456789-:TZ.\n')
+def closers(tokenizer: PreTrainedTokenizerFast, *, of_lines: bool) -> frozenset[int]:
+    """Tokens that bring a value to its end; with those of lines, which in some notations lead on to a further call."""
+    signs = set('"}], 0123456789-:TZ.' + "\n" * of_lines)
     return frozenset(token for token in range(len(tokenizer)) if set(tokenizer.decode([token])) <= signs)
 
 
@@ -64,7 +64,8 @@ def write(
         if end in ids and (len(ids) == 1 or rng.random() < 0.3):
             return tokenizer.decode(tokens)
         ids = [token for token in ids if token != end]
-        liked = [token for token in ids if token in closers(tokenizer)]
+        closing = closers(tokenizer, of_lines=len(tokens) < max_tokens // 2)
+        liked = [token for token in ids if token in closing]
         is_liked = rng.random() < 0.1 + len(tokens) / 100
         token = rng.choice(liked if liked and is_liked else ids)
         tokens.append(token)
