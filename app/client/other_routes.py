@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from .event_reading import plain_events_of
 from .fields import count_field, items_of, list_field, number, require
 
 
-class OtherRoutes:
+class OtherRoutes(ABC):
     """What a client has beside a method for each task."""
 
     def ask(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
@@ -40,8 +41,8 @@ class OtherRoutes:
         """How many tokens the prompt of a conversation has, as Anthropic's API takes it."""
         return count_field(self._ask("/v1/messages/count_tokens", {"messages": messages, **options}), "input_tokens")
 
-    def _ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def _ask(self, path: str, body: dict[str, Any] | None = None) -> Any: ...
 
-    def _post(self, path: str, body: dict[str, Any] | None, is_whole: bool = False) -> AnswerSource:
-        raise NotImplementedError
+    @abstractmethod
+    def _post(self, path: str, body: dict[str, Any] | None, is_whole: bool = False) -> AnswerSource: ...

@@ -92,12 +92,16 @@ class NativeRunner(MixedRunner):
         return rows[:, None], rest
 
     def _run(self, tokens: Tokens) -> torch.Tensor | None:
-        """Logits; None where the eager way is to be gone: for so many tokens, or before the first pass."""
+        """Logits; None where the eager way is to be gone: for so many tokens, or before the first pass.
+
+        And where layers have room for unlike numbers of entries, as after a growth that memory was short for.
+        """
         if not self._native.serves(len(tokens.ids)):
             return None
         buffers = [layer.reserve(tokens.longest) for layer in self.cache.row_layers]
         found = [pair for pair in buffers if pair is not None]
-        return self._native.run(tokens, found) if len(found) == len(buffers) else None
+        is_even = len(found) == len(buffers) and len({keys.shape[2] for keys, _ in found}) == 1
+        return self._native.run(tokens, found) if is_even else None
 
 
 def runner_on(

@@ -60,9 +60,11 @@ class RingWindow(MixedWindow):
         return buffer
 
     def rows_mask(self, kind: LayerKind) -> torch.Tensor | None:
-        """What the lone queries of rows 0, 1, .. see of the first ``size`` entries of theirs."""
+        """What the lone queries of rows 0, 1, .. see of the first ``size`` entries of theirs; None: all of them."""
         if kind.reach is None:
             return self.row_mask
+        if self.is_single and self.start < kind.reach:
+            return None
         if (kind, -1) not in self._masks:
             positions = torch.tensor([self.start], device=self._device) if self.is_single else self.row_positions
             self._masks[kind, -1] = self._ring_mask(kind, positions[:, None], self.row_length)

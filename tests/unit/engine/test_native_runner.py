@@ -115,6 +115,19 @@ def test_a_pass_that_computes_something_else_is_left_out_with_a_warning(model_fo
     assert log.of(job) == greedy_reference(model, [9, 8, 7], 12, eos_token_id=None)
 
 
+def test_layers_with_room_for_unlike_numbers_of_entries_go_the_eager_way(model_folder, monkeypatch, packages):
+    """As after a growth that memory was short for in its middle: code that reads with one stride would read wrongly."""
+    made, _ = packages
+    ready = prepared(model_folder("llama"))
+    ready.engine.cache.row_layers[0].reserve(500)
+    assert len({layer.capacity for layer in ready.engine.cache.row_layers}) == 2
+    log, model, job = TokenLog(monkeypatch), load(model_folder("llama")), greedy_job([9, 8, 7] * 20, 12)
+    made[-1].sizes.clear()
+    run(ready.engine, job)
+    assert log.of(job) == greedy_reference(model, job.prompt_ids, 12, eos_token_id=None)
+    assert not made[-1].sizes
+
+
 def compare_passes(checkpoint, runner: NativeRunner, eager: MixedRunner, tolerance: float) -> None:
     """Prompts in pieces, rows, drafts and mixed passes on two caches that were begun eagerly."""
     tokens = random_prompt(random.Random(3), 90)
