@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import io
 import json
+import math
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import sentencepiece
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
     BartConfig,
     M2M100Config,
@@ -35,6 +37,7 @@ from transformers.models.m2m_100.tokenization_m2m_100 import FAIRSEQ_LANGUAGE_CO
 from tests.tiny_encoders import byte_pairs, spread
 
 NUM_PIECES = 200
+MOST_PIECE = 8
 MOST_TOKENS = 96
 SHAPE = {
     **{"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4},
@@ -114,14 +117,20 @@ def config_of(family: str, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConf
 
 
 def pieces(text: str, marks: list[str]) -> list[tuple[str, float]]:
-    """A unigram vocabulary of ``text`` behind ``marks``."""
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.normalizer = normalizers.Replace("\n", " ")
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    trainer = trainers.UnigramTrainer(vocab_size=NUM_PIECES, show_progress=False)
-    tokenizer.train_from_iterator([text], trainer)
-    found = [(token, float(score)) for token, score in json.loads(tokenizer.to_str())["model"]["vocab"]]
-    return [(mark, 0.0) for mark in marks] + [one for one in found if one[0] not in marks]
+    """A unigram vocabulary of ``text`` behind ``marks``: its characters, and pieces of words that save the most.
+
+    Counted, as the library's trainer makes another vocabulary of the same text each time.
+    """
+    counts: Counter[str] = Counter()
+    for word, number in Counter(f"\u2581{word}" for word in text.split()).items():
+        for first in range(len(word)):
+            for last in range(first + 1, min(first + MOST_PIECE, len(word)) + 1):
+                counts[word[first:last]] += number
+    characters = sorted(piece for piece in counts if len(piece) == 1)
+    longer = sorted((piece for piece in counts if len(piece) > 1), key=lambda one: (-counts[one] * (len(one) - 1), one))
+    found = [*characters, *longer[: max(NUM_PIECES - len(characters), 0)]]
+    scores = [(piece, math.log(counts[piece] / counts.total())) for piece in found if piece not in marks]
+    return [(mark, 0.0) for mark in marks] + scores
 
 
 def sentence_pieces(folder: Path, name: str, text: str) -> list[str]:
