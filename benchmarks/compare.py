@@ -39,6 +39,7 @@ def contenders(folder: Path, batch: int) -> dict[str, Contender]:
         forklift("forklift serial compiled", folder, **compiled),
         forklift("forklift batched compiled", folder, **batched, **compiled),
         forklift("forklift int8 compiled", folder, quantization="int8", **compiled),
+        forklift("forklift int8 batched compiled", folder, quantization="int8", **batched, **compiled),
         forklift("forklift int4 compiled", folder, quantization="int4", **compiled),
         transformers_serve("transformers serve", folder),
         transformers_serve("transformers serve CB", folder, "--continuous-batching"),
