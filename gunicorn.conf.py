@@ -9,8 +9,9 @@ from typing import Any as _Any
 from app.models.folder.early import check_models as _check_models
 from app.serve import hooks
 from app.serve.connections import tls as _tls
+from app.serve.processes import preparation as _preparation
 
-_plan = hooks.prepare(check_models=_check_models)
+_plan = _preparation.prepare(check_models=_check_models)
 _settings = _plan.settings
 
 bind = list(_settings.addresses)

@@ -10,14 +10,14 @@ from typing import Any
 
 from gunicorn.glogging import Logger
 
-from app.serve import hooks
+from app.serve.processes import preparation
 
 
 class PropagatingLogger(Logger):  # type: ignore[misc]  # gunicorn has no type information
     """Leaves format and destination to ``app.core.logs.logging``."""
 
     def setup(self, cfg: Any) -> None:
-        hooks.check_server(cfg)
+        preparation.check_server(cfg)
         super().setup(cfg)
         for log in (self.error_log, self.access_log):
             log.handlers.clear()

@@ -1,7 +1,6 @@
 """Bodies of Gunicorn's hooks. The master owns the slot board and never imports the engine.
 
-Which process runs what: ``prepare``, ``on_starting``, ``when_ready``, ``pre_fork``, ``child_exit`` and
-``on_exit`` the master;
+Which process runs what: ``on_starting``, ``when_ready``, ``pre_fork``, ``child_exit`` and ``on_exit`` the master;
 ``post_fork``, ``post_worker_init``, ``worker_int`` and ``worker_exit`` a worker. What must outlive
 a reload (HUP executes the configuration file anew) lies in this module.
 """
@@ -13,33 +12,23 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from queue import Empty
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from gunicorn.errors import HaltServer
 
 from app.core.errors import StartError, shutting_down
-from app.core.logs.logging import configure_logging, get_logger
-from app.core.parsing.addresses import split_host_port
-from app.core.parsing.environment import PREFIX, SCRIPT_NAME, names_without_prefix
-from app.core.settings import Settings, load_settings
-from app.core.system.extras import require_extra
+from app.core.logs.logging import get_logger
 from app.core.system.load_marks import LoadMarks, marks, set_marks
-from app.core.versions import untested
 from app.serve.board.adapter_list import AdapterList
 from app.serve.board.metrics_folder import make_metrics_folder, remove_orphaned
 from app.serve.board.shared_files import heartbeat_folder as heartbeat_folder
 from app.serve.board.slot_board import SlotBoard
-from app.serve.connections import tls
-from app.serve.connections.listening import check_addresses
 from app.serve.context import Door, WorkerContext, current, set_current
+from app.serve.processes import preparation
 from app.serve.processes.farewell import Farewell
-from app.serve.processes.gpus import Labels, plan_slots
-from app.serve.processes.gunicorn_options import check_options
 from app.serve.processes.startup import MakeInference, make_adapters, pause_before_load_s, start_worker
 from app.serve.processes.terminal import leave_terminal
 from app.serve.processes.watch import STOP_THE_SERVER, Watch, leave
@@ -58,77 +47,11 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 log = get_logger("serve")
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What the master knows before it forks."""
-
-    settings: Settings
-    gpus: tuple[Labels, ...]
-
-
-_plan: Plan | None = None
 _board: SlotBoard | None = None
 _registration: Registration | None = None
 _registrar: Registrar | None = None
 _adapters: AdapterList | None = None
 _farewell = Farewell()
-_is_checked = False
-
-
-def prepare(
-    environ: MutableMapping[str, str] | None = None, check_models: Callable[[Settings], None] | None = None
-) -> Plan:
-    """Settings and slots, made once; what is wrong with them ends the start with one line.
-
-    ``check_models`` looks at the models' folders and raises ``StartError``. Takes SCRIPT_NAME out of
-    ``environ``: Gunicorn would cut it off each path, and fail where it is not there.
-    """
-    global _plan
-    if _plan is None:
-        environ = os.environ if environ is None else environ
-        with _ending_the_start():
-            settings = load_settings(environ)
-            _plan = Plan(settings, tuple(plan_slots(settings, environ)))
-            _check_registry(settings)
-            if settings.grpc_bind:
-                require_extra("grpc", "GRPC_BIND")
-            if check_models is not None:
-                check_models(settings)
-        environ.pop(SCRIPT_NAME, None)
-        configure_logging(settings.log_format, log_prompts=settings.log_prompts)
-        for name in names_without_prefix(environ, Settings.model_fields):
-            log.warning("setting_without_prefix", name=name, advice=f"{PREFIX}{name} is what is read")
-        name_untested()
-    return _plan
-
-
-def _check_registry(settings: Settings) -> None:
-    """Imports what announces a server only where one is announced."""
-    if settings.registry:
-        from app.serve.registry.announcing import check_registry
-
-        check_registry(settings)
-
-
-def name_untested() -> None:
-    """One warning for each library that is newer than what the tests ran with."""
-    for one in untested():
-        log.warning(
-            "untested_version", package=one.name, version=one.version, newest_tested=one.newest, advice=one.advice
-        )
-
-
-def check_server(cfg: Any) -> None:
-    """Look at Gunicorn's configuration, once: options that break the server, addresses that are taken."""
-    global _is_checked
-    if _plan is None or _is_checked:
-        return
-    _is_checked = True
-    check_configuration(cfg)
-    with _ending_the_start():
-        check_addresses(cfg.address)
-        if _plan.settings.grpc_bind:
-            check_addresses([split_host_port(_plan.settings.grpc_bind)], "GRPC_BIND")
 
 
 def is_only_checking() -> bool:
@@ -136,32 +59,7 @@ def is_only_checking() -> bool:
 
     ``--preload``, which asks for it there as well, was refused before.
     """
-    return _plan is not None and _board is None
-
-
-def check_configuration(cfg: Any) -> None:
-    """Look at all but the addresses, which a server that runs already has."""
-    if _plan is None:
-        return
-    with _ending_the_start():
-        check_options(cfg, _plan.settings)
-    if cfg.is_ssl:
-        tls.make_context(cfg)
-
-
-@contextmanager
-def _ending_the_start() -> Iterator[None]:
-    """Turn a ``StartError`` into its line and the exit code that says so."""
-    try:
-        yield
-    except StartError as error:
-        refuse_start(error)
-
-
-def refuse_start(error: StartError) -> NoReturn:
-    """End the master with one line."""
-    print(f"forklift: {error}", file=sys.stderr)
-    sys.exit(STOP_THE_SERVER)
+    return preparation.is_prepared() and _board is None
 
 
 # master
@@ -170,14 +68,14 @@ def refuse_start(error: StartError) -> NoReturn:
 def on_starting(server: Any) -> None:
     """Make what all workers inherit: the board, and a folder for metrics."""
     global _board, _adapters, _registration
-    plan = prepare()
+    plan = preparation.prepare()
     try:
         make_metrics_folder(len(plan.gpus))
         _board = SlotBoard(plan.gpus)
         _adapters = make_adapters(plan.settings, _board)
         _registration = Registration() if plan.settings.registry else None
     except StartError as error:
-        refuse_start(error)
+        preparation.refuse_start(error)
     # At HUP the new workers come before the old ones go; with one to spare for a death meanwhile.
     set_marks(LoadMarks(2 * max(len(plan.gpus), server.cfg.workers) + 1, len(plan.settings.plans)))
     if server.cfg.workers > len(plan.gpus):
@@ -191,7 +89,7 @@ def when_ready(server: Any) -> None:
 
 def on_exit(server: Any) -> None:
     """All workers have ended: answer those whom none has taken."""
-    _farewell.say(server.cfg, prepare().settings.max_body_bytes)
+    _farewell.say(server.cfg, preparation.prepare().settings.max_body_bytes)
 
 
 def pre_fork(_server: Any, worker: Any) -> None:
@@ -254,7 +152,7 @@ def post_fork(server: Any, worker: Any, make_inference: MakeInference) -> None:
     board = _the_board()
     if worker.forklift_slot is not None:
         board.set_pid(worker.forklift_slot, os.getpid())
-    context = start_worker(prepare().settings, board, worker.forklift_slot, make_inference, _adapters)
+    context = start_worker(preparation.prepare().settings, board, worker.forklift_slot, make_inference, _adapters)
     context.registration = _registration
     set_current(context)
 

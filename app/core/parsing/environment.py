@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from app.core.configuration.model_tables import one_line
 from app.core.errors import SettingsError
-from app.core.model_tables import one_line
 
 PREFIX = "FORKLIFT_"
 # Gunicorn's own name for the path that everything lies under.

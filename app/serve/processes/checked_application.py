@@ -11,12 +11,12 @@ from typing import Any
 
 from gunicorn.app.wsgiapp import WSGIApplication
 
-from app.serve import hooks
+from app.serve.processes import preparation
 
 
 def check() -> Callable[..., Any]:
     """An application that is never called. Ends the process with one line where an option cannot be served with."""
-    hooks.check_configuration(WSGIApplication("%(prog)s [OPTIONS] [APP_MODULE]", prog="gunicorn").cfg)
+    preparation.check_configuration(WSGIApplication("%(prog)s [OPTIONS] [APP_MODULE]", prog="gunicorn").cfg)
     return nothing
 
 

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from app.core import versions
 from app.core.versions import TESTED, untested
-from app.serve import hooks
+from app.serve.processes import preparation
 
 ROOT = Path(__file__).parents[3]
 
@@ -62,9 +62,9 @@ def test_the_pinned_versions_are_the_newest_that_were_tested():
 
 def test_the_start_says_so_in_one_warning_each(monkeypatch):
     monkeypatch.setattr(versions, "version", of(transformers="5.99.0", torch="2.13.0"))
-    monkeypatch.setattr(hooks, "untested", lambda: untested(versions.version))
+    monkeypatch.setattr(preparation, "untested", lambda: untested(versions.version))
     with capture_logs() as lines:
-        hooks.name_untested()
+        preparation.name_untested()
     [line] = lines
     assert (line["event"], line["log_level"]) == ("untested_version", "warning")
     assert (line["package"], line["version"], line["newest_tested"]) == ("transformers", "5.99.0", "5.24")

@@ -6,8 +6,8 @@ from typing import get_args
 
 import pytest
 
+from app.core.configuration.setting_fields import CallFormName, ReasoningFormName
 from app.core.parsing.tool_calls.choosing import CALL_FORMS, REASONING_FORMS, find_call_form, find_reasoning_form
-from app.core.settings import CallFormName, ReasoningFormName
 from app.models.tokens.model_forms import ModelForms
 from tests.tiny_models import tiny_tokenizer
 

@@ -14,7 +14,7 @@ from app.core.metrics import Metrics
 from app.core.settings import Settings
 from app.serve import context, hooks
 from app.serve.board.metrics_folder import FOLDER
-from app.serve.processes import startup
+from app.serve.processes import preparation, startup
 
 # What a worker writes to its environment before torch is imported.
 SET_BY_WORKERS = (
@@ -48,14 +48,14 @@ class Inference:
 def master(monkeypatch):
     """A master with two slots, in this process; yields its board."""
     environ = {"CUDA_VISIBLE_DEVICES": "a,b", "FORKLIFT_DEVICE": "cpu"}
-    for name in ("_plan", "_board"):
-        monkeypatch.setattr(hooks, name, None)
+    monkeypatch.setattr(preparation, "_plan", None)
+    monkeypatch.setattr(hooks, "_board", None)
     monkeypatch.setattr(context, "_current", None)
-    monkeypatch.setattr(hooks, "configure_logging", lambda _format, **_options: None)
+    monkeypatch.setattr(preparation, "configure_logging", lambda _format, **_options: None)
     for name in (*SET_BY_WORKERS, FOLDER):
         monkeypatch.setenv(name, "")
     handlers = {number: signal.getsignal(number) for number in hooks._STOP_SIGNALS}
-    hooks.prepare(environ)
+    preparation.prepare(environ)
     hooks.on_starting(SimpleNamespace(cfg=SimpleNamespace(workers=2)))
     yield hooks._the_board()
     values.close_all_multiprocess_files()

@@ -1,0 +1,1 @@
+"""What is set from outside: the fields with their bounds, and tables of several models."""
