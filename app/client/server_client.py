@@ -33,6 +33,7 @@ from .connection.exchange import AnswerSource
 from .connection.grpc_address import is_grpc
 from .connection.grpc_server import GrpcServer
 from .connection.one_server import CallLimits, OneServer, Transport
+from .discovery.attempts.ways import Over, way_over
 from .discovery.many_servers import Affinity, ManyServers
 from .discovery.registry_opening import open_list
 from .discovery.server_entry import ServerEntry
@@ -76,6 +77,7 @@ class Client(OtherRoutes):
         max_pause_s: float = 60.0,
         zone: str | None = None,
         affinity: Affinity = "none",
+        over: Over = "http",
     ) -> Client:
         """A client of all servers in a registry: ``zookeeper://h1,h2:2181/forklift``, or ``forklift://a:5000,b:5000``.
 
@@ -83,12 +85,14 @@ class Client(OtherRoutes):
         part of an answer came is made again elsewhere, at once; ``max_retries`` is how often all servers are asked
         again after a pause. Servers of ``zone`` are preferred while they have room; with the affinity ``prefix``
         prompts that begin alike go to the same server, which may have that beginning in its cache. The list stays as
-        it was while the registry is away. ``close`` ends what follows it. Raises ``SetupError``.
+        it was while the registry is away. ``close`` ends what follows it. ``over="grpc"``: calls go to the gRPC ports
+        that servers announce, and to those of a list ``grpc://a:50051,b:50051``. Raises ``SetupError``.
         """
+        way = way_over("grpc" if is_grpc(registry) else over, api_key)
         shown, servers = open_list(registry)
         limits = CallLimits(timeout_s, max_retries, max_pause_s)
         client = cls.__new__(cls)
-        client._transport = ManyServers(shown, servers, api_key, limits, zone, affinity)
+        client._transport = ManyServers(shown, servers, way, limits, zone, affinity)
         return client
 
     def __enter__(self) -> Client:

@@ -152,8 +152,11 @@ class Calls(grpc.GenericRpcHandler):
         begin: Callable[..., None] = self._answering.begin if method.is_streamed else self._answering.answer
         begin(path, caller, message, replies)
         yield from replies
+        load = ("x-load", "{}/{}".format(*self._context.admission.load()))
         if replies.error is not None:
-            tell(replies.error, context)
+            tell(replies.error, context, load)
+        else:
+            context.set_trailing_metadata((load,))
 
     def _headers(self, caller: RpcCaller) -> tuple[tuple[str, str], ...]:
         found = [("x-request-id", caller.request_id)]
@@ -170,8 +173,8 @@ def limit_of(context: grpc.ServicerContext) -> float | None:
     return left_s if left_s is not None and left_s < LONGEST_S else None
 
 
-def tell(error: RequestError, context: grpc.ServicerContext) -> None:
-    """End the call with ``error``."""
+def tell(error: RequestError, context: grpc.ServicerContext, *more: tuple[str, str]) -> None:
+    """End the call with ``error``; ``more`` metadata stands behind it."""
     context.set_code(status_of(error))
     context.set_details(error.message)
-    context.set_trailing_metadata(trailers_of(error))
+    context.set_trailing_metadata((*trailers_of(error), *more))

@@ -178,3 +178,12 @@ def test_what_the_server_refuses_it_refuses_by_name(serve, name, value):
     with Client(url) as client, pytest.raises(Exception, match=name) as caught:
         client.complete("a", **{name: value})
     assert (caught.value.status, caught.value.param) == (400, name)
+
+
+def test_many_servers_are_asked_over_their_grpc_ports_and_tell_their_load(serve):
+    urls = [serve()[1] for _ in range(2)]
+    with Client.discover(",".join([urls[0], urls[1].removeprefix("grpc://")])) as client:
+        assert {client.complete("a").text for _ in range(8)} == {TEXT}
+        assert "".join(piece.text for piece in client.complete("a", stream=True)) == TEXT
+        told = [one.told for one in client._transport._choice._standings.values()]
+    assert told == [(0, 11)] * 2 or [one[1] for one in told] == [11, 11]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -17,7 +18,7 @@ from ..error_reading import make_error
 from ..fields import shortened
 from .exchange import Answer
 from .grpc_address import GrpcAddress
-from .grpc_messages import SERVICE, GrpcMethod, answer_of, event_of, request_of
+from .grpc_messages import SERVICE, GrpcRequest, answer_of, event_of
 
 # Statuses that gRPC itself gives, by what they would be over HTTP.
 STATUSES = {
@@ -37,6 +38,9 @@ NOT_RETRIED = "insufficient_memory"
 # As requests reads them.
 BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 FINISHED = b"data: [DONE]\n\n"
+# gRPC's own are 20 s for a connection, and up to two minutes of not trying after one that failed.
+CONNECT_LIMIT_MS = 3000
+LONGEST_REST_MS = 2000
 
 
 def open_channel(address: GrpcAddress, most_bytes: int) -> grpc.Channel:
@@ -45,6 +49,9 @@ def open_channel(address: GrpcAddress, most_bytes: int) -> grpc.Channel:
         ("grpc.max_receive_message_length", most_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.enable_retries", 0),
+        # Despite its name the limit of an attempt to connect.
+        ("grpc.min_reconnect_backoff_ms", CONNECT_LIMIT_MS),
+        ("grpc.max_reconnect_backoff_ms", LONGEST_REST_MS),
     ]
     if address.is_secure:
         credentials = grpc.ssl_channel_credentials(_authorities())
@@ -61,22 +68,31 @@ def _authorities() -> bytes:
         raise SetupError(f"the certificates in {file} cannot be read: {failure.strerror}") from None
 
 
+def metadata_of(address: GrpcAddress, limit_s: float) -> tuple[tuple[str, str], ...]:
+    """The key, and the limit of which the server is told."""
+    return *address.metadata, ("x-request-timeout-s", f"{limit_s:.3f}")
+
+
 class GrpcExchange:
-    """One call; a context that cancels it."""
+    """One call; a context that cancels it. ``was_taken``: the server said that it counts the call."""
 
     def __init__(
         self,
         channel: grpc.Channel,
         address: GrpcAddress,
-        path: str,
-        body: dict[str, Any] | None,
+        request: GrpcRequest,
         metadata: tuple[tuple[str, str], ...],
         limit_s: float,
     ):
+        # The connection lives as long as its calls.
         self._channel, self._address, self._limit_s, self._metadata = channel, address, limit_s, metadata
-        self._method = GrpcMethod.of(path, bool((body or {}).get("stream")))
-        self._body = {name: value for name, value in (body or {}).items() if name != "stream"}
+        self._request, self._method = request, request.method
         self._call: Any = None
+        self._is_cancelled = self.was_taken = False
+        # When anything came last, on ``time.monotonic()``; None until then.
+        self.heard_s: float | None = None
+        self.trailers: Mapping[str, str] = {}
+        self.on_close: Callable[[], None] | None = None
         self._first: list[Any] = []
         self._data: bytes | None = None
         self.status = 200
@@ -97,6 +113,16 @@ class GrpcExchange:
         call, self._call = getattr(self, "_call", None), None
         if call is not None:
             call.cancel()
+        on_close, self.on_close = getattr(self, "on_close", None), None
+        if on_close is not None:
+            on_close()
+
+    def cancel(self) -> None:
+        """Break the call off: whoever reads it is told. From any thread."""
+        self._is_cancelled = True
+        call = self._call
+        if call is not None:
+            call.cancel()
 
     def begin(self) -> None:
         """Send the call; of a stream, wait for its first message. Raises ``ClientError``."""
@@ -106,7 +132,9 @@ class GrpcExchange:
             request_serializer=method.request.SerializeToString,
             response_deserializer=method.reply.FromString,
         )
-        self._call = ask(request_of(method.request, self._body), timeout=self._limit_s, metadata=self._metadata)
+        self._call = ask(self._request.message, timeout=self._limit_s, metadata=self._metadata)
+        if self._is_cancelled:
+            self._call.cancel()
         first = next(self._messages(NoAnswerError), None)
         if first is None:
             raise ForeignAnswerError(f"{self._address.shown_url} answered nothing")
@@ -147,14 +175,20 @@ class GrpcExchange:
         if call is None:
             return
         try:
-            yield from call
+            for message in call:
+                self.was_taken, self.heard_s = True, time.monotonic()
+                yield message
         except grpc.RpcError as failure:
+            self.was_taken = self.was_taken or bool(call.initial_metadata())
             raise self._error(failure, broken) from None
+        finally:
+            if call.done():
+                self.trailers = _texts(call.trailing_metadata())
 
     def _error(self, failure: Any, broken: type[ClientError]) -> ClientError:
         """The server's own error where it told one, else what gRPC says."""
         said = self._address.hidden(shortened(failure.details() or failure.code().name))
-        trailers = {name: value for name, value in failure.trailing_metadata() or () if isinstance(value, str)}
+        trailers = _texts(failure.trailing_metadata())
         status = STATUSES.get(failure.code())
         if (code := trailers.get("forklift-code")) is not None:
             self.pause_s = _pause_s(trailers, failure.code(), code)
@@ -169,6 +203,10 @@ class GrpcExchange:
         if failure.code() is grpc.StatusCode.CANCELLED:
             return broken(f"{self._address.shown_url}: the call was cancelled")
         return make_error({"error": {"message": said}}, status)
+
+
+def _texts(metadata: Any) -> dict[str, str]:
+    return {name: value for name, value in metadata or () if isinstance(value, str)}
 
 
 def _pause_s(trailers: Mapping[str, str], status: grpc.StatusCode, code: str) -> float | None:

@@ -54,6 +54,21 @@ STREAMS = {
 }
 
 
+@dataclass(frozen=True)
+class GrpcRequest:
+    """What is sent of a call, to whichever server."""
+
+    method: GrpcMethod
+    message: Message
+
+    @staticmethod
+    def of(path: str, body: dict[str, Any] | None) -> GrpcRequest:
+        """What says the same as ``body`` for the route ``path``. Raises ``SetupError``."""
+        fields = dict(body or {})
+        method = GrpcMethod.of(path, bool(fields.pop("stream", False)))
+        return GrpcRequest(method, request_of(method.request, fields))
+
+
 def request_of(kind: Any, body: dict[str, Any]) -> Message:
     """The message that says the same; what has no field in it goes as JSON. Raises ``SetupError``."""
     fields, options, rest = kind.DESCRIPTOR.fields_by_name, {}, {}

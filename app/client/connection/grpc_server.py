@@ -18,6 +18,7 @@ from .one_server import TIMEOUT_GRACE_S, CallLimits
 
 if TYPE_CHECKING:
     from .grpc_exchange import GrpcExchange
+    from .grpc_messages import GrpcRequest
 
 # Answers are bounded by what is generated, and by this.
 MOST_BYTES = 256 * 2**20
@@ -54,10 +55,12 @@ class GrpcServer:
 
     def post(self, path: str, body: dict[str, Any] | None, is_whole: bool = False) -> GrpcExchange:
         """The answer, whole where that is wanted. Raises ``ClientError``."""
-        waited_s = 0.0
+        from .grpc_messages import GrpcRequest
+
+        request, waited_s = GrpcRequest.of(path, body), 0.0
         for attempt in range(self._limits.max_retries + 1):
             begun_s = time.monotonic()
-            exchange = self._exchange(path, body, self._limits.timeout_s - waited_s)
+            exchange = self._exchange(request, self._limits.timeout_s - waited_s)
             try:
                 exchange.begin()
                 return exchange.read() if is_whole else exchange
@@ -73,12 +76,11 @@ class GrpcServer:
             waited_s += pause_s or 0.0
         raise AssertionError("the last attempt returns or raises")
 
-    def _exchange(self, path: str, body: dict[str, Any] | None, left_s: float) -> GrpcExchange:
-        from .grpc_exchange import GrpcExchange
+    def _exchange(self, request: GrpcRequest, left_s: float) -> GrpcExchange:
+        from .grpc_exchange import GrpcExchange, metadata_of
 
-        metadata = (*self._address.metadata, ("x-request-timeout-s", f"{left_s:.3f}"))
         limit_s = left_s + min(TIMEOUT_GRACE_S, left_s / 2)
-        return GrpcExchange(self._connected(), self._address, path, body, metadata, limit_s)
+        return GrpcExchange(self._connected(), self._address, request, metadata_of(self._address, left_s), limit_s)
 
     def _connected(self) -> Any:
         with self._lock:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
-from ..asking_again import own_pause_s, refusal
+from ..asking_again import own_pause_s
 from ..client_errors import (
     ClientError,
     ModelNotFoundError,
@@ -18,19 +18,14 @@ from ..client_errors import (
     RequestError,
     StreamEndedError,
 )
-from ..connection.call_deadline import CallDeadline
-from ..connection.endpoint import Endpoint
-from ..connection.exchange import Exchange
-from ..connection.one_server import TIMEOUT_GRACE_S, CallLimits, json_bytes
-from .first_event import error_at_once
+from ..connection.one_server import CallLimits
+from .attempts.attempt import Attempt, AttemptAt, HeldAnswer, Way
 from .rerouting import Attempts, judge
 from .server_choice import ServerChoice
 from .server_entry import ServerEntry
 from .server_lists import ServerList
 from .server_probes import ServerProbes
 
-# A machine that is gone answers no handshake, and another one is there.
-CONNECT_LIMIT_S = 3.0
 FIRST_LIST_LIMIT_S = 10.0
 PREFIX_CHARS = 256
 # Every other path is for a model that generates.
@@ -56,7 +51,7 @@ class _Call:
 
     path: str
     body: dict[str, Any] | None
-    data: bytes | None
+    attempt_at: AttemptAt
     is_whole: bool
     affinity: str | None
     end_s: float
@@ -74,6 +69,11 @@ class _Call:
     def task(self) -> str | None:
         return None if self.body is None or self.path in FOR_ALL else TASKS.get(self.path, "generate")
 
+    def note_advice(self, pause_s: float | None) -> None:
+        """The shortest pause that a server advised counts."""
+        if pause_s is not None:
+            self.advised_s = pause_s if self.advised_s is None else min(pause_s, self.advised_s)
+
     def next_round(self) -> None:
         """Those that refused may be asked again; what a call may cost stays counted."""
         self.asked.clear()
@@ -81,13 +81,13 @@ class _Call:
 
 
 class ManyServers:
-    """The servers of a registry."""
+    """The servers of a registry, asked in one ``way``."""
 
     def __init__(
         self,
         shown_url: str,
         servers: ServerList,
-        api_key: str | None,
+        way: Way,
         limits: CallLimits,
         zone: str | None = None,
         affinity: Affinity = "none",
@@ -96,26 +96,29 @@ class ManyServers:
         # Calls that were made at another server after one did not answer: for those who measure.
         self.num_made_again = 0
         self._servers, self._limits, self._affinity = servers, limits, affinity
-        self._endpoint_of = _Endpoints(api_key)
-        self._choice, self._probes = ServerChoice(zone), ServerProbes()
+        self._way = way
+        # Of those in the registry, how many cannot be asked this way.
+        self._num_out_of_reach = 0
+        self._choice, self._probes = ServerChoice(zone), ServerProbes(way.is_alive)
         servers.follow(self._take)
 
     @property
     def servers(self) -> tuple[ServerEntry, ...]:
         """Those that are known, once any are."""
-        self._choice.wait_for_servers(min(FIRST_LIST_LIMIT_S, self._limits.timeout_s))
+        self._wait_for_servers(self._limits.timeout_s)
         return self._choice.entries
 
     def close(self) -> None:
         self._servers.close()
+        self._way.close()
 
-    def post(self, path: str, body: dict[str, Any] | None, is_whole: bool = False) -> Exchange:
+    def post(self, path: str, body: dict[str, Any] | None, is_whole: bool = False) -> HeldAnswer:
         end_s = time.monotonic() + self._limits.timeout_s
         affinity = affinity_of(body) if self._affinity == "prefix" else None
-        call = _Call(path, body, json_bytes(body), is_whole, affinity, end_s)
+        call = _Call(path, body, self._way.attempts(path, body), is_whole, affinity, end_s)
         for attempt in range(self._limits.max_retries + 1):
-            if (exchange := self._round(call)) is not None:
-                return exchange
+            if (answer := self._round(call)) is not None:
+                return answer
             if not _may_change(call.error):
                 break
             pause_s = own_pause_s(attempt) if call.advised_s is None else call.advised_s
@@ -127,60 +130,59 @@ class ManyServers:
         assert call.error is not None
         raise call.error
 
-    def _round(self, call: _Call) -> Exchange | None:
+    def _round(self, call: _Call) -> HeldAnswer | None:
         """Ask one server after the other; None where all that fit were asked in vain. Raises ``ClientError``."""
-        self._choice.wait_for_servers(min(FIRST_LIST_LIMIT_S, max(0.0, call.end_s - time.monotonic())))
+        self._wait_for_servers(call.end_s - time.monotonic())
         while call.error is None or time.monotonic() < call.end_s:
             entry = self._choice.pick(call.model, call.task, call.asked, call.affinity)
             if entry is None:
                 break
             self.num_made_again += call.error is not None
             call.asked.add(entry.id)
-            if (exchange := self._ask(entry, call)) is not None:
-                return exchange
+            if (answer := self._ask(entry, call)) is not None:
+                return answer
         call.error = call.error or NoServerError(self._nobody(call))
         return None
 
-    def _ask(self, entry: ServerEntry, call: _Call) -> Exchange | None:
+    def _wait_for_servers(self, left_s: float) -> None:
+        """Until the first list is there. One of servers that are all out of reach is one."""
+        if not self._num_out_of_reach:
+            self._choice.wait_for_servers(max(0.0, min(FIRST_LIST_LIMIT_S, left_s)))
+
+    def _ask(self, entry: ServerEntry, call: _Call) -> HeldAnswer | None:
         """One attempt. None where another server may be asked; raises ``ClientError`` where not."""
-        left_s = max(0.001, call.end_s - time.monotonic())
-        deadline = CallDeadline(left_s + min(TIMEOUT_GRACE_S, left_s / 2))
-        exchange: Exchange | None = None
-        forget = self._probes.watch(entry, deadline)
+        attempt = call.attempt_at(entry, max(0.001, call.end_s - time.monotonic()))
+        forget = self._probes.watch(entry, attempt)
         try:
-            exchange = self._open(entry, call, deadline, left_s)
-            self._require_answer(exchange, call)
+            answer = attempt.answer(call.is_whole)
         except ClientError as error:
             forget()
-            self._note_failure(error, entry, call, _load(exchange), was_connected=deadline.was_connected)
+            self._note_failure(error, entry, call, attempt)
             return None
         except BaseException:
             forget()
             self._choice.done(entry)
-            deadline.close()
+            attempt.close()
             raise
-        self._await_end(exchange, call.is_whole, partial(self._note_end, entry, deadline, forget, _load(exchange)))
-        return exchange
+        self._await_end(answer, call.is_whole, partial(self._note_end, entry, attempt, forget))
+        return answer
 
-    def _await_end(self, exchange: Exchange, is_whole: bool, note_end: Callable[[], None]) -> None:
+    def _await_end(self, answer: HeldAnswer, is_whole: bool, note_end: Callable[[], None]) -> None:
         """Until it ends a stream is load, and may be cut."""
         if is_whole:
             note_end()
         else:
-            exchange.on_close = note_end
+            answer.on_close = note_end
 
-    def _note_end(
-        self, entry: ServerEntry, deadline: CallDeadline, forget: Callable[[], None], told_load: str | None
-    ) -> None:
+    def _note_end(self, entry: ServerEntry, attempt: Attempt, forget: Callable[[], None]) -> None:
         forget()
-        self._choice.done(entry, told_load, deadline.was_cut)
+        self._choice.done(entry, attempt.told_load, attempt.was_cut)
 
-    def _note_failure(
-        self, error: ClientError, entry: ServerEntry, call: _Call, told_load: str | None, *, was_connected: bool
-    ) -> None:
+    def _note_failure(self, error: ClientError, entry: ServerEntry, call: _Call, attempt: Attempt) -> None:
         """Returns where the call may go on, at another server or after a pause; raises ``error`` where not."""
-        verdict = judge(error, call.attempts, was_connected=was_connected)
-        self._choice.done(entry, told_load, verdict.has_failed)
+        verdict = judge(error, call.attempts, was_connected=attempt.has_reached)
+        self._choice.done(entry, attempt.told_load, verdict.has_failed)
+        call.note_advice(attempt.advised_s)
         if isinstance(error, ModelNotFoundError) and call.model is not None:
             self._choice.note_lacking(entry, call.model)
         call.error = error
@@ -190,58 +192,21 @@ class ManyServers:
             raise error
         call.asked.update(one.id for one in self._choice.entries)
 
-    def _open(self, entry: ServerEntry, call: _Call, deadline: CallDeadline, left_s: float) -> Exchange:
-        return self._endpoint_of(entry.http).open(
-            "GET" if call.data is None else "POST",
-            call.path,
-            deadline.limit_s,
-            call.data,
-            {"Content-Type": "application/json", "X-Request-Timeout-S": f"{left_s:.3f}"},
-            connect_limit_s=CONNECT_LIMIT_S,
-            deadline=deadline,
-        )
-
-    def _require_answer(self, exchange: Exchange, call: _Call) -> None:
-        """Raise ``ClientError`` unless it is one that the caller can have: whole, or its first event."""
-        if exchange.status != 200:
-            error, pause_s = refusal(exchange, 0)
-            if pause_s is not None:
-                call.advised_s = min(pause_s, pause_s if call.advised_s is None else call.advised_s)
-            raise error
-        if call.is_whole:
-            exchange.read()
-            return
-        try:
-            error_event = error_at_once(exchange)
-        except ClientError:
-            exchange.close()
-            raise
-        if error_event is not None:
-            exchange.close()
-            raise error_event
-
     def _take(self, entries: tuple[ServerEntry, ...]) -> None:
-        self._probes.doubt({e.id for e in self._choice.entries} - {e.id for e in entries if e.state != "failed"})
-        self._choice.take(entries)
+        reached = tuple(entry for entry in entries if self._way.can_reach(entry))
+        self._num_out_of_reach = len(entries) - len(reached)
+        self._probes.doubt({e.id for e in self._choice.entries} - {e.id for e in reached if e.state != "failed"})
+        self._choice.take(reached)
+        self._way.keep(self._choice.entries)
 
     def _nobody(self, call: _Call) -> str:
+        if not self._choice.entries and self._num_out_of_reach:
+            return f"none of the {self._num_out_of_reach} servers in {self.shown_url} has {self._way.ports}"
         if not self._choice.entries:
             state = "holds no server" if self._servers.is_connected else "does not answer"
             return f"no server is known: {self.shown_url} {state}"
         wanted = f"the model {call.model!r}" if call.model is not None else f"a model for {call.task}"
         return f"none of the {len(self._choice.entries)} servers in {self.shown_url} has {wanted}"
-
-
-class _Endpoints:
-    """One per address, each with the key."""
-
-    def __init__(self, api_key: str | None):
-        # A key that cannot be sent is refused now.
-        self._api_key = api_key
-        Endpoint("http://localhost", api_key)
-
-    def __call__(self, url: str) -> Endpoint:
-        return Endpoint(url, self._api_key)
 
 
 def affinity_of(body: dict[str, Any] | None) -> str | None:
@@ -251,10 +216,6 @@ def affinity_of(body: dict[str, Any] | None) -> str | None:
             first = found[0] if isinstance(found, list | tuple) and found else found
             return f"{(body or {}).get('model')}\0{json.dumps(first, default=str)[:PREFIX_CHARS]}"
     return None
-
-
-def _load(exchange: Exchange | None) -> str | None:
-    return None if exchange is None else exchange.headers.get("X-Load")
 
 
 def _may_change(error: ClientError | None) -> bool:

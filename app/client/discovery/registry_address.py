@@ -1,4 +1,4 @@
-"""The URLs of registries: ``zookeeper://h1,h2:2181/path`` and ``forklift://a:5000,b:5000``."""
+"""The URLs of registries: ``zookeeper://h1,h2:2181/path``, ``forklift://a:5000,b:5000``, ``grpc://a:50051,b:50051``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ..client_errors import SetupError
+from ..connection.grpc_address import DEFAULT_PORT as GRPC_PORT
+from ..connection.grpc_address import SCHEMES as GRPC_SCHEMES
 from ..connection.server_urls import checked_url, shown_url
 
 ZOOKEEPER_PORT = 2181
@@ -14,7 +16,13 @@ DEFAULT_PATH = "/forklift"
 DEFAULT_SESSION_S = 6.0
 LEAST_SESSION_S, MOST_SESSION_S = 1.0, 120.0
 MOST_HOSTS = 1000
-SCHEMES_OF_LISTS = {"forklift": "http", "forklifts": "https"}
+HTTP_PORT = 5000
+# The scheme of each server's URL, and the port where none is named.
+SCHEMES_OF_LISTS = {
+    "forklift": ("http", HTTP_PORT),
+    "forklifts": ("https", HTTP_PORT),
+    **{scheme: (scheme, GRPC_PORT) for scheme in GRPC_SCHEMES},
+}
 OPTIONS = ("session_s", "ca", "cert", "key")
 _PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._-]+)+")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
@@ -48,7 +56,7 @@ def registry_address(url: str) -> ZooKeeperAddress | ListAddress:
         if has_scheme and scheme == "zookeeper":
             return _zookeeper(url.strip())
         if has_scheme and scheme in SCHEMES_OF_LISTS:
-            return _list(url.strip(), SCHEMES_OF_LISTS[scheme])
+            return _list(url.strip(), *SCHEMES_OF_LISTS[scheme])
     except ValueError as failure:
         raise SetupError(f"{shown_url(url.strip())!r}: {failure}") from None
     raise SetupError(
@@ -88,13 +96,16 @@ def _session_s(given: str | None) -> float:
     return session_s
 
 
-def _list(url: str, scheme: str) -> ListAddress:
+def _list(url: str, scheme: str, port: int) -> ListAddress:
     parts = urlsplit(url)
     if parts.query or parts.fragment:
         raise ValueError("a list of servers has no options")
-    return ListAddress(
-        tuple(checked_url(f"{scheme}://{_host(one, 5000)}{parts.path}") for one in dict.fromkeys(_split(parts.netloc)))
-    )
+    if parts.path.strip("/") and scheme in GRPC_SCHEMES:
+        raise ValueError("gRPC ports have no path")
+    hosts = [_host(one, port) for one in dict.fromkeys(_split(parts.netloc))]
+    if scheme in GRPC_SCHEMES:
+        return ListAddress(tuple(f"{scheme}://{host}" for host in hosts))
+    return ListAddress(tuple(checked_url(f"{scheme}://{host}{parts.path}") for host in hosts))
 
 
 def _split(hosts: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from ..connection.grpc_address import is_grpc
 from .registry_address import ListAddress
 from .server_entry import ServerEntry
 
@@ -34,12 +35,15 @@ class StaticList:
     is_connected = True
 
     def __init__(self, address: ListAddress):
-        self._entries = tuple(
-            ServerEntry(f"listed-{i}", url, places=PLACES_UNTIL_TOLD) for i, url in enumerate(address.urls)
-        )
+        self._entries = tuple(_entry(f"listed-{number}", url) for number, url in enumerate(address.urls))
 
     def follow(self, on_servers: OnServers) -> None:
         on_servers(self._entries)
 
     def close(self) -> None:
         return None
+
+
+def _entry(name: str, url: str) -> ServerEntry:
+    grpc = url.partition("://")[2] if is_grpc(url) else None
+    return ServerEntry(name, url, places=PLACES_UNTIL_TOLD, grpc=grpc)

@@ -1,8 +1,8 @@
 """Whether servers that owe an answer still live: a thread asks, and cuts the calls of those that do not.
 
 A process that is stopped, or a machine that is gone, closes no connection: a call there would wait to its own end.
-``/livez`` is answered whatever the model does, so a server that is silent there is given up, and its calls are free to
-go elsewhere.
+``/livez`` and gRPC's health service answer whatever the model does, so a server that is silent there is given up, and
+its calls are free to go elsewhere.
 """
 
 from __future__ import annotations
@@ -12,15 +12,12 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from ..client_errors import ClientError
-from ..connection.call_deadline import CallDeadline
-from ..connection.endpoint import Endpoint
+from .attempts.attempt import Attempt
 from .server_entry import ServerEntry
 
 # So long nothing may come before anybody wonders; a stream tells every ten seconds that it waits.
 PATIENCE_S = 5.0
 PERIOD_S = 1.0
-PROBE_LIMIT_S = 2.0
 # One that is late may have been a moment without a processor.
 MOST_MISSES = 2
 
@@ -28,13 +25,14 @@ MOST_MISSES = 2
 @dataclass(frozen=True, eq=False)
 class _Call:
     entry: ServerEntry
-    deadline: CallDeadline
+    attempt: Attempt
 
 
 class ServerProbes:
-    """Any number of threads may have their calls watched."""
+    """Any number of threads may have their calls watched. ``is_alive`` waits a few seconds for a server at most."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_alive: Callable[[ServerEntry], bool]) -> None:
+        self._is_alive = is_alive
         # Streams that nobody reads are dropped by the garbage collector, on any thread at any moment.
         self._lock = threading.RLock()
         self._calls: set[_Call] = set()
@@ -45,9 +43,9 @@ class ServerProbes:
         # Never set: a pause.
         self._tick = threading.Event()
 
-    def watch(self, entry: ServerEntry, deadline: CallDeadline) -> Callable[[], None]:
+    def watch(self, entry: ServerEntry, attempt: Attempt) -> Callable[[], None]:
         """From now on the call may be cut; what is returned ends that."""
-        call = _Call(entry, deadline)
+        call = _Call(entry, attempt)
         with self._lock:
             self._calls.add(call)
             if not self._runs:
@@ -78,24 +76,15 @@ class ServerProbes:
 
     def _due(self, now_s: float) -> dict[str, ServerEntry]:
         """One entry for each server that is to be asked now."""
-        late = (c for c in list(self._calls) if now_s - c.deadline.heard_s > PATIENCE_S or c.entry.id in self._doubted)
+        late = (c for c in list(self._calls) if now_s - c.attempt.heard_s > PATIENCE_S or c.entry.id in self._doubted)
         return {call.entry.id: call.entry for call in late if call.entry.id not in self._probed}
 
     def _probe(self, entry: ServerEntry) -> None:
-        lives = is_alive(entry.http)
+        lives = self._is_alive(entry)
         with self._lock:
             self._probed.discard(entry.id)
             self._misses[entry.id] = 0 if lives else self._misses.get(entry.id, 0) + 1
             is_lost = self._misses[entry.id] >= MOST_MISSES
             cut = [call for call in list(self._calls) if is_lost and call.entry.id == entry.id]
         for call in cut:
-            call.deadline.cut()
-
-
-def is_alive(url: str, limit_s: float = PROBE_LIMIT_S) -> bool:
-    """Whether the process behind the URL answers anything at all."""
-    try:
-        with Endpoint(url).open("GET", "/livez", limit_s):
-            return True
-    except ClientError:
-        return False
+            call.attempt.cut()

@@ -22,6 +22,8 @@ from app.client import (
 )
 from app.client.connection.one_server import CallLimits
 from app.client.discovery import server_choice, server_probes
+from app.client.discovery.attempts import http_attempt
+from app.client.discovery.attempts.http_attempt import HttpWay
 from app.client.discovery.many_servers import ManyServers, affinity_of
 from app.client.discovery.server_choice import ServerChoice
 from app.client.discovery.server_entry import ServerEntry
@@ -53,7 +55,7 @@ def servers(make_server):
 def client_of(*servers, limits=LIMITS, **options):
     listed = MemoryList(*(one.entry for one in servers))
     client = Client("http://127.0.0.1:1")
-    client._transport = ManyServers("memory://", listed, None, limits, **options)
+    client._transport = ManyServers("memory://", listed, HttpWay(None), limits, **options)
     return client
 
 
@@ -239,9 +241,9 @@ def test_a_stream_counts_as_load_until_it_ends(servers):
 
 @pytest.fixture
 def hasty(monkeypatch):
-    for name, value in {"PATIENCE_S": 0.05, "PERIOD_S": 0.02, "PROBE_LIMIT_S": 0.1}.items():
+    for name, value in {"PATIENCE_S": 0.05, "PERIOD_S": 0.02}.items():
         monkeypatch.setattr(server_probes, name, value)
-    monkeypatch.setattr(server_probes.is_alive, "__defaults__", (0.1,))
+    monkeypatch.setattr(http_attempt.is_alive, "__defaults__", (0.1,))
 
 
 def test_a_call_to_a_server_that_stopped_goes_elsewhere(servers, hasty):

@@ -106,6 +106,7 @@ def test_the_urls_of_registries():
     assert registry_address("zookeeper://[::1]:9/x").hosts == ("[::1]:9",)
     assert registry_address("forklift://a,b:1/llm") == ListAddress(("http://a:5000/llm", "http://b:1/llm"))
     assert registry_address("forklifts://a:443,a:443") == ListAddress(("https://a:443",))
+    assert registry_address("grpc://a,b:1") == ListAddress(("grpc://a:50051", "grpc://b:1"))
 
 
 @pytest.mark.parametrize(

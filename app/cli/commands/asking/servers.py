@@ -12,6 +12,7 @@ from app.cli.server_connection import CommandError, key_option, make_server
 from app.cli.streams import make_console
 from app.cli.watching.fleet_view import picture, rows_of
 from app.client import ClientError
+from app.client.connection.grpc_address import is_grpc
 from app.client.discovery.registry_opening import open_list
 from app.client.discovery.server_choice import ServerChoice
 from app.client.discovery.server_lists import ServerList
@@ -36,6 +37,8 @@ def command(registry: str, api_key: str | None, interval_s: float, once: bool, a
     """
     # A key that cannot be sent is told now, and not as servers that do not answer.
     key = make_server("http://localhost", api_key).api_key
+    if is_grpc(registry):
+        raise CommandError("servers are asked for their state over HTTP: give forklift://host:5000,host:5000")
     try:
         shown_url, servers = open_list(registry)
     except ClientError as error:

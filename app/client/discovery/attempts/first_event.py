@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from ..client_errors import RequestError, StreamEndedError
-from ..connection.exchange import Exchange
-from ..error_reading import make_error
-from ..fields import parsed
+from ...client_errors import RequestError, StreamEndedError
+from ...connection.exchange import Exchange
+from ...error_reading import make_error
+from ...fields import parsed
 
 # Comments may come first; what is longer than this is no error.
 MOST_BYTES = 65_536

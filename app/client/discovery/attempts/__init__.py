@@ -1,0 +1,1 @@
+"""One call at one of many servers, over HTTP or over gRPC."""
