@@ -43,7 +43,8 @@ WORKDIR /srv/forklift
 ENV PATH=/opt/forklift/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 10001:10001
-EXPOSE 5000
+# 50051 where FORKLIFT_GRPC_BIND opens it (EXTRAS=grpc).
+EXPOSE 5000 50051
 STOPSIGNAL SIGTERM
 # A large model loads for minutes; failures do not count until then, and the first success ends that time.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30m --retries=3 CMD ["python", "-m", "app.serve.probe"]

@@ -70,7 +70,7 @@ def test_nothing_is_installed_in_the_final_stage():
     assert not any("pip" in step or "apt" in step for step in steps)
 
 
-COMPOSE_FILES = ["compose.yaml", "deploy/registry/compose.yaml"]
+COMPOSE_FILES = ["compose.yaml", "deploy/grpc/compose.yaml", "deploy/registry/compose.yaml"]
 
 
 @pytest.mark.parametrize("file", COMPOSE_FILES)
@@ -90,6 +90,16 @@ def test_the_servers_of_the_registrys_file_announce_where_they_can_be_reached():
         assert (REPOSITORY / "deploy/registry" / service["build"]["context"]).resolve() == REPOSITORY
     (host,) = registry_address(services["first"]["environment"]["FORKLIFT_REGISTRY"]).hosts
     assert host == "zookeeper:2181"
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu"])
+def test_the_file_for_grpc_adds_the_port_to_each_service(name):
+    service = yaml.safe_load((REPOSITORY / "deploy/grpc/compose.yaml").read_text())["services"][name]
+    assert name in compose()
+    port = service["environment"]["FORKLIFT_GRPC_BIND"].rpartition(":")[2]
+    assert service["ports"][0].endswith(f":{port}")
+    assert re.search(rf"^EXPOSE .*\b{port}\b", FINAL_STAGE, re.MULTILINE)
+    assert service["build"]["args"]["EXTRAS"] == "${EXTRAS:-grpc}"
 
 
 @pytest.mark.parametrize("name", ["cpu", "gpu"])

@@ -44,7 +44,7 @@ def test_manifests_are_valid(document, tmp_path):
     assert "passed" in run(sys.executable, "-m", "kubernetes_validate", "--strict", file)
 
 
-@pytest.mark.parametrize("overlay", ["base", "gpu", "registry", "monitoring"])
+@pytest.mark.parametrize("overlay", ["base", "gpu", "grpc", "registry", "monitoring"])
 def test_kustomize_builds_each_folder_and_what_it_builds_is_valid(overlay, tmp_path):
     built = run(program("kubectl"), "kustomize", CLUSTER / overlay)
     documents = [document for document in yaml.safe_load_all(built) if document["kind"] not in CUSTOM]
@@ -70,6 +70,17 @@ def test_the_registry_folder_opens_the_way_to_what_it_announces_in():
     assert settings_patch[0]["path"] == "/data/FORKLIFT_REGISTRY"
     ports = [port["port"] for rule in way_patch[0]["value"] for port in rule["ports"]]
     assert int(address.hosts[0].rpartition(":")[2]) in ports
+
+
+def test_the_grpc_folder_opens_the_port_that_it_binds_everywhere():
+    documents = yaml.safe_load_all(run(program("kubectl"), "kustomize", CLUSTER / "grpc"))
+    found = {document["kind"]: document for document in documents}
+    port = int(found["ConfigMap"]["data"]["FORKLIFT_GRPC_BIND"].rpartition(":")[2])
+    ports = found["Deployment"]["spec"]["template"]["spec"]["containers"][0]["ports"]
+    assert {one["name"]: one["containerPort"] for one in ports} == {"http": 5000, "grpc": port}
+    assert {one["targetPort"] for one in found["Service"]["spec"]["ports"]} == {"http", "grpc"}
+    opened = {one["port"] for one in found["NetworkPolicy"]["spec"]["ingress"][0]["ports"]}
+    assert opened == {5000, port}
 
 
 def test_every_environment_name_is_a_setting():
