@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from app.cli.checking import device, grpc_check, installed_versions, machine, model, registry_check
+from app.cli.checking import device, installed_versions, machine, model
 from app.cli.checking.configuration import read_settings
+from app.cli.checking.extras import grpc_check, registry_check, scale_check
 from app.cli.checking.findings import Check, Finding, Findings, Situation
 
 CHECKS: tuple[Check, ...] = (
@@ -17,6 +18,7 @@ CHECKS: tuple[Check, ...] = (
     machine.check_proxies,
     grpc_check.check,
     registry_check.check,
+    scale_check.check,
     device.check,
     model.check,
 )

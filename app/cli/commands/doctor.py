@@ -29,8 +29,8 @@ SIGNS = {"ok": ("ok", "green"), "warning": ("warning", "yellow"), "fault": ("FAU
 def command(model: str | None, url: str | None, api_key: str | None, as_json: bool) -> None:
     """Check this machine and the FORKLIFT_ settings, and name each fault in one line with what to do.
 
-    Looks at libraries, address, shared memory, open files, disk, proxies, registry, GPUs, model folders, tokenizer and
-    memory. Weights are not loaded.
+    Looks at libraries, address, shared memory, open files, disk, proxies, gRPC port, registry, cluster, GPUs, model
+    folders, tokenizer and memory. Weights are not loaded.
 
     Exit codes: 0 no fault, 1 at least one, 2 for wrong usage, 130 after ctrl-C.
     """

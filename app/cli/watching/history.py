@@ -17,10 +17,13 @@ class History:
 
     def __init__(self) -> None:
         self.failure: str | None = None
+        # Of all looks: behind a proxy each may be at another replica.
+        self.instances: frozenset[str] = frozenset()
         self._kept: deque[Snapshot] = deque()
 
     def add(self, snapshot: Snapshot) -> None:
         self.failure = None
+        self.instances |= snapshot.instances
         if self._kept and snapshot.total("requests_total") < self._kept[-1].total("requests_total"):
             # Counters went back: another server.
             self._kept.clear()

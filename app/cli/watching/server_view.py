@@ -55,6 +55,10 @@ def heading(url: str, history: History) -> Text:
         line.append(f" {history.last.progress:.0%}")
     if history.last.is_unregistered:
         line.append("  the registry does not answer", "red")
+    if len(history.instances) == 1:
+        line.append(printable(f"  replica {next(iter(history.instances))}"))
+    elif history.instances:
+        line.append(f"  {len(history.instances)} replicas answer in turn: name one's own port (from 9500 on)", "red")
     return line
 
 

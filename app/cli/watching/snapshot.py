@@ -22,7 +22,10 @@ Labels = frozenset[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Snapshot:
-    """``values`` maps a sample's name without prefix and its labels to its value; empty where metrics were refused."""
+    """``values`` maps a sample's name without prefix and its labels to its value; empty where metrics were refused.
+
+    ``instances``: which replicas of a cluster answered, where it was one.
+    """
 
     at_s: float
     state: str
@@ -31,6 +34,7 @@ class Snapshot:
     values: Mapping[tuple[str, Labels], float] = field(default_factory=dict)
     refused: str | None = None
     models: list[dict[str, Any]] = field(default_factory=list)
+    instances: frozenset[str] = frozenset()
 
     @property
     def is_unregistered(self) -> bool:
@@ -68,8 +72,9 @@ def look(server: Server) -> Snapshot:
         models = [_model(row) for row in body.get("engines") or ()]
     except (ForeignAnswerError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         raise CommandError(f"{ready.url} answered {ready.status}, and no JSON of slots") from None
-    made = partial(Snapshot, time.monotonic(), state, progress, slots, models=models)
     metrics = server.get("/metrics", TIMEOUT_S)
+    instances = frozenset(one.headers["X-Instance"] for one in (ready, metrics) if "X-Instance" in one.headers)
+    made = partial(Snapshot, time.monotonic(), state, progress, slots, models=models, instances=instances)
     if metrics.status != 200:
         return made(refused=f"{metrics.status}: {told(metrics)}")
     try:

@@ -7,7 +7,7 @@ import json
 import pytest
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
-from app.cli.checking import registry_check
+from app.cli.checking.extras import registry_check
 from app.cli.checking.findings import Situation
 from app.cli.checking.server import _check_registry
 from app.cli.watching.snapshot import Snapshot, parse

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 
@@ -159,3 +160,12 @@ def test_the_busiest_routes_are_named_with_their_rates():
     page.requests.labels("/classify", "200").inc(5)
     history.add(page.snapshot(10.0))
     assert "requests/s: /translate 3.0, /classify 0.5" in shown(history)
+
+
+def test_the_replica_that_answers_is_named_and_several_in_turn_are_told():
+    page, history = Page(), History()
+    for at, names in enumerate((["r1"], ["r1"], ["r1", "r2"])):
+        history.add(dataclasses.replace(page.snapshot(float(at)), instances=frozenset(names)))
+        if at == 1:
+            assert "replica r1" in shown(history)
+    assert "2 replicas answer in turn" in shown(history)
