@@ -25,9 +25,15 @@ def show(title: str, rows: list[dict[str, Any]], **facts: Any) -> None:
     for name in rows[0]:
         table.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right")
     for row in rows:
-        table.add_row(*(f"{value:,.1f}" if isinstance(value, float) else str(value) for value in row.values()))
+        table.add_row(*(_shown(value) for value in row.values()))
     Console(width=160).print(table)
     print(json.dumps({"benchmark": title, **facts, "environment": environment(), "rows": rows}))
+
+
+def _shown(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.2f}" if abs(value) < 10 else f"{value:,.1f}"
 
 
 def _cpu() -> str:

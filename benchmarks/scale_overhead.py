@@ -1,8 +1,8 @@
-"""What Ray Serve's proxy and replica cost beside plain Gunicorn: the same request to both, in turn, pair by pair.
+"""What Ray Serve's proxy and replica cost beside plain Gunicorn: the same requests to both, in turn, pair by pair.
 
 Run as ``python -m tools.loopback_only python -m benchmarks.scale_overhead`` in an environment with the extra
-``scale``; it starts both servers with the same settings and niceness, and ends them. ``--gunicorn`` and ``--scale``
-name servers that run already.
+``scale``; it starts both servers with the same settings, threads and niceness, and ends them. ``--gunicorn`` and
+``--scale`` name servers that run already. The last line of the table is throughput: what is more there is a loss.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +26,8 @@ from benchmarks.contenders import forklift, running
 from benchmarks.report import show
 
 NUM_NEW = 32
+# Streams at once, which one replica decodes together.
+NUM_AT_ONCE = 8
 ONE = {"prompt": "def f(", "max_new_tokens": 1, "temperature": 0, "ignore_eos": True}
 STREAMED = ONE | {"max_new_tokens": NUM_NEW, "stream": True}
 NUM_RESAMPLES = 2000
@@ -46,11 +49,20 @@ def stream(url: str) -> None:
         assert answer.content.endswith(b"[DONE]\n\n"), "the stream was cut"
 
 
+def crowd(url: str) -> None:
+    with ThreadPoolExecutor(NUM_AT_ONCE) as pool:
+        list(pool.map(stream, [url] * NUM_AT_ONCE))
+
+
 KINDS: dict[str, Callable[[str], None]] = {
     "/livez": probe,
     "1 token": one_token,
     f"{NUM_NEW} tokens streamed": stream,
+    f"{NUM_AT_ONCE} streams of {NUM_NEW} tokens at once": crowd,
 }
+# Both get these; Ray would give a replica one thread for each of its CPUs, and Gunicorn a worker all cores.
+SETTINGS = {"FORKLIFT_MAX_BATCH_SIZE": str(NUM_AT_ONCE), "FORKLIFT_MAX_QUEUE": "64", "FORKLIFT_COMPILE": "never"}
+THREADS = {"OMP_NUM_THREADS": "1"}
 
 
 def took_ms(call: Callable[[str], None], url: str) -> float:
@@ -84,7 +96,8 @@ def row(name: str, found: list[tuple[float, float]]) -> dict[str, object]:
     low, high = interval(differences)
     gunicorn, scale = (statistics.median(times) for times in zip(*found, strict=True))
     return {
-        "request": name,
+        "requests": name,
+        "pairs": len(found),
         "gunicorn ms": gunicorn,
         "scale ms": scale,
         "difference ms": statistics.median(differences),
@@ -97,9 +110,9 @@ def row(name: str, found: list[tuple[float, float]]) -> dict[str, object]:
 @contextmanager
 def cluster(proxy: str, port: int) -> Iterator[str]:
     """One replica behind one proxy, on this machine."""
-    with TemporaryDirectory() as folder:
-        environ = {**os.environ, "FORKLIFT_CACHE_DIR": folder, "FORKLIFT_COMPILE": "never", "HOME": folder}
-        environ["FORKLIFT_MAX_QUEUE"] = "64"
+    # Ray's sockets lie there, and their names may not be long.
+    with TemporaryDirectory(prefix="fl", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        environ = {**os.environ, **SETTINGS, "FORKLIFT_CACHE_DIR": folder, "HOME": folder, "RAY_TMPDIR": folder}
         command = [sys.executable, "-m", "app.cli", "scale"]
         up = ["up", "--proxy", proxy, "--port", str(port), "--address", "127.0.0.2", "--timeout", str(START_LIMIT_S)]
         try:
@@ -117,14 +130,15 @@ def cluster(proxy: str, port: int) -> Iterator[str]:
 @click.option("--pairs", "num_pairs", default=200, show_default=True, help="Pairs of requests of each kind.")
 def main(gunicorn: str | None, scale: str | None, proxy: str, port: int, num_pairs: int) -> None:
     """Print a table of medians, and of the paired difference with its 95% interval."""
+    os.environ.update(THREADS)
     with ExitStack() as stack:
-        plain = gunicorn or stack.enter_context(running(forklift("gunicorn", DEMO)))
+        plain = gunicorn or stack.enter_context(running(forklift("gunicorn", DEMO, max_batch_size=NUM_AT_ONCE)))
         scaled = scale or stack.enter_context(cluster(proxy, port))
         rows = []
         for name, call in KINDS.items():
             pairs(call, plain, scaled, 10)
-            rows.append(row(name, pairs(call, plain, scaled, num_pairs)))
-    show(f"plain Gunicorn and Ray Serve with {proxy}", rows, pairs=num_pairs, niceness=os.nice(0))
+            rows.append(row(name, pairs(call, plain, scaled, num_pairs // 4 if call is crowd else num_pairs)))
+    show(f"plain Gunicorn and Ray Serve with {proxy}", rows, niceness=os.nice(0))
 
 
 if __name__ == "__main__":

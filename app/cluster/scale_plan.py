@@ -33,6 +33,8 @@ HEALTH_PERIOD_S = 2.0
 # The answer costs nothing; a process that gives none for so long is stopped or starved.
 HEALTH_TIMEOUT_S = 10.0
 DRAIN_LOOK_S = 0.5
+# For so long everything goes on without a head, which is brought up again meanwhile; Ray's own limit is a minute.
+WITHOUT_HEAD_S = 900
 # Of the places that a replica has, so many may be taken before another one is wanted.
 TARGET_SHARE = 0.7
 # Replicas tell of their places so often; the mean of the last looks decides.
@@ -162,6 +164,7 @@ class ScalePlan:
             "RAY_USAGE_STATS_ENABLED": "0",
             # Workers run at +15 otherwise, behind everything else on the machine.
             "RAY_worker_niceness": "0",
+            "RAY_gcs_rpc_server_reconnect_timeout_s": str(WITHOUT_HEAD_S),
             "RAY_SERVE_PROXY_PREFER_LOCAL_NODE_ROUTING": "0",
             # The bridge never blocks the loop, and on the server's own it sees how fast a client reads.
             "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",

@@ -42,6 +42,12 @@ def short_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.fixture(params=PROXIES)
+def proxy(request: pytest.FixtureRequest) -> str:
+    """Each of the two that may stand in front."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="session", params=PROXIES)
 def two_nodes(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """Two nodes with a replica each, behind each proxy in turn."""

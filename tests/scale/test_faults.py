@@ -78,9 +78,9 @@ def _num_left(made: Cluster, before: set[str]) -> int:
     return len(before & {one.instance for one in made.replicas()})
 
 
-def test_the_head_comes_back_with_what_it_knew(short_folder: Path):
+def test_the_head_comes_back_with_what_it_knew(short_folder: Path, proxy: str):
     """It has no replica; its store is killed, which takes its other processes along, and it is brought up again."""
-    every_node = {"proxies": "every-node"}
+    every_node = {"proxies": "every-node", "proxy": proxy}
     with cluster(short_folder, 2, "1", every_node, node_cpus=(0, 1)) as made:
         made.wait_until_serving(1)
         before = made.instances()
@@ -96,14 +96,14 @@ def test_the_head_comes_back_with_what_it_knew(short_folder: Path):
             made.up("1", **every_node)
             took_s = time.monotonic() - begun_s
             time.sleep(CALM_S)
+        report("head killed and brought up", callers, took_s)
         assert made.instances() == before
-    report("head killed and brought up", callers, took_s)
     assert callers.num_lost <= NUM_CALLERS
 
 
 @pytest.fixture
-def three_nodes(short_folder: Path):
-    with cluster(short_folder, 3, "2", {}) as made:
+def three_nodes(short_folder: Path, proxy: str):
+    with cluster(short_folder, 3, "2", {"proxy": proxy}) as made:
         yield made
 
 
@@ -141,8 +141,8 @@ def _with_replica(made: Cluster) -> int:
     return next(at for at in (1, 2) if made.address(at) in addresses)
 
 
-def test_replicas_come_and_go_with_the_load_and_nothing_is_lost(short_folder: Path):
-    with cluster(short_folder, 2, "1-2", {}) as made:
+def test_replicas_come_and_go_with_the_load_and_nothing_is_lost(short_folder: Path, proxy: str):
+    with cluster(short_folder, 2, "1-2", {"proxy": proxy}) as made:
         made.wait_until_serving(1)
         with calling(made.url, 10) as callers:
             grown_s = made.wait_until_serving(2)

@@ -10,12 +10,14 @@ from collections import Counter
 
 import requests
 
+from tests.anywhere.target import LONG
 from tests.scale.cluster import Cluster
-from tests.service.conftest import REPOSITORY
+from tests.service.conftest import REPOSITORY, wait_for
 
 NUM_CALLERS = 40
 # Two replicas with one place to run and ten to wait each.
 NUM_PLACES = 22
+BODY = {"prompt": "def f(", "max_new_tokens": 8, "ignore_eos": True}
 
 
 def test_the_contract_of_http_holds(two_nodes: Cluster):
@@ -27,24 +29,50 @@ def test_the_contract_of_http_holds(two_nodes: Cluster):
 
 
 def test_exactly_as_many_are_admitted_as_there_are_places(two_nodes: Cluster):
+    """The two that run are held until every other call is refused or waits: no place is free again before."""
     two_nodes.wait_until_serving(2)
+    held = _hold_both(two_nodes)
     answers: list[requests.Response] = []
-    barrier = threading.Barrier(NUM_CALLERS)
+    barrier = threading.Barrier(NUM_CALLERS - len(held))
 
     def call() -> None:
         barrier.wait()
-        body = {"prompt": "def f(", "max_new_tokens": 200, "ignore_eos": True}
-        answers.append(requests.post(f"{two_nodes.url}/complete", json=body, timeout=120))
+        answers.append(requests.post(f"{two_nodes.url}/complete", json=BODY, timeout=240))
 
-    threads = [threading.Thread(target=call) for _ in range(NUM_CALLERS)]
+    threads = [threading.Thread(target=call) for _ in range(NUM_CALLERS - len(held))]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    try:
+        wait_for(
+            lambda: sum(map(sum, _taken(two_nodes))) + len(answers) == NUM_CALLERS, "every call is told or waits", 120
+        )
+        assert _taken(two_nodes) == [(1, 10), (1, 10)]
+        assert len(answers) == NUM_CALLERS - NUM_PLACES
+    finally:
+        for stream in held:
+            stream.close()
+        for thread in threads:
+            thread.join()
     refused = [answer for answer in answers if answer.status_code == 503]
-    assert Counter(answer.status_code for answer in answers) == {200: NUM_PLACES, 503: NUM_CALLERS - NUM_PLACES}
+    statuses = Counter([answer.status_code for answer in answers] + [stream.status_code for stream in held])
+    assert statuses == {200: NUM_PLACES, 503: NUM_CALLERS - NUM_PLACES}
     assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
-    assert len({answer.headers["X-Instance"] for answer in answers}) == 2
+    assert len({answer.headers["X-Instance"] for answer in answers if answer.status_code == 200}) == 2
+
+
+def _hold_both(made: Cluster) -> list[requests.Response]:
+    """A stream that does not end on each replica; what runs there when both have one."""
+    held: list[requests.Response] = []
+    while sum(running for running, _ in _taken(made)) < 2:
+        held.append(requests.post(f"{made.url}/complete", json=LONG | {"stream": True}, stream=True, timeout=240))
+        assert len(held) <= 4, "both replicas get work"
+    return held
+
+
+def _taken(made: Cluster) -> list[tuple[int, int]]:
+    """Sequences that run and that wait on each replica."""
+    looks = [requests.get(f"http://{made.address(number)}:9500/readyz", timeout=60).json() for number in range(2)]
+    return [(row["num_running"], row["num_waiting"]) for look in looks for row in look["slots"]]
 
 
 def test_the_command_shows_nodes_and_replicas(two_nodes: Cluster):
