@@ -145,16 +145,29 @@ def start_of_data(path: Path) -> int:
         return 8 + int.from_bytes(file.read(8), "little")
 
 
-def read_parts(form: AdapterForm) -> dict[str, Part]:
-    """The numbers, in memory of their own. Raises ``ModelLoadError`` where they cannot be read or are none."""
+def read_parts(form: AdapterForm, largest: float) -> dict[str, Part]:
+    """The numbers as they are computed with, scaled, in memory of their own; ``largest``: what their type can hold.
+
+    Raises ``ModelLoadError`` where they cannot be read, are none, or too large: infinity times the zero of another
+    adapter's row would be that row's NaN.
+    """
     path = form.folder / WEIGHTS
     try:
-        return {
-            name: Part(_matrix(form, down), _matrix(form, up) * np.float32(form.scales[name]))
-            for name, (down, up) in form.places.items()
-        }
+        return {name: _part(form, name, largest) for name in form.places}
     except OSError as error:
         raise unreadable(path, error) from None
+
+
+def _part(form: AdapterForm, name: str, largest: float) -> Part:
+    down, up = form.places[name]
+    with np.errstate(over="ignore"):
+        part = Part(_matrix(form, down), _matrix(form, up) * np.float32(form.scales[name]))
+    if not all(np.abs(matrix).max(initial=0) <= largest for matrix in (part.down, part.up)):
+        raise ModelLoadError(
+            f"the adapter's weights {form.folder / WEIGHTS}, scaled by {form.scales[name]:.3g}, are larger than "
+            f"{largest:.3g} in {name[:100]}, which the model's type cannot hold"
+        )
+    return part
 
 
 def _matrix(form: AdapterForm, entry: Entry) -> Floats:

@@ -20,6 +20,9 @@ def folder(model_folder, tmp_path):
     return save_adapter(tmp_path / "adapter", model_folder("llama"), "llama", seed=1, rank=4, alpha=8)
 
 
+LARGEST = torch.finfo(torch.bfloat16).max
+
+
 def change(folder, **values: object) -> None:
     path = folder / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
@@ -27,7 +30,7 @@ def change(folder, **values: object) -> None:
 
 def line_of(folder) -> str:
     with pytest.raises(ModelLoadError) as raised:
-        read_parts(read_form(folder))
+        read_parts(read_form(folder), LARGEST)
     assert "\n" not in str(raised.value)
     return str(raised.value)
 
@@ -74,13 +77,29 @@ def test_numbers_that_are_none_are_refused(folder):
     assert "hold NaN or infinity" in line_of(folder)
 
 
+@pytest.mark.parametrize("alpha", [1e308, -1e308, 3.4e38])
+def test_numbers_that_the_scale_makes_infinite_are_refused(folder, alpha):
+    path = folder / "adapter_model.safetensors"
+    save_file({name: tensor * 10 for name, tensor in load_file(path).items()}, path)
+    change(folder, lora_alpha=alpha)
+    assert "scaled by" in line_of(folder)
+
+
+def test_numbers_that_a_narrower_type_cannot_hold_are_refused(folder):
+    change(folder, lora_alpha=1e9)
+    form = read_form(folder)
+    assert read_parts(form, LARGEST)
+    with pytest.raises(ModelLoadError, match="which the model's type cannot hold"):
+        read_parts(form, torch.finfo(torch.float16).max)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_numbers_of_every_dtype_are_read(folder, dtype):
     path = folder / "adapter_model.safetensors"
     tensors = {name: tensor.to(dtype) for name, tensor in load_file(path).items()}
     save_file(tensors, path)
     name = "model.layers.1.mlp.up_proj"
-    part = read_parts(read_form(folder))[name]
+    part = read_parts(read_form(folder), LARGEST)[name]
     down, up = (tensors[f"base_model.model.{name}.lora_{kind}.weight"].float() for kind in "AB")
     torch.testing.assert_close(torch.from_numpy(part.down), down, rtol=0, atol=0)
     torch.testing.assert_close(torch.from_numpy(part.up), up * 2, rtol=0, atol=0)

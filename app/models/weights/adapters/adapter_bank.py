@@ -72,10 +72,10 @@ class AdapterBank:
 
     def __init__(self, checkpoint: Checkpoint, max_bytes: int):
         self._hosts = hosts_of(checkpoint.model)
-        self.store = AdapterStore(shapes_of(self._hosts), max_bytes)
         self._device = checkpoint.device
         is_slow = checkpoint.device.type == "cpu" and not has_kernels_for(checkpoint.dtype)
         self._dtype = torch.float32 if is_slow else checkpoint.dtype
+        self.store = AdapterStore(shapes_of(self._hosts), max_bytes, torch.finfo(self._dtype).max)
         self._stack = Stack([], {})
         self._pass: Pass | None = None
         self._used: dict[Adapter, int] = {}

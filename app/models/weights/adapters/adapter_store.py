@@ -20,10 +20,14 @@ log = get_logger("models")
 
 
 class AdapterStore:
-    """Adapters of one model, whose layers have inputs and outputs as in ``shapes``; ``max_bytes`` of them stay."""
+    """Adapters of one model, whose layers have inputs and outputs as in ``shapes``; ``max_bytes`` of them stay.
 
-    def __init__(self, shapes: Mapping[str, tuple[int, int]], max_bytes: int):
+    ``largest``: the largest number of the type that they are computed in.
+    """
+
+    def __init__(self, shapes: Mapping[str, tuple[int, int]], max_bytes: int, largest: float):
         self._shapes = shapes
+        self._largest = largest
         self._max_bytes = max_bytes
         self._held: OrderedDict[AdapterName, Adapter] = OrderedDict()
         self._lock = threading.Lock()
@@ -73,7 +77,7 @@ class AdapterStore:
         if form.num_bytes > self._max_bytes:
             most = f"FORKLIFT_ADAPTERS_MAX_BYTES is {self._max_bytes}"
             raise ModelLoadError(f"the adapter {form.folder} takes {form.num_bytes} bytes, {most}")
-        parts = read_parts(form)
+        parts = read_parts(form, self._largest)
         log.info("adapter_loaded", adapter=name.name, layers=len(parts), bytes=form.num_bytes)
         return Adapter(name, parts)
 
