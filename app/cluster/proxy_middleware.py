@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from app.cluster.bridge.asgi_types import Message, Receive, Scope, Send, response_body, response_start
+from app.core.logs.logging import get_logger
 from app.http.application.request_log import is_request_id
 from app.serve.incoming.error_answers import answer_to, replica_lost
 
@@ -22,6 +23,8 @@ OF_SERVE = frozenset({b"x-request-timeout-seconds", b"x-request-disconnect-disab
 # Serve's own routes, for load balancers.
 OWN_ROUTES = "/-/"
 LOST = frozenset({500, 503})
+
+log = get_logger("cluster")
 
 
 def middlewares() -> list[Middleware]:
@@ -42,7 +45,16 @@ class OneContract:
             await self._app(scope, receive, send)
             return
         scope["headers"] = [field for field in scope["headers"] if _is_kept(*field)]
-        await self._app(scope, receive, _Answer(str(scope["path"]), send))
+        answer = _Answer(str(scope["path"]), send)
+        try:
+            await self._app(scope, receive, answer)
+        except Exception:
+            if answer.has_begun:
+                raise
+            log.exception("no_answer", path=scope["path"])
+        # The server would say so in plain text.
+        if not answer.has_begun:
+            await answer.replace()
 
 
 class _Answer:
@@ -51,7 +63,7 @@ class _Answer:
     def __init__(self, path: str, send: Send):
         self._path = path
         self._send = send
-        self._is_replaced = False
+        self._is_replaced = self.has_begun = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -59,16 +71,21 @@ class _Answer:
         elif not self._is_replaced:
             await self._send(message)
 
+    async def replace(self) -> None:
+        """Say that the replica was lost, whatever else is said."""
+        self._is_replaced = self.has_begun = True
+        answer = answer_to(self._path, replica_lost())
+        await self._send(response_start(answer.status, [(n.lower().encode(), v.encode()) for n, v in answer.headers]))
+        await self._send(response_body(answer.body, is_last=True))
+
     async def _start(self, message: Message) -> None:
         headers: list[tuple[bytes, bytes]] = [(bytes(name).lower(), bytes(value)) for name, value in message["headers"]]
         is_ours = any(name == INSTANCE for name, _ in headers)
         if is_ours or message["status"] not in LOST:
+            self.has_begun = True
             await self._send({**message, "headers": _with_one_id(headers)})
-            return
-        self._is_replaced = True
-        answer = answer_to(self._path, replica_lost())
-        await self._send(response_start(answer.status, [(n.lower().encode(), v.encode()) for n, v in answer.headers]))
-        await self._send(response_body(answer.body, is_last=True))
+        else:
+            await self.replace()
 
 
 def _is_kept(name: bytes, value: bytes) -> bool:

@@ -11,14 +11,19 @@ from contextlib import contextmanager
 import requests
 
 # A bound for callers that a test forgets.
-LONGEST_S = 240.0
+LONGEST_S = 600.0
+NUM_CALLERS = 4
+# Before and behind what happens.
+CALM_S = 4.0
+# One for each call that the process which died had in its hands, and one that reached it before anybody knew.
+MOST_LOST = 2 * NUM_CALLERS
 BODY = {"prompt": "def f(", "max_new_tokens": 48, "ignore_eos": True, "temperature": 0}
 
 
 class Callers:
     """``num_callers`` threads, every second of which streams. ``outcomes`` are words for what came of each call."""
 
-    def __init__(self, url: str, num_callers: int = 4):
+    def __init__(self, url: str, num_callers: int = NUM_CALLERS):
         self.outcomes: Counter[str] = Counter()
         self.odd: list[str] = []
         self._url = url
@@ -38,7 +43,11 @@ class Callers:
     @property
     def num_lost(self) -> int:
         """Calls without an answer of ours."""
-        return sum(self.outcomes[word] for word in ("closed", "cut", "plain 500"))
+        return sum(self.outcomes[word] for word in ("closed", "cut", "late", "plain 500"))
+
+    def report(self, what: str, took_s: float) -> None:
+        """One line of what they saw."""
+        print(f"\n{what}: {dict(self.outcomes)}, {took_s:.1f} s {self.odd[:2]}")
 
     def _run(self, is_streamed: bool) -> None:
         end_s = time.monotonic() + LONGEST_S
@@ -54,6 +63,8 @@ class Callers:
             answer = requests.post(f"{self._url}/complete", json=BODY | {"stream": is_streamed}, timeout=60)
         except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError):
             return "cut"
+        except requests.ReadTimeout:
+            return "late"
         except requests.ConnectionError:
             return "closed"
         if answer.status_code == 200:
@@ -66,7 +77,7 @@ class Callers:
 
 
 @contextmanager
-def calling(url: str, num_callers: int = 4) -> Iterator[Callers]:
+def calling(url: str, num_callers: int = NUM_CALLERS) -> Iterator[Callers]:
     """Callers while the block runs."""
     callers = Callers(url, num_callers)
     callers.start()

@@ -48,9 +48,9 @@ def proxy(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(scope="session", params=PROXIES)
+@pytest.fixture(scope="module", params=PROXIES)
 def two_nodes(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    """Two nodes with a replica each, behind each proxy in turn."""
+    """Two nodes with a replica each, behind each proxy in turn. A cluster of a test's own would find the same ports."""
     with (
         tempfile.TemporaryDirectory(prefix="fl", dir="/tmp", ignore_cleanup_errors=True) as folder,
         cluster(Path(folder), 2, "2", {"proxy": request.param}, queue_timeout_s=200) as made,

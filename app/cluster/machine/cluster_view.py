@@ -40,6 +40,8 @@ class ClusterView:
     num_wanted: int
     nodes: Sequence[NodeView]
     replicas: Sequence[ReplicaView]
+    # Whether callers may come in at every node with a replica.
+    are_proxies_everywhere: bool = False
 
     @property
     def num_running(self) -> int:
@@ -47,12 +49,14 @@ class ClusterView:
 
     @property
     def has_proxy(self) -> bool:
-        """Whether callers can come in."""
-        return any(node.proxy == "HEALTHY" for node in self.nodes)
+        """Whether callers can come in, wherever they are told to."""
+        alive = [node for node in self.nodes if node.state == "ALIVE"]
+        doors = [node for node in alive if node.num_replicas] if self.are_proxies_everywhere else []
+        return any(map(_is_open, alive)) and all(map(_is_open, doors))
 
     @property
     def is_ready(self) -> bool:
-        """Whether every replica that is wanted serves, and some proxy leads there."""
+        """Whether every replica that is wanted serves, and the proxies lead there."""
         return self.state == "RUNNING" and self.has_proxy and 0 < self.num_wanted <= self.num_running
 
     def as_dict(self) -> dict[str, Any]:
@@ -72,7 +76,12 @@ def look(details: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -> Clus
         num_wanted=int(deployment.get("target_num_replicas") or 0),
         nodes=[_node(one, proxies, replicas) for one in nodes],
         replicas=replicas,
+        are_proxies_everywhere=details.get("proxy_location") == "EveryNode",
     )
+
+
+def _is_open(node: NodeView) -> bool:
+    return node.proxy == "HEALTHY"
 
 
 def _replica(told: Mapping[str, Any]) -> ReplicaView:

@@ -39,6 +39,14 @@ def test_a_deployment_is_up_once_every_replica_serves_and_a_proxy_leads_there(to
     assert look(told, NODES).is_ready is is_ready
 
 
+def test_where_callers_come_in_at_every_node_each_with_a_replica_must_be_open():
+    told = details("RUNNING", "RUNNING") | {"proxy_location": "EveryNode"}
+    dead = {"node_id": "cc", "node_ip": "10.0.0.2", "state": "DEAD"}
+    assert not look(told, [*NODES, dead]).is_ready
+    told["proxies"]["bb"] = {"status": "HEALTHY"}
+    assert look(told, [*NODES, dead]).is_ready
+
+
 def test_each_node_and_replica_is_told():
     found = look(details("RUNNING", "STARTING"), NODES)
     assert [(node.address, node.is_head, node.proxy, node.num_replicas) for node in found.nodes] == [

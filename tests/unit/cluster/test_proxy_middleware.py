@@ -49,6 +49,29 @@ def test_what_the_proxy_says_of_a_lost_replica_becomes_our_envelope(status):
     assert exchange.headers["retry-after"] == "1" and exchange.headers["x-request-id"] == body["request_id"]
 
 
+async def fails(_scope, _receive, _send):
+    raise RuntimeError("the replica went away")
+
+
+async def says_nothing(_scope, _receive, _send):
+    return
+
+
+@pytest.mark.parametrize("app", [fails, says_nothing])
+def test_a_proxy_that_has_no_answer_says_that_the_replica_is_lost(app):
+    exchange = asyncio.run(Exchange(path="/complete").feed().run(OneContract(app)))
+    assert exchange.status == 503 and json.loads(exchange.body)["error"]["code"] == "replica_lost"
+
+
+def test_an_answer_that_fails_behind_its_head_is_cut():
+    async def app(_scope, _receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [OURS]})
+        raise RuntimeError("the replica went away")
+
+    with pytest.raises(RuntimeError):
+        asyncio.run(Exchange(path="/complete").feed().run(OneContract(app)))
+
+
 def test_what_a_replica_says_itself_and_serves_own_routes_stay_as_they_are():
     assert through(OURS, status=500)[0].body == b"Internal Server Error"
     assert through(status=503, path="/-/healthz")[0].status == 503
