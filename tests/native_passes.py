@@ -9,30 +9,29 @@ import pytest
 
 from app.models.checkpoint.loader import Checkpoint
 from app.models.compiled import native_build
-from app.models.compiled.native_pass import Function, NativePass, load_function
+from app.models.compiled.native_pass import Library, NativePass, load_library
 from app.models.compiled.step_graph import Parts, Shape, parts_of
 
 COMPILER = "g++"
 
-
-FUNCTIONS: dict[tuple[str, str], Function] = {}
-
-
-def function_for(kinds: tuple[str, str], shape: Shape) -> Function:
-    """The function for a shape; for another one of the same kinds it is the same."""
-    if kinds not in FUNCTIONS:
-        FUNCTIONS[kinds] = made_function(shape)
-    return FUNCTIONS[kinds]
+LIBRARIES: dict[tuple[str, str], Library] = {}
 
 
-def made_function(shape: Shape) -> Function:
+def library_for(kinds: tuple[str, str], shape: Shape) -> Library:
+    """The library for a shape; for another one of the same kinds it is the same."""
+    if kinds not in LIBRARIES:
+        LIBRARIES[kinds] = made_library(shape)
+    return LIBRARIES[kinds]
+
+
+def made_library(shape: Shape) -> Library:
     """Compiled now."""
     with TemporaryDirectory() as folder:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(native_build, "FLAGS", tuple("-O1" if one == "-O3" else one for one in native_build.FLAGS))
             library = native_build.compile_pass(shape, COMPILER, Path(folder))
         assert library is not None
-        return load_function(library)
+        return load_library(library)
 
 
 def native_pass(checkpoint: Checkpoint, parts: Parts | str | None = None) -> NativePass:
@@ -41,4 +40,4 @@ def native_pass(checkpoint: Checkpoint, parts: Parts | str | None = None) -> Nat
     assert not isinstance(found, str), found
     kinds = native_build.kinds_of(found.shape)
     assert kinds is not None
-    return NativePass(function_for(kinds, found.shape), checkpoint, found, {1: True})
+    return NativePass(library_for(kinds, found.shape), checkpoint, found, {1: True})

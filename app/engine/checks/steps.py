@@ -38,6 +38,7 @@ from app.engine.seq2seq.seq2seq_engine import Seq2SeqEngine
 from app.models.checkpoint.layer_kinds import most_new_tokens
 from app.models.checkpoint.loader import Checkpoint
 from app.models.compiled.compiled_step import find_step
+from app.models.compiled.large_weights import move_in_pieces
 from app.models.encoders.encoder_model import EncoderModel
 from app.models.encoders.seq2seq_model import Seq2SeqModel
 from app.models.text_model import TextModel
@@ -183,7 +184,8 @@ def has_package(model: Model, settings: Settings) -> bool:
 
 
 def on_package(model: TextModel, settings: Settings, play: Play) -> Candidate:
-    """Attempt the batched engine whose lone rows decode by compiled code."""
+    """Attempt the batched engine whose passes, or lone rows, are computed by compiled code."""
+    move_in_pieces(model.checkpoint, lambda: None)
     step = find_step(model.checkpoint, settings)
     if isinstance(step, str):
         return Candidate(SerialEngine(model), f"has gone meanwhile: {step}")

@@ -17,6 +17,7 @@ from app.engine.generation.stepped_work import SteppedWork
 from app.engine.runners.compiled import runner_on
 from app.engine.runners.mixed import MixedRunner
 from app.models.compiled.compiled_step import CompiledStep, find_step, has_better_code
+from app.models.compiled.large_weights import move_in_pieces
 from app.models.compiled.native_pass import NativePass
 from app.models.text_model import TextModel
 from app.models.weights.packing import is_packed, pack_in_pieces, unpack_in_pieces
@@ -66,6 +67,8 @@ class ChangeOver:
             self.reason = "its weights lie in a layout that its package does not gain from at all sizes of a pass"
             return
         places = unpack_in_pieces(checkpoint, pause)
+        if self._has_step():
+            move_in_pieces(checkpoint, pause)
         step = find_step(checkpoint, self._settings)
         pause()
         if isinstance(step, str):
@@ -76,6 +79,10 @@ class ChangeOver:
             self._install(step)
         else:
             pack_in_pieces(checkpoint, places, pause)
+
+    def _has_step(self) -> bool:
+        """Whether there is one; it is let go of, since it holds the weights where they lie."""
+        return not isinstance(find_step(self._model.checkpoint, self._settings), str)
 
     def _check(self, step: CompiledStep | NativePass, pause: Callable[[], None]) -> str | None:
         """What is wrong with the answers of a second engine on ``step``, whose cache is its own."""

@@ -25,7 +25,7 @@ from app.models.checkpoint.loader import load_checkpoint
 from app.models.compiled.compiled_step import PROMPT_MEASURED, ROWS_MEASURED, CompiledStep, load_step, store_of
 from app.models.compiled.inductor import ROWS, compile_step, compiler, require_compiler
 from app.models.compiled.native_build import LIBRARY, compile_pass
-from app.models.compiled.native_pass import NativePass, load_function
+from app.models.compiled.native_pass import NativePass, load_library
 from app.models.compiled.package_facts import facts_of, key_of
 from app.models.compiled.package_store import Package, PackageError
 from app.models.compiled.step_graph import Parts, parts_of
@@ -84,7 +84,7 @@ def measured(model: TextModel, parts: Parts, files: dict[str, Path], *, is_round
     if LIBRARY in files:
         sizes: tuple[int, ...] = (*ROWS_MEASURED, PROMPT_MEASURED)
         step: CompiledStep | NativePass = NativePass(
-            load_function(files[LIBRARY]), checkpoint, parts, dict.fromkeys(sizes, True)
+            load_library(files[LIBRARY]), checkpoint, parts, dict.fromkeys(sizes, True)
         )
     else:
         sizes = tuple(range(1, max(ROWS) + 1))

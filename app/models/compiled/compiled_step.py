@@ -17,7 +17,7 @@ from app.core.settings import Settings
 from app.models.checkpoint.loader import Checkpoint
 from app.models.compiled.inductor import ROWS, files_of
 from app.models.compiled.native_build import LIBRARY, kinds_of
-from app.models.compiled.native_pass import NativePass, load_function
+from app.models.compiled.native_pass import NativePass, load_library
 from app.models.compiled.package_facts import difference, facts_of, key_of
 from app.models.compiled.package_store import Package, PackageError, Store
 from app.models.compiled.step_graph import Parts, Shape, model_shape, parts_of
@@ -139,7 +139,7 @@ def load_package(package: Package, checkpoint: Checkpoint, parts: Parts) -> Comp
     if LIBRARY not in package.about["sums"]:
         return load_step(package.path, parts, paying)
     pays = {number: number in paying for number in steps_in(package.about)}
-    return NativePass(load_function(package.path / LIBRARY), checkpoint, parts, pays)
+    return NativePass(load_library(package.path / LIBRARY), checkpoint, parts, pays)
 
 
 def may_lie_plain(shape: Shape, settings: Settings) -> bool:

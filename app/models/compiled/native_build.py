@@ -10,7 +10,7 @@ from app.models.compiled.package_facts import CPU_INFO, processor
 from app.models.compiled.package_store import PackageError
 from app.models.compiled.step_graph import Shape
 
-SOURCE = Path(__file__).with_name("native_pass.cpp")
+SOURCE = Path(__file__).with_name("native") / "native_pass.cpp"
 LIBRARY = "pass.so"
 # A product and a sum in one instruction; nothing else is computed in another order than it is written.
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fopenmp", "-fPIC", "-shared")

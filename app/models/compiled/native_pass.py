@@ -9,19 +9,19 @@ import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 
 from app.models.checkpoint.loader import Checkpoint
-from app.models.compiled.native_tables import Call, Piece, Tables
+from app.models.compiled.native_tables import BLOCK_OUTPUTS, PART_WHOLES, Call, Code, Piece, Tables
 from app.models.compiled.step_graph import Parts
 
-# As in the C++: tokens of a prompt whose scores are kept at once.
-ATTENTION_TOKENS = 8
+# Rows of queries of a prompt whose scores are kept at once: they lie in a core's own cache for some thousand entries.
+TASK_ROWS = 48
+# As in the C++: entries that are widened at once, and tokens that every thread prepares for itself.
+KEYS_WIDENED, VALUES_WIDENED, ALONE_TOKENS = 32, 64, 2
 KeysValues = tuple[torch.Tensor, torch.Tensor]
-# Called with the addresses of a ``Call`` and of scratch for whole numbers.
-Function: TypeAlias = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -42,17 +42,25 @@ class Tokens:
         return max(start + count for _, start, count in self.pieces)
 
 
+@dataclass(frozen=True)
+class Library:
+    """The functions of a library, as ``Code`` says."""
+
+    run: Callable[[int, int], None]
+    measure: Callable[[int, int, int], None]
+
+
 class NativePass:
-    """``function`` on the weights of ``parts``, which are those of ``checkpoint``; only norms and the like are copied.
+    """``code`` on the weights of ``parts``, which are those of ``checkpoint``; only norms and the like are copied.
 
     ``pays`` says of some numbers of tokens whether a pass of so many is worth it.
     """
 
-    def __init__(self, function: Function, checkpoint: Checkpoint, parts: Parts, pays: dict[int, bool]):
-        self._function, self._shape, self._pays = function, parts.shape, pays
+    def __init__(self, code: Code, checkpoint: Checkpoint, parts: Parts, pays: dict[int, bool]):
+        self._code, self._shape, self._pays = code, parts.shape, pays
         self._embed: Any = checkpoint.model.get_input_embeddings()
         self._rotary: Any = checkpoint.model.base_model.rotary_emb
-        self._tables = Tables(parts)
+        self._tables = Tables(parts, code)
         self._widest = self._tables.widest
         self._call = self._usual_call()
 
@@ -87,8 +95,8 @@ class NativePass:
         call.states, call.cos, call.sin = states.data_ptr(), cos.data_ptr(), sin.data_ptr()
         call.wanted, call.logits = wanted.data_ptr(), logits.data_ptr()
         scratch = self._lay_out(call, tokens)
-        places = torch.empty(num_places(tokens), dtype=torch.int64)
-        self._function(ctypes.addressof(call), places.data_ptr())
+        places = torch.empty(num_places(tokens, call.task_tokens), dtype=torch.int64)
+        self._code.run(ctypes.addressof(call), places.data_ptr())
         del scratch
         return logits
 
@@ -108,6 +116,7 @@ class NativePass:
             epsilon_attention=second,
             epsilon_last=last,
             layers=ctypes.addressof(tables.layers),
+            task_tokens=max(TASK_ROWS // (shape.num_queries // shape.num_kv_heads), 1),
             last_norm=tables.last_norm,
             head=ctypes.addressof(tables.head),
         )
@@ -117,30 +126,40 @@ class NativePass:
         shape, num = self._shape, len(tokens.ids)
         most = max(num, len(tokens.wanted))
         heads = (shape.num_queries + 2 * shape.num_kv_heads) * shape.head_dim
-        group = shape.num_queries // shape.num_kv_heads
-        call.scores_size = ATTENTION_TOKENS * group * (2 * shape.head_dim + tokens.longest + 1)
-        sizes = {
-            "inputs": most * shape.hidden_size,
+        prepared = max(most, call.num_threads * ALONE_TOKENS)
+        rows = call.task_tokens * shape.num_queries // shape.num_kv_heads
+        call.scores_size = (
+            rows * (2 * shape.head_dim + tokens.longest + KEYS_WIDENED + 1) + VALUES_WIDENED * shape.head_dim
+        )
+        call.row_size = self._widest
+        call.packed_size = max(PART_WHOLES, 2 * BLOCK_OUTPUTS * self._widest)
+        floats = {
+            "inputs": prepared * shape.hidden_size,
             "heads": num * heads,
             "attended": num * shape.num_queries * shape.head_dim,
             "activated": num * shape.intermediate_size,
-            "gathered": most * self._widest,
+            "units": prepared,
             "scores": call.num_threads * call.scores_size,
+            "row": call.num_threads * call.row_size,
         }
-        scratch = {name: torch.empty(size) for name, size in sizes.items()}
+        wholes = {"wholes": prepared * self._widest, "packed": call.num_threads * call.packed_size}
+        scratch = {name: torch.empty(size) for name, size in floats.items()}
+        scratch |= {name: torch.empty(size, dtype=torch.int16) for name, size in wholes.items()}
         for name, tensor in scratch.items():
             setattr(call, name, tensor.data_ptr())
         return list(scratch.values())
 
 
-def num_places(tokens: Tokens) -> int:
+def num_places(tokens: Tokens, task_tokens: int) -> int:
     """Whole numbers that a pass notes: two per token, one per piece, two per task of attention."""
-    tasks = sum(-(-count // ATTENTION_TOKENS) for _, _, count in tokens.pieces)
+    tasks = sum(-(-count // task_tokens) for _, _, count in tokens.pieces)
     return 2 * len(tokens.ids) + len(tokens.pieces) + 2 * tasks
 
 
-def load_function(library: Path) -> Function:
-    """The function in ``library``; it must be known who wrote it. Raises ``OSError``, ``AttributeError``."""
-    function = ctypes.CDLL(str(library)).forklift_pass
-    function.argtypes, function.restype = (ctypes.c_void_p, ctypes.c_void_p), None
-    return function
+def load_library(file: Path) -> Library:
+    """The functions in ``file``; it must be known who wrote it. Raises ``OSError``, ``AttributeError``."""
+    library = ctypes.CDLL(str(file))
+    run, measure = library.forklift_pass, library.forklift_measure
+    run.argtypes, run.restype = (ctypes.c_void_p, ctypes.c_void_p), None
+    measure.argtypes, measure.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64), None
+    return Library(run, measure)

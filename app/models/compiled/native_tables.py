@@ -7,12 +7,29 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import c_float, c_int64, c_void_p
+from typing import Protocol
 
 import torch
+from torch.nn.functional import pad
 
 from app.models.compiled.products import Form
 from app.models.compiled.step_graph import PRODUCTS, Parts, parts_in
 from app.models.weights.int8_plain import CODES_PER_WORD
+
+# Outputs that the last block of a matrix may lack.
+MOST_FILLING = 16
+# Of the weights of a part as whole numbers, and of how many outputs there are at least; two parts at a time.
+PART_WHOLES, BLOCK_OUTPUTS = 1 << 16, 16
+
+
+class Code(Protocol):
+    """The compiled functions, as they take addresses."""
+
+    def run(self, call: int, places: int, /) -> None:
+        """A pass: of a ``Call``, and of scratch for whole numbers."""
+
+    def measure(self, matrix: int, steps: int, num_threads: int, /) -> None:
+        """Fill in what products by a ``Matrix`` need to know of its weights, of floats their steps, too."""
 
 
 class Matrix(ctypes.Structure):
@@ -21,7 +38,8 @@ class Matrix(ctypes.Structure):
     _fields_ = (
         ("weight", c_void_p),
         *((name, c_int64) for name in ("num_in", "num_out", "width")),
-        *((name, c_void_p) for name in ("scales", "bias", "columns", "factors")),
+        *((name, c_void_p) for name in ("steps", "bias", "extra", "factors")),
+        ("input_norm", c_float),
     )
 
 
@@ -52,19 +70,22 @@ class Call(ctypes.Structure):
         ),
         *((name, c_float) for name in ("scaling", "epsilon_input", "epsilon_attention", "epsilon_last")),
         *((name, c_void_p) for name in ("layers", "pieces", "states", "cos", "sin", "wanted", "last_norm", "head")),
-        *((name, c_void_p) for name in ("logits", "inputs", "heads", "attended", "activated", "gathered", "scores")),
-        ("scores_size", c_int64),
+        ("logits", c_void_p),
+        ("task_tokens", c_int64),
+        *((name, c_void_p) for name in ("inputs", "heads", "attended", "activated", "wholes", "units")),
+        *((name, c_void_p) for name in ("scores", "row", "packed")),
+        *((name, c_int64) for name in ("scores_size", "row_size", "packed_size")),
     )
 
 
 class Tables:
-    """Of the weights of ``parts``, which stay where they are.
+    """Of the weights of ``parts``, which stay where they are; ``code`` measures them, reading each once.
 
-    Norms, biases and what columns read are small, and are held once more as the C++ reads them.
+    Norms, biases, steps and what columns read are small, and are held once more as the C++ reads them.
     """
 
-    def __init__(self, parts: Parts):
-        self._shape, self._held = parts.shape, list[torch.Tensor]()
+    def __init__(self, parts: Parts, code: Code):
+        self._shape, self._code, self._held = parts.shape, code, list[torch.Tensor]()
         self._weights = parts
         self.layers = (Layer * len(parts.layers))(*map(self._layer, parts.layers))
         norm, *output = parts.head
@@ -73,9 +94,9 @@ class Tables:
 
     @property
     def widest(self) -> int:
-        """The most inputs that a matrix reads of a token."""
+        """The most inputs that a matrix reads of a token, filled up as rows of whole numbers are."""
         of_layers = (max(one.qkv.width, one.o.width, one.gate_up.width, one.down.width) for one in self.layers)
-        return int(max(self.head.width, *of_layers))
+        return -(-int(max(self.head.width, *of_layers)) // MOST_FILLING) * MOST_FILLING
 
     def _layer(self, weights: list[torch.Tensor]) -> Layer:
         shape, parts = self._shape, parts_in(weights, self._shape)
@@ -91,11 +112,16 @@ class Tables:
     def _matrix(self, tensors: list[torch.Tensor], form: Form, num_in: int, num_out: int) -> Matrix:
         bias = self._wide(tensors[-1]) if form.has_bias else None
         if form.kind == "plain":
-            return Matrix(tensors[0].data_ptr(), num_in, num_out, num_in, None, bias, None, None)
-        codes, scales, *by_words = tensors[:4]
-        columns, factors = (self._kept(in_order(one)) for one in by_words)
-        width = codes.shape[1] * CODES_PER_WORD
-        return Matrix(codes.data_ptr(), num_in, num_out, width, self._wide(scales), bias, columns, factors)
+            steps = torch.zeros(num_out + MOST_FILLING)
+            found = Matrix(tensors[0].data_ptr(), num_in, num_out, num_in, self._kept(steps), bias, None, None)
+        else:
+            codes, scales, *by_words = tensors[:4]
+            columns, factors = (in_order(one) for one in by_words)
+            steps, width = pad(scales.float(), (0, MOST_FILLING)), codes.shape[1] * CODES_PER_WORD
+            placed = self._kept(steps), bias, self._kept(behind(columns, num_in)), self._kept(factors)
+            found = Matrix(codes.data_ptr(), num_in, num_out, width, *placed)
+        self._code.measure(ctypes.addressof(found), steps.data_ptr(), torch.get_num_threads())
+        return found
 
     def _wide(self, tensor: torch.Tensor) -> int:
         return self._kept(tensor.float().contiguous())
@@ -103,6 +129,13 @@ class Tables:
     def _kept(self, tensor: torch.Tensor) -> int:
         self._held.append(tensor)
         return tensor.data_ptr()
+
+
+def behind(columns: torch.Tensor, num_in: int) -> torch.Tensor:
+    """Which inputs the columns behind the first ``num_in`` read; these read theirs in order."""
+    if not torch.equal(columns[:num_in], torch.arange(num_in)):
+        raise ValueError("codes do not begin with a column for each input in order")
+    return columns[num_in:].contiguous()
 
 
 def in_order(values: torch.Tensor) -> torch.Tensor:

@@ -24,10 +24,12 @@ NAMES = {
     "processor": "another processor",
 }
 CPU_INFO = Path("/proc/cpuinfo")
+SOURCES = (".cpp", ".h")
 # What decides on the code of a package, and on the order of its inputs.
 CODE = (
     *("step_graph.py", "products.py", "inductor.py"),
-    *("native_build.py", "native_pass.cpp", "native_pass.py", "native_tables.py"),
+    *("native_build.py", "native_pass.py", "native_tables.py"),
+    *sorted(f"native/{file.name}" for file in Path(__file__).with_name("native").iterdir() if file.suffix in SOURCES),
 )
 
 
@@ -36,7 +38,7 @@ def facts_of(shape: Shape) -> Facts:
     return {
         "shape": json.dumps(asdict(shape), sort_keys=True),
         "torch": torch.__version__,
-        "code": digest(b"".join(Path(__file__).with_name(name).read_bytes() for name in CODE)),
+        "code": digest(b"".join((Path(__file__).parent / name).read_bytes() for name in CODE)),
         "processor": processor(CPU_INFO.read_text()),
     }
 

@@ -173,6 +173,24 @@ def test_every_kind_of_pass_gives_what_the_eager_one_gives(model_folder, family,
         compare_passes(checkpoint, runner, MixedRunner(checkpoint, 4, 256), tolerance)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.slow
+@torch.inference_mode()
+def test_sums_of_whole_numbers_do_not_overflow_where_all_inputs_and_weights_say_the_same(model_folder, dtype):
+    """Then the bound on sums is reached: an input as a multiple of each weight's row."""
+    settings = load_settings({"FORKLIFT_MODEL": str(model_folder("llama")), "FORKLIFT_DTYPE": dtype})
+    checkpoint = load_checkpoint(settings, lambda _: None)
+    for weight in checkpoint.model.parameters():
+        weight.fill_(0.75)
+    fuse_layers(checkpoint)
+    runner, eager = NativeRunner(native_pass(checkpoint), checkpoint, 1, 64), MixedRunner(checkpoint, 1, 64)
+    for one in (runner, eager):
+        MixedRunner.prefill(one, 0, [5], 0)
+    found, expected = (one.prefill(0, list(range(20)), 1).float() for one in (runner, eager))
+    assert float(expected.min()) > 0
+    assert torch.allclose(found, expected, rtol=0.02)
+
+
 def test_there_is_no_pass_for_what_the_code_was_not_written_for(model_folder, monkeypatch):
     checkpoint = load_checkpoint(load_settings({"FORKLIFT_MODEL": str(model_folder("llama"))}), lambda _: None)
     fuse_layers(checkpoint)

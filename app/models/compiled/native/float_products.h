@@ -1,0 +1,83 @@
+// Products of float32 inputs by a matrix whose rows are widened to float32 in registers, as they lie in memory.
+
+#pragma once
+
+#include "vectors.h"
+
+namespace {
+
+// R rows of float32 by O rows of a matrix of kind Q, all of length k, into out[r * stride + o]. Each sum is kept in U
+// parts. AHEAD: bytes from what is read to what is to be read soon; 0: none is asked for.
+template <class Q, int R, int O, int U, int AHEAD>
+inline void tile(const float* x, int64_t k, const typename Q::Type* w, float* out, int64_t stride) {
+    Floats sums[U][R][O] = {};
+    int64_t i = 0;
+    const auto step = [&](int u, int64_t at) {
+        Floats wide[O];
+        for (int o = 0; o < O; o++) {
+            wide[o] = Q::load(w + o * k + at);
+            if (AHEAD) __builtin_prefetch((const char*)(w + o * k + at) + AHEAD);
+        }
+        for (int r = 0; r < R; r++) {
+            Floats row = Float32::load(x + r * k + at);
+            // Else g++ reads it anew for each product, which makes loads the limit.
+            if (O > 1) asm("" : "+x"(row));
+            for (int o = 0; o < O; o++) sums[u][r][o] += row * wide[o];
+        }
+    };
+    for (; i + U * WIDTH <= k; i += U * WIDTH)
+        for (int u = 0; u < U; u++) step(u, i + u * WIDTH);
+    for (; i + WIDTH <= k; i += WIDTH) step(0, i);
+    for (int u = 1; u < U; u++)
+        for (int r = 0; r < R; r++)
+            for (int o = 0; o < O; o++) sums[0][r][o] += sums[u][r][o];
+    for (int r = 0; r < R; r++) {
+        if (O == 4)
+            sum_four(sums[0][r], out + r * stride);
+        else
+            for (int o = 0; o < O; o++) out[r * stride + o] = sum(sums[0][r][o]);
+        for (int o = 0; o < O; o++)
+            for (int64_t j = i; j < k; j++) out[r * stride + o] += x[r * k + j] * Q::one(w[o * k + j]);
+    }
+}
+
+// All rows of a matrix that lies in memory: one after the other, since several at once are read at half the speed.
+template <class Q, int R>
+inline void cold_strip(const float* x, int64_t k, const typename Q::Type* w, int64_t num, float* out, int64_t stride) {
+    constexpr int U = R <= 2 ? 4 : R == 3 ? 3 : 2, AHEAD = R <= 2 ? 0 : 1024;
+    for (int64_t o = 0; o < num; o++) tile<Q, R, 1, U, AHEAD>(x, k, w + o * k, out + o, stride);
+}
+
+// Of one that lies in the processor's cache: as many products per load as there are registers for.
+template <class Q, int R>
+inline void warm_strip(const float* x, int64_t k, const typename Q::Type* w, int64_t num, float* out, int64_t stride) {
+    constexpr int O = R == 4 ? 3 : 4;
+    int64_t o = 0;
+    for (; o + O <= num; o += O) tile<Q, R, O, 1, 0>(x, k, w + o * k, out + o, stride);
+    for (; o < num; o++) tile<Q, R, 1, 1, 0>(x, k, w + o * k, out + o, stride);
+}
+
+template <class Q, int R>
+inline void strip(const float* x, int64_t k, const typename Q::Type* w, int64_t num, float* out, int64_t stride,
+                  bool is_cold) {
+    if (is_cold)
+        cold_strip<Q, R>(x, k, w, num, out, stride);
+    else
+        warm_strip<Q, R>(x, k, w, num, out, stride);
+}
+
+// n rows by num rows of a matrix, both of length k: out[row * stride + o]; MOST rows at a time.
+template <class Q, int MOST>
+void multiply(const float* x, int64_t n, int64_t k, const typename Q::Type* w, int64_t num, float* out, int64_t stride,
+              bool is_cold) {
+    int64_t r = 0;
+    for (; r + MOST <= n; r += MOST) strip<Q, MOST>(x + r * k, k, w, num, out + r * stride, stride, is_cold && r == 0);
+    x += r * k;
+    out += r * stride;
+    is_cold = is_cold && r == 0;
+    if (n - r == 3) strip<Q, 3>(x, k, w, num, out, stride, is_cold);
+    if (n - r == 2) strip<Q, 2>(x, k, w, num, out, stride, is_cold);
+    if (n - r == 1) strip<Q, 1>(x, k, w, num, out, stride, is_cold);
+}
+
+}  // namespace

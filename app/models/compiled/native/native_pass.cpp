@@ -1,0 +1,116 @@
+// A pass through decoder layers of the Llama kind: any number of tokens, of rows that decode and of prompts, end to end.
+//
+// Compiled for one machine, one kind of weight and one kind of cache (WEIGHT, CACHE). Everything else comes in with the
+// call: sizes, weights where they lie, the cache's own buffers. What lies between two products is float32. A
+// weight is read from memory once for all tokens; a part of it stays in the processor's cache
+// while all tokens are multiplied by it. Parts are handed out as threads become free: one that has lost its core to
+// another process holds the others up by one part at most.
+
+#include <omp.h>
+
+#include "attention.h"
+#include "ways.h"
+
+namespace {
+
+// Every output of m for n rows: use(token, output, value). A loop of the threads', with a barrier behind it.
+template <class Way, class Use>
+void product(const Own& own, const Matrix& m, const float* rows, int64_t n, Use use) {
+    const Way way(own, m, rows, n);
+    const int64_t step = way.part_outputs(1), num_parts = (m.num_out + step - 1) / step;
+    float found[BLOCK_TOKENS * MOST_PART_OUTPUTS];
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t part = 0; part < num_parts; part++) {
+        const int64_t first = part * step, num = least(step, m.num_out - first), stride = way.stride(num);
+        way.take(first, num, 0);
+        for (int64_t t = 0; t < n; t += BLOCK_TOKENS) {
+            const int64_t some = least(BLOCK_TOKENS, n - t);
+            way.multiply(t, some, first, num, 0, found);
+            for (int64_t r = 0; r < some; r++)
+                for (int64_t o = 0; o < num; o++)
+                    use(t + r, first + o, found[r * stride + o] + (m.bias ? m.bias[first + o] : 0.0f));
+        }
+    }
+}
+
+// Gate and up of the same outputs together: activated = silu(gate) * up.
+template <class Way>
+void gated(const Call& call, const Own& own, const Matrix& m, const float* rows, int64_t n) {
+    const Way way(own, m, rows, n);
+    const int64_t size = call.intermediate, step = way.part_outputs(2), num_parts = (size + step - 1) / step;
+    float gate[BLOCK_TOKENS * MOST_PART_OUTPUTS], up[BLOCK_TOKENS * MOST_PART_OUTPUTS];
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t part = 0; part < num_parts; part++) {
+        const int64_t first = part * step, num = least(step, size - first), stride = way.stride(num);
+        way.take(first, num, 0);
+        way.take(size + first, num, 1);
+        for (int64_t t = 0; t < n; t += BLOCK_TOKENS) {
+            const int64_t some = least(BLOCK_TOKENS, n - t);
+            way.multiply(t, some, first, num, 0, gate);
+            way.multiply(t, some, size + first, num, 1, up);
+            for (int64_t r = 0; r < some; r++)
+                activate(gate + r * stride, up + r * stride, m.bias ? m.bias + first : nullptr, size, num,
+                         call.activated + (t + r) * size + first);
+        }
+    }
+}
+
+// Every token's states, into the inputs of a product.
+void normed(const Call& call, const Own& own, const float* weight, float epsilon) {
+    each_token(own, call.num_tokens, [&](int64_t t) {
+        norm(call.states + t * call.hidden, weight, epsilon, call.hidden, own.inputs + t * call.hidden);
+    });
+}
+
+// All layers, by one thread of those that share them.
+template <class Way>
+void layers(const Call& call, const Places& places) {
+    const int64_t n = call.num_tokens, width = (call.num_queries + 2 * call.num_kv_heads) * call.head_dim;
+    const Own own(call, n, omp_get_thread_num());
+    const auto add = [&](int64_t t, int64_t o, float value) { call.states[t * call.hidden + o] += value; };
+    for (int64_t l = 0; l < call.num_layers; l++) {
+        const Layer& layer = call.layers[l];
+        normed(call, own, layer.input_norm, call.epsilon_input);
+        product<Way>(own, layer.qkv, own.inputs, n,
+                     [&](int64_t t, int64_t o, float value) { call.heads[t * width + o] = value; });
+        attended(call, layer, places, own.scores);
+        product<Way>(own, layer.o, call.attended, n, add);
+        normed(call, own, layer.attention_norm, call.epsilon_attention);
+        gated<Way>(call, own, layer.gate_up, own.inputs, n);
+        product<Way>(own, layer.down, call.activated, n, add);
+    }
+}
+
+template <class Way>
+void logits(const Call& call) {
+    const Own own(call, call.num_wanted, omp_get_thread_num());
+    each_token(own, call.num_wanted, [&](int64_t i) {
+        norm(call.states + call.wanted[i] * call.hidden, call.last_norm, call.epsilon_last, call.hidden,
+             own.inputs + i * call.hidden);
+    });
+    product<Way>(own, *call.head, own.inputs, call.num_wanted,
+                 [&](int64_t t, int64_t o, float value) { call.logits[t * call.head->num_out + o] = value; });
+}
+
+}  // namespace
+
+extern "C" void forklift_pass(const Call* given, int64_t* scratch) {
+    const Call& call = *given;
+    const Places places(call, scratch);
+#pragma omp parallel num_threads(call.num_threads)
+    {
+        if (call.num_tokens < MANY_TOKENS)
+            layers<FewWay>(call, places);
+        else
+            layers<ManyWay>(call, places);
+        if (call.num_wanted < MANY_TOKENS)
+            logits<FewWay>(call);
+        else
+            logits<ManyWay>(call);
+    }
+}
+
+// What products by m need to know of its weights: their steps into `steps`, unless they have some, and m's input_norm.
+extern "C" void forklift_measure(Matrix* m, float* steps, int64_t num_threads) {
+    m->input_norm = measured<Weight>(*m, steps, num_threads);
+}

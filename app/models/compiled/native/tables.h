@@ -1,0 +1,96 @@
+// What a pass is told, as `native_tables.py` lays it out; and which of its places belong to whom.
+
+#pragma once
+
+#include "vectors.h"
+
+typedef WEIGHT Weight;
+typedef CACHE Cache;
+
+extern "C" {
+
+// A matrix (num_out, width) and what belongs to it; null where there is none. Of codes: columns behind the first num_in
+// read the inputs that `extra` names; all are multiplied by factors before. `steps` are what weights are multiples of as
+// whole numbers, padded; input_norm is what the norm of a token's inputs may be as whole numbers.
+struct Matrix {
+    const Weight::Type* weight;
+    int64_t num_in, num_out, width;
+    const float *steps, *bias;
+    const int64_t* extra;
+    const float* factors;
+    float input_norm;
+};
+
+struct Layer {
+    const float *input_norm, *attention_norm;
+    Matrix qkv, o, gate_up, down;
+    Cache::Type *keys, *values;
+};
+
+// Tokens of one row of the cache, from position start on.
+struct Piece {
+    int64_t row, start, count;
+};
+
+struct Call {
+    int64_t num_layers, num_tokens, num_pieces, num_wanted, num_threads;
+    int64_t hidden, num_queries, num_kv_heads, head_dim, intermediate, capacity;
+    float scaling, epsilon_input, epsilon_attention, epsilon_last;
+    const Layer* layers;
+    const Piece* pieces;
+    float* states;
+    const float *cos, *sin;
+    const int64_t* wanted;
+    const float* last_norm;
+    const Matrix* head;
+    float* logits;
+    // Tokens of a piece whose scores are kept at once.
+    int64_t task_tokens;
+    // Scratch of each token: inputs, heads, attended, activated, and inputs as whole numbers with their steps. Of inputs
+    // there is room for ALONE_TOKENS of each thread.
+    float *inputs, *heads, *attended, *activated;
+    int16_t* wholes;
+    float* units;
+    // Scratch of each thread: scores, a row, weights as whole numbers.
+    float *scores, *row;
+    int16_t* packed;
+    int64_t scores_size, row_size, packed_size;
+};
+}
+
+namespace {
+
+// So few tokens are prepared for a product by every thread for itself: that takes less time than to wait for another.
+constexpr int64_t ALONE_TOKENS = 2;
+
+// A thread's places of what the inputs of n tokens become; those of all threads where they share that work.
+struct Own {
+    bool is_alone;
+    float* inputs;
+    int16_t* wholes;
+    float *units, *row, *scores;
+    int16_t* packed;
+
+    Own(const Call& call, int64_t n, int64_t thread)
+        : is_alone(n <= ALONE_TOKENS), inputs(call.inputs), wholes(call.wholes), units(call.units),
+          row(call.row + thread * call.row_size), scores(call.scores + thread * call.scores_size),
+          packed(call.packed + thread * call.packed_size) {
+        if (!is_alone) return;
+        inputs += thread * ALONE_TOKENS * call.hidden;
+        wholes += thread * ALONE_TOKENS * call.row_size;
+        units += thread * ALONE_TOKENS;
+    }
+};
+
+// use(t) for each of n tokens: all by every thread, or shared out, with a barrier behind it.
+template <class Use>
+inline void each_token(const Own& own, int64_t n, Use use) {
+    if (own.is_alone) {
+        for (int64_t t = 0; t < n; t++) use(t);
+    } else {
+#pragma omp for schedule(static)
+        for (int64_t t = 0; t < n; t++) use(t);
+    }
+}
+
+}  // namespace

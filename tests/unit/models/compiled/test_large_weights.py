@@ -1,0 +1,54 @@
+"""Weights that compiled passes read move into one piece of memory; the model says what it said."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from app.core.settings import load_settings
+from app.models.checkpoint.loader import load_checkpoint
+from app.models.compiled.large_weights import lie_together, move_in_pieces, weights_in
+from app.models.weights.fused_layers import fuse_layers
+from app.models.weights.packing import unpack_in_pieces
+from app.models.weights.quantization import quantize
+
+
+def addresses(checkpoint) -> list[int]:
+    return [one.data_ptr() for one in weights_in(checkpoint)]
+
+
+@pytest.mark.parametrize("kind", ["none", "int8"])
+@torch.inference_mode()
+def test_weights_move_once_and_the_model_computes_the_same_at_any_time(model_folder, kind):
+    settings = load_settings({"FORKLIFT_MODEL": str(model_folder("llama")), "FORKLIFT_COMPILE": "never"})
+    checkpoint = load_checkpoint(settings, lambda _: None)
+    fuse_layers(checkpoint)
+    if kind == "int8":
+        quantize(checkpoint, "int8", 1)
+        unpack_in_pieces(checkpoint, lambda: None)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    expected = checkpoint.model(ids).logits
+    before, pauses = addresses(checkpoint), []
+
+    def pause() -> None:
+        pauses.append(torch.equal(checkpoint.model(ids).logits, expected))
+
+    assert not lie_together(list(weights_in(checkpoint)))
+    move_in_pieces(checkpoint, pause)
+    after = addresses(checkpoint)
+    assert pauses == [True] * len(before)
+    assert lie_together(list(weights_in(checkpoint)))
+    assert not set(before) & set(after)
+    assert all(address % 64 == 0 for address in after)
+    move_in_pieces(checkpoint, pause)
+    assert addresses(checkpoint) == after
+
+
+def test_a_tied_head_moves_with_the_embedding(model_folder):
+    settings = load_settings({"FORKLIFT_MODEL": str(model_folder("llama")), "FORKLIFT_COMPILE": "never"})
+    checkpoint = load_checkpoint(settings, lambda _: None)
+    fuse_layers(checkpoint)
+    model = checkpoint.model
+    model.get_output_embeddings().weight = model.get_input_embeddings().weight
+    move_in_pieces(checkpoint, lambda: None)
+    assert model.get_output_embeddings().weight.data_ptr() == model.get_input_embeddings().weight.data_ptr()
