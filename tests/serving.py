@@ -48,6 +48,10 @@ class OneHandle:
         return self.settings.quantization
 
     @property
+    def num_draft_tokens(self) -> int:
+        return self.settings.num_draft_tokens
+
+    @property
     def task(self) -> Any:
         return self.model and self.model.task
 

@@ -20,16 +20,17 @@ from transformers import (
     GPT2Config,
     GPTBigCodeConfig,
     LlamaConfig,
-    MambaConfig,
     PreTrainedConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
+    RwkvConfig,
     XGLMConfig,
 )
 from transformers.models.auto.modeling_auto import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 
 from tests.tiny_encoders import read_name, save_tiny_encoder
 from tests.tiny_seq2seq import SEQ2SEQ, save_tiny_seq2seq
+from tests.tiny_states import STATEFUL
 from tests.tiny_windowed import WINDOWED
 
 VOCAB_SIZE = 384
@@ -79,8 +80,8 @@ def _glm() -> PreTrainedConfig:
     return GlmConfig(**_COMMON, **_SMALL, num_key_value_heads=2, head_dim=16)
 
 
-def _mamba() -> PreTrainedConfig:
-    return MambaConfig(**_COMMON, hidden_size=64, state_size=8, num_hidden_layers=2)
+def _rwkv() -> PreTrainedConfig:
+    return RwkvConfig(**_COMMON, hidden_size=64, attention_hidden_size=64, num_hidden_layers=2, context_length=1024)
 
 
 _SMALL = {
@@ -98,9 +99,9 @@ FAMILIES: dict[str, Callable[[], PreTrainedConfig]] = {
     "gpt2": _gpt2,
     "gpt_bigcode": _gpt_bigcode,
     "llama": _llama,
-    "mamba": _mamba,
+    "rwkv": _rwkv,
 }
-FAMILIES |= WINDOWED
+FAMILIES |= WINDOWED | STATEFUL
 # Encoders; "sentence" says in sentence-transformers' files how its vectors are made, "encoder" does not.
 ENCODERS = ("bert", "encoder", "sentence")
 # Control tokens of the infilling families; InCoder is an XGLM, each other one gets a small Llama.

@@ -20,12 +20,13 @@ from app.core.tasks.task_table import Task
 from app.models.checkpoint.devices import choose_device, choose_dtype
 from app.models.checkpoint.gguf_loading.gguf_blocks import linear_tensors
 from app.models.checkpoint.gguf_loading.gguf_form import dtype_of, served_settings
-from app.models.checkpoint.layer_kinds import FULL, layer_kinds, most_new_tokens
+from app.models.checkpoint.layer_kinds import FULL, layer_kinds, most_new_tokens, num_snapshots
 from app.models.checkpoint.loader import without_weights
 from app.models.checkpoint.source import Source, failing_to_load, find_source
 from app.models.folder.headers import Entry, read_entries
 from app.models.folder.model_folder import require_folder, weight_files
 from app.models.served_model import context_size
+from app.models.state_shapes import state_bytes
 from app.models.weights.quantization import quantized_bytes
 
 # safetensors' names of number types; others (float8, integers) are counted in their own size and never converted.
@@ -157,8 +158,21 @@ def loaded_bytes(entry: Entry, dtype: torch.dtype | None) -> tuple[int, int]:
 
 
 def cache_bytes(source: Source, settings: Settings, item_bytes: int) -> int:
-    """What keys and values of all sequences take; a decoder that reads another text has those of that, too."""
-    return {"generate": 1, "seq2seq": 2}.get(source.task, 0) * kv_bytes(source.config, settings, item_bytes)
+    """What keys and values of all sequences take, and states; a decoder that reads another text has those of that,
+    too.
+    """
+    if source.task == "generate":
+        return kv_bytes(source.config, settings, item_bytes) + all_state_bytes(source, settings)
+    return 2 * kv_bytes(source.config, settings, item_bytes) if source.task == "seq2seq" else 0
+
+
+def all_state_bytes(source: Source, settings: Settings) -> int:
+    """States of all rows, of what is kept beside them, and of those that a pass works on."""
+    kinds = layer_kinds(source.config, settings.max_context_tokens)
+    if not any(kind.num_states for kind in kinds or ()):
+        return 0
+    num_slots = 2 * settings.max_batch_size + num_snapshots(settings)
+    return num_slots * state_bytes(without_weights(source, settings))
 
 
 def kv_bytes(config: PretrainedConfig, settings: Settings, item_bytes: int) -> int:

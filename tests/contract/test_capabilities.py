@@ -28,6 +28,7 @@ def test_the_model_is_described(described):
     assert (described["tool_calls"], described["reasoning"]) == ("hermes", None)
     assert described["supports"] == {"chat": True, "tools": True, "infill": True}
     assert described["limits"]["max_new_tokens"] is None
+    assert described["limits"]["num_draft_tokens"] == 0
     assert described["memory"]["process_rss_bytes"] > 2**20
 
 

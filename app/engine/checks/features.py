@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from app.core.logs.logging import get_logger
 from app.core.settings import Settings
-from app.engine.checks.plain_cache import has_plain_cache, has_windows
+from app.engine.checks.plain_cache import has_plain_cache, has_states, has_windows
 from app.engine.checks.reference import BOUNDS, Bound
 from app.models.compiled.compiled_step import decodes_many, find_step, has_better_code, is_missing, may_lie_plain
 from app.models.compiled.package_maker import Wish, has_made
@@ -43,7 +43,7 @@ class Feature:
 
 def wants_fusing(model: Model, settings: Settings) -> bool:
     """Merged weights belong to this process, and pay where sequences decode in rows."""
-    has_rows = isinstance(model, TextModel) and (has_plain_cache(model) or has_windows(model))
+    has_rows = isinstance(model, TextModel) and (has_plain_cache(model) or has_windows(model) or has_states(model))
     return has_rows and owns_weights(model.checkpoint, settings)
 
 

@@ -17,12 +17,22 @@ def has_plain_cache(text_model: TextModel) -> bool:
 def has_windows(text_model: TextModel) -> bool:
     """Whether layers keep keys and values, and some of them only the last ones or another one's."""
     kinds = kinds_of(text_model)
-    return kinds is not None and not are_plain(kinds)
+    return kinds is not None and not are_plain(kinds) and not any(kind.num_states for kind in kinds)
+
+
+def has_states(text_model: TextModel) -> bool:
+    """Whether layers keep what a convolution or a recurrence leaves behind."""
+    return any(kind.num_states for kind in kinds_of(text_model) or ())
+
+
+def has_attention(text_model: TextModel) -> bool:
+    """Whether any layer reads keys and values."""
+    return any(kind.has_entries for kind in kinds_of(text_model) or ())
 
 
 def kinds_of(text_model: TextModel) -> tuple[LayerKind, ...] | None:
-    """The kinds of the model's layers; None where keys and values are not all that they keep."""
+    """The kinds of the model's layers; None where rows of ours cannot hold what they keep."""
     model = text_model.checkpoint.model
-    if model.config.is_encoder_decoder or getattr(model, "_is_stateful", False):
-        return None
-    return layer_kinds(model.config, text_model.context_tokens)
+    kinds = None if model.config.is_encoder_decoder else layer_kinds(model.config, text_model.context_tokens)
+    is_told = kinds is not None and any(kind.num_states for kind in kinds)
+    return None if getattr(model, "_is_stateful", False) and not is_told else kinds

@@ -17,7 +17,7 @@ from app.core.tasks.encoder_jobs import Encoded, EncodeOptions, EncoderInput, En
 from app.core.tasks.task_table import SEQUENCE_HEAD, TASKS
 from app.engine.checks.features import Model, bound_of
 from app.engine.checks.ladder import Candidate, Step
-from app.engine.checks.plain_cache import has_plain_cache, has_windows
+from app.engine.checks.plain_cache import has_attention, has_plain_cache, has_states, has_windows
 from app.engine.checks.plays import BRIEF, Play
 from app.engine.checks.reference import TOLERANCE, distance, probe_tokens
 from app.engine.checks.rehearsal import StrictGuard, advance, rehearse
@@ -33,9 +33,9 @@ from app.engine.runners.compiled import runner_on
 from app.engine.runners.eager import EagerRunner
 from app.engine.runners.interface import Runner
 from app.engine.runners.mixed import MixedRunner, can_mix
-from app.engine.runners.windowed import WindowedRunner, can_attend
+from app.engine.runners.windowed import StateRunner, WindowedRunner, can_attend
 from app.engine.seq2seq.seq2seq_engine import Seq2SeqEngine
-from app.models.checkpoint.layer_kinds import most_new_tokens
+from app.models.checkpoint.layer_kinds import most_new_tokens, num_snapshots
 from app.models.checkpoint.loader import Checkpoint
 from app.models.compiled.compiled_step import find_step
 from app.models.compiled.large_weights import move_in_pieces
@@ -202,6 +202,25 @@ def on_rings(model: TextModel, settings: Settings, play: Play) -> Candidate:
     return on_slots(partial(WindowedRunner, most_new=most_new_tokens(settings)))(model, settings, play)
 
 
+def has_state_rows(model: Model, settings: Settings) -> bool:
+    """Whether rows can hold what the model's layers keep; adapters are told which tokens of a pass are whose, and
+    layers with states take them in another order.
+    """
+    if not isinstance(model, TextModel) or settings.adapters is not None or not has_states(model):
+        return False
+    return can_attend(model.checkpoint) or not has_attention(model)
+
+
+def on_states(model: TextModel, settings: Settings, play: Play) -> Candidate:
+    """Attempt the batched engine on rows of states; nothing is guessed, as no state can be taken back."""
+    settings = settings.model_copy(update={"prompt_lookup": 0})
+    make_runner = partial(StateRunner, most_new=most_new_tokens(settings), num_snapshots=num_snapshots(settings))
+    try:
+        return on_slots(make_runner)(model, settings, play)
+    except ValueError as error:
+        return Candidate(SerialEngine(model), str(error))
+
+
 TEXT_STEPS = (
     Step(
         "bucketed",
@@ -218,6 +237,7 @@ TEXT_STEPS = (
     ),
     Step("batched", "batched", fits_rows, on_slots(EagerRunner)),
     Step("windowed", "mixed", has_rings, on_rings),
+    Step("states", "mixed", has_state_rows, on_states),
     Step("serial", "serial", lambda _model, _settings: True, one_by_one),
 )
 ENCODER_STEPS = (

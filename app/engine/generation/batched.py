@@ -197,7 +197,8 @@ def limits_of(options: BatchOptions, text_model: TextModel, runner: Runner) -> L
         context_tokens=text_model.context_tokens,
         reuse_prefix=options.reuse_prefix,
         can_mix=runner.can_mix,
-        has_drafts=options.num_draft_tokens > 0,
+        has_drafts=options.num_draft_tokens > 0 and runner.num_snapshots is None,
         reach=runner.reach.without(options.num_draft_tokens),
         adapts_drafts=options.adapts_drafts,
+        num_snapshots=runner.num_snapshots,
     )

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from app.core.work.jobs import Job
-from app.engine.generation.plan import Chunk, ClearRow, CopyRow, Move, Plan, ScheduledStep, SwapRows
+from app.engine.generation.plan import Chunk, ClearRow, CopyRow, LoadStates, Move, Plan, ScheduledStep, SwapRows
 from app.engine.guard import Guard
+from app.engine.kv.state_cache import StateCache
 from app.engine.runners.interface import Runner
 from app.models.weights.adapters.adapter_bank import AdapterBank
 
@@ -66,6 +67,9 @@ class Executor:
                 cache.swap_rows(a, b, num_tokens)
             case CopyRow(source, target, num_tokens):
                 cache.copy_row(source, target, num_tokens)
+            case LoadStates(source, target):
+                assert isinstance(cache, StateCache)
+                cache.load_states(source, target)
             case ClearRow(row) if guard.poison is None:
                 guard.run([], partial(cache.clear_row, row))
 
@@ -76,6 +80,8 @@ class Executor:
 
     def _prefill(self, chunk: Chunk, job: Job) -> torch.Tensor:
         with self._adapted([job], [len(chunk.tokens)]):
+            if chunk.snapshots:
+                return self._runner.mixed([], [], [chunk])[1][0]
             return self._runner.prefill(chunk.row, chunk.tokens, chunk.start, all_logits=chunk.all_logits)
 
     def _decode(self, plan: Plan, jobs: list[Job], guard: Guard) -> torch.Tensor | None:

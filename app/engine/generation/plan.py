@@ -37,17 +37,29 @@ class ClearRow:
     row: int
 
 
-Move: TypeAlias = SwapRows | CopyRow | ClearRow
+@dataclass(frozen=True, slots=True)
+class LoadStates:
+    """Have the row ``target`` go on from states: of another row as it is now, or of a snapshot, which lie behind."""
+
+    source: int
+    target: int
+
+
+Move: TypeAlias = SwapRows | CopyRow | ClearRow | LoadStates
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Part of a prompt: ``tokens`` for positions ``start``.. of ``row``; ``all_logits`` behind each, not the last."""
+    """Part of a prompt: ``tokens`` for positions ``start``.. of ``row``; ``all_logits`` behind each, not the last.
+
+    ``snapshots``: behind how many tokens of the row its states are kept, in order, and in which slot.
+    """
 
     row: int
     tokens: list[int]
     start: int
     all_logits: bool = False
+    snapshots: tuple[tuple[int, int], ...] = ()
 
     @property
     def end(self) -> int:

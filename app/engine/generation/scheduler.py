@@ -27,7 +27,8 @@ class Limits:
     with ``adapts_drafts`` only while they pay.
 
     ``chunk_tokens`` is the most that a step reads of prompts, ``context_tokens`` the most that a row holds, ``reach``
-    how far back in a row a new sequence may go on.
+    how far back in a row a new sequence may go on. ``num_snapshots``: so many slots keep states of rows; None where
+    rows have none.
     """
 
     max_running: int
@@ -38,6 +39,7 @@ class Limits:
     has_drafts: bool = False
     reach: Reach = WHOLE
     adapts_drafts: bool = False
+    num_snapshots: int | None = None
 
 
 class Scheduler(Generic[AnySequence]):
@@ -53,7 +55,7 @@ class Scheduler(Generic[AnySequence]):
         self._budget = PrefillBudget(limits.chunk_tokens)
         self._shared = SharedStep(limits.chunk_tokens)
         self._drafting = DraftPolicy() if limits.adapts_drafts else None
-        self.rows = RowTable[AnySequence](limits.max_running, limits.reuse_prefix, limits.reach)
+        self.rows = RowTable[AnySequence](limits.max_running, limits.reuse_prefix, limits.reach, limits.num_snapshots)
 
     @property
     def has_work(self) -> bool:
@@ -133,7 +135,8 @@ class Scheduler(Generic[AnySequence]):
             tokens = sequence.tokens[start : start + budget]
             budget -= len(tokens)
             reading.append(sequence)
-            chunks.append(Chunk(self.rows.index(sequence), tokens, start, sequence.is_scored))
+            row, snapshots = self.rows.reading(sequence, start + len(tokens))
+            chunks.append(Chunk(row, tokens, start, sequence.is_scored, snapshots))
         return reading, chunks
 
     def _drafts(self, running: list[AnySequence], *, reads: bool) -> list[list[int]]:

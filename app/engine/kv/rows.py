@@ -11,13 +11,17 @@ from __future__ import annotations
 from collections import Counter
 from typing import Generic
 
-from app.engine.generation.plan import AnySequence, ClearRow, CopyRow, Move, SwapRows
+from app.engine.generation.plan import AnySequence, ClearRow, CopyRow, LoadStates, Move, SwapRows
 from app.engine.kv.reach import WHOLE, Reach
+from app.engine.kv.snapshots import Kept, Snapshots, wished
 
 
 class Row(Generic[AnySequence]):
     """One row: who has it, the tokens whose entries it holds after its owner left, and how many were ever written
-    since it was begun from the front."""
+    since it was begun from the front.
+
+    ``states`` are what is kept of its states, and ``wished`` behind how many tokens they are to be.
+    """
 
     def __init__(self) -> None:
         self.sequence: AnySequence | None = None
@@ -25,11 +29,18 @@ class Row(Generic[AnySequence]):
         self.num_written = 0
         self.owner = b""
         self.last_used = 0
+        self.states = Kept()
+        self.wished: list[int] = []
 
     @property
     def tokens(self) -> list[int]:
         """Tokens whose entries are valid."""
         return self.kept if self.sequence is None else self.sequence.tokens[: self.sequence.num_cached]
+
+    @property
+    def num_in_states(self) -> int:
+        """Behind how many tokens its states are as they lie in it."""
+        return self.states.num_tokens if self.sequence is None else self.sequence.num_cached
 
     def note_written(self) -> None:
         """Take over how far its sequence has come."""
@@ -40,10 +51,11 @@ class Row(Generic[AnySequence]):
 class RowTable(Generic[AnySequence]):
     """Assigns rows and keeps them in order; ``take_moves`` tells what the cache has to do for that."""
 
-    def __init__(self, num_rows: int, reuse_prefix: bool, reach: Reach = WHOLE):
+    def __init__(self, num_rows: int, reuse_prefix: bool, reach: Reach = WHOLE, num_snapshots: int | None = None):
         self._rows = [Row[AnySequence]() for _ in range(num_rows)]
         self._reuse_prefix = reuse_prefix
         self._reach = reach
+        self._snapshots = None if num_snapshots is None else Snapshots(num_rows, num_snapshots)
         self._moves: list[Move] = []
         self._clock = 0
         self._peak = 0
@@ -90,15 +102,18 @@ class RowTable(Generic[AnySequence]):
         prompt = [] if sequence.is_scored else sequence.job.prompt_ids
         first_free = self.num_running + self.num_prefilling
         owner = sequence.job.owner
-        shared = {i: self._shared(row, prompt) if row.owner == owner else 0 for i, row in enumerate(self._rows)}
+        common = [self._common(row, prompt) if row.owner == owner else 0 for row in self._rows]
+        shared = [self._usable(row, number) for row, number in zip(self._rows, common, strict=True)]
         free = range(first_free, len(self._rows))
-        chosen = max(free, key=lambda i: (shared[i], -self._rows[i].last_used))
-        donor = max(range(len(self._rows)), key=lambda i: shared[i])
-        if shared[donor] > shared[chosen]:
+        chosen = donor = max(free, key=lambda i: (shared[i], -self._rows[i].last_used))
+        if max(shared) > shared[chosen]:
             # The donor is busy: its sequence goes on, so its entries are copied, over the oldest row.
+            donor = shared.index(max(shared))
             chosen = min(free, key=lambda i: self._rows[i].last_used)
             self._moves.append(CopyRow(donor, chosen, shared[donor]))
         row = self._rows[chosen]
+        self._take_states(donor, chosen, shared[donor])
+        row.wished = wished(len(sequence.job.prompt_ids), shared[donor], max(common)) if self._keeps_states else []
         row.num_written = self._rows[donor].num_written if shared[donor] else 0
         row.kept = []
         row.owner = owner
@@ -121,6 +136,8 @@ class RowTable(Generic[AnySequence]):
         if not is_valid:
             self._moves.append(ClearRow(at))
         row.kept = row.tokens if is_valid else []
+        row.states.num_tokens = len(row.kept)
+        self._forget_states(row, len(row.kept))
         self._peak = max(self._peak, sequence.num_cached)
         row.sequence = None
         self._clock += 1
@@ -142,13 +159,50 @@ class RowTable(Generic[AnySequence]):
     def forget_beyond(self, num_tokens: int) -> None:
         """Free rows keep no more than ``num_tokens`` entries."""
         for row in self._rows:
-            row.kept = row.kept[:num_tokens]
+            if len(row.kept) > num_tokens:
+                row.kept = row.kept[:num_tokens]
+                row.states.num_tokens = 0
+                self._forget_states(row, num_tokens)
 
-    def _shared(self, row: Row[AnySequence], prompt: list[int]) -> int:
-        if not self._reuse_prefix:
-            return 0
+    def reading(self, sequence: AnySequence, end: int) -> tuple[int, tuple[tuple[int, int], ...]]:
+        """The row of ``sequence``, whose first ``end`` tokens will be read; what of its states to keep, and where."""
+        at = self.index(sequence)
+        row, found = self._rows[at], []
+        while self._snapshots is not None and row.wished and row.wished[0] <= end:
+            num_tokens = row.wished.pop(0)
+            if (slot := self._snapshots.add(row.states, num_tokens)) is not None:
+                found.append((num_tokens, slot))
+        return at, tuple(found)
+
+    @property
+    def _keeps_states(self) -> bool:
+        return self._snapshots is not None and self._reuse_prefix
+
+    def _common(self, row: Row[AnySequence], prompt: list[int]) -> int:
+        return common_prefix(row.tokens, prompt[:-1]) if self._reuse_prefix else 0
+
+    def _usable(self, row: Row[AnySequence], num_common: int) -> int:
+        """The most of ``num_common`` tokens behind which a sequence can go on in ``row``."""
         row.note_written()
-        return self._reach.usable(row.num_written, common_prefix(row.tokens, prompt[:-1]))
+        if self._snapshots is None:
+            return self._reach.usable(row.num_written, num_common)
+        lengths = (length for length in (row.num_in_states, *row.states.slots) if length <= num_common)
+        return max((self._reach.usable(row.num_written, length) for length in lengths), default=0)
+
+    def _take_states(self, donor: int, chosen: int, num_shared: int) -> None:
+        """Have the row ``chosen`` go on from the states of ``donor`` behind so many tokens, and keep what holds."""
+        if self._snapshots is None:
+            return
+        row = self._rows[donor]
+        if num_shared and num_shared != row.num_in_states:
+            self._moves.append(LoadStates(self._snapshots.use(row.states, num_shared), chosen))
+        elif num_shared and donor != chosen:
+            self._moves.append(LoadStates(donor, chosen))
+        self._forget_states(self._rows[chosen], num_shared if donor == chosen else 0)
+
+    def _forget_states(self, row: Row[AnySequence], num_tokens: int) -> None:
+        if self._snapshots is not None:
+            self._snapshots.forget_beyond(row.states, num_tokens)
 
     def _swap(self, a: int, b: int) -> None:
         if a == b:

@@ -11,7 +11,7 @@ from app.core.errors import ModelLoadError
 from app.core.settings import Settings
 from app.core.tasks.task_table import Task
 from app.engine.checks.features import Model
-from app.engine.checks.ladder import Ladder
+from app.engine.checks.ladder import Chosen, Ladder
 from app.engine.checks.steps import steps_of
 from app.engine.engine_interface import Engine
 from app.engine.generation.batch_options import BatchOptions
@@ -57,10 +57,16 @@ def prepare(
         memory,
         chosen.engine_name,
         chosen.dropped,
-        chosen.settings,
+        settings_of(chosen),
         chosen.check_s,
         is_compiled=isinstance(chosen.engine, BatchedEngine) and is_compiled(chosen.engine.runner),
     )
+
+
+def settings_of(chosen: Chosen) -> Settings:
+    """The settings that hold: states of layers cannot be taken back, so nothing is guessed there."""
+    has_states = isinstance(chosen.engine, BatchedEngine) and chosen.engine.runner.num_snapshots is not None
+    return chosen.settings.model_copy(update={"prompt_lookup": 0}) if has_states else chosen.settings
 
 
 def add_adapters(model: Model, engine: Engine, settings: Settings) -> None:

@@ -142,6 +142,12 @@ class ModelHandle:
         return (self.settings if prepared is None else prepared.settings).quantization
 
     @property
+    def num_draft_tokens(self) -> int:
+        """The longest guess of the next tokens; as with ``quantization``."""
+        prepared = self.prepared
+        return (self.settings if prepared is None else prepared.settings).num_draft_tokens
+
+    @property
     def state(self) -> ModelState:
         """``failed``: the last load did; the next request tries again."""
         if self.prepared is not None:

@@ -61,6 +61,7 @@ class BucketedRunner:
 
     can_mix = False
     reach = WHOLE
+    num_snapshots: int | None = None
 
     def __init__(self, checkpoint: Checkpoint, num_rows: int, max_tokens: int):
         self._model = checkpoint.model

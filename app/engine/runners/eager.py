@@ -21,6 +21,7 @@ class EagerRunner:
 
     can_mix = False
     reach = WHOLE
+    num_snapshots: int | None = None
 
     def __init__(self, checkpoint: Checkpoint, num_rows: int, max_tokens: int, window: Window | None = None):
         self._model = checkpoint.model

@@ -30,6 +30,11 @@ class Runner(Protocol):
         """How far back in a row of ``cache`` a new sequence may go on."""
         ...
 
+    @property
+    def num_snapshots(self) -> int | None:
+        """How many slots behind the rows keep their states; None where rows have none, and can go back."""
+        ...
+
     def prefill(self, row: int, tokens: list[int], start: int, *, all_logits: bool = False) -> torch.Tensor:
         """Feed ``tokens`` at positions ``start``.. of ``row``.
 

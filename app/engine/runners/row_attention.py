@@ -1,4 +1,5 @@
-"""Attention of rows that decode one token each: on the CPU the way in which torch's kernel is fastest there.
+"""Attention of rows that decode one token each: on the CPU the way in which torch's kernel is fastest there. And any
+with sinks or caps, which torch's kernel does not know.
 
 torch's kernel reads keys and values once for each query head, and multiplies lone queries slowly in 16 bits where the
 processor has no matrix instructions for them: one row of 150 entries takes 175 us in bfloat16, grouped 38 (9 heads on
@@ -47,3 +48,40 @@ def row_attention(
 def is_widened(num_grouped: int, dtype: torch.dtype) -> bool:
     """Whether float32 is faster for so many queries on the same keys, the copy of keys and values included."""
     return (num_grouped == 1 or dtype == torch.float16) and not has_kernels_for(dtype)
+
+
+def capped_attention(
+    _module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    *,
+    scaling: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    softcap: float | None = None,
+    position_bias: torch.Tensor | None = None,
+    **_options: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention of ``(rows, heads, num_new, head_dim)`` queries, with a sink for each head (a logit that no value has)
+    or logits held below ``softcap``; ``(rows, num_new, heads, head_dim)``. Without ``mask`` each query sees what lies
+    before it.
+    """
+    if position_bias is not None:
+        raise ValueError("no attention is known that adds both a bias by position and sinks or caps")
+    num_rows, num_heads, num_new, head_dim = query.shape
+    grouped = query.reshape(num_rows, key.shape[1], -1, num_new, head_dim).float()
+    logits = grouped @ key.float()[:, :, None].transpose(-1, -2) * (head_dim**-0.5 if scaling is None else scaling)
+    if softcap is not None:
+        logits = torch.tanh(logits / softcap) * softcap
+    if mask is not None:
+        logits = logits + mask[:, :, None]
+    elif num_new > 1:
+        hidden = torch.ones((num_new, key.shape[2]), dtype=torch.bool, device=query.device).triu(1)
+        logits = logits.masked_fill(hidden, torch.finfo(logits.dtype).min)
+    if s_aux is not None:
+        sinks = s_aux.float().reshape(1, key.shape[1], -1, 1, 1).expand(*logits.shape[:-1], 1)
+        logits = torch.cat((logits, sinks), dim=-1)
+    weights = logits.softmax(-1)[..., : key.shape[2]]
+    attended = (weights @ value.float()[:, :, None]).to(query.dtype)
+    return attended.reshape(num_rows, num_heads, num_new, -1).transpose(1, 2), None

@@ -1,12 +1,13 @@
 """Passes over models of which some layers see the last entries of a row only, or read another layer's.
 
 All passes are laid end to end, as mixed ones: so attention is ours in each of them, which knows for every kind of layer
-what its queries see and where in a row that lies. Models may add sinks and soft caps. Inference thread only; knows
-neither jobs nor sampling.
+what its queries see and where in a row that lies. Models may add sinks and soft caps, and layers that keep
+states. Inference thread only; knows neither jobs nor sampling.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -16,8 +17,11 @@ from app.engine.generation.plan import Chunk
 from app.engine.kv.cache import KVCache, KVLayer, Window
 from app.engine.kv.reach import Reach
 from app.engine.kv.ring_layer import RingLayer
+from app.engine.kv.state_cache import StateCache
 from app.engine.runners.mixed import MixedRunner, MixedWindow, chunk_attention
-from app.engine.runners.row_attention import row_attention
+from app.engine.runners.row_attention import capped_attention, row_attention
+from app.engine.runners.state_hosts import find_hosts
+from app.engine.runners.state_passes import StatePasses
 from app.models.checkpoint.layer_kinds import LayerKind, layer_kinds
 from app.models.checkpoint.loader import Checkpoint
 
@@ -137,43 +141,6 @@ def refuse_other_windows(kind: LayerKind, told: int | None, max_tokens: int) -> 
         raise ValueError(f"a layer sees {told} entries where the config says {kind.reach}")
 
 
-def capped_attention(
-    _module: Any,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    mask: torch.Tensor | None,
-    *,
-    scaling: float | None = None,
-    s_aux: torch.Tensor | None = None,
-    softcap: float | None = None,
-    position_bias: torch.Tensor | None = None,
-    **_options: Any,
-) -> tuple[torch.Tensor, None]:
-    """Attention of ``(rows, heads, num_new, head_dim)`` queries, with a sink for each head (a logit that no value has)
-    or logits held below ``softcap``; ``(rows, num_new, heads, head_dim)``. Without ``mask`` each query sees what lies
-    before it.
-    """
-    if position_bias is not None:
-        raise ValueError("no attention is known that adds both a bias by position and sinks or caps")
-    num_rows, num_heads, num_new, head_dim = query.shape
-    grouped = query.reshape(num_rows, key.shape[1], -1, num_new, head_dim).float()
-    logits = grouped @ key.float()[:, :, None].transpose(-1, -2) * (head_dim**-0.5 if scaling is None else scaling)
-    if softcap is not None:
-        logits = torch.tanh(logits / softcap) * softcap
-    if mask is not None:
-        logits = logits + mask[:, :, None]
-    elif num_new > 1:
-        hidden = torch.ones((num_new, key.shape[2]), dtype=torch.bool, device=query.device).triu(1)
-        logits = logits.masked_fill(hidden, torch.finfo(logits.dtype).min)
-    if s_aux is not None:
-        sinks = s_aux.float().reshape(1, key.shape[1], -1, 1, 1).expand(*logits.shape[:-1], 1)
-        logits = torch.cat((logits, sinks), dim=-1)
-    weights = logits.softmax(-1)[..., : key.shape[2]]
-    attended = (weights @ value.float()[:, :, None]).to(query.dtype)
-    return attended.reshape(num_rows, num_heads, num_new, -1).transpose(1, 2), None
-
-
 class WindowedRunner(MixedRunner):
     """Runs a model with several kinds of layers; a pass reads at most ``most_new`` tokens of a row."""
 
@@ -209,7 +176,40 @@ class WindowedRunner(MixedRunner):
         return torch.stack(self.mixed([], [], chunks)[1])
 
 
+class StateRunner(WindowedRunner):
+    """Runs a model with layers that keep states, of which ``num_snapshots`` are kept beside those of the rows."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, num_rows: int, max_tokens: int, *, most_new: int, num_snapshots: int
+    ) -> None:
+        self.num_snapshots: int | None = num_snapshots
+        self._num_slots = num_snapshots
+        self._hosts = find_hosts(checkpoint)
+        super().__init__(checkpoint, num_rows, max_tokens, most_new=most_new)
+
+    def _make_cache(self, num_rows: int, max_tokens: int, window: Window) -> KVCache:
+        assert isinstance(window, RingWindow)
+        layers = super()._make_cache(num_rows, max_tokens, window).row_layers
+        numbers = {at: kind.num_states for at, kind in enumerate(window.kinds) if kind.num_states}
+        cache = StateCache(layers, num_rows, max_tokens, window, num_states=numbers, num_snapshots=self._num_slots)
+        self._passes = StatePasses(cache, self._hosts)
+        return cache
+
+    def mixed(
+        self, tokens: list[int], starts: list[int], chunks: list[Chunk]
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Feed one of ``tokens`` to each of rows 0, 1, .. at ``starts``, and the chunks (at least one) to their rows.
+
+        Logits ``(num_rows, 1, vocab)`` of the rows, and per chunk what ``prefill`` gives.
+        """
+        with self._passes.of(len(starts), chunks):
+            return super().mixed(tokens, starts, chunks)
+
+
 def can_attend(checkpoint: Checkpoint) -> bool:
     """Whether the model's attention can be replaced by one that knows sinks and caps, too."""
     config = checkpoint.model.config.get_text_config()
-    return bool(checkpoint.model._supports_attention_backend) and config._attn_implementation in ("sdpa", "eager")
+    # Not every family whose code asks the interface says so (Qwen3.5, transformers 5.24).
+    asks = hasattr(sys.modules[type(checkpoint.model).__module__], "ALL_ATTENTION_FUNCTIONS")
+    is_replaceable = bool(checkpoint.model._supports_attention_backend) or asks
+    return is_replaceable and config._attn_implementation in ("sdpa", "eager")

@@ -63,7 +63,7 @@ def describe(handle: ModelHandle, in_service: AdapterService) -> ModelCapabiliti
         "tool_calls": call_form(model),
         "reasoning": reasoning_form(model),
         "defaults": defaults(model),
-        "limits": limits(handle.settings),
+        "limits": {**limits(handle.settings), "num_draft_tokens": handle.num_draft_tokens},
         "kv_cache": kv_cache(handle),
         "memory": {"process_rss_bytes": psutil.Process().memory_info().rss},
         "routes": {path: parameters(body) for path, body in (routes_of(task) if task else {}).items()},

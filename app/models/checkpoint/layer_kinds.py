@@ -6,7 +6,7 @@ Knows neither caches nor engines; what an engine makes of it is compared at the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -17,6 +17,12 @@ from app.core.settings import Settings
 CHUNKED = "chunked_attention"
 # Names of kinds whose layers read what others keep.
 READERS = {"full_attention": None, "sliding_attention": "sliding_window", CHUNKED: "attention_chunk_size"}
+# Layers of transformers' cache that keep states, and what else of the tokens before.
+STATEFUL: dict[str, type | None] = {
+    "LinearAttentionLayer": None,
+    "LinearAttentionAndFullAttentionLayer": DynamicLayer,
+    "LinearAttentionAndSlidingWindowAttentionLayer": DynamicSlidingWindowLayer,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +31,13 @@ class LayerKind:
 
     ``by_chunk``: instead of the last ones, those in the same of neighbouring pieces of ``reach`` positions.
     ``has_entries``: False where the layer reads the entries of another one of its kind, or has no attention.
+    ``num_states``: how many pairs of states it keeps of a convolution, a recurrence, or both.
     """
 
     reach: int | None = None
     by_chunk: bool = False
     has_entries: bool = True
+    num_states: int = 0
 
     def num_entries(self, max_tokens: int, most_new: int) -> int:
         """Entries that a row must have for any pass of at most ``most_new`` tokens of a row."""
@@ -39,6 +47,7 @@ class LayerKind:
 
 
 FULL = LayerKind()
+SNAPSHOTS_PER_ROW = 2
 # No pass of the check at a load reads more tokens of a row, whatever the settings say.
 LEAST_MOST_NEW = 16
 
@@ -48,8 +57,15 @@ def most_new_tokens(settings: Settings) -> int:
     return max(settings.prefill_chunk_tokens, settings.num_draft_tokens + 1, LEAST_MOST_NEW)
 
 
+def num_snapshots(settings: Settings) -> int:
+    """How often the states of a sequence are kept beside those of the rows, so that others may go on from there."""
+    return SNAPSHOTS_PER_ROW * settings.max_batch_size if settings.prefix_cache else 0
+
+
 def layer_kinds(config: PreTrainedConfig, max_tokens: int) -> tuple[LayerKind, ...] | None:
-    """The kind of every layer for rows of at most ``max_tokens``; None where one keeps anything but keys and values."""
+    """The kind of every layer for rows of at most ``max_tokens``; None where one keeps anything but keys, values
+    and states that transformers' cache knows.
+    """
     text = config.get_text_config()
     if text.is_encoder_decoder:
         return None
@@ -63,12 +79,21 @@ def layer_kinds(config: PreTrainedConfig, max_tokens: int) -> tuple[LayerKind, .
 
 def kind_of(config: Any, layer: Any, name: str | None, max_tokens: int) -> LayerKind | None:
     """The kind of one layer that transformers keeps in ``layer``; None for what is not known here."""
-    if type(layer) is DynamicLayer:
+    if type(layer).__name__ in STATEFUL:
+        keys = STATEFUL[type(layer).__name__]
+        kind = LayerKind(has_entries=False) if keys is None else kind_of_keys(config, layer, keys, name, max_tokens)
+        return None if kind is None else replace(kind, num_states=layer.number_of_states)
+    return kind_of_keys(config, layer, type(layer), name, max_tokens)
+
+
+def kind_of_keys(config: Any, layer: Any, keys: type, name: str | None, max_tokens: int) -> LayerKind | None:
+    """The same of its keys and values, which it keeps as a layer of the class ``keys`` does."""
+    if keys is DynamicLayer:
         return FULL
-    if type(layer) is DynamicSlidingWindowLayer:
+    if keys is DynamicSlidingWindowLayer:
         is_chunked = name == CHUNKED or (name is None and getattr(config, "sliding_window", None) is None)
         return seen(layer.sliding_window, is_chunked, max_tokens)
-    return reader_of(config, name, max_tokens) if type(layer).__name__ == "DummyLayer" else None
+    return reader_of(config, name, max_tokens) if keys.__name__ == "DummyLayer" else None
 
 
 def reader_of(config: Any, name: str | None, max_tokens: int) -> LayerKind | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from app.core.errors import InternalError, RequestError
 from app.core.work.jobs import Job
 from app.core.work.sampling_params import SamplingParams
-from app.engine.generation.plan import ClearRow, CopyRow, Plan, ScheduledStep, SwapRows
+from app.engine.generation.plan import Chunk, ClearRow, CopyRow, LoadStates, Plan, ScheduledStep, SwapRows
 from app.engine.generation.scheduler import Limits, Scheduler
 
 
@@ -45,10 +45,14 @@ class PlainSequence:
 
 
 class PlainCache:
-    """Rows of ``(owner, token)`` at each position: whose entry lies where."""
+    """Rows of ``(owner, token)`` at each position: whose entry lies where.
 
-    def __init__(self, num_rows: int):
+    ``states`` are of the rows and behind them of snapshots: the owner, and all tokens that were read.
+    """
+
+    def __init__(self, num_rows: int, num_snapshots: int):
         self.rows: list[dict[int, tuple[bytes, int]]] = [{} for _ in range(num_rows)]
+        self.states: list[tuple[bytes, list[int]]] = [(b"", [])] * (num_rows + num_snapshots)
 
     def make(self, plan: Plan) -> None:
         for move in plan.moves:
@@ -57,14 +61,23 @@ class PlainCache:
                     head_a, head_b = self._head(a, num), self._head(b, num)
                     self._put(a, head_b, num)
                     self._put(b, head_a, num)
+                    self.states[a], self.states[b] = self.states[b], self.states[a]
                 case CopyRow(source, target, num):
                     self._put(target, self._head(source, num), num)
+                case LoadStates(source, target):
+                    self.states[target] = self.states[source]
                 case ClearRow(row):
-                    self.rows[row] = {}
+                    self.rows[row], self.states[row] = {}, (b"", [])
 
     def write(self, row: int, start: int, tokens: list[int], owner: bytes) -> None:
         for at, token in enumerate(tokens, start):
             self.rows[row][at] = (owner, token)
+        self.states[row] = (owner, [*self.states[row][1], *tokens] if start else list(tokens))
+
+    def keep(self, chunk: Chunk, owner: bytes) -> None:
+        """What is to be kept of the states of a chunk that was read."""
+        for num_tokens, slot in chunk.snapshots:
+            self.states[slot] = (owner, self.states[chunk.row][1][:num_tokens])
 
     def _head(self, row: int, num: int) -> dict[int, tuple[bytes, int]]:
         return {at: entry for at, entry in self.rows[row].items() if at < num}
@@ -82,7 +95,7 @@ class World:
         self.started: list[PlainSequence] = []
         self.refuses = False
         self.scheduler: Scheduler[PlainSequence] = Scheduler(limits, self._start)
-        self.cache = PlainCache(limits.max_running)
+        self.cache = PlainCache(limits.max_running, limits.num_snapshots or 0)
         self._next_token = 1000
 
     def _start(self, job: Job) -> PlainSequence | None:
@@ -111,6 +124,7 @@ class World:
         for sequence, chunk in zip(step.reading, step.plan.chunks, strict=True):
             if sequence is not failed:
                 self.cache.write(chunk.row, chunk.start, chunk.tokens, sequence.job.owner)
+                self.cache.keep(chunk, sequence.job.owner)
                 sequence.num_cached += len(chunk.tokens)
         self._accept_rows(step, has_failed=fault == "rows")
         if failed is not None:
@@ -146,6 +160,8 @@ class World:
             wanted = sequence.tokens[: sequence.num_cached]
             assert [own[at][1] for at in range(sequence.num_cached)] == wanted
             assert {own[at][0] for at in range(sequence.num_cached)} <= {sequence.job.owner}
+            if self.limits.num_snapshots is not None and wanted:
+                assert self.cache.states[rows.index(sequence)] == (sequence.job.owner, wanted)
         assert plan.num_prompt_tokens <= self.limits.chunk_tokens
         assert all(chunk.tokens for chunk in plan.chunks)
         assert len({chunk.row for chunk in plan.chunks}) == len(plan.chunks)

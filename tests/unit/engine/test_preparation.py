@@ -44,7 +44,9 @@ def test_a_kv_cache_that_cannot_fit_stops_the_load(model_folder, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:.*falling back to its reference PyTorch.*")
-@pytest.mark.parametrize(("family", "engine"), [("qwen2", BatchedEngine), ("mamba", SerialEngine)])
+@pytest.mark.parametrize(
+    ("family", "engine"), [("qwen2", BatchedEngine), ("mamba", BatchedEngine), ("rwkv", SerialEngine)]
+)
 def test_the_engine_follows_from_the_models_cache(model_folder, family, engine):
     ready = prepared(model_folder(family))
     assert type(ready.engine) is engine

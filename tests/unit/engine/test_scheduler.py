@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,7 +20,8 @@ LATE_S = 1e9
 
 
 BASE = list(range(10, 60))
-PROMPTS = [BASE[:5], BASE[:30], BASE, [*BASE[:30], 7, 8, 9], [3], BASE[3:20], BASE[:31]]
+OTHER = [*BASE[:12], *range(100, 140)]
+PROMPTS = [BASE[:5], BASE[:30], BASE, [*BASE[:30], 7, 8, 9], [3], BASE[3:20], BASE[:31], OTHER, OTHER[:40], OTHER[:27]]
 ACTIONS = st.lists(
     st.tuples(
         st.sampled_from(["arrive"] * 4 + ["step"] * 6 + ["cancel", "expire", "rows", "chunk", "refuse", "forget"]),
@@ -38,9 +40,11 @@ LIMITS = st.builds(
 )
 
 
-@given(ACTIONS, LIMITS)
+@given(ACTIONS, LIMITS, st.sampled_from([None, 0, 1, 4]))
 @settings(max_examples=300)
-def test_no_schedule_loses_or_mixes_up_anything(actions, limits):
+def test_no_schedule_loses_or_mixes_up_anything(actions, limits, num_snapshots):
+    if num_snapshots is not None:
+        limits = replace(limits, num_snapshots=num_snapshots, has_drafts=False)
     world = World(limits)
     for action, number in actions:
         if action == "arrive":
@@ -129,6 +133,14 @@ def test_a_prefix_of_a_busy_row_is_copied_for_its_own_owner_only():
     assert [move for move in moves if isinstance(move, CopyRow)] == [CopyRow(0, 1, 49)]
     assert own.usage.cached_tokens == 49
     assert other.usage.cached_tokens == 0
+
+
+def test_states_kept_of_what_a_row_held_before_are_not_those_of_what_it_holds():
+    world = world_of(max_running=1, num_snapshots=4)
+    for prompt, num_cached in ((OTHER[:27], 0), (BASE, 0), (BASE[:31], 12), (BASE, 31)):
+        job = world.arrive(prompt, 1, b"")
+        world.step()
+        assert job.usage.cached_tokens == num_cached
 
 
 def test_a_scored_prompt_shares_nothing():

@@ -28,7 +28,7 @@ from tests.unit.engine.driver import (
     run,
 )
 
-FALLBACK_FAMILIES = ("mistral", "mamba")
+FALLBACK_FAMILIES = ("mistral", "mamba", "rwkv")
 PROMPT = [(i * 37) % 300 + 20 for i in range(70)]
 pytestmark = pytest.mark.filterwarnings("ignore:.*falling back to its reference PyTorch.*")
 

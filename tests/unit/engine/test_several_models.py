@@ -151,7 +151,7 @@ def test_models_take_turns_step_by_step(start, folders):
 
 @pytest.mark.filterwarnings("ignore:.*falling back to its reference PyTorch.*")
 def test_a_model_that_runs_through_generate_lets_the_others_step_between_its_tokens(start, folders):
-    several = start(folders(slow="mamba", fast="qwen2")).wait_until_ready()
+    several = start(folders(slow="rwkv", fast="qwen2")).wait_until_ready()
     use, slow = running_job(several, "slow", 500)
     several.run("fast", 20)
     assert not slow.has_ended
@@ -160,7 +160,7 @@ def test_a_model_that_runs_through_generate_lets_the_others_step_between_its_tok
 
 @pytest.mark.filterwarnings("ignore:.*falling back to its reference PyTorch.*")
 def test_two_models_that_run_through_generate_take_turns_by_the_token_and_keep_deadlines(start, folders):
-    several = start(folders(a="mamba", b="mistral")).wait_until_ready()
+    several = start(folders(a="rwkv", b="rwkv")).wait_until_ready()
     use, first = running_job(several, "a", 900)
     other = several["b"].lease()
     late, waiting = job_of(900, deadline_s=time.monotonic() + 0.05), job_of(4)
@@ -199,7 +199,7 @@ def test_a_model_on_demand_is_loaded_in_the_middle_of_another_ones_requests(star
 
 @pytest.mark.filterwarnings("ignore:.*falling back to its reference PyTorch.*")
 def test_a_load_in_the_middle_of_generate_makes_a_model_that_is_like_any_other(start, folders):
-    several = start(folders(slow="mamba") | folders(ON_DEMAND, b="gpt2", c="mistral")).wait_until_ready()
+    several = start(folders(slow="rwkv") | folders(ON_DEMAND, b="gpt2", c="mistral")).wait_until_ready()
     use, job = running_job(several, "slow", 900)
     several.run("b")
     weight = next(several["b"].model.checkpoint.model.parameters())
