@@ -111,11 +111,13 @@ real-models: $(VENV)/installed-dev  ## fetch a trained language model (92 MB, as
 test-real: real-models  ## on trained weights: parity with generate, what each precision costs
 	$(BIN)/python -m pytest -s -m real tests/real
 
-# Where they cannot be had the tests skip, with the reason. pydantic-ai needs an older version of anthropic than the rest.
+# Where they cannot be had the tests skip, with the reason. pydantic-ai needs an older version of anthropic than the rest,
+# langchain-cohere one of cohere.
 CLIENTS := .venv-clients
-test-clients: $(VENV)/installed-dev  ## loops of tool calls by clients of others: OpenAI's, Anthropic's, LangChain, pydantic-ai, Vercel's and more
+test-clients: $(VENV)/installed-dev  ## clients of others: loops of tool calls (OpenAI's, Anthropic's, LangChain, Vercel's and more), vectors, ranks, labels
 	-$(PYTHON) -m venv $(CLIENTS) && $(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/clients/requirements.txt
 	-$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --no-deps --target $(CLIENTS)/anthropic-1 anthropic==1.17.0
+	-$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --target $(CLIENTS)/cohere-5 langchain-cohere==0.6.0
 	-mkdir -p $(CLIENTS)/node && cp tests/clients/package.json $(CLIENTS)/node && npm install --silent --prefix $(CLIENTS)/node
 	$(BIN)/python -m pytest -s -rs -m clients tests/clients
 

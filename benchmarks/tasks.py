@@ -86,7 +86,9 @@ PATHS = {"classify": "/classify", "rerank": "/rerank", "seq2seq": "/v1/completio
 def servers(task: str, concurrency: int) -> dict[str, tuple[Contender, str]]:
     """Each with the path that the task has there."""
     folder = task_folder(task)
-    own = forklift(f"forklift {task}", folder, max_batch_size=concurrency, http_threads=2 * concurrency + 8)
+    # Code for an encoder's layers is made before the first run.
+    code = {"compile": "always", "cache_dir": FOLDER / "packages"}
+    own = forklift(f"forklift {task}", folder, max_batch_size=concurrency, http_threads=2 * concurrency + 8, **code)
     command = (sys.executable, "-m", "benchmarks.task_flask", task, str(folder), "{port}")
     plain = Contender(f"{PLAIN} {task}", command, "/readyz", can_stream=False)
     return {"forklift": (replace(own, extra_fields={}), PATHS[task]), PLAIN: (plain, "/")}

@@ -1,16 +1,25 @@
-"""Whole passes by C++ that is compiled here, hardly optimised: seconds, once per kind of weights and cache."""
+"""Whole passes by C++ that is compiled here, hardly optimised: seconds, once per kind of weights and cache.
+
+Layers of encoders as well, once.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from transformers import PreTrainedModel
 
 from app.models.checkpoint.loader import Checkpoint
 from app.models.compiled import native_build
 from app.models.compiled.native_pass import Library, NativePass, load_library
 from app.models.compiled.step_graph import Parts, Shape, parts_of
+from app.models.encoders.encoder_code import compile_layers, layers_shape
+from app.models.encoders.native_encoder import EncoderLibrary, NativeEncoder, load_encoder_library
+from app.models.encoders.unpadded import layers_of
 
 COMPILER = "g++"
 
@@ -27,11 +36,32 @@ def library_for(kinds: tuple[str, str], shape: Shape) -> Library:
 def made_library(shape: Shape) -> Library:
     """Compiled now."""
     with TemporaryDirectory() as folder:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(native_build, "FLAGS", tuple("-O1" if one == "-O3" else one for one in native_build.FLAGS))
-            library = native_build.compile_pass(shape, COMPILER, Path(folder))
+        library = quickly(lambda: native_build.compile_pass(shape, COMPILER, Path(folder)))
         assert library is not None
         return load_library(library)
+
+
+def quickly(compiled: Callable[[], Path | None]) -> Path | None:
+    """A library that is hardly optimised."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native_build, "FLAGS", tuple("-O1" if one == "-O3" else one for one in native_build.FLAGS))
+        return compiled()
+
+
+@cache
+def encoder_library() -> EncoderLibrary:
+    """Of the layers of encoders."""
+    with TemporaryDirectory() as folder:
+        library = quickly(lambda: compile_layers(COMPILER, Path(folder)))
+        assert library is not None
+        return load_encoder_library(library)
+
+
+def native_encoder(model: PreTrainedModel) -> NativeEncoder:
+    """The layers of a model whose texts run without padding, for every number of tokens."""
+    shape = layers_shape(model)
+    assert not isinstance(shape, str), shape
+    return NativeEncoder(encoder_library(), layers_of(model), shape, {1: True})
 
 
 def native_pass(checkpoint: Checkpoint, parts: Parts | str | None = None) -> NativePass:

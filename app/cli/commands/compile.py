@@ -58,12 +58,9 @@ def command(model: str | None, dtype: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(facts, indent=1))
         return
-    click.echo(
-        printable(
-            f"{facts['path']}: {package.num_bytes / 1e6:.1f} MB in {facts['seconds']} s; a step of one sequence takes "
-            f"{facts['compiled_ms']:.1f} ms, eager {facts['eager_ms']:.1f} ms"
-        )
-    )
+    told = f"{package.num_bytes / 1e6:.1f} MB in {facts['seconds']} s; {package.about['measured']} takes"
+    took = f"{facts['compiled_ms']:.1f} ms, eager {facts['eager_ms']:.1f} ms"
+    click.echo(printable(f"{facts['path']}: {told} {took}"))
 
 
 def prepare_process(scratch: Path) -> None:

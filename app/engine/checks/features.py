@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from app.core.logs.logging import get_logger
 from app.core.settings import Settings
 from app.engine.checks.plain_cache import has_plain_cache, has_states, has_windows
-from app.engine.checks.reference import BOUNDS, Bound
+from app.engine.checks.reference import BOUNDS, TOLERANCE, Bound, distance, probe_tokens
 from app.models.compiled.compiled_step import decodes_many, find_step, has_better_code, is_missing, may_lie_plain
+from app.models.compiled.package_facts import AnyShape
 from app.models.compiled.package_maker import Wish, has_made
 from app.models.compiled.step_graph import model_shape
+from app.models.encoders.encoder_code import find_layers, install, layers_shape, states_of
 from app.models.encoders.encoder_model import EncoderModel
+from app.models.encoders.native_encoder import NativeEncoder
 from app.models.encoders.seq2seq_model import Seq2SeqModel
 from app.models.encoders.unpadded import can_unpad, unpad
 from app.models.text_model import TextModel
@@ -25,6 +28,9 @@ from app.models.weights.quantization import model_bytes, quantize
 from app.models.weights.wide_linear import wants_widening, widen
 
 Model = TextModel | Seq2SeqModel | EncoderModel
+
+# Tokens of each text of the pass that compiled layers of an encoder are compared on.
+LENGTHS = (19, 7, 2)
 
 log = get_logger("engine")
 
@@ -77,7 +83,13 @@ def pack_unless_compiled(model: Model, settings: Settings) -> None:
 def wait_for_package(model: TextModel, settings: Settings) -> None:
     """Have a package made where none fits; half of the time that the load may take is for that."""
     shape = model_shape(model.checkpoint)
-    if isinstance(shape, str) or not has_plain_cache(model) or not is_missing(shape, settings):
+    if not isinstance(shape, str) and has_plain_cache(model):
+        wait_for(shape, model, settings)
+
+
+def wait_for(shape: AnyShape, model: Model, settings: Settings) -> None:
+    """The same for a shape that can have one."""
+    if not is_missing(shape, settings):
         return
     wish = Wish(settings, shape, model_bytes(model.checkpoint.model), promised_bytes=0)
     failure = has_made(wish, within_s=settings.load_timeout_s / 2)
@@ -113,6 +125,40 @@ def unpad_encoder(model: Model, _settings: Settings) -> None:
     unpad(model.checkpoint.model, reads_states=model.task not in ("classify", "rerank", "zero-shot"))
 
 
+def wants_layers(model: Model, settings: Settings) -> bool:
+    """Whether there could be compiled code for the layers of an encoder."""
+    if not isinstance(model, EncoderModel) or settings.compile == "never" or settings.quantization != "none":
+        return False
+    return not isinstance(layers_shape(model.checkpoint.model), str)
+
+
+def compile_encoder(model: Model, settings: Settings) -> None:
+    """Have the layers run on compiled code where a package fits; with COMPILE=always it is waited for.
+
+    Raises ``ValueError`` where it computes something else.
+    """
+    assert isinstance(model, EncoderModel), "is asked before"
+    checkpoint = model.checkpoint.model
+    shape = layers_shape(checkpoint)
+    if settings.compile == "always" and not isinstance(shape, str):
+        wait_for(shape, model, settings)
+    native = find_layers(checkpoint, settings)
+    if isinstance(native, str):
+        log.info("compiled_step_not_used", model=model.name, reason=native)
+        return
+    if (failure := layers_departure(model, native)) is not None:
+        raise ValueError(failure)
+    install(checkpoint, native)
+
+
+def layers_departure(model: EncoderModel, native: NativeEncoder) -> str | None:
+    """How states on the code depart from eager ones, if further than they may."""
+    rows = [probe_tokens(model, min(length, model.context_tokens)) for length in LENGTHS]
+    expected, found = (states_of(model, rows, one) for one in (None, native))
+    share, bound = float(distance(found, expected).max()), TOLERANCE[model.checkpoint.dtype]
+    return None if share <= bound else f"states differ by {share:.2g} of their range from eager ones"
+
+
 FEATURES = (
     Feature("unpadded", wants_unpadding, unpad_encoder),
     Feature("fused", wants_fusing, lambda model, _: fuse_layers(model.checkpoint)),
@@ -127,6 +173,7 @@ FEATURES = (
         lambda model, settings: settings.quantization == "none" and wants_widening(model.checkpoint),
         lambda model, _: widen(model.checkpoint),
     ),
+    Feature("compiled", wants_layers, compile_encoder),
 )
 
 

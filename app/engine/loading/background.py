@@ -16,13 +16,18 @@ from app.core.logs.logging import get_logger
 from app.core.metrics import Metrics
 from app.engine.generation.batched import BatchedEngine
 from app.engine.loading.change_over import ChangeOver, Check
+from app.engine.loading.encoder_change import EncoderChange
 from app.engine.loading.handle import ModelHandle
 from app.engine.loading.prepared import Prepared
 from app.engine.runners.mixed import MixedRunner
 from app.models.compiled.compiled_step import is_missing, may_lie_plain
 from app.models.compiled.inductor import has_compiler
+from app.models.compiled.package_facts import AnyShape
 from app.models.compiled.package_maker import Wish, has_made
 from app.models.compiled.step_graph import model_shape
+from app.models.encoders.encoder_code import layers_shape
+from app.models.encoders.encoder_model import EncoderModel
+from app.models.encoders.unpadded import is_unpadded
 from app.models.text_model import TextModel
 from app.models.weights.packing import is_packed
 from app.models.weights.quantization import model_bytes
@@ -53,7 +58,7 @@ class BackgroundCompiling:
         self._wanted: queue.SimpleQueue[Wanted] = queue.SimpleQueue()
         self._ended: queue.SimpleQueue[tuple[Wanted, str | None]] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._changing: tuple[Wanted, ChangeOver] | None = None
+        self._changing: tuple[Wanted, ChangeOver | EncoderChange] | None = None
 
     def consider(self, handle: ModelHandle, promised_bytes: int) -> None:
         """The model of ``handle`` was loaded: have its package made where it can use one and none is there."""
@@ -103,12 +108,17 @@ class BackgroundCompiling:
             log.warning("package_not_made", model=wanted.handle.name, reason=failure)
             return False
         self._metrics.count_compiled_step(wanted.handle.name, "made")
-        engine, model = prepared.engine, prepared.model
-        assert isinstance(engine, BatchedEngine) and isinstance(model, TextModel)
-        self._changing = wanted, ChangeOver(model, prepared.settings, engine, self._check)
+        self._changing = wanted, self._change_of(prepared)
         return True
 
-    def _settle(self, handle: ModelHandle, prepared: Prepared, change: ChangeOver) -> None:
+    def _change_of(self, prepared: Prepared) -> ChangeOver | EncoderChange:
+        engine, model = prepared.engine, prepared.model
+        if isinstance(model, EncoderModel):
+            return EncoderChange(model, prepared.settings)
+        assert isinstance(engine, BatchedEngine) and isinstance(model, TextModel)
+        return ChangeOver(model, prepared.settings, engine, self._check)
+
+    def _settle(self, handle: ModelHandle, prepared: Prepared, change: ChangeOver | EncoderChange) -> None:
         """Say what has become of the model."""
         handle.is_compiling = False
         name = handle.name
@@ -143,17 +153,27 @@ def _is_loaded(wanted: Wanted) -> bool:
 
 def wish_of(prepared: Prepared, promised_bytes: int) -> Wish | None:
     """What to make for a model that is served eagerly; None where it could use nothing, or has something already."""
-    model, settings, engine = prepared.model, prepared.settings, prepared.engine
-    if settings.compile != "auto" or "compiled" in prepared.dropped or not isinstance(model, TextModel):
+    model, settings = prepared.model, prepared.settings
+    if settings.compile != "auto" or "compiled" in prepared.dropped:
         return None
     # No fault: most images have none, and the load has said that there is no package.
     if not has_compiler():
         return None
-    if not isinstance(engine, BatchedEngine) or type(engine.runner) is not MixedRunner:
-        return None
-    shape = model_shape(model.checkpoint)
-    if isinstance(shape, str) or not is_missing(shape, settings):
-        return None
-    if not may_lie_plain(shape, settings) and is_packed(model.checkpoint):
+    shape = wished_shape(prepared)
+    if shape is None or not is_missing(shape, settings):
         return None
     return Wish(settings, shape, model_bytes(model.checkpoint.model), promised_bytes)
+
+
+def wished_shape(prepared: Prepared) -> AnyShape | None:
+    """Of a model that could use a package; None of others."""
+    model, settings, engine = prepared.model, prepared.settings, prepared.engine
+    if isinstance(model, EncoderModel):
+        layers = layers_shape(model.checkpoint.model)
+        return None if isinstance(layers, str) or not is_unpadded(model.checkpoint.model) else layers
+    if not isinstance(model, TextModel) or not isinstance(engine, BatchedEngine):
+        return None
+    shape = model_shape(model.checkpoint)
+    if type(engine.runner) is not MixedRunner or isinstance(shape, str):
+        return None
+    return None if not may_lie_plain(shape, settings) and is_packed(model.checkpoint) else shape

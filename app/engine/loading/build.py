@@ -23,6 +23,8 @@ from app.engine.runners.compiled import is_compiled
 from app.models.checkpoint.device_memory import free_bytes
 from app.models.checkpoint.gguf_loading.gguf_form import served_settings
 from app.models.checkpoint.loader import Checkpoint, load_checkpoint
+from app.models.encoders.encoder_code import has_native_layers
+from app.models.encoders.encoder_model import EncoderModel
 from app.models.text_model import TextModel
 from app.models.weights.adapters.adapter_bank import AdapterBank
 
@@ -59,7 +61,7 @@ def prepare(
         chosen.dropped,
         settings_of(chosen),
         chosen.check_s,
-        is_compiled=isinstance(chosen.engine, BatchedEngine) and is_compiled(chosen.engine.runner),
+        is_compiled=runs_compiled(chosen.model, chosen.engine),
     )
 
 
@@ -67,6 +69,13 @@ def settings_of(chosen: Chosen) -> Settings:
     """The settings that hold: states of layers cannot be taken back, so nothing is guessed there."""
     has_states = isinstance(chosen.engine, BatchedEngine) and chosen.engine.runner.num_snapshots is not None
     return chosen.settings.model_copy(update={"prompt_lookup": 0}) if has_states else chosen.settings
+
+
+def runs_compiled(model: Model, engine: Engine) -> bool:
+    """Whether passes, or some of them, are compiled code."""
+    if isinstance(model, EncoderModel):
+        return has_native_layers(model.checkpoint.model)
+    return isinstance(engine, BatchedEngine) and is_compiled(engine.runner)
 
 
 def add_adapters(model: Model, engine: Engine, settings: Settings) -> None:

@@ -26,11 +26,18 @@ from app.models.compiled.compiled_step import PROMPT_MEASURED, ROWS_MEASURED, Co
 from app.models.compiled.inductor import ROWS, compile_step, compiler, require_compiler
 from app.models.compiled.native_build import LIBRARY, compile_pass
 from app.models.compiled.native_pass import NativePass, load_library
-from app.models.compiled.package_facts import facts_of, key_of
+from app.models.compiled.package_facts import AnyShape, facts_of, key_of
 from app.models.compiled.package_store import Package, PackageError
 from app.models.compiled.step_graph import Parts, parts_of
+from app.models.encoders.encoder_code import compile_layers, layers_shape, states_of
+from app.models.encoders.encoder_model import EncoderModel
+from app.models.encoders.native_encoder import EncoderShape, NativeEncoder, load_encoder_library
+from app.models.encoders.seq2seq_model import Seq2SeqModel
+from app.models.encoders.unpadded import is_unpadded, layers_of
 from app.models.text_model import TextModel
 
+# Texts of the passes of an encoder that are measured, by how many tokens they have together.
+ENCODER_PASSES = {16: (16,), PROMPT_MEASURED: (32, 32, 32, 32)}
 # Entries in the cache while steps are measured, and how many of them: rounds of an eager one and a compiled one.
 NUM_ENTRIES, NUM_ROUNDS, NUM_ROUNDS_OF_MANY = 160, 12, 4
 
@@ -41,17 +48,72 @@ def make_package(settings: Settings, tell: Callable[[str], None]) -> Package:
     Raises ``PackageError``, or ``StartError`` where the model cannot be loaded.
     """
     tell("loading the model")
-    model, parts = compilable(settings)
+    model = eager_model(settings)
+    code: StepCode | LayersCode = LayersCode(model) if isinstance(model, EncoderModel) else StepCode(model, settings)
     tell("compiling")
     with TemporaryDirectory() as folder:
         started_s = time.monotonic()
-        files = compile_code(parts, Path(folder))
+        files = code.compile(Path(folder))
         made_s = time.monotonic() - started_s
         tell("comparing and measuring")
-        numbers = measured(model, parts, files, is_rounded=bound_of(settings) is not None)
-        facts = facts_of(parts.shape)
-        about = {"facts": facts, "made_s": round(made_s, 1), "model": model.name, **numbers}
+        facts = facts_of(code.shape)
+        about = {"facts": facts, "made_s": round(made_s, 1), "model": model.name, **code.measure(files)}
         return store_of(settings).add(key_of(facts), files, about)
+
+
+class StepCode:
+    """Code for the steps or the passes of a model that generates. Raises ``PackageError`` where there is none."""
+
+    def __init__(self, model: TextModel, settings: Settings):
+        self._model, self._parts, self._is_rounded = model, compilable(model), bound_of(settings) is not None
+
+    @property
+    def shape(self) -> AnyShape:
+        return self._parts.shape
+
+    def compile(self, folder: Path) -> dict[str, Path]:
+        """The package's files by name. Raises ``PackageError``."""
+        return compile_code(self._parts, folder)
+
+    def measure(self, files: dict[str, Path]) -> dict[str, Any]:
+        """What the package says of itself. Raises ``PackageError``."""
+        return measured(self._model, self._parts, files, is_rounded=self._is_rounded)
+
+
+class LayersCode:
+    """Code for the layers of an encoder. Raises ``PackageError`` where there is none."""
+
+    def __init__(self, model: EncoderModel):
+        self._model = model
+        shape = layers_shape(model.checkpoint.model)
+        if isinstance(shape, str) or not is_unpadded(model.checkpoint.model):
+            raise PackageError(f"the model has no layers to compile: {shape}")
+        self.shape: EncoderShape = shape
+
+    def compile(self, folder: Path) -> dict[str, Path]:
+        """The package's files by name. Raises ``PackageError``."""
+        require_compiler()
+        return {LIBRARY: compile_layers(compiler(), folder)}
+
+    def measure(self, files: dict[str, Path]) -> dict[str, Any]:
+        """Milliseconds of an eager pass and of one on the code. Raises ``PackageError``."""
+        layers = layers_of(self._model.checkpoint.model)
+        native = NativeEncoder(load_encoder_library(files[LIBRARY]), layers, self.shape, {1: True})
+        steps = {
+            str(size): compared(
+                [partial(states_of, self._model, self._rows(lengths), one) for one in (None, native)],
+                size,
+                TOLERANCE[torch.float32],
+            )
+            for size, lengths in ENCODER_PASSES.items()
+        }
+        eager_ms, compiled_ms = steps[str(PROMPT_MEASURED)]
+        told = f"a pass of {PROMPT_MEASURED} tokens"
+        return {"measured": told, "eager_ms": eager_ms, "compiled_ms": compiled_ms, "steps_ms": steps}
+
+    def _rows(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Token ids of texts so long, as far as the model's context goes."""
+        return [probe_tokens(self._model, min(length, self._model.context_tokens)) for length in lengths]
 
 
 def compile_code(parts: Parts, folder: Path) -> dict[str, Path]:
@@ -61,20 +123,25 @@ def compile_code(parts: Parts, folder: Path) -> dict[str, Path]:
     return compile_step(parts) if library is None else {LIBRARY: library}
 
 
-def compilable(settings: Settings) -> tuple[TextModel, Parts]:
-    """A model as it is served eagerly, and the parts of its step. Raises ``PackageError`` where there are none."""
+def eager_model(settings: Settings) -> TextModel | EncoderModel:
+    """A model as it is served eagerly. Raises ``PackageError`` where there is nothing to compile."""
     # Without a package of an earlier time, for which its weights would lie otherwise.
     eager = settings.model_copy(update={"compile": "never"})
-    checkpoint = load_checkpoint(eager, lambda _: None)
-    model = model_of(checkpoint, eager)
-    if not isinstance(model, TextModel):
-        raise PackageError("only models that generate text have a step to compile")
+    model = model_of(load_checkpoint(eager, lambda _: None), eager)
+    if isinstance(model, Seq2SeqModel):
+        raise PackageError("models that make texts of others have no step to compile")
     for feature in [one for one in FEATURES if one.is_wanted(model, eager)]:
         feature.apply(model, eager)
+    return model
+
+
+def compilable(model: TextModel) -> Parts:
+    """The parts of the model's step. Raises ``PackageError`` where there are none."""
+    checkpoint = model.checkpoint
     parts = parts_of(checkpoint, unpacks=True) if can_mix(checkpoint) else "its attention cannot be replaced"
     if isinstance(parts, str):
         raise PackageError(f"the model has no step to compile: {parts}")
-    return model, parts
+    return parts
 
 
 @torch.inference_mode()
@@ -105,7 +172,8 @@ def measured(model: TextModel, parts: Parts, files: dict[str, Path], *, is_round
     sizes = tuple(size for size in sizes if size <= len(tokens))
     steps = {str(size): compared([pass_of(one, tokens, size) for one in runners], size, tolerance) for size in sizes}
     eager_ms, compiled_ms = steps["1"]
-    return {"eager_ms": eager_ms, "compiled_ms": compiled_ms, "steps_ms": steps}
+    told = "a step of one sequence"
+    return {"measured": told, "eager_ms": eager_ms, "compiled_ms": compiled_ms, "steps_ms": steps}
 
 
 def pass_of(runner: MixedRunner, tokens: list[int], size: int) -> Callable[[], torch.Tensor]:

@@ -18,7 +18,7 @@ from app.models.checkpoint.loader import Checkpoint
 from app.models.compiled.inductor import ROWS, files_of
 from app.models.compiled.native_build import LIBRARY, kinds_of
 from app.models.compiled.native_pass import NativePass, load_library
-from app.models.compiled.package_facts import difference, facts_of, key_of
+from app.models.compiled.package_facts import AnyShape, difference, facts_of, key_of
 from app.models.compiled.package_store import Package, PackageError, Store
 from app.models.compiled.step_graph import Parts, Shape, model_shape, parts_of
 
@@ -172,12 +172,12 @@ def has_better_code(checkpoint: Checkpoint, settings: Settings) -> bool:
         return False
 
 
-def is_missing(shape: Shape, settings: Settings) -> bool:
+def is_missing(shape: AnyShape, settings: Settings) -> bool:
     """Whether no package at all, good or bad, lies where the one for ``shape`` would."""
     return not (store_of(settings).folder / key_of(facts_of(shape))).exists()
 
 
-def find_package(shape: Shape, store: Store) -> Package:
+def find_package(shape: AnyShape, store: Store) -> Package:
     """The package for ``shape``, this machine and these versions. Raises ``PackageError`` with the reason."""
     facts = facts_of(shape)
     package = store.open(key_of(facts))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from app.models.compiled.package_facts import CPU_INFO, processor
@@ -20,9 +21,14 @@ ACTIVATIONS = ("SiLU()", "SiLUActivation()")
 MAX_S = 600
 
 
+def suits_processor() -> bool:
+    """Whether the C++ is written for this machine's processor."""
+    return platform.machine() == "x86_64" and not NEEDED - set(processor(CPU_INFO.read_text()).split())
+
+
 def kinds_of(shape: Shape) -> tuple[str, str] | None:
     """The C++'s names for the weights and for the cache of a model; None where it has none, or is not written for."""
-    if platform.machine() != "x86_64" or NEEDED - set(processor(CPU_INFO.read_text()).split()):
+    if not suits_processor():
         return None
     forms = {form.kind for form in (*shape.forms, shape.head_form)}
     if len(forms) != 1 or not shape.activation.endswith(ACTIVATIONS) or shape.dtype not in KINDS:
@@ -36,9 +42,14 @@ def compile_pass(shape: Shape, compiler: str, folder: Path) -> Path | None:
     kinds = kinds_of(shape)
     if kinds is None:
         return None
-    library = folder / LIBRARY
     names = [f"-D{name}={kind}" for name, kind in zip(("WEIGHT", "CACHE"), kinds, strict=True)]
-    command = [compiler, *FLAGS, *names, str(SOURCE), "-o", str(library)]
+    return compile_library(SOURCE, compiler, folder, names)
+
+
+def compile_library(source: Path, compiler: str, folder: Path, names: Sequence[str] = ()) -> Path:
+    """The library of ``source``, in ``folder``. Raises ``PackageError``."""
+    library = folder / LIBRARY
+    command = [compiler, *FLAGS, *names, str(source), "-o", str(library)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=MAX_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

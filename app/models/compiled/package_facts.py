@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import Field, asdict
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import torch
-
-from app.models.compiled.step_graph import Shape
 
 # JSON: what goes into a package's file must come out of it equal.
 Facts: TypeAlias = dict[str, str]
@@ -30,10 +28,17 @@ CODE = (
     *("step_graph.py", "products.py", "inductor.py"),
     *("native_build.py", "native_pass.py", "native_tables.py"),
     *sorted(f"native/{file.name}" for file in Path(__file__).with_name("native").iterdir() if file.suffix in SOURCES),
+    *("../encoders/native_encoder.cpp", "../encoders/native_encoder.py"),
 )
 
 
-def facts_of(shape: Shape) -> Facts:
+class AnyShape(Protocol):
+    """Any dataclass: all that code depends on of the models that it is for."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
+def facts_of(shape: AnyShape) -> Facts:
     """What a package for ``shape`` depends on, here and now."""
     return {
         "shape": json.dumps(asdict(shape), sort_keys=True),

@@ -23,9 +23,8 @@ from app.models.checkpoint.device_memory import free_bytes
 from app.models.compiled.compile_child import MAX_S, Outcome, make_in_child
 from app.models.compiled.compiled_step import store_of
 from app.models.compiled.inductor import require_compiler
-from app.models.compiled.package_facts import facts_of, key_of
+from app.models.compiled.package_facts import AnyShape, facts_of, key_of
 from app.models.compiled.package_store import PackageError, Store, require_private
-from app.models.compiled.step_graph import Shape
 
 LOCK_FILE = ".lock"
 # Between two looks for a package that another worker makes.
@@ -45,7 +44,7 @@ class Wish:
     """A package for ``shape``, made from the model of ``settings``; ``promised_bytes`` are free, but others'."""
 
     settings: Settings
-    shape: Shape
+    shape: AnyShape
     weight_bytes: int
     promised_bytes: int
 

@@ -18,6 +18,8 @@ from transformers.masking_utils import sdpa_mask
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from app.models.encoders.native_encoder import NativeEncoder
+
 NAME = "forklift_unpadded"
 # What a head that reads more than the first token shows when the others are not there, as a share of its numbers.
 FIRST_TOLERANCE = 1e-4
@@ -78,13 +80,14 @@ def _attending(lengths: list[int]) -> Iterator[None]:
 
 class UnpaddedEncoder(torch.nn.Module):
     """Stands around the layers of an encoder. ``lengths`` are those of the texts of the next pass; without any a single
-    text is taken whole, and several run as they come."""
+    text is taken whole, and several run as they come. ``native``: compiled code for the layers, where there is some."""
 
     def __init__(self, encoder: Any):
         super().__init__()
         self.encoder = encoder
         self.lengths: list[int] | None = None
         self.is_first_enough = False
+        self.native: NativeEncoder | None = None
 
     def forward(self, hidden_states: torch.Tensor, attention_mask: Any = None, **options: Any) -> Any:
         """States ``(num_texts, longest, size)``, zeros behind the end of a text."""
@@ -92,13 +95,19 @@ class UnpaddedEncoder(torch.nn.Module):
         if lengths is None:
             return self.encoder(hidden_states, attention_mask=attention_mask, **options)
         flat = torch.cat([row[:length] for row, length in zip(hidden_states, lengths, strict=True)])[None]
-        with _attending(lengths):
-            if self.is_first_enough and self.lengths is not None:
-                found, kept = self._first_states(flat, lengths), [1] * len(lengths)
-            else:
-                found, kept = self.encoder(flat, attention_mask=None, **options).last_hidden_state, lengths
+        firsts = self.is_first_enough and self.lengths is not None
+        # A pass without lengths may be asked for the states of each layer.
+        if self.native is not None and self.lengths is not None and min(lengths) and self.native.serves(len(flat[0])):
+            found = self.native.run(flat[0], lengths, is_first_enough=firsts)
+        else:
+            with _attending(lengths):
+                found = (
+                    self._first_states(flat, lengths)
+                    if firsts
+                    else self.encoder(flat, attention_mask=None, **options).last_hidden_state
+                )[0]
         states = torch.zeros_like(hidden_states)
-        for row, part in enumerate(torch.split(found[0], kept)):
+        for row, part in enumerate(torch.split(found, [1] * len(lengths) if firsts else lengths)):
             states[row, : len(part)] = part
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states)
 
@@ -155,16 +164,28 @@ def unpad(model: PreTrainedModel, *, reads_states: bool) -> None:
     encoder.is_first_enough = bool((whole - first).abs().max() <= bound)
 
 
+def unpadded_encoder(model: PreTrainedModel) -> UnpaddedEncoder | None:
+    """What stands around the layers; None where passes are padded."""
+    encoder = getattr(model.base_model, "encoder", None)
+    return encoder if isinstance(encoder, UnpaddedEncoder) else None
+
+
 def is_unpadded(model: PreTrainedModel) -> bool:
     """Whether passes take texts without padding."""
-    return isinstance(getattr(model.base_model, "encoder", None), UnpaddedEncoder)
+    return unpadded_encoder(model) is not None
+
+
+def layers_of(model: PreTrainedModel) -> list[Any]:
+    """The layers that ``can_unpad``, or were."""
+    encoder: Any = unpadded_encoder(model)
+    return list((model.base_model if encoder is None else encoder).encoder.layer)
 
 
 @contextmanager
 def passing(model: PreTrainedModel, lengths: Sequence[int]) -> Iterator[None]:
     """A pass over texts of these lengths, padded on the right; nothing changes for a model that takes them so."""
-    encoder = getattr(model.base_model, "encoder", None)
-    if not isinstance(encoder, UnpaddedEncoder):
+    encoder = unpadded_encoder(model)
+    if encoder is None:
         yield
         return
     encoder.lengths = list(lengths)
