@@ -52,15 +52,26 @@ def limit_memory() -> None:
 @click.command(help=__doc__)
 @click.option("--only", multiple=True, help="Model types; all of them if none is named, and then the page is written.")
 @click.option("--jobs", default=2, show_default=True, help="Processes at a time.")
-def main(only: tuple[str, ...], jobs: int) -> None:
-    types = list(only) or sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
-    results = []
+@click.option("--resume", type=Path, help="A file of results: types in it are not tried again unless they are named.")
+def main(only: tuple[str, ...], jobs: int, resume: Path | None) -> None:
+    known = kept_in(resume)
+    types = sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
     with ThreadPoolExecutor(jobs) as pool:
-        for found in pool.map(probed, types):
+        for found in pool.map(probed, only or [name for name in types if name not in known]):
             print(json.dumps(found), flush=True)
-            results.append(found)
-    if not only:
-        Path(PAGE).write_text(written(results), encoding="utf-8")
+            known[found["type"]] = found
+            if resume is not None:
+                with resume.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(found) + "\n")
+    if all(name in known for name in types):
+        Path(PAGE).write_text(written([known[name] for name in types]), encoding="utf-8")
+
+
+def kept_in(path: Path | None) -> dict[str, dict[str, Any]]:
+    """The last result of each type in a file, which need not be there."""
+    if path is None or not path.exists():
+        return {}
+    return {one["type"]: one for one in map(json.loads, path.read_text(encoding="utf-8").splitlines())}
 
 
 if __name__ == "__main__":

@@ -87,6 +87,9 @@ def sized(kind: type[PretrainedConfig], model_type: str) -> dict[str, Any]:
     """The sizes that a config of ``kind`` takes."""
     fields = default_fields(kind)
     values = {name: size for name, size in SIZES.items() if name in fields}
+    if "kv_lora_rank" in fields:
+        # Latents are expanded for every head, and what is rotated is all that a head's size means.
+        values |= {"num_key_value_heads": 4, "head_dim": 8}
     return {**values, **OVERRIDES.get(model_type, {})}
 
 

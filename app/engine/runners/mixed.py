@@ -79,7 +79,7 @@ def mixed_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    _mask: torch.Tensor | None,
+    attention_mask: torch.Tensor | None,
     *,
     mixed_window: MixedWindow,
     **options: Any,

@@ -24,24 +24,24 @@ def row_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    mask: torch.Tensor | None,
+    attention_mask: torch.Tensor | None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Of ``query`` ``(rows, heads, 1, head_dim)`` to all of ``(rows, kv_heads, length, ..)`` that ``mask`` leaves.
+    """Of ``query`` ``(rows, heads, 1, head_dim)`` to all of ``(rows, kv_heads, length, ..)`` that the mask leaves.
 
-    Returns ``(rows, 1, heads, ..)``. ``mask`` is one for all heads. What the model adds by position goes transformers'
+    Returns ``(rows, 1, heads, ..)``. The mask is one for all heads. What the model adds by position goes transformers'
     way, and so does all on a GPU.
     """
     if query.device.type != "cpu" or options.get("position_bias") is not None:
         options.pop("is_causal", None)
-        found, _ = sdpa_attention_forward(module, query, key, value, mask, is_causal=False, **options)
+        found, _ = sdpa_attention_forward(module, query, key, value, attention_mask, is_causal=False, **options)
         return found, None
     (num_rows, num_heads, _, head_dim), dtype = query.shape, query.dtype
     grouped = query.reshape(num_rows, key.shape[1], -1, head_dim)
     if is_widened(grouped.shape[2], dtype):
         grouped, key, value = grouped.float(), key.float(), value.float()
-        mask = None if mask is None else mask.float()
-    attended = scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=options.get("scaling"))
+        attention_mask = None if attention_mask is None else attention_mask.float()
+    attended = scaled_dot_product_attention(grouped, key, value, attn_mask=attention_mask, scale=options.get("scaling"))
     return attended.to(dtype).reshape(num_rows, 1, num_heads, -1), None
 
 

@@ -103,7 +103,7 @@ def windowed_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    _mask: torch.Tensor | None,
+    attention_mask: torch.Tensor | None,
     *,
     mixed_window: RingWindow,
     **options: Any,
