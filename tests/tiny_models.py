@@ -32,6 +32,7 @@ from tests.tiny_encoders import read_name, save_tiny_encoder
 from tests.tiny_seq2seq import SEQ2SEQ, save_tiny_seq2seq
 from tests.tiny_states import STATEFUL
 from tests.tiny_windowed import WINDOWED
+from tools.coverage.tiny_configs import tiny_config
 
 VOCAB_SIZE = 384
 MAX_POSITIONS = 1024
@@ -100,6 +101,7 @@ FAMILIES: dict[str, Callable[[], PreTrainedConfig]] = {
     "gpt_bigcode": _gpt_bigcode,
     "llama": _llama,
     "rwkv": _rwkv,
+    "deepseek_v3": lambda: tiny_config("deepseek_v3"),
 }
 FAMILIES |= WINDOWED | STATEFUL
 # Encoders; "sentence" says in sentence-transformers' files how its vectors are made, "encoder" does not.

@@ -184,7 +184,11 @@ def kv_bytes(config: PretrainedConfig, settings: Settings, item_bytes: int) -> i
     num_kv_heads = 1 if getattr(text, "multi_query", False) else getattr(text, "num_key_value_heads", None) or num_heads
     head_size = getattr(text, "head_dim", None) or int(text.hidden_size) // num_heads
     num_tokens = min(settings.max_context_tokens, context_size(config) or settings.max_context_tokens)
-    per_layer = 2 * int(num_kv_heads) * int(head_size) * item_bytes
+    num_values = 2 * int(num_kv_heads) * int(head_size)
+    if (rank := getattr(text, "kv_lora_rank", None)) is not None:
+        # Latents, of which every pass makes keys and values, and the part of the keys that is rotated.
+        num_values = int(rank) + int(getattr(text, "qk_rope_head_dim", 0))
+    per_layer = num_values * item_bytes
     kinds = layer_kinds(config, num_tokens) or (FULL,) * int(text.num_hidden_layers)
     num_entries = sum(kind.num_entries(num_tokens, most_new_tokens(settings)) for kind in kinds)
     return per_layer * num_entries * settings.max_batch_size

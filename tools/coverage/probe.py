@@ -25,7 +25,7 @@ from tests.tiny_models import spread, tiny_tokenizer
 from tests.unit.engine.driver import greedy_reference, random_prompt
 from tools.coverage.tiny_configs import tiny_config
 
-MOST_PARAMETERS = 60_000_000
+MOST_PARAMETERS = 100_000_000
 ROWS, CHUNK, NUM_NEW = 4, 40, 12
 LENGTHS = (1, 3, 17, 33, 65, 90, 110, 40)
 

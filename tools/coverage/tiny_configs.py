@@ -62,6 +62,8 @@ SIZES: dict[str, Any] = {
     "decoder_start_token_id": 0,
     "tie_word_embeddings": True,
 }
+STATES = ["linear_attention", "full_attention"] * 2
+WINDOWS = ["sliding_attention", "full_attention"] * 2
 # What single types need: sizes that belong together, patterns that fit few layers.
 OVERRIDES: dict[str, dict[str, Any]] = {
     "gemma3n_text": {"intermediate_size": [128] * 4, "altup_num_inputs": 2, "activation_sparsity_pattern": [0.0] * 4},
@@ -75,6 +77,26 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "falcon": {"num_kv_heads": 4},
     "xlnet": {"d_head": 16, "d_inner": 128},
     "reformer": {"is_decoder": True},
+    **{name: {"layer_types": STATES} for name in ("kimi_linear", "bailing_hybrid", "granitemoehybrid", "minimax")},
+    **{name: {"layer_types": WINDOWS} for name in ("gemma4", "gemma4_text", "gemma4_unified", "gemma4_unified_text")},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
+    "bamba": {"attn_layer_indices": [1, 3]},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "mamba_dt_rank": 8},
+    "falcon_h1": {"mamba_d_ssm": 128, "mamba_n_heads": 8},
+    "zamba2": {
+        "layers_block_type": ["linear_attention", "hybrid"] * 2,
+        "n_mamba_heads": 8,
+        "mamba_headdim": 16,
+        "mamba_ngroups": 1,
+        "num_mem_blocks": 1,
+        "attention_head_dim": 32,
+        "attention_hidden_size": 128,
+        "adapter_rank": 8,
+    },
+    "zaya": {"num_experts_per_tok": 1},
+    "dbrx": {"tie_word_embeddings": False},
+    "gpt_neo": {"attention_types": [[["global", "local"], 2]], "window_size": WINDOW},
+    "gemma4_assistant": {"hidden_size_per_layer_input": 0},
 }
 
 

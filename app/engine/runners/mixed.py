@@ -31,10 +31,12 @@ ATTENTION = "forklift_mixed"
 class MixedWindow(Window):
     """A window that a pass may also fill with a token for each of rows 0, 1, .. and with chunks behind them.
 
-    ``attention`` is the name of the function that reads it.
+    ``attention`` is the name of the function that reads it. ``is_packed``: layers make keys and values of what is kept,
+    so they get what the pass reads and no more: one behind the other, the rows' entries and those of each chunk's row.
     """
 
     attention = ATTENTION
+    is_packed = False
 
     def set(self, first: int, positions: list[int], num_new: int, device: torch.device | None = None) -> None:
         self.chunks: list[Chunk] | None = None
@@ -64,7 +66,29 @@ class MixedWindow(Window):
             end = at + len(chunk.tokens)
             buffer[chunk.row, :, chunk.start : chunk.end] = states[0, :, at:end]
             at = end
-        return buffer
+        return self._packed(buffer) if self.is_packed else buffer
+
+    def _packed(self, buffer: torch.Tensor) -> torch.Tensor:
+        """``(1, num_kv_heads, entries, ..)``: what ``rows_of`` and ``chunk_of`` find again."""
+        assert self.chunks is not None
+        rows = buffer[: self.num_rows, :, : self.row_length].transpose(0, 1).flatten(1, 2)
+        return torch.cat([rows, *(buffer[chunk.row, :, : chunk.end] for chunk in self.chunks)], dim=1)[None]
+
+    def rows_of(self, found: torch.Tensor, length: int, *, is_packed: bool) -> torch.Tensor:
+        """What the rows read of ``length`` entries each: ``(rows, num_kv_heads, length, ..)``."""
+        if not is_packed:
+            return found[: self.num_rows, :, :length]
+        rows = found[0, :, : self.num_rows * length]
+        return rows.reshape(found.shape[1], self.num_rows, length, found.shape[3]).transpose(0, 1)
+
+    def chunk_of(self, found: torch.Tensor, index: int, length: int, *, is_packed: bool) -> torch.Tensor:
+        """The same of a chunk: ``(1, num_kv_heads, length, ..)``."""
+        assert self.chunks is not None
+        if not is_packed:
+            row = self.chunks[index].row
+            return found[row : row + 1, :, :length]
+        first = self.num_rows * self.row_length + sum(chunk.end for chunk in self.chunks[:index])
+        return found[:, :, first : first + length]
 
 
 def chunk_mask(chunk: Chunk, device: torch.device, dtype: torch.dtype) -> torch.Tensor | None:
@@ -94,12 +118,12 @@ def mixed_attention(
     pieces = []
     if at:
         rows = query[0, :, :at].transpose(0, 1)[:, :, None]
-        keys, values = (buffer[:at, :, : window.row_length] for buffer in (key, value))
+        keys, values = (window.rows_of(some, window.row_length, is_packed=window.is_packed) for some in (key, value))
         found, _ = row_attention(module, rows, keys, values, window.row_mask, **options)
         pieces.append(found.transpose(0, 1))
-    for chunk, mask in zip(window.chunks, window.chunk_masks, strict=True):
+    for index, (chunk, mask) in enumerate(zip(window.chunks, window.chunk_masks, strict=True)):
         end = at + len(chunk.tokens)
-        keys, values = (buffer[chunk.row : chunk.row + 1, :, : chunk.end] for buffer in (key, value))
+        keys, values = (window.chunk_of(some, index, chunk.end, is_packed=window.is_packed) for some in (key, value))
         pieces.append(chunk_attention(module, query[:, :, at:end], keys, values, mask, **options))
         at = end
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1), None
@@ -137,6 +161,8 @@ class MixedRunner(EagerRunner):
         ALL_ATTENTION_FUNCTIONS.register(ATTENTION, mixed_attention)
         ALL_ATTENTION_FUNCTIONS.register(ROW_ATTENTION, row_attention)
         self._window = window or MixedWindow()
+        # Latents become keys and values of every head in each pass (DeepSeek's attention).
+        self._window.is_packed = hasattr(checkpoint.model.config.get_text_config(), "kv_lora_rank")
         super().__init__(checkpoint, num_rows, max_tokens, self._window)
 
     def take_over(self, other: MixedRunner) -> None:

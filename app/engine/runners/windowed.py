@@ -117,16 +117,17 @@ def windowed_attention(
     refuse_other_windows(kind, options.pop("sliding_window", None), window.max_tokens)
     options.pop("is_causal", None)
     is_plain = options.get("s_aux") is None and options.get("softcap") is None
-    size, pieces = window.size(kind), []
+    size, pieces, is_packed = window.size(kind), [], window.is_packed and kind.reach is None
     if at:
         rows = query[0, :, :at].transpose(0, 1)[:, :, None]
         length = min(window.row_length, size)
-        keys, values, mask = key[:at, :, :length], value[:at, :, :length], window.rows_mask(kind)
+        keys, values = (window.rows_of(some, length, is_packed=is_packed) for some in (key, value))
+        mask = window.rows_mask(kind)
         attend = row_attention if is_plain else capped_attention
         pieces.append(attend(module, rows, keys, values, mask, **options)[0].transpose(0, 1))
     for index, chunk in enumerate(window.chunks or []):
         end, length, mask = at + len(chunk.tokens), min(chunk.end, size), window.chunk_mask(kind, index)
-        keys, values = (buffer[chunk.row : chunk.row + 1, :, :length] for buffer in (key, value))
+        keys, values = (window.chunk_of(some, index, length, is_packed=is_packed) for some in (key, value))
         if is_plain:
             pieces.append(chunk_attention(module, query[:, :, at:end], keys, values, mask, **options))
         else:
