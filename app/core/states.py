@@ -17,6 +17,10 @@ OnState = Callable[[WorkerState, float], None]
 ModelState = Literal["unloaded", "loading", "loaded", "failed"]
 # The way that a loaded model is run, from the fastest down; encoders have one of their own.
 EngineName = Literal["mixed", "batched", "serial", "encoder"]
+# Whose layout the tensors of a checkpoint have that was quantised before it was published.
+QuantizedBy = Literal["awq", "gptq", "compressed-tensors", "fp8", "bitsandbytes", "mxfp4"]
+# How a model's weights came.
+WeightFormat = Literal["safetensors", "gguf", "awq", "gptq", "compressed-tensors", "fp8", "bitsandbytes", "mxfp4"]
 
 
 def overall_state(states: Collection[WorkerState]) -> WorkerState:

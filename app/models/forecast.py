@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers import PretrainedConfig
 
 from app.core.errors import ModelLoadError
@@ -19,19 +20,22 @@ from app.core.settings import COMPUTES_IN, ModelPlan, Settings
 from app.core.tasks.task_table import Task
 from app.models.checkpoint.devices import choose_device, choose_dtype
 from app.models.checkpoint.gguf_loading.gguf_blocks import linear_tensors
-from app.models.checkpoint.gguf_loading.gguf_form import dtype_of, served_settings
+from app.models.checkpoint.gguf_loading.gguf_form import dtype_of
 from app.models.checkpoint.layer_kinds import FULL, layer_kinds, most_new_tokens, num_snapshots
 from app.models.checkpoint.loader import without_weights
+from app.models.checkpoint.prequantized.coded_loading import layers_with_grids
+from app.models.checkpoint.prequantized.served_form import dtype_of_coded, served_settings
 from app.models.checkpoint.source import Source, failing_to_load, find_source
 from app.models.folder.headers import Entry, read_entries
 from app.models.folder.model_folder import require_folder, weight_files
 from app.models.served_model import context_size
 from app.models.state_shapes import state_bytes
+from app.models.weights.int4_linear import GROUP_SIZE
 from app.models.weights.quantization import quantized_bytes
 
 # safetensors' names of number types; others (float8, integers) are counted in their own size and never converted.
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-# Weights of a model for each in its GGUF file: an embedding may be the output layer, too.
+# Weights of a model for each in its file: an embedding may be the output layer, too.
 MOST_PER_VALUE = 2
 
 
@@ -73,14 +77,14 @@ def inspect(plan: ModelPlan) -> Inspected:
 def resident_weight_bytes(plan: ModelPlan) -> int:
     """What the weights of ``plan``'s model will take; 0 for a hub id. Raises ``ModelLoadError`` or ``DeviceError``.
 
-    Those of a GGUF file become 16 bits, or what was asked for, before they get their form.
+    Those that came in a few bits become 16, or what was asked for, before they get their form.
     """
     if not Path(plan.settings.model).exists():
         return 0
     settings = served_settings(plan.settings)
     source = find_source(settings, plan.task)
     with failing_to_load(source.path):
-        if source.gguf is not None:
+        if source.gguf is not None or source.coded is not None:
             return max(plain_bytes(source, settings), packed_bytes(source, settings))
         if settings.quantization != "none":
             return packed_bytes(source, settings)
@@ -103,8 +107,8 @@ def predict(source: Source, settings: Settings) -> Footprint:
     config = source.config
     if settings.quantization != "none":
         return predict_quantized(source, settings)
-    if source.gguf is not None:
-        kv = cache_bytes(source, settings, dtype_of(source.gguf, settings).itemsize)
+    if source.gguf is not None or source.coded is not None:
+        kv = cache_bytes(source, settings, decoded_dtype(source, settings).itemsize)
         return Footprint(plain_bytes(source, settings), kv, is_mapped=False)
     dtype = _dtype(config, settings)
     sizes = _sizes(config, settings)
@@ -132,20 +136,34 @@ def packed_bytes(source: Source, settings: Settings) -> int:
     if settings.quantization == "none":
         return 0
     model = without_weights(source, settings)
-    keeps_blocks = settings.quantization == "file" and source.gguf is not None
-    in_4_bits = {layer for _, layer, _ in linear_tensors(model, source.gguf)} if keeps_blocks and source.gguf else set()
-    return quantized_bytes(model, settings.quantization, in_4_bits)
+    return quantized_bytes(model, settings.quantization, layers_in_4_bits(source, settings, model))
+
+
+def layers_in_4_bits(source: Source, settings: Settings, model: nn.Module) -> dict[nn.Module, int]:
+    """The layers that keep codes of four bits, and the inputs of a group of each."""
+    if settings.quantization != "file":
+        return {}
+    if source.gguf is not None:
+        return {layer: GROUP_SIZE for _, layer, _ in linear_tensors(model, source.gguf)}
+    return {} if source.coded is None else layers_with_grids(model, source.coded)
 
 
 def plain_bytes(source: Source, settings: Settings) -> int:
-    """Weights of a GGUF file as transformers reads them. Raises ``ModelLoadError`` where its metadata mean more."""
-    assert source.gguf is not None
+    """Weights that came in a few bits once they are decoded. Raises ``ModelLoadError`` where its metadata mean more."""
     model = without_weights(source, settings)
     num_values = int(model.num_parameters())
-    num_told = sum(tensor.num_values for tensor in source.gguf.tensors.values())
+    if source.gguf is not None:
+        num_told = sum(tensor.num_values for tensor in source.gguf.tensors.values())
+    else:
+        num_told = 0 if source.coded is None else source.coded.num_values
     if num_values > MOST_PER_VALUE * num_told:
         raise ModelLoadError(f"its metadata speak of {num_values} weights, it holds {num_told}")
-    return num_values * dtype_of(source.gguf, settings).itemsize
+    return num_values * decoded_dtype(source, settings).itemsize
+
+
+def decoded_dtype(source: Source, settings: Settings) -> torch.dtype:
+    """What weights that came in a few bits become when they are read."""
+    return dtype_of_coded(source.config, settings) if source.gguf is None else dtype_of(source.gguf, settings)
 
 
 def loaded_bytes(entry: Entry, dtype: torch.dtype | None) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from app.core.errors import ContextLengthError
 from app.core.parsing.token_ids import require_token_ids
 from app.core.patience import held
+from app.core.states import WeightFormat
 from app.models.checkpoint.loader import Checkpoint
 from app.models.tokens.vocabulary import Vocabulary, without_unknown
 
@@ -53,7 +54,7 @@ class ServedModel:
         return str(self.checkpoint.dtype).removeprefix("torch.")
 
     @property
-    def format(self) -> Literal["safetensors", "gguf"]:
+    def format(self) -> WeightFormat:
         """That of its files."""
         return self.checkpoint.format
 

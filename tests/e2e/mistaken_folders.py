@@ -242,7 +242,7 @@ MISTAKES_OF_FOLDERS = (
     ),
     Mistake(
         "a quantised checkpoint",
-        "requires optimum",
+        "are not in gptq, as its quantization_config says",
         demo(change_config(quantization_config={"quant_method": "gptq", "bits": 4})),
         needs_model=True,
     ),

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 
 from app.core.errors import StartError
 from app.models.checkpoint.gguf_loading.gguf_form import kinds_of_layers
+from app.models.checkpoint.prequantized.coded_folder import CodedFolder, quantization_of, read_coded
 from app.models.checkpoint.source import first_line
 from app.models.folder.gguf.gguf_folder import check_gguf, gguf_file
 from app.models.folder.headers import read_entries
@@ -31,6 +32,8 @@ def describe(folder: Path) -> dict[str, Any]:
             return row | of_gguf(file)
         check_folder(str(folder))
         row |= of_weights(weight_files(folder))
+        if (quantization := quantization_of(folder)) is not None:
+            row |= of_coded(read_coded(folder, quantization))
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         row |= of_config(folder, config)
         if row["task"] == "generate":
@@ -55,6 +58,11 @@ def of_gguf(file: Path) -> dict[str, Any]:
         "context_tokens": header.own("context_length"),
         "chat": "tokenizer.chat_template" in header.metadata,
     }
+
+
+def of_coded(coded: CodedFolder) -> dict[str, Any]:
+    """What quantised weights mean, which their tensors' shapes do not tell."""
+    return {"parameters": coded.num_values, "dtype": coded.words}
 
 
 def of_weights(files: list[Path]) -> dict[str, Any]:

@@ -75,20 +75,22 @@ def _check_content(plan: ModelPlan) -> Any:
     except StartError as error:
         yield Finding("model", "fault", str(error), "see docs/models.md")
         return None
-    yield Finding("model", "ok", f"{source}: {found.task}, {_files(source)}")
+    yield Finding("model", "ok", f"{source}: {found.task}, {_files(plan.settings)}")
     yield from check_tokenizer(plan, found.task)
     return found.footprint
 
 
-def _files(source: str) -> str:
+def _files(settings: Settings) -> str:
     """What its weights lie in."""
     from app.models.checkpoint.gguf_loading.gguf_form import kinds_of_layers
+    from app.models.checkpoint.prequantized.served_form import find_coded
     from app.models.folder.gguf.gguf_folder import gguf_file
     from app.models.folder.gguf.gguf_header import read_header
 
-    file = gguf_file(source)
+    file = gguf_file(settings.model)
     if file is None:
-        return "all files are there and whole"
+        coded = find_coded(settings)
+        return "all files are there and whole" + ("" if coded is None else f" ({coded.words})")
     header = read_header(file)
     kinds = ", ".join(kind for kind, _ in kinds_of_layers(header).most_common())
     return f"a whole GGUF file ({header.architecture}; layers in {kinds})"

@@ -89,7 +89,8 @@ class SettingFields(BaseModel):
     quantization: Literal["none", "int8", "int4", "file"] = Field(
         "none",
         description="Linear layers on the CPU. int8: near lossless, rest in float32. int4: least memory, in bfloat16."
-        " file: as a GGUF file has them, which is also what none means for one, with DTYPE=auto.",
+        " file: as a GGUF file or a quantised checkpoint has them, which is also what none means for one, with"
+        " DTYPE=auto.",
     )
     pack_weights: Literal["auto", "always", "never"] = Field(
         "auto",

@@ -21,8 +21,8 @@ from app.engine.loading.prepared import KvMemory, Prepared
 from app.engine.runners.choose import make_runner
 from app.engine.runners.compiled import is_compiled
 from app.models.checkpoint.device_memory import free_bytes
-from app.models.checkpoint.gguf_loading.gguf_form import served_settings
 from app.models.checkpoint.loader import Checkpoint, load_checkpoint
+from app.models.checkpoint.prequantized.served_form import served_settings
 from app.models.encoders.encoder_code import has_native_layers
 from app.models.encoders.encoder_model import EncoderModel
 from app.models.text_model import TextModel

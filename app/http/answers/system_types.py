@@ -6,7 +6,7 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from app.core.states import EngineName, ModelState, WorkerState
+from app.core.states import EngineName, ModelState, WeightFormat, WorkerState
 from app.core.tasks.task_table import Task
 from app.http.answers.native_types import LlamaCppSettings
 
@@ -141,7 +141,7 @@ class ModelCapabilities(TypedDict):
     vocab_size: int | None
     dtype: str | None
     quantization: str
-    format: Literal["safetensors", "gguf"] | None
+    format: WeightFormat | None
     adapters: Adapters | None
     engine: EngineName | None
     dropped: list[str] | None

@@ -21,12 +21,15 @@ from transformers.utils import logging as transformers_logging
 from app.core.errors import ModelLoadError
 from app.core.logs.logging import get_logger
 from app.core.settings import Settings
+from app.core.states import WeightFormat
 from app.core.tasks.task_table import TASKS, Task
 from app.models.checkpoint.devices import choose_device, choose_dtype, slow_dtype
 from app.models.checkpoint.gguf_loading.gguf_blocks import attach
 from app.models.checkpoint.gguf_loading.gguf_form import dtype_of
 from app.models.checkpoint.gguf_loading.gguf_source import plain_options, read_once
 from app.models.checkpoint.placement import Placement, place
+from app.models.checkpoint.prequantized.coded_loading import attach_codes, load_coded
+from app.models.checkpoint.prequantized.served_form import dtype_of_coded
 from app.models.checkpoint.source import Source, failing_to_load, find_source, first_line
 from app.models.folder.gguf.gguf_folder import gguf_file
 from app.models.folder.sentence import Activation, SentenceForm
@@ -55,7 +58,7 @@ class Checkpoint:
     vocab_size: int
     form: SentenceForm | None = None
     pair_activation: Activation | None = None
-    format: Literal["safetensors", "gguf"] = "safetensors"
+    format: WeightFormat = "safetensors"
 
 
 def load_checkpoint(settings: Settings, progress: Progress, task: Task | None = None) -> Checkpoint:
@@ -79,8 +82,7 @@ def _load(settings: Settings, device: torch.device, progress: Progress, task: Ta
         model, report = read_model(source, settings, placement)
     check_tokenizer(source.path, tokenizer)
     check_weights(source.path, report, source.task)
-    if source.gguf is not None and settings.quantization == "file":
-        attach(model, source.gguf)
+    refer_to_codes(source, settings, model)
     report_placement(settings.model_name, model, device, placement)
     progress(0.8)
     model.eval().requires_grad_(False)
@@ -99,8 +101,16 @@ def _load(settings: Settings, device: torch.device, progress: Progress, task: Ta
         num_rows,
         source.form,
         source.pair_activation,
-        "safetensors" if source.gguf is None else "gguf",
+        source.format,
     )
+
+
+def refer_to_codes(source: Source, settings: Settings, model: PreTrainedModel) -> None:
+    """Have layers refer to the codes that their weights were read from, where these are to be kept."""
+    if source.gguf is not None and settings.quantization == "file":
+        attach(model, source.gguf)
+    elif source.coded is not None and settings.quantization in ("file", "int8"):
+        attach_codes(model, source.coded)
 
 
 def auto_class(task: Task) -> Any:
@@ -110,6 +120,8 @@ def auto_class(task: Task) -> Any:
 
 def read_model(source: Source, settings: Settings, placement: Placement) -> tuple[PreTrainedModel, dict[str, Any]]:
     """The model with its weights, from safetensors alone, and transformers' account of the keys it found."""
+    if source.coded is not None:
+        return load_coded(without_weights(source, settings), source.coded, source.config, settings, placement)
     model, report = auto_class(source.task).from_pretrained(
         source.name_or_path,
         config=source.config,
@@ -128,6 +140,8 @@ def read_model(source: Source, settings: Settings, placement: Placement) -> tupl
 
 def loaded_dtype(source: Source, settings: Settings) -> torch.dtype | Literal["auto"]:
     """The dtype argument for ``from_pretrained``."""
+    if source.coded is not None:
+        return dtype_of_coded(source.config, settings)
     return choose_dtype(settings) if source.gguf is None else dtype_of(source.gguf, settings)
 
 

@@ -17,9 +17,12 @@ from transformers.utils import cached_file
 
 from app.core.errors import ModelLoadError
 from app.core.settings import Settings
+from app.core.states import WeightFormat
 from app.core.tasks.task_table import Task
 from app.models.checkpoint.gguf_loading.gguf_source import EMPTY_FOLDER, read_config, where_of
 from app.models.checkpoint.hub import where_to_look
+from app.models.checkpoint.prequantized.coded_folder import CodedFolder
+from app.models.checkpoint.prequantized.served_form import find_coded, reads_here
 from app.models.folder.config_values import check_config
 from app.models.folder.gguf.gguf_folder import gguf_file
 from app.models.folder.gguf.gguf_header import GgufHeader, read_header
@@ -43,7 +46,7 @@ class Source:
     """``where``: arguments that every ``from_pretrained`` of the checkpoint shares.
 
     ``form``: how it makes vectors; ``pair_activation``: of what a score of a pair is made; None where it does not say.
-    ``gguf``: the header, of a GGUF file.
+    ``gguf``: the header, of a GGUF file; ``coded``: weights that were quantised before and are decoded here.
     """
 
     path: str
@@ -53,6 +56,14 @@ class Source:
     task: Task
     pair_activation: Activation | None = None
     gguf: GgufHeader | None = None
+    coded: CodedFolder | None = None
+
+    @property
+    def format(self) -> WeightFormat:
+        """That of its files."""
+        if self.gguf is not None:
+            return "gguf"
+        return "safetensors" if self.coded is None else self.coded.recipe.method
 
     @property
     def name_or_path(self) -> str:
@@ -83,7 +94,18 @@ def find_source(settings: Settings, task: Task | None = None) -> Source:
         form = read_sentence_form(read)
         chosen = task or detect_task(config, is_sentence_model=form is not None)
         activation = read_pair_activation(read) if chosen == "rerank" else None
-        return Source(path, where, config, form, chosen, activation)
+        return Source(path, where, config, form, chosen, activation, coded=_coded(path, config, settings))
+
+
+def _coded(path: str, config: PretrainedConfig, settings: Settings) -> CodedFolder | None:
+    """The quantised weights of a folder that are decoded here: ``config`` says no more that they are quantised."""
+    quantization = getattr(config, "quantization_config", None)
+    if not quantization or not reads_here(settings):
+        return None
+    if not Path(path).is_dir():
+        raise ModelLoadError("its weights are quantised: they are read from a folder, fetch it first (hf download)")
+    del config.quantization_config
+    return find_coded(settings)
 
 
 def _of_gguf(path: str, file: Path, task: Task | None) -> Source:

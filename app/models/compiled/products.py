@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from app.models.weights.int4_linear import GROUP_SIZE, Int4Linear
+from app.models.weights.int4_linear import Int4Linear, group_size_of
 from app.models.weights.int8_linear import Int8VectorLinear
 from app.models.weights.int8_plain import CODES_PER_WORD, PlainInt8Linear
 from app.models.weights.packing import PackedLinear
@@ -25,20 +25,24 @@ BYTE_SHIFTS = (24, 16, 8, 0)
 
 @dataclass(frozen=True)
 class Form:
-    """How a weight lies, in words of ``FORMS``, and whether a bias is added."""
+    """How a weight lies, in words of ``FORMS``, and whether a bias is added; ``group_size``: of 4-bit codes."""
 
     kind: str
     has_bias: bool
+    group_size: int = 0
 
 
 def form_of(layer: nn.Module) -> Form | None:
     """The form that ``layer`` has for a compiled step, or will have once it is unpacked; None where there is none."""
     kinds = {
         **{nn.Linear: "plain", WideLinear: "plain", PackedLinear: "plain"},
-        **{Int8VectorLinear: "int8", PlainInt8Linear: "int8", Int4Linear: "int4"},
+        **{Int8VectorLinear: "int8", PlainInt8Linear: "int8"},
     }
-    kind = kinds.get(type(layer))
-    return None if kind is None else Form(kind, getattr(layer, "bias", None) is not None)
+    kind, has_bias = kinds.get(type(layer)), getattr(layer, "bias", None) is not None
+    if isinstance(layer, Int4Linear):
+        # Inputs in the order of a file would have to be moved first.
+        return None if layer.order is not None else Form("int4", has_bias, layer.group_size)
+    return None if kind is None else Form(kind, has_bias)
 
 
 def is_plain(layer: nn.Module) -> bool:
@@ -95,9 +99,9 @@ def weighted(places: list[torch.Tensor], row: torch.Tensor) -> torch.Tensor:
 def int4_sums(states: torch.Tensor, weights: list[torch.Tensor]) -> torch.Tensor:
     """By torch's own kernel, which is called as it is: it reads its own layout."""
     packed, scales_and_zeros = weights[:2]
-    filling = scales_and_zeros.shape[0] * GROUP_SIZE - states.shape[1]
-    rows = nn.functional.pad(states, (0, filling))
-    found: torch.Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, packed, GROUP_SIZE, scales_and_zeros)
+    group_size = group_size_of(states.shape[1], scales_and_zeros.shape[0])
+    rows = nn.functional.pad(states, (0, scales_and_zeros.shape[0] * group_size - states.shape[1]))
+    found: torch.Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, packed, group_size, scales_and_zeros)
     return found.float()
 
 

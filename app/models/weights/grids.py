@@ -1,14 +1,14 @@
-"""Weights that came in four bits, as their file has them: codes, and for each 32 of them a step and a border.
+"""Weights that came in a few bits, as their file has them: codes, and what they are codes of.
 
-A weight is ``code * step + border``. A linear layer whose weight was read from such blocks refers to them, so that it
-can be laid out for our own kernels without being rounded anew. Inference thread only.
+In four bits a weight is ``code * step + border``, with a step and a border for each group of inputs; in eight bits
+``code * scale``, with a scale for each output. A linear layer whose weight was read from such codes refers to them, so
+that it can be laid out for our own kernels without being rounded anew. Inference thread only.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -18,39 +18,67 @@ ATTRIBUTE = "grid"
 
 
 class Blocks(NamedTuple):
-    """uint8 ``codes`` ``(out, in)`` from 0 to 15, float32 ``steps`` and ``borders`` ``(out, in / 32)``."""
+    """uint8 ``codes`` ``(out, in)`` from 0 to 15, float32 ``steps`` and ``borders`` ``(out, groups)``.
+
+    Column i is of input ``order[i]``; None: of input i.
+    """
 
     codes: torch.Tensor
     steps: torch.Tensor
     borders: torch.Tensor
+    order: torch.Tensor | None = None
 
     def weight(self) -> torch.Tensor:
         """The weight that they mean, float32 ``(out, in)``."""
         grouped = self.codes.view(*self.steps.shape, -1).float()
-        return (grouped * self.steps[..., None] + self.borders[..., None]).view(self.codes.shape)
+        weight = (grouped * self.steps[..., None] + self.borders[..., None]).view(self.codes.shape)
+        return weight if self.order is None else torch.empty_like(weight).index_copy_(1, self.order, weight)
 
     def rows(self, chosen: torch.Tensor | slice) -> Blocks:
         """Those of some outputs."""
-        return Blocks(self.codes[chosen], self.steps[chosen], self.borders[chosen])
+        return Blocks(self.codes[chosen], self.steps[chosen], self.borders[chosen], self.order)
+
+
+class Bytes(NamedTuple):
+    """int8 ``codes`` ``(out, in)``, float32 ``scales`` ``(out,)``."""
+
+    codes: torch.Tensor
+    scales: torch.Tensor
 
 
 class Grid(ABC):
-    """Where blocks lie; they are read when they are asked for."""
+    """Where codes lie; they are read when they are asked for. ``bits``: 4 or 8; ``group_size``: inputs of a step."""
+
+    bits: int = 4
+    group_size: int = 32
+
+    @property
+    def order(self) -> torch.Tensor | None:
+        """As in ``Blocks``."""
+        return None
 
     @abstractmethod
-    def read(self) -> Blocks:
+    def read(self) -> Blocks | Bytes:
         """All of them, in memory of their own."""
 
 
-@dataclass(frozen=True)
 class MergedGrid(Grid):
-    """The blocks of several layers with the same inputs, one behind the other."""
+    """The codes of several layers with the same inputs, one behind the other."""
 
-    parts: tuple[Grid, ...]
+    def __init__(self, parts: Sequence[Grid]):
+        self._parts = tuple(parts)
+        self.bits, self.group_size = parts[0].bits, parts[0].group_size
 
-    def read(self) -> Blocks:
-        blocks = [part.read() for part in self.parts]
-        return Blocks(*(torch.cat(tensors) for tensors in zip(*blocks, strict=True)))
+    @property
+    def order(self) -> torch.Tensor | None:
+        return self._parts[0].order
+
+    def read(self) -> Blocks | Bytes:
+        found = [part.read() for part in self._parts]
+        if isinstance(found[0], Bytes):
+            return Bytes(*(torch.cat(tensors) for tensors in zip(*found, strict=True)))
+        codes, steps, borders = (torch.cat(tensors) for tensors in list(zip(*found, strict=True))[:3])
+        return Blocks(codes, steps, borders, self.order)
 
 
 def grid_of(layer: nn.Module) -> Grid | None:
@@ -66,6 +94,12 @@ def set_grid(layer: nn.Module, grid: Grid | None) -> None:
 
 
 def merged_grid(layers: Sequence[nn.Module]) -> Grid | None:
-    """The blocks of ``layers`` merged into one; None where one of them has none."""
+    """The codes of ``layers`` merged into one; None where one of them has none, or they are of unlike kinds."""
     grids = [grid for grid in map(grid_of, layers) if grid is not None]
-    return MergedGrid(tuple(grids)) if len(grids) == len(layers) else None
+    if len(grids) != len(layers) or len({(grid.bits, grid.group_size) for grid in grids}) != 1:
+        return None
+    first, *others = (grid.order for grid in grids)
+    are_alike = all(
+        order is first or (order is not None and first is not None and torch.equal(order, first)) for order in others
+    )
+    return MergedGrid(grids) if are_alike else None

@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Self
 
 import torch
 from torch import nn
@@ -42,6 +43,14 @@ class Int8Linear(nn.Module, ABC):
         super().__init__()
         bias = None if linear.bias is None else linear.bias.detach().float()
         self._keep(codes_of(linear.weight, energies), linear.in_features, bias)
+
+    @classmethod
+    def of_codes(cls, coded: Codes, num_in: int, bias: torch.Tensor | None) -> Self:
+        """The layer of these codes; ``bias`` is float32."""
+        layer = cls.__new__(cls)
+        nn.Module.__init__(layer)
+        layer._keep(coded, num_in, bias)
+        return layer
 
     def _keep(self, coded: Codes, num_in: int, bias: torch.Tensor | None) -> None:
         self.out_features, self.in_features = coded.codes.shape[0], num_in
@@ -100,14 +109,6 @@ class Int8VectorLinear(Int8Linear):
     def num_bytes(self) -> int:
         num_columns = self.in_features if self.columns is None else len(self.columns)
         return int8_bytes(num_columns, self.out_features, has_bias=False)
-
-    @classmethod
-    def of_codes(cls, coded: Codes, num_in: int, bias: torch.Tensor | None) -> Int8VectorLinear:
-        """The layer that ``codes`` and its other parts came from."""
-        layer = cls.__new__(cls)
-        nn.Module.__init__(layer)
-        layer._keep(coded, num_in, bias)
-        return layer
 
     def codes(self) -> Codes:
         """What was packed, exactly, in memory of its own."""

@@ -6,12 +6,14 @@ int4: weights only, see ``int4_linear``; the rest computes in bfloat16, and the 
 int8 one: four bits there cost as much accuracy as in all other layers together. Figures in
 docs/models.md.
 file: layers that came in 4-bit blocks keep their codes, see ``grids``; all others are int8 ones. Computes in bfloat16.
+Layers that came in 8 bits with a scale for each output keep their codes wherever they become int8.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
@@ -25,8 +27,9 @@ from app.core.system.heap import trim_heap
 from app.models.checkpoint.loader import Checkpoint
 from app.models.checkpoint.unloading import give_back
 from app.models.weights.calibration import Energies, input_energies
-from app.models.weights.grids import grid_of
-from app.models.weights.int4_linear import Int4Linear, int4_bytes, largest_difference
+from app.models.weights.grids import Blocks, Bytes, grid_of
+from app.models.weights.int4_linear import GROUP_SIZE, Int4Linear, int4_bytes, largest_difference
+from app.models.weights.int8_codes import Codes
 from app.models.weights.int8_linear import (
     Int8Linear,
     Int8TileLinear,
@@ -39,6 +42,7 @@ from app.models.weights.int8_linear import (
 Layer = TypeVar("Layer", bound=nn.Module)
 # So much of replaced layers may wait to go back to the system: giving back takes milliseconds.
 KEPT_BYTES = 16 * 2**20
+NONE: Mapping[nn.Module, int] = MappingProxyType({})
 
 log = get_logger("models")
 
@@ -95,20 +99,21 @@ def keep_blocks(model: PreTrainedModel, energies: Energies, *, in_tiles: bool) -
     def kept(layer: nn.Linear) -> nn.Module:
         nonlocal num_kept, largest
         grid = grid_of(layer)
-        if layer is output:
+        blocks = None if grid is None or grid.bits != 4 else grid.read()
+        if layer is output and blocks is None:
             return layer
-        if grid is None:
+        if not isinstance(blocks, Blocks):
             made = to_int8(energies, layer, in_tiles=in_tiles)
             made.register_forward_hook(in_bfloat16)
             return made
         energies.pop(layer, None)
-        blocks = grid.read()
         num_kept, largest = num_kept + 1, max(largest, largest_difference(blocks))
         return Int4Linear.of_blocks(blocks, layer.bias)
 
     replace(model, nn.Linear, kept)
-    num_int8 = sum(isinstance(module, Int8Linear) for module in model.modules())
-    log.info("blocks_kept", num_in_4_bits=num_kept, num_in_8_bits=num_int8 + 1, largest_difference=f"{largest:.3g}")
+    is_open = type(output) is nn.Linear
+    num_int8 = sum(isinstance(module, Int8Linear) for module in model.modules()) + is_open
+    log.info("blocks_kept", num_in_4_bits=num_kept, num_in_8_bits=num_int8, largest_difference=f"{largest:.3g}")
 
 
 def in_bfloat16(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
@@ -118,8 +123,13 @@ def in_bfloat16(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> torch
 
 def to_int8(energies: Energies, layer: nn.Linear, *, in_tiles: bool) -> Int8Linear:
     """The layer with 8-bit weights, for tiles or for vectors; ``energies`` forget it."""
-    known = energies.pop(layer, None)
-    return Int8TileLinear(layer, known) if in_tiles else Int8VectorLinear(layer, known)
+    known, grid = energies.pop(layer, None), grid_of(layer)
+    kind = Int8TileLinear if in_tiles else Int8VectorLinear
+    found = None if grid is None or grid.bits != 8 else grid.read()
+    if not isinstance(found, Bytes):
+        return kind(layer, known)
+    bias = None if layer.bias is None else layer.bias.detach().float()
+    return kind.of_codes(Codes(found.codes, found.scales), layer.in_features, bias)
 
 
 def compute_in_float32(model: PreTrainedModel) -> None:
@@ -179,18 +189,18 @@ def model_bytes(model: nn.Module) -> int:
     return total + sum(module.num_bytes for module in model.modules() if isinstance(module, Int8Linear))
 
 
-def quantized_bytes(model: PreTrainedModel, kind: str, in_4_bits: Collection[nn.Module] = ()) -> int:
+def quantized_bytes(model: PreTrainedModel, kind: str, in_4_bits: Mapping[nn.Module, int] = NONE) -> int:
     """What ``model_bytes`` will say of ``model``, which may be on ``meta``, once it is ``kind``.
 
     Which inputs will keep their weights is not known before; they count as none. ``in_4_bits``: the layers that keep
-    their blocks.
+    their blocks, and the inputs of a group of each.
     """
     output = model.get_output_embeddings()
     total = 0
     for module in model.modules():
         if type(module) in (nn.Linear, Conv1D):
-            is_int4 = kind == "int4" and module is not output
-            count = int4_bytes if is_int4 or module in in_4_bits else int8_bytes
+            size = GROUP_SIZE if kind == "int4" and module is not output else in_4_bits.get(module)
+            count = int8_bytes if size is None else partial(int4_bytes, group_size=size)
             num_in, num_out = reversed(module.weight.shape) if type(module) is nn.Linear else module.weight.shape
             total += count(int(num_in), int(num_out), module.bias is not None)
         else:

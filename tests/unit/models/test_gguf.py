@@ -10,9 +10,9 @@ from transformers import AutoModelForCausalLM
 from app.core.settings import load_settings
 from app.engine.loading.build import prepare
 from app.models.checkpoint.gguf_loading.gguf_blocks import GgufGrid, attach
-from app.models.checkpoint.gguf_loading.gguf_form import served_settings
 from app.models.checkpoint.gguf_loading.gguf_source import plain_options
 from app.models.checkpoint.loader import load_checkpoint
+from app.models.checkpoint.prequantized.served_form import served_settings
 from app.models.folder.gguf.gguf_header import read_header
 from app.models.forecast import inspect, resident_weight_bytes
 from app.models.weights.grids import grid_of

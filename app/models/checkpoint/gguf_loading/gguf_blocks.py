@@ -56,7 +56,8 @@ class GgufGrid(Grid):
         num_rows = min(-(-num_rows // of_head) * of_head, num_out)
         raw = np.fromfile(self.path, np.uint8, self.tensor.num_bytes // num_out * num_rows, offset=self.tensor.start)
         blocks = UNPACK[self.tensor.kind.name](torch.from_numpy(raw).view(-1, self.tensor.kind.block_bytes))
-        blocks = Blocks(blocks.codes.view(num_rows, num_in), *(part.view(num_rows, -1) for part in blocks[1:]))
+        steps, borders = (part.view(num_rows, -1) for part in (blocks.steps, blocks.borders))
+        blocks = Blocks(blocks.codes.view(num_rows, num_in), steps, borders)
         if not self.num_paired_heads:
             return blocks
         return blocks.rows(torch.arange(num_rows).view(-1, of_head // 2, 2).transpose(1, 2).reshape(-1))

@@ -11,32 +11,13 @@ from collections import Counter
 
 import torch
 
-from app.core.errors import ModelLoadError
 from app.core.settings import Settings
-from app.models.checkpoint.devices import choose_device, choose_dtype
-from app.models.folder.gguf.gguf_folder import gguf_file
-from app.models.folder.gguf.gguf_header import GgufHeader, read_header
+from app.models.checkpoint.devices import choose_dtype
+from app.models.folder.gguf.gguf_header import GgufHeader
 from app.models.folder.gguf.gguf_kinds import FOUR_BITS
-from app.models.weights.int8_linear import has_tiles, has_vectors
 
 FLOATS = {"BF16": torch.bfloat16, "F16": torch.float16}
 LAYER = re.compile(r"blk\.\d+\.")
-
-
-def served_settings(settings: Settings) -> Settings:
-    """What holds where nothing else was asked for: the form of the file. Raises ``ModelLoadError``.
-
-    Of other models, on other devices, or with a DTYPE or QUANTIZATION of the operator's: ``settings`` as they are.
-    """
-    file = gguf_file(settings.model)
-    if file is None:
-        if settings.quantization == "file":
-            raise ModelLoadError(f"FORKLIFT_QUANTIZATION=file: {settings.model} is no GGUF file")
-        return settings
-    is_free = settings.quantization == "file" or (settings.quantization == "none" and settings.dtype == "auto")
-    if not is_free or choose_device(settings.device).type != "cpu" or not (has_vectors() or has_tiles()):
-        return settings
-    return settings.model_copy(update={"quantization": nearest_form(read_header(file))})
 
 
 def nearest_form(header: GgufHeader) -> str:
