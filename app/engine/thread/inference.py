@@ -18,6 +18,7 @@ from app.core.metrics import Metrics
 from app.core.settings import Settings
 from app.core.states import OnState
 from app.core.system.heap import limit_heaps
+from app.core.system.importing import importing_once
 from app.core.work.jobs import BaseJob
 from app.engine.loading.handle import ModelHandle
 from app.engine.thread.first_load import FirstLoad
@@ -153,10 +154,11 @@ class Inference:
         """Load the models that stay, warm up and become ready. Raises ``StartError``."""
         self._stall_clock.note_loading(True)
         try:
-            from app.engine.checks.steps import played_by
-            from app.engine.loading.background import BackgroundCompiling
-            from app.engine.loading.build import prepare
-            from app.engine.loading.pool import ModelPool
+            with importing_once("transformers"):
+                from app.engine.checks.steps import played_by
+                from app.engine.loading.background import BackgroundCompiling
+                from app.engine.loading.build import prepare
+                from app.engine.loading.pool import ModelPool
 
             self._on_state("loading", 0.1)
             self._compiling = BackgroundCompiling(self._metrics, self._inbox.wake, played_by)
