@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import json
 import os
-import resource
-import subprocess
-import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -19,34 +17,30 @@ import click
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from tools.coverage.page import PAGE, written
+from tools.coverage.probe import probe_apart
 
 LIMIT_S = 240
-MEMORY_BYTES = 8 * 2**30
+# Each process begins with everything imported, which takes longer than most of them then do.
+PROCESSES = get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tools.coverage.probe"])
 
 
 def probed(model_type: str) -> dict[str, Any]:
     """What came of one type: the last that its process told, and why it ended where it did not come to the end."""
-    command = [sys.executable, "-m", "tools.coverage.probe", model_type]
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            done = subprocess.run(
-                [*command, f"{folder}/model"],
-                capture_output=True,
-                text=True,
-                timeout=LIMIT_S,
-                preexec_fn=limit_memory,
-                env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""},
-            )
-            output, ending = done.stdout, f"ended with {done.returncode}" if done.returncode else None
-        except subprocess.TimeoutExpired as late:
-            output, ending = (late.stdout or b"").decode(), f"took more than {LIMIT_S} s"
-    lines = [line for line in output.splitlines() if line.startswith('{"type"')]
-    found: dict[str, Any] = json.loads(lines[-1]) if lines else {"type": model_type, "stage": "build"}
+        told = Path(folder) / "told"
+        process = PROCESSES.Process(target=probe_apart, args=(model_type, Path(folder) / "model", told))
+        process.start()
+        process.join(LIMIT_S)
+        ending = f"ended with {process.exitcode}" if process.exitcode else None
+        if process.is_alive():
+            ending = f"took more than {LIMIT_S} s"
+            process.kill()
+            process.join()
+        lines = told.read_text(errors="replace").splitlines() if told.exists() else []
+    last = [line for line in lines if line.startswith('{"type"')]
+    found: dict[str, Any] = json.loads(last[-1]) if last else {"type": model_type, "stage": "build"}
     return found if ending is None else {**found, "why": found.get("why", ending)}
-
-
-def limit_memory() -> None:
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
 
 
 @click.command(help=__doc__)
@@ -54,6 +48,7 @@ def limit_memory() -> None:
 @click.option("--jobs", default=2, show_default=True, help="Processes at a time.")
 @click.option("--resume", type=Path, help="A file of results: types in it are not tried again unless they are named.")
 def main(only: tuple[str, ...], jobs: int, resume: Path | None) -> None:
+    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     known = kept_in(resume)
     types = sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
     with ThreadPoolExecutor(jobs) as pool:

@@ -1,13 +1,14 @@
 """One model type, tried in a process of its own: built tiny, loaded as a server would, compared with ``generate``.
 
-Run as ``python -m tools.coverage.probe MODEL_TYPE FOLDER``; the last line that it prints is what came of it, as JSON.
+The last line that it prints is what came of it, as JSON.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import random
-import sys
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tests.tiny_models import spread, tiny_tokenizer
 from tests.unit.engine.driver import greedy_reference, random_prompt
 from tools.coverage.tiny_configs import tiny_config
 
+MEMORY_BYTES = 8 * 2**30
 MOST_PARAMETERS = 100_000_000
 ROWS, CHUNK, NUM_NEW = 4, 40, 12
 LENGTHS = (1, 3, 17, 33, 65, 90, 110, 40)
@@ -127,5 +129,11 @@ def main(model_type: str, folder: Path) -> None:
     print(json.dumps(found), flush=True)
 
 
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+def probe_apart(model_type: str, folder: Path, told: Path) -> None:
+    """``main`` in a process of its own: bounded in memory, on one thread, and what it prints goes to ``told``."""
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
+    torch.set_num_threads(1)
+    output = os.open(told, os.O_WRONLY | os.O_CREAT)
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    main(model_type, folder)
