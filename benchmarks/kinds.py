@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from benchmarks.compare import measured
 from benchmarks.contenders import Contender, forklift, running, transformers_serve
 from benchmarks.layer_kinds_shapes import KINDS, kind_folder
 from benchmarks.load import Summary, closed_loop, median
@@ -43,11 +44,15 @@ def in_turns(
     speeds: dict[str, list[float]] = {server.name: [] for server in servers}
     failed: dict[str, str] = {}
     with ExitStack() as stack:
-        urls = {server.name: stack.enter_context(running(server)) for server in servers}
+        urls: dict[str, str] = {}
         for server in servers:
-            load(server, urls[server.name], texts_of_runs[0][:2], num_new, 2, stream=False)
+            try:
+                urls[server.name] = stack.enter_context(running(server))
+                load(server, urls[server.name], texts_of_runs[0][:2], num_new, 2, stream=False)
+            except RuntimeError as error:
+                failed[server.name] = str(error).strip().splitlines()[-1][:100]
         for texts in texts_of_runs:
-            for server in servers:
+            for server in [server for server in servers if server.name in urls]:
                 summary = load(server, urls[server.name], texts, num_new, clients, stream=False)
                 figures = summary.as_dict()
                 if figures["failed"] or figures["tokens_per_s"] is None:
@@ -70,7 +75,7 @@ def first_tokens(server: Contender, num_prompt: int, num_more: int, rounds: int)
             for name, prompt in (("cold", tokens[:num_prompt]), ("warm", tokens[: num_prompt + num_more])):
                 summary = load(server, url, [prompt], 2, 1, stream=True)
                 if at:
-                    found[name].append(summary.as_dict()["ttft_p50_ms"])
+                    found[name].append(measured(summary, "ttft_p50_ms"))
     return {name: median(some) for name, some in found.items()}
 
 

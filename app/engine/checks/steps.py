@@ -221,7 +221,7 @@ def on_states(model: TextModel, settings: Settings, play: Play) -> Candidate:
         return Candidate(SerialEngine(model), str(error))
 
 
-TEXT_STEPS = (
+TEXT_STEPS: tuple[Step, ...] = (
     Step(
         "bucketed",
         "batched",
