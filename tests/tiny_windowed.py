@@ -8,6 +8,7 @@ from transformers import AutoConfig, PreTrainedConfig
 
 VOCAB_SIZE = 384
 WINDOW = 32
+LONG = 16_384
 SMALL: dict[str, object] = {
     "vocab_size": VOCAB_SIZE,
     "bos_token_id": 0,
@@ -37,6 +38,14 @@ WINDOWED: dict[str, Callable[[], PreTrainedConfig]] = {
     "qwen2_sliding": _of("qwen2", use_sliding_window=True, layer_types=MIXED),
     "gemma2": _of("gemma2", query_pre_attn_scalar=16, attn_logit_softcapping=5.0),
     "gemma3": _of("gemma3_text", layer_types=MIXED, query_pre_attn_scalar=16),
+    "gemma3_long": _of(
+        "gemma3_text",
+        num_hidden_layers=6,
+        layer_types=["sliding_attention"] * 5 + ["full_attention"],
+        sliding_window=512,
+        max_position_embeddings=LONG,
+        query_pre_attn_scalar=16,
+    ),
     "gemma3n": _of(
         "gemma3n_text",
         num_kv_shared_layers=2,

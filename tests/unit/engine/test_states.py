@@ -27,8 +27,8 @@ from tests.unit.engine.test_windowed import require_answers_of_generate
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*falling back to its reference PyTorch.*", "ignore:.*use_mamba_kernels.*"
 )
-# A convolution and a recurrence in some layers; a convolution alone; a scan that cannot go on by itself; both in one.
-TYPICAL = ("qwen3_next", "lfm2", "mamba", "falcon_h1")
+# A convolution and a recurrence in some layers; a convolution alone.
+TYPICAL = ("qwen3_next", "lfm2")
 FAMILIES = [*TYPICAL, *(pytest.param(name, marks=pytest.mark.slow) for name in STATEFUL if name not in TYPICAL)]
 NUM_NEW = 12
 

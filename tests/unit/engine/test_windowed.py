@@ -17,7 +17,7 @@ from app.models.checkpoint.layer_kinds import FULL, LayerKind
 from app.models.checkpoint.source import find_source
 from app.models.forecast import predict
 from app.models.text_model import TextModel
-from tests.tiny_windowed import WINDOW, WINDOWED
+from tests.tiny_windowed import LONG, WINDOW, WINDOWED
 from tests.unit.engine.driver import TokenLog, greedy_job, greedy_reference, load, random_prompt, run
 from tests.unit.engine.test_preparation import prepared
 
@@ -104,6 +104,18 @@ def test_rings_hold_what_is_seen_and_a_piece_more(model_folder):
         layer.bytes_per_token * size * 5
         for layer, size in zip(engine.cache.row_layers, (72, 1024, 72, 1024), strict=True)
     )
+
+
+@pytest.mark.slow
+def test_windows_of_512_in_five_of_six_layers_take_less_than_a_third_at_a_context_of_16384(model_folder):
+    environ = {"FORKLIFT_MAX_BATCH_SIZE": "1", "FORKLIFT_MAX_CONTEXT_TOKENS": str(LONG)}
+    ready = prepared(model_folder("gemma3_long"), **environ)
+    run(ready.engine, greedy_job(random_prompt(random.Random(3), LONG - 10), 5))
+    cache = ready.engine.cache
+    full = sum(layer.bytes_per_token for layer in cache.row_layers) * LONG
+    settings = load_settings({"FORKLIFT_MODEL": str(model_folder("gemma3_long")), **environ})
+    assert predict(find_source(settings, None), settings).kv_bytes == cache.max_bytes == cache.num_bytes
+    assert 0.15 * full < cache.num_bytes < 0.3 * full
 
 
 def test_memory_given_back_changes_no_answer(model_folder, monkeypatch):
