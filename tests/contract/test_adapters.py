@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from app.core.work.adapters import AdapterName
 from app.serve.board.adapter_list import AdapterList
 from app.serve.board.slot_board import SlotBoard
 from tests.contract.real import RealWorld
@@ -57,7 +58,7 @@ def test_adapters_are_models_of_one_base(client):
     assert [answer["model"] for answer in answers.values()] == ["base", "team-a", "team-b"]
     assert len({answer["completion"] for answer in answers.values()}) == 3
     [told] = client.get("/v1/capabilities", headers=KEY).json["data"]
-    assert told["adapters"]["names"] == ["team-a", "team-b"] and told["adapters"]["turned_off"] == ["compiled"]
+    assert told["adapters"] == {"names": ["team-a", "team-b"], "max_bytes": 1 << 30}
     chat = {"model": "team-b", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
     assert client.post("/v1/chat/completions", json=chat, headers=KEY).json["model"] == "team-b"
 
@@ -117,12 +118,12 @@ def test_without_keys_the_list_stays(model_folder, root):
 
 def test_the_list_is_one_for_all_who_share_it():
     board = SlotBoard([()])
-    shared = AdapterList(board, [("base", "a", "/x/a")])
+    shared = AdapterList(board, [("base", AdapterName("a", "/x/a"))])
     before = shared.read()
-    shared.add("base", "b", "/x/b")
+    shared.add("base", "b", "/x/b", "")
     assert sorted(shared.read()["base"]) == ["a", "b"] and sorted(before["base"]) == ["a"]
     first = shared.read()["base"]["b"]
-    shared.add("base", "b", "/x/b")
+    shared.add("base", "b", "/x/b", "")
     assert shared.read()["base"]["b"] != first
     shared.remove("base", "a")
     assert sorted(shared.read()["base"]) == ["b"]

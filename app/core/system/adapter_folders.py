@@ -8,8 +8,9 @@ from pathlib import Path
 
 from app.core.errors import SettingsError
 from app.core.settings import Settings
+from app.core.work.adapters import AdapterName
 
-CONFIG = "adapter_config.json"
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 MAX_ADAPTERS = 1000
 
 
@@ -34,8 +35,17 @@ def adapters_in(root: str) -> list[str]:
     return found
 
 
-def adapters_at_start(settings: Settings) -> Iterator[tuple[str, str, str]]:
-    """Model, name and folder of each adapter that is served from the start.
+def stamp_of(folder: str | Path) -> str:
+    """Differs once an adapter's files are others: their sizes, and when they were written; "" where one is missing."""
+    try:
+        found = [(Path(folder) / name).stat() for name in (CONFIG, WEIGHTS)]
+    except OSError:
+        return ""
+    return " ".join(f"{one.st_size}:{one.st_mtime_ns}" for one in found)
+
+
+def adapters_at_start(settings: Settings) -> Iterator[tuple[str, AdapterName]]:
+    """Each adapter that is served from the start, with its model's name.
 
     Raises ``SettingsError`` where two would have one name, or one has a model's.
     """
@@ -45,4 +55,5 @@ def adapters_at_start(settings: Settings) -> Iterator[tuple[str, str, str]]:
         for name in adapters_in(root) if root is not None else ():
             if (other := seen.setdefault(name, f"the adapter {root}/{name}")) != f"the adapter {root}/{name}":
                 raise SettingsError(f"FORKLIFT_ADAPTERS: the adapter {root}/{name} has the name of {other}")
-            yield plan.name, name, str(Path(root or "") / name)
+            folder = str(Path(root or "") / name)
+            yield plan.name, AdapterName(name, folder, stamp=stamp_of(folder))

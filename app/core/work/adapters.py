@@ -14,11 +14,15 @@ Floats: TypeAlias = "npt.NDArray[np.float32]"
 
 @dataclass(frozen=True, slots=True)
 class AdapterName:
-    """``version`` differs from that of an adapter of the same name that was there before: nothing of it is reused."""
+    """``version`` differs from that of an adapter of the same name that was there before: nothing of it is reused.
+
+    ``stamp`` tells whether the folder still holds what was put into service (``adapter_folders.stamp_of``).
+    """
 
     name: str
     folder: str
     version: int = 0
+    stamp: str = ""
 
     @property
     def key(self) -> bytes:
@@ -28,7 +32,7 @@ class AdapterName:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The change of one layer: ``down`` ``(rank, in)``, then ``up`` ``(out, rank)``, which holds the scale."""
+    """The change of one layer: ``down`` ``(rank, in)``, then ``up`` ``(rank, out)``, which holds the scale."""
 
     down: Floats
     up: Floats

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.core.errors import InvalidParameterError, ModelNotFoundError
-from app.core.system.adapter_folders import is_adapter
+from app.core.system.adapter_folders import is_adapter, stamp_of
 from app.core.work.adapters import AdapterName
 from app.serve.board.adapter_list import AdapterList
 from app.serve.context import WorkerContext
@@ -23,7 +23,7 @@ class AdapterService:
     def __init__(self, context: WorkerContext):
         self._context = context
         self._handles: dict[AdapterName, AdapterHandle] = {}
-        self._generation = 0
+        self._told: dict[str, dict[str, AdapterName]] = {}
 
     @property
     def handles(self) -> list[AdapterHandle]:
@@ -32,8 +32,8 @@ class AdapterService:
         if shared is None:
             return []
         told = shared.read()
-        if shared.generation != self._generation:
-            self._generation = shared.generation
+        if told is not self._told:
+            self._told = told
             self._forget(told)
         return [self._handle(base, adapter) for base in self._bases() for adapter in self._sorted(told, base.name)]
 
@@ -55,10 +55,14 @@ class AdapterService:
         if path is not None and Path(path).resolve() != folder.resolve():
             text = "lora_path: is not the folder of that name in FORKLIFT_ADAPTERS"
             raise InvalidParameterError(text, param="lora_path")
-        if self.find(name) is not None and not may_replace:
+        served = self.find(name)
+        if served is not None and not may_replace:
             text = f"lora_name: {name} is served already: load_inplace reads it anew"
             raise InvalidParameterError(text, param="lora_name")
-        self._shared.add(base.name, name, str(folder))
+        if served is not None and served.base.name != base.name:
+            text = f"lora_name: {name} is served already, on the model {served.base.name}"
+            raise InvalidParameterError(text, param="lora_name")
+        self._shared.add(base.name, name, str(folder), stamp_of(folder))
         return base.name
 
     def unload(self, name: str) -> str:
@@ -101,7 +105,8 @@ class AdapterService:
     def _forget(self, told: dict[str, dict[str, AdapterName]]) -> None:
         """Let go of what is out of service."""
         present = {adapter for adapters in told.values() for adapter in adapters.values()}
-        self._handles = {adapter: handle for adapter, handle in self._handles.items() if adapter in present}
+        # A list first: other threads add to what is gone through here.
+        self._handles = {adapter: handle for adapter, handle in list(self._handles.items()) if adapter in present}
         for base in self._bases():
             model = base.model
             if model is not None and model.task == "generate" and model.adapters is not None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from app.core.errors import AdapterFailedError, ModelLoadError
 from app.core.logs.logging import get_logger
+from app.core.system.adapter_folders import stamp_of
 from app.core.work.adapters import Adapter, AdapterName
 from app.models.folder.adapter_folder import read_form, read_parts
 
@@ -68,6 +69,7 @@ class AdapterStore:
             return found
 
     def _read(self, name: AdapterName) -> Adapter:
+        self._require_same(name)
         form = read_form(Path(name.folder))
         for layer, shape in form.shapes.items():
             if layer not in self._shapes:
@@ -78,8 +80,15 @@ class AdapterStore:
             most = f"FORKLIFT_ADAPTERS_MAX_BYTES is {self._max_bytes}"
             raise ModelLoadError(f"the adapter {form.folder} takes {form.num_bytes} bytes, {most}")
         parts = read_parts(form, self._largest)
+        self._require_same(name)
         log.info("adapter_loaded", adapter=name.name, layers=len(parts), bytes=form.num_bytes)
         return Adapter(name, parts)
+
+    @staticmethod
+    def _require_same(name: AdapterName) -> None:
+        """Every worker, whenever it reads, is to have the same numbers. Raises ``ModelLoadError``."""
+        if name.stamp and stamp_of(name.folder) != name.stamp:
+            raise ModelLoadError(f"the adapter {name.folder} was changed since it was put into service: load it anew")
 
     def _hold(self, adapter: Adapter) -> None:
         with self._lock:
