@@ -47,15 +47,16 @@ class RowLogits:
         self._has_repetition = params.repetition_penalty != 1.0
         self._has_counts = params.presence_penalty != 0.0 or params.frequency_penalty != 0.0
         self._tokens = list(prompt_ids) if params.bad_words else []
-        self.is_idle = not (
+        # All but what a grammar forbids.
+        self.has_changes = bool(
             self._has_repetition
             or self._has_counts
             or params.logit_bias
             or params.bad_words
             or params.min_new_tokens
-            or matcher
             or budget
         )
+        self.is_idle = not (self.has_changes or matcher)
         if self._has_repetition:
             self._seen = torch.zeros(vocab_size, dtype=torch.bool, device=device)
             self._seen[torch.tensor(prompt_ids, device=device)] = True

@@ -88,11 +88,14 @@ def _changed(logits: torch.Tensor, rows: list[RowSampler]) -> torch.Tensor:
     changing = [i for i, row in enumerate(rows) if not row.logits.is_idle]
     if not changing:
         return logits
-    logits = logits.to(torch.float32, copy=True)
-    for i in changing:
+    matchers = {i: matcher for i in changing if (matcher := rows[i].logits.matcher) is not None}
+    own = [i for i in changing if rows[i].logits.has_changes]
+    # Where rows follow grammars and there is nothing else, masking makes the copy.
+    logits = logits.to(torch.float32, copy=bool(own))
+    for i in own:
         rows[i].logits.apply(logits[i])
-    forbid(logits, {i: matcher for i in changing if (matcher := rows[i].logits.matcher) is not None})
-    for i in changing:
+    logits = forbid(logits, matchers)
+    for i in own:
         rows[i].logits.force(logits[i])
     return logits
 

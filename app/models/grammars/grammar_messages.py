@@ -11,7 +11,7 @@ import socket
 import struct
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from app.core.work.sampling_params import CONSTRAINT_PARAMS, ConstraintKind, ReasoningSpan
 
@@ -59,8 +59,7 @@ class Source:
         return cls(**fields, reasoning=span)
 
 
-@dataclass(frozen=True, slots=True)
-class Mask:
+class Mask(NamedTuple):
     """What may come next for one matcher: ``bits`` per token (little-endian), and whether it may end.
 
     ``state`` ENDS: nothing but the end may come. FAILED: it cannot be followed any more. ``cpu_us``:
@@ -73,14 +72,16 @@ class Mask:
     cpu_us: int
     bits: bytes
 
-    def packed(self) -> bytes:
-        return _MASK.pack(self.state, self.may_end, self.matcher, self.cpu_us) + self.bits
-
     @classmethod
-    def unpacked(cls, data: bytes | bytearray, size: int) -> Mask:
+    def unpacked(cls, data: memoryview, size: int) -> Mask:
         """From the first ``size`` bytes of ``data``."""
         state, may_end, matcher, cpu_us = _MASK.unpack_from(data)
         return cls(matcher, state, bool(may_end), cpu_us, bytes(data[_MASK.size : size]))
+
+
+def pack_mask(matcher: int, state: int, may_end: bool, cpu_us: int, bits: bytes) -> bytes:
+    """A ``Mask`` as it is sent."""
+    return _MASK.pack(state, may_end, matcher, cpu_us) + bits
 
 
 def pack_order(order: int, matcher: int, token: int = 0) -> bytes:

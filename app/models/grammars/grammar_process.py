@@ -19,7 +19,6 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -228,11 +227,14 @@ class Masks:
         self._writings: dict[int, tuple[ThoughtSkipper, Writing]] = {}
 
     def serve(self) -> None:
-        """Until the worker closes its end. Masks are sent in the order in which they are asked for."""
-        orders: dict[int, Callable[[int, int], None]] = {messages.START: self._start, messages.ACCEPT: self._accept}
-        used_s = time.process_time()
-        limited_s = -math.inf
-        while data := self._end.recv(64):
+        """Until the worker closes its end. Masks are sent in the order in which they are asked for.
+
+        Each mask touches as little as can be: between two of them the model empties the processor's caches, and with
+        many grammars there is a process to be woken for each.
+        """
+        receive, send = self._end.recv, self._end.send
+        used_s, limited_s = time.process_time(), -math.inf
+        while data := receive(64):
             order, matcher, token = messages.unpack_order(data)
             if order == messages.DROP:
                 self._matchers.pop(matcher, None)
@@ -242,33 +244,31 @@ class Masks:
                 _limit_cpu(MASK_CPU_S)
                 limited_s = used_s
             try:
-                orders[order](matcher, token)
-                mask = self._mask(matcher)
+                state, may_end, bits = self._mask(matcher, self._followed(order, matcher, token))
             except BaseException:  # Also a panic, and memory that runs out.
-                mask = messages.FAILED, False, b""
+                state, may_end, bits = messages.FAILED, False, b""
             before_s, used_s = used_s, time.process_time()
             cpu_us = min(int((used_s - before_s) * 1e6), 2**32 - 1)
-            self._end.send(messages.Mask(matcher, *mask[:2], cpu_us, mask[2]).packed())
+            send(messages.pack_mask(matcher, state, may_end, cpu_us, bits))
 
-    def _start(self, matcher: int, _token: int) -> None:
-        self._matchers[matcher] = self._first.deep_copy()
-        if self._source.keeps_names_apart:
-            self._writings[matcher] = ThoughtSkipper(self._source.reasoning), Writing()
-
-    def _accept(self, matcher: int, token: int) -> None:
+    def _followed(self, order: int, matcher: int, token: int) -> llguidance.LLMatcher:
+        """The matcher behind the token, or a new one."""
+        if order == messages.START:
+            if self._source.keeps_names_apart:
+                self._writings[matcher] = ThoughtSkipper(self._source.reasoning), Writing()
+            one = self._matchers[matcher] = self._first.deep_copy()
+            return one
         one = self._matchers[matcher]
         if not one.is_stopped():
             one.consume_token(token)
             if (writing := self._writings.get(matcher)) is not None:
                 skipper, text = writing
                 text.write(skipper.push(self._vocabulary.text(token)))
+        return one
 
-    def _mask(self, matcher: int) -> tuple[int, bool, bytes]:
-        one = self._matchers[matcher]
-        if one.is_error():
-            return messages.FAILED, False, b""
+    def _mask(self, matcher: int, one: llguidance.LLMatcher) -> tuple[int, bool, bytes]:
         if one.is_stopped():
-            return messages.ENDS, True, b""
+            return (messages.FAILED, False, b"") if one.is_error() else (messages.ENDS, True, b"")
         bits = one.compute_bitmask()
         if one.is_error():
             return messages.FAILED, False, b""

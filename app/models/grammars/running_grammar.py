@@ -43,7 +43,7 @@ class Grammar:
         self._ids = itertools.count()
         self._live: set[int] = set()
         self._masks: dict[int, messages.Mask] = {}
-        self._buffer = bytearray(MAX_MASK_BYTES)
+        self._buffer = memoryview(bytearray(MAX_MASK_BYTES))
         self._poller = select.poll()
         self._poller.register(end, select.POLLIN)
         self._close = weakref.finalize(self, _close, end, pidfd)
