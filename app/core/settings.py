@@ -125,8 +125,6 @@ class Settings(SettingFields):
             raise ValueError("QUANTIZATION does not go with MAX_MEMORY or OFFLOAD_FOLDER")
         if self.adapters is not None and self.decode_runner != "eager":
             raise ValueError(f"ADAPTERS does not go with DECODE_RUNNER={self.decode_runner}")
-        if self.adapters is not None and self.compile == "always":
-            raise ValueError("ADAPTERS does not go with COMPILE=always: a compiled step computes without adapters")
         if self.gpus_per_worker > 1 and self.workers_per_gpu > 1:
             raise ValueError("GPUS_PER_WORKER and WORKERS_PER_GPU cannot both be above 1")
         return self

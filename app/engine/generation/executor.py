@@ -17,6 +17,7 @@ from app.core.work.jobs import Job
 from app.engine.generation.plan import Chunk, ClearRow, CopyRow, LoadStates, Move, Plan, ScheduledStep, SwapRows
 from app.engine.guard import Guard
 from app.engine.kv.state_cache import StateCache
+from app.engine.runners.compiled import AdaptedRunner
 from app.engine.runners.interface import Runner
 from app.models.weights.adapters.adapter_bank import AdapterBank
 
@@ -39,6 +40,8 @@ class Executor:
     def __init__(self, runner: Runner, adapters: AdapterBank | None = None):
         self._runner = runner
         self._adapters = adapters
+        if isinstance(runner, AdaptedRunner):
+            runner.adapters = adapters
 
     def run(self, step: ScheduledStep[Any], guard: Guard) -> StepLogits:
         """Make the moves and the passes of ``step``; a pass that raises fails what it was for, by ``guard``.

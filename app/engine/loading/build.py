@@ -46,9 +46,6 @@ def prepare(
         return load_checkpoint(settings, progress, task)
 
     settings = served_settings(settings)
-    if settings.adapters is not None:
-        # A compiled step computes with the model's own weights alone.
-        settings = settings.model_copy(update={"compile": "never"})
     chosen = Ladder(settings, load, steps_of, promised_bytes).climb()
     if settings.adapters is not None:
         add_adapters(chosen.model, chosen.engine, settings)

@@ -6,6 +6,7 @@ change from one to the other at any step. Inference thread only; knows neither j
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,9 +16,21 @@ from app.engine.runners.mixed import MixedRunner
 from app.models.checkpoint.loader import Checkpoint
 from app.models.compiled.compiled_step import CompiledStep, KeysValues
 from app.models.compiled.native_pass import NativePass, Tokens
+from app.models.weights.adapters.adapter_bank import AdapterBank, Rows
 
 
-class CompiledRunner(MixedRunner):
+class AdaptedRunner(MixedRunner):
+    """A runner that is told whose rows a pass holds; eager passes are changed by the hooks of ``adapters``."""
+
+    adapters: AdapterBank | None = None
+
+    @property
+    def adapted(self) -> Rows:
+        """Adapters of the pieces of this pass, in their order; empty where no adapter changes any."""
+        return () if self.adapters is None else self.adapters.now
+
+
+class CompiledRunner(AdaptedRunner):
     """A runner whose rows decode on ``step``, which holds the weights of ``checkpoint``."""
 
     def __init__(self, step: CompiledStep, checkpoint: Checkpoint, num_rows: int, max_tokens: int):
@@ -27,7 +40,9 @@ class CompiledRunner(MixedRunner):
         self._rotary: Any = checkpoint.model.base_model.rotary_emb
 
     def decode(self, tokens: list[list[int]], starts: list[int]) -> torch.Tensor:
-        num_filled = self._step.rows_for(len(starts)) if len(tokens[0]) == 1 else None
+        # It was compiled for the model's own weights alone.
+        is_known = len(tokens[0]) == 1 and not self.adapted
+        num_filled = self._step.rows_for(len(starts)) if is_known else None
         buffers = None if num_filled is None else self._buffers(max(starts) + 1, len(starts))
         if num_filled is None or buffers is None:
             return super().decode(tokens, starts)
@@ -57,7 +72,7 @@ class CompiledRunner(MixedRunner):
         return pairs if num_rows > 1 else [(keys[:1], values[:1]) for keys, values in pairs]
 
 
-class NativeRunner(MixedRunner):
+class NativeRunner(AdaptedRunner):
     """A runner whose passes are made by ``native``, which has the weights of ``checkpoint``."""
 
     def __init__(self, native: NativePass, checkpoint: Checkpoint, num_rows: int, max_tokens: int):
@@ -94,10 +109,16 @@ class NativeRunner(MixedRunner):
     def _run(self, tokens: Tokens) -> torch.Tensor | None:
         """Logits; None where the eager way is to be gone: for so many tokens, or before the first pass.
 
-        And where layers have room for unlike numbers of entries, as after a growth that memory was short for.
+        And for adapters that change more than the layers, and where layers have room for unlike numbers of entries, as
+        after a growth that memory was short for.
         """
         if not self._native.serves(len(tokens.ids)):
             return None
+        adapters = [adapter for adapter, _ in self.adapted]
+        tables = [None if adapter is None else self._native.adapters.table(adapter) for adapter in adapters]
+        if tables.count(None) != adapters.count(None):
+            return None
+        tokens = replace(tokens, adapters=tables)
         buffers = [layer.reserve(tokens.longest) for layer in self.cache.row_layers]
         found = [pair for pair in buffers if pair is not None]
         is_even = len(found) == len(buffers) and len({keys.shape[2] for keys, _ in found}) == 1

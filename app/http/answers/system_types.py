@@ -116,11 +116,10 @@ class AdapterChange(TypedDict):
 
 
 class Adapters(TypedDict):
-    """LoRA adapters of a model, and what it does without for them."""
+    """LoRA adapters of a model, and what they may take."""
 
     names: list[str]
     max_bytes: int
-    turned_off: list[str]
 
 
 class Memory(TypedDict):

@@ -75,7 +75,7 @@ def adapters(handle: ModelHandle, in_service: AdapterService) -> Adapters | None
     names = in_service.names_of(handle)
     if names is None:
         return None
-    return {"names": names, "max_bytes": handle.settings.adapters_max_bytes, "turned_off": ["compiled"]}
+    return {"names": names, "max_bytes": handle.settings.adapters_max_bytes}
 
 
 def supports(model: Model) -> dict[str, bool]:

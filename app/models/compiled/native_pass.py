@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from app.models.checkpoint.loader import Checkpoint
 from app.models.compiled.native_tables import BLOCK_OUTPUTS, PART_WHOLES, Call, Code, Piece, Tables
 from app.models.compiled.step_graph import Parts
+from app.models.weights.adapters.adapter_tables import AdapterTables, Run, Table, runs_of
 
 # Rows of queries of a prompt whose scores are kept at once: they lie in a core's own cache for some thousand entries.
 TASK_ROWS = 48
@@ -26,11 +28,30 @@ KeysValues = tuple[torch.Tensor, torch.Tensor]
 
 @dataclass(frozen=True)
 class Tokens:
-    """What a pass is fed: ``ids`` of pieces end to end, each ``(row, start, count)``; logits behind ``wanted``."""
+    """What a pass is fed: ``ids`` of pieces end to end, each ``(row, start, count)``; logits behind ``wanted``.
+
+    ``adapters`` are those of the pieces; empty where there are none.
+    """
 
     ids: list[int]
     pieces: Sequence[tuple[int, int, int]]
     wanted: list[int]
+    adapters: Sequence[Table | None] = ()
+
+    def by_adapter(self) -> Tokens:
+        """The same with the pieces of an adapter side by side; logits come in the same order as before."""
+        if len(set(map(id, self.adapters))) < 2:
+            return self
+        firsts = [0, *accumulate(count for _, _, count in self.pieces)]
+        order = sorted(range(len(self.pieces)), key=lambda at: id(self.adapters[at]))
+        old = [token for at in order for token in range(firsts[at], firsts[at + 1])]
+        new = {token: at for at, token in enumerate(old)}
+        return Tokens(
+            [self.ids[token] for token in old],
+            [self.pieces[at] for at in order],
+            [new[token] for token in self.wanted],
+            [self.adapters[at] for at in order],
+        )
 
     @property
     def positions(self) -> list[int]:
@@ -62,6 +83,7 @@ class NativePass:
         self._rotary: Any = checkpoint.model.base_model.rotary_emb
         self._tables = Tables(parts, code)
         self._widest = self._tables.widest
+        self.adapters = AdapterTables(checkpoint.model)
         self._call = self._usual_call()
 
     @property
@@ -80,6 +102,7 @@ class NativePass:
         Keys and values of each layer are ``(rows, kv_heads, capacity, head_dim)`` in one piece.
         """
         call = self._call
+        tokens = tokens.by_adapter()
         states = self._embed(torch.tensor([tokens.ids])).float()
         cos, sin = (one[0].contiguous() for one in self._rotary(states, torch.tensor([tokens.positions])))
         for layer, (keys, values) in zip(self._tables.layers, cache, strict=True):
@@ -96,8 +119,9 @@ class NativePass:
         call.wanted, call.logits = wanted.data_ptr(), logits.data_ptr()
         scratch = self._lay_out(call, tokens)
         places = torch.empty(num_places(tokens, call.task_tokens), dtype=torch.int64)
+        runs = lay_out_adapters(call, tokens)
         self._code.run(ctypes.addressof(call), places.data_ptr())
-        del scratch
+        del scratch, runs
         return logits
 
     def _usual_call(self) -> Call:
@@ -148,6 +172,16 @@ class NativePass:
         for name, tensor in scratch.items():
             setattr(call, name, tensor.data_ptr())
         return list(scratch.values())
+
+
+def lay_out_adapters(call: Call, tokens: Tokens) -> tuple[object, torch.Tensor]:
+    """Which tokens are an adapter's, and room for what is between its two products: to live as long as the pass."""
+    found = runs_of([(table, count) for table, (_, _, count) in zip(tokens.adapters, tokens.pieces, strict=False)])
+    runs = (Run * len(found))(*found)
+    call.lowered_size = max((table.num_ranks for table in tokens.adapters if table is not None), default=0)
+    lowered = torch.empty(max(len(tokens.ids), call.num_threads * ALONE_TOKENS) * call.lowered_size)
+    call.runs, call.num_runs, call.lowered = ctypes.addressof(runs), len(runs), lowered.data_ptr()
+    return runs, lowered
 
 
 def num_places(tokens: Tokens, task_tokens: int) -> int:

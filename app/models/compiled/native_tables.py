@@ -75,6 +75,9 @@ class Call(ctypes.Structure):
         *((name, c_void_p) for name in ("inputs", "heads", "attended", "activated", "wholes", "units")),
         *((name, c_void_p) for name in ("scores", "row", "packed")),
         *((name, c_int64) for name in ("scores_size", "row_size", "packed_size")),
+        ("runs", c_void_p),
+        *((name, c_int64) for name in ("num_runs", "lowered_size")),
+        ("lowered", c_void_p),
     )
 
 

@@ -17,13 +17,12 @@ import numpy.typing as npt
 import re2
 
 from app.core.errors import ModelLoadError
-from app.core.system.adapter_folders import CONFIG
+from app.core.system.adapter_folders import CONFIG, WEIGHTS
 from app.core.system.small_files import open_regular
 from app.core.work.adapters import Floats, Part
 from app.models.folder.headers import Entry, check_weight_file, read_entries
 from app.models.folder.json_files import read_object, unreadable
 
-WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 MAX_RANK = 1024
 # What a config may hold without changing what is computed.
@@ -161,7 +160,7 @@ def read_parts(form: AdapterForm, largest: float) -> dict[str, Part]:
 def _part(form: AdapterForm, name: str, largest: float) -> Part:
     down, up = form.places[name]
     with np.errstate(over="ignore"):
-        part = Part(_matrix(form, down), _matrix(form, up) * np.float32(form.scales[name]))
+        part = Part(_matrix(form, down), np.ascontiguousarray(_matrix(form, up).T * np.float32(form.scales[name])))
     if not all(np.abs(matrix).max(initial=0) <= largest for matrix in (part.down, part.up)):
         raise ModelLoadError(
             f"the adapter's weights {form.folder / WEIGHTS}, scaled by {form.scales[name]:.3g}, are larger than "

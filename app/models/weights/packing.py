@@ -98,7 +98,7 @@ def pack_in_pieces(checkpoint: Checkpoint, places: list[Place], pause: Callable[
     for parent, name in places:
         layer = getattr(parent, name)
         made = packed_again(layer, checkpoint.dtype)
-        made._forward_pre_hooks.update(layer._forward_pre_hooks)
+        hand_on_hooks(layer, made)
         setattr(parent, name, made)
         del layer, made
         pause()
@@ -124,8 +124,15 @@ def packed_places(model: nn.Module) -> Iterator[Place]:
 def unpacked(layer: nn.Module) -> nn.Module:
     """A layer of the same weight, as it lies in files, in memory of its own; hooks go on."""
     made = PlainInt8Linear(layer) if isinstance(layer, Int8VectorLinear) else unpacked_linear(cast(Any, layer))
-    made._forward_pre_hooks.update(layer._forward_pre_hooks)
+    hand_on_hooks(layer, made)
     return made
+
+
+def hand_on_hooks(layer: nn.Module, made: nn.Module) -> None:
+    """What is done before and behind ``layer`` is done so with what takes its place."""
+    if made is not layer:
+        made._forward_pre_hooks.update(layer._forward_pre_hooks)
+        made._forward_hooks.update(layer._forward_hooks)
 
 
 def unpacked_linear(layer: PackedLinear | nn.Linear) -> nn.Linear:

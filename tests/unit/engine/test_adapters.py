@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,22 @@ import torch
 
 from app.core.errors import AdapterFailedError
 from app.core.settings import load_settings
-from app.core.work.adapters import AdapterName
+from app.core.work.adapters import Adapter, AdapterName
 from app.core.work.jobs import Job
+from app.engine.checks.reference import distance
+from app.engine.generation.batch_options import BatchOptions
 from app.engine.generation.batched import BatchedEngine
+from app.engine.generation.plan import Chunk
 from app.engine.generation.serial import SerialEngine
+from app.engine.runners.compiled import NativeRunner
+from app.engine.runners.mixed import MixedRunner
 from app.models.text_model import TextModel
 from app.models.weights.adapters.adapter_bank import AdapterBank
+from app.models.weights.adapters.adapter_tables import AdapterTables
+from app.models.weights.fused_layers import fuse_layers
+from app.models.weights.packing import pack, pack_in_pieces, unpack_in_pieces
 from app.models.weights.quantization import quantize
+from tests.native_passes import COMPILER, native_pass
 from tests.tiny_adapters import merged, save_adapter
 from tests.unit.engine.driver import TokenLog, generator_of, greedy_job, load, random_prompt, run
 from tests.unit.engine.test_parity import served
@@ -106,6 +116,118 @@ def test_alone_and_with_drafts(model_folder, adapters, monkeypatch):
         assert [log.of(job) for job in jobs] == expected
 
 
+def native_of(folder: Path, *, rows: int, chunk: int = 16, drafts: int = 0, **environ: str) -> BatchedEngine:
+    """An engine on whole passes that g++ compiled."""
+    model = load(folder, FORKLIFT_COMPILE="never", **environ)
+    fuse_layers(model.checkpoint)
+    runner = NativeRunner(native_pass(model.checkpoint), model.checkpoint, rows, model.context_tokens)
+    return BatchedEngine(model, BatchOptions(rows, chunk, num_draft_tokens=drafts), runner)
+
+
+@pytest.mark.skipif(shutil.which(COMPILER) is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize(
+    ("family", "drafts"),
+    [("llama", 0), *(pytest.param(*one, marks=pytest.mark.slow) for one in (("llama", 4), ("qwen2", 0)))],
+)
+def test_compiled_passes_say_what_merged_models_say(model_folder, adapters, monkeypatch, family, drafts):
+    rng = random.Random(8)
+    folders = [rng.choice([*adapters(family), None]) for _ in range(16)]
+    prompts = [random_prompt(rng, rng.randrange(2, 60)) for _ in folders]
+    engine, log = native_of(model_folder(family), rows=6, drafts=drafts), TokenLog(monkeypatch)
+    bank = bank_of(engine._text_model, engine)
+    passes = []
+    make = engine.runner._run
+    monkeypatch.setattr(engine.runner, "_run", lambda tokens: passes.append(make(tokens)) or passes[-1])
+    jobs = [job_of(prompt, bank, folder) for prompt, folder in zip(prompts, folders, strict=True)]
+    run(engine, *jobs)
+    assert [log.of(job) for job in jobs] == references(model_folder(family), folders, prompts)
+    # All but the very first, before which there are no buffers.
+    assert sum(one is not None for one in passes) >= len(passes) - 1 > NUM_NEW
+    assert not bank._stack.adapters or passes[0] is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which(COMPILER) is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize(
+    ("dtype", "kind", "tolerance"), [("bfloat16", "none", 6e-2), ("float16", "none", 1e-2), ("float32", "int8", 5e-2)]
+)
+@torch.inference_mode()
+def test_compiled_passes_on_other_weights_differ_by_rounding_only(model_folder, adapters, dtype, kind, tolerance):
+    environ = {"FORKLIFT_DTYPE": dtype, "FORKLIFT_QUANTIZATION": kind, "FORKLIFT_COMPILE": "never"}
+    model = load(model_folder("llama"), **environ)
+    fuse_layers(model.checkpoint)
+    if kind == "int8":
+        quantize(model.checkpoint, "int8", 1)
+    bank = AdapterBank(model.checkpoint, MAX_BYTES)
+    unpack_in_pieces(model.checkpoint, lambda: None)
+    first, second = (bank.store.get(named(folder)) for folder in adapters("llama")[:2])
+    rows = [(second, 1), (None, 1), (first, 1), (second, 1), (first, 9)]
+    native = NativeRunner(native_pass(model.checkpoint), model.checkpoint, 6, 64)
+    native.adapters = bank
+    logits = []
+    for runner in (MixedRunner(model.checkpoint, 6, 64), native):
+        for row in range(5):
+            MixedRunner.prefill(runner, row, [7, 8, 9, 10 + row], 0)
+        with bank.rows(rows):
+            told, chunks = runner.mixed([5, 6, 7, 8], [4] * 4, [Chunk(4, list(range(20, 29)), 4, all_logits=True)])
+        logits.append(torch.cat([told[:, 0], *chunks]).float())
+    assert float(distance(logits[1], logits[0]).max()) <= tolerance
+    with bank.rows([(None, 1)] * 4 + [(None, 9)]):
+        plain, _ = runner.mixed([5, 6, 7, 8], [4] * 4, [Chunk(4, list(range(20, 29)), 4)])
+    assert float(distance(plain[:, 0].float(), logits[0][:4])[[0, 2, 3]].min()) > tolerance
+
+
+def test_what_changes_more_than_the_layers_has_no_table(model_folder, adapters):
+    model = load(model_folder("llama"))
+    fuse_layers(model.checkpoint)
+    adapter = AdapterBank(model.checkpoint, MAX_BYTES).store.get(named(adapters("llama")[0]))
+    tables = AdapterTables(model.checkpoint.model)
+    assert tables.table(adapter) is not None
+    other = Adapter(adapter.name, {**adapter.parts, "model.other": next(iter(adapter.parts.values()))})
+    assert tables.table(other) is None
+
+
+def test_an_adapter_goes_on_where_a_layer_changes_its_layout(model_folder, adapters):
+    """As when a server changes to compiled passes while it runs."""
+    model = load(model_folder("llama"), FORKLIFT_DTYPE="float32")
+    fuse_layers(model.checkpoint)
+    pack(model.checkpoint)
+    bank = AdapterBank(model.checkpoint, MAX_BYTES)
+    adapter = bank.store.get(named(adapters("llama")[1]))
+    layers = model.checkpoint.model.model.layers
+    inputs = torch.randn(3, layers[0].o_proj.in_features)
+
+    def found() -> torch.Tensor:
+        with torch.inference_mode(), bank.rows([(adapter, 3)]):
+            return layers[0].o_proj(inputs)
+
+    before = found()
+    places = unpack_in_pieces(model.checkpoint, lambda: None)
+    assert places
+    torch.testing.assert_close(found(), before)
+    pack_in_pieces(model.checkpoint, places, lambda: None)
+    torch.testing.assert_close(found(), before)
+
+
+def test_who_comes_with_a_new_adapter_costs_others_no_step(model_folder, adapters, monkeypatch):
+    engine, log = generator_of(served(model_folder("llama")), max_running=4, runner="eager"), TokenLog(monkeypatch)
+    bank = bank_of(engine._text_model, engine)
+    rng = random.Random(9)
+    running = [job_of(random_prompt(rng, 5), bank, folder) for folder in (*adapters("llama")[:2], None)]
+    for job in running:
+        engine.add(job)
+    for _ in range(6):
+        engine.step()
+    for version in range(4):
+        before = [len(log.of(job)) for job in running]
+        coming = greedy_job(random_prompt(rng, 12), 1)
+        coming.adapter = bank.store.get(named(adapters("llama")[3], version))
+        engine.add(coming)
+        engine.step()
+        assert [len(log.of(job)) for job in running] == [count + 1 for count in before]
+        bank.store.forget_other_than({job.adapter.name for job in running if job.adapter is not None})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("drafts", [0, 4])
 def test_beside_windows(model_folder, adapters, monkeypatch, drafts):
@@ -157,7 +279,7 @@ def test_an_adapter_changes_quantised_layers_by_as_much(model_folder, adapters, 
     plain = layer(inputs)
     with bank.rows([(adapter, 2), (None, 3)]):
         found = layer(inputs)
-    change = inputs.float() @ torch.from_numpy(part.down).t() @ torch.from_numpy(part.up).t()
+    change = inputs.float() @ torch.from_numpy(part.down).t() @ torch.from_numpy(part.up)
     tolerance = 1e-4 if kind == "int8" else 0.05
     torch.testing.assert_close((found - plain)[:2].float(), change[:2], rtol=tolerance, atol=tolerance)
     assert torch.equal(found[2:], plain[2:])
@@ -226,6 +348,5 @@ def test_a_broken_adapter_fails_alone(model_folder, adapters, tmp_path, fault):
 
 
 def test_what_cannot_go_together_is_told_at_the_start(tmp_path):
-    for name, value in (("DECODE_RUNNER", "bucketed"), ("COMPILE", "always")):
-        with pytest.raises(Exception, match="ADAPTERS does not go with"):
-            load_settings({"FORKLIFT_ADAPTERS": str(tmp_path), f"FORKLIFT_{name}": value})
+    with pytest.raises(Exception, match="ADAPTERS does not go with"):
+        load_settings({"FORKLIFT_ADAPTERS": str(tmp_path), "FORKLIFT_DECODE_RUNNER": "bucketed"})

@@ -9,13 +9,16 @@
 #include <omp.h>
 
 #include "attention.h"
+#include "changes.h"
 #include "ways.h"
 
 namespace {
 
-// Every output of m for n rows: use(token, output, value). A loop of the threads', with a barrier behind it.
+// Every output of m for n rows: use(token, output, value). A loop of the threads', with a barrier behind it. `which`: the
+// place of m among all that adapters change; -1 where it has none.
 template <class Way, class Use>
-void product(const Own& own, const Matrix& m, const float* rows, int64_t n, Use use) {
+void product(const Call& call, const Own& own, const Matrix& m, int64_t which, const float* rows, int64_t n, Use use) {
+    lowered(call, own, which, rows, m.num_in);
     const Way way(own, m, rows, n);
     const int64_t step = way.part_outputs(1), num_parts = (m.num_out + step - 1) / step;
     float found[BLOCK_TOKENS * MOST_PART_OUTPUTS];
@@ -26,6 +29,7 @@ void product(const Own& own, const Matrix& m, const float* rows, int64_t n, Use 
         for (int64_t t = 0; t < n; t += BLOCK_TOKENS) {
             const int64_t some = least(BLOCK_TOKENS, n - t);
             way.multiply(t, some, first, num, 0, found);
+            raised(call, own, which, t, some, first, num, found, stride);
             for (int64_t r = 0; r < some; r++)
                 for (int64_t o = 0; o < num; o++)
                     use(t + r, first + o, found[r * stride + o] + (m.bias ? m.bias[first + o] : 0.0f));
@@ -35,7 +39,8 @@ void product(const Own& own, const Matrix& m, const float* rows, int64_t n, Use 
 
 // Gate and up of the same outputs together: activated = silu(gate) * up.
 template <class Way>
-void gated(const Call& call, const Own& own, const Matrix& m, const float* rows, int64_t n) {
+void gated(const Call& call, const Own& own, const Matrix& m, int64_t which, const float* rows, int64_t n) {
+    lowered(call, own, which, rows, m.num_in);
     const Way way(own, m, rows, n);
     const int64_t size = call.intermediate, step = way.part_outputs(2), num_parts = (size + step - 1) / step;
     float gate[BLOCK_TOKENS * MOST_PART_OUTPUTS], up[BLOCK_TOKENS * MOST_PART_OUTPUTS];
@@ -48,6 +53,8 @@ void gated(const Call& call, const Own& own, const Matrix& m, const float* rows,
             const int64_t some = least(BLOCK_TOKENS, n - t);
             way.multiply(t, some, first, num, 0, gate);
             way.multiply(t, some, size + first, num, 1, up);
+            raised(call, own, which, t, some, first, num, gate, stride);
+            raised(call, own, which, t, some, size + first, num, up, stride);
             for (int64_t r = 0; r < some; r++)
                 activate(gate + r * stride, up + r * stride, m.bias ? m.bias + first : nullptr, size, num,
                          call.activated + (t + r) * size + first);
@@ -70,14 +77,15 @@ void layers(const Call& call, const Places& places) {
     const auto add = [&](int64_t t, int64_t o, float value) { call.states[t * call.hidden + o] += value; };
     for (int64_t l = 0; l < call.num_layers; l++) {
         const Layer& layer = call.layers[l];
+        const int64_t which = l * NUM_CHANGED;
         normed(call, own, layer.input_norm, call.epsilon_input);
-        product<Way>(own, layer.qkv, own.inputs, n,
+        product<Way>(call, own, layer.qkv, which + QKV, own.inputs, n,
                      [&](int64_t t, int64_t o, float value) { call.heads[t * width + o] = value; });
         attended(call, layer, places, own.scores);
-        product<Way>(own, layer.o, call.attended, n, add);
+        product<Way>(call, own, layer.o, which + O, call.attended, n, add);
         normed(call, own, layer.attention_norm, call.epsilon_attention);
-        gated<Way>(call, own, layer.gate_up, own.inputs, n);
-        product<Way>(own, layer.down, call.activated, n, add);
+        gated<Way>(call, own, layer.gate_up, which + GATE_UP, own.inputs, n);
+        product<Way>(call, own, layer.down, which + DOWN, call.activated, n, add);
     }
 }
 
@@ -88,7 +96,7 @@ void logits(const Call& call) {
         norm(call.states + call.wanted[i] * call.hidden, call.last_norm, call.epsilon_last, call.hidden,
              own.inputs + i * call.hidden);
     });
-    product<Way>(own, *call.head, own.inputs, call.num_wanted,
+    product<Way>(call, own, *call.head, -1, own.inputs, call.num_wanted,
                  [&](int64_t t, int64_t o, float value) { call.logits[t * call.head->num_out + o] = value; });
 }
 

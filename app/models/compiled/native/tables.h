@@ -32,6 +32,23 @@ struct Piece {
     int64_t row, start, count;
 };
 
+// What an adapter adds to `count` outputs of a matrix from `first` on: inputs by down (rank, num_in), then by up (rank, count).
+struct Part {
+    const float *down, *up;
+    int64_t rank, first, count;
+};
+
+struct Change {
+    const Part* parts;
+    int64_t num_parts;
+};
+
+// Tokens one behind the other of one adapter; its changes of the four matrices of each layer.
+struct Run {
+    int64_t first, count;
+    const Change* changes;
+};
+
 struct Call {
     int64_t num_layers, num_tokens, num_pieces, num_wanted, num_threads;
     int64_t hidden, num_queries, num_kv_heads, head_dim, intermediate, capacity;
@@ -55,7 +72,14 @@ struct Call {
     float *scores, *row;
     int16_t* packed;
     int64_t scores_size, row_size, packed_size;
+    // Tokens that an adapter changes something for; of each token room for the ranks of a matrix, as of inputs.
+    const Run* runs;
+    int64_t num_runs, lowered_size;
+    float* lowered;
 };
+
+// Which of a layer's matrices an adapter changes; none of the head.
+enum { QKV, O, GATE_UP, DOWN, NUM_CHANGED };
 }
 
 namespace {
@@ -70,15 +94,17 @@ struct Own {
     int16_t* wholes;
     float *units, *row, *scores;
     int16_t* packed;
+    float* lowered;
 
     Own(const Call& call, int64_t n, int64_t thread)
         : is_alone(n <= ALONE_TOKENS), inputs(call.inputs), wholes(call.wholes), units(call.units),
           row(call.row + thread * call.row_size), scores(call.scores + thread * call.scores_size),
-          packed(call.packed + thread * call.packed_size) {
+          packed(call.packed + thread * call.packed_size), lowered(call.lowered) {
         if (!is_alone) return;
         inputs += thread * ALONE_TOKENS * call.hidden;
         wholes += thread * ALONE_TOKENS * call.row_size;
         units += thread * ALONE_TOKENS;
+        lowered += thread * ALONE_TOKENS * call.lowered_size;
     }
 };
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -71,36 +72,43 @@ class AdapterBank:
     """Adapters of one model, which must not be changed any more; ``store`` has them for other threads."""
 
     def __init__(self, checkpoint: Checkpoint, max_bytes: int):
-        self._hosts = hosts_of(checkpoint.model)
+        found = hosts_of(checkpoint.model)
+        self._hosts = [host for _, host in found]
         self._device = checkpoint.device
         is_slow = checkpoint.device.type == "cpu" and not has_kernels_for(checkpoint.dtype)
         self._dtype = torch.float32 if is_slow else checkpoint.dtype
         self.store = AdapterStore(shapes_of(self._hosts), max_bytes, torch.finfo(self._dtype).max)
         self._stack = Stack([], {})
+        self._rows: Rows = ()
         self._pass: Pass | None = None
         self._used: dict[Adapter, int] = {}
         self._num_passes = 0
-        for host in self._hosts:
-            host.module.register_forward_hook(self._add)
+        for at, (module, _) in enumerate(found):
+            # Goes on with a layer that takes the module's place, as at a change to compiled code.
+            module.register_forward_hook(partial(self._add, at))
 
     @contextmanager
     def rows(self, rows: Rows) -> Iterator[None]:
         """The passes inside are of ``rows``; with one entry alone, of however many tokens."""
-        self._pass = self._begin(rows)
+        self._rows = rows if any(adapter is not None for adapter, _ in rows) else ()
         try:
             yield
         finally:
-            self._pass = None
+            self._rows, self._pass = (), None
+
+    @property
+    def now(self) -> Rows:
+        """What the pass that is made now holds; empty where no adapter changes any of it."""
+        return self._rows
 
     def trim(self) -> None:
         """Let go of what nobody will name any more."""
         if any(adapter.is_gone for adapter in self._stack.adapters):
             self._restack([adapter for adapter in self._stack.adapters if not adapter.is_gone])
 
-    def _begin(self, rows: Rows) -> Pass | None:
+    def _begin(self, rows: Rows) -> Pass:
+        """What the layers need, made by the first of them: a pass by compiled code needs nothing."""
         wanted = list(dict.fromkeys(adapter for adapter, _ in rows if adapter is not None))
-        if not wanted:
-            return None
         self._num_passes += 1
         for adapter in wanted:
             self._used[adapter] = self._num_passes
@@ -135,9 +143,9 @@ class AdapterBank:
 
     def _stacked(self, adapters: list[Adapter]) -> Stack:
         stacked = {}
-        for host in self._hosts:
+        for at, host in enumerate(self._hosts):
             if any(name in adapter.parts for adapter in adapters for name in host.layers):
-                stacked[id(host.module)] = self._of_host(host, adapters)
+                stacked[at] = self._of_host(host, adapters)
         return Stack(adapters, stacked)
 
     def _of_host(self, host: Host, adapters: list[Adapter]) -> Stacked:
@@ -148,17 +156,21 @@ class AdapterBank:
                     continue
                 rank = len(part.down)
                 up = torch.zeros(rank, host.num_out)
-                up[:, first : first + count] = torch.from_numpy(part.up).t()
+                up[:, first : first + count] = torch.from_numpy(part.up)
                 downs.append(torch.from_numpy(part.down))
                 ups.append(up)
                 owners += [index] * rank
         down, up = (torch.cat(some).to(self._device, self._dtype) for some in (downs, ups))
         return Stacked(down, up, tuple(owners))
 
-    def _add(self, module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor | None:
-        """Add to ``output`` ``(.., out)`` what the tokens' adapters change."""
+    def _add(self, at: int, _module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor | None:
+        """Add to ``output`` ``(.., out)`` of a host what the tokens' adapters change."""
+        if not self._rows:
+            return None
+        if self._pass is None:
+            self._pass = self._begin(self._rows)
         now = self._pass
-        if now is None or (stacked := now.stack.stacked.get(id(module))) is None:
+        if (stacked := now.stack.stacked.get(at)) is None:
             return None
         rows = inputs[0].reshape(-1, stacked.down.shape[1])
         found = linear(rows.to(self._dtype), stacked.down)
