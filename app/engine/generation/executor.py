@@ -17,7 +17,6 @@ from app.core.work.jobs import Job
 from app.engine.generation.plan import Chunk, ClearRow, CopyRow, LoadStates, Move, Plan, ScheduledStep, SwapRows
 from app.engine.guard import Guard
 from app.engine.kv.state_cache import StateCache
-from app.engine.runners.compiled import AdaptedRunner
 from app.engine.runners.interface import Runner
 from app.models.weights.adapters.adapter_bank import AdapterBank
 
@@ -40,8 +39,7 @@ class Executor:
     def __init__(self, runner: Runner, adapters: AdapterBank | None = None):
         self._runner = runner
         self._adapters = adapters
-        if isinstance(runner, AdaptedRunner):
-            runner.adapters = adapters
+        runner.adapters = adapters
 
     def run(self, step: ScheduledStep[Any], guard: Guard) -> StepLogits:
         """Make the moves and the passes of ``step``; a pass that raises fails what it was for, by ``guard``.

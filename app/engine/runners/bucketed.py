@@ -19,6 +19,7 @@ from app.engine.runners.eager import EagerRunner
 from app.engine.runners.masks import MaskBuffer
 from app.models.checkpoint.cache_argument import cache_argument_of
 from app.models.checkpoint.loader import Checkpoint
+from app.models.weights.adapters.adapter_bank import AdapterBank
 
 
 class Inputs:
@@ -62,6 +63,8 @@ class BucketedRunner:
     can_mix = False
     reach = WHOLE
     num_snapshots: int | None = None
+    # They do not go with it: the settings say so.
+    adapters: AdapterBank | None = None
 
     def __init__(self, checkpoint: Checkpoint, num_rows: int, max_tokens: int):
         self._model = checkpoint.model

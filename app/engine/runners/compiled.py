@@ -16,13 +16,11 @@ from app.engine.runners.mixed import MixedRunner
 from app.models.checkpoint.loader import Checkpoint
 from app.models.compiled.compiled_step import CompiledStep, KeysValues
 from app.models.compiled.native_pass import NativePass, Tokens
-from app.models.weights.adapters.adapter_bank import AdapterBank, Rows
+from app.models.weights.adapters.adapter_bank import Rows
 
 
 class AdaptedRunner(MixedRunner):
-    """A runner that is told whose rows a pass holds; eager passes are changed by the hooks of ``adapters``."""
-
-    adapters: AdapterBank | None = None
+    """A runner that asks ``adapters`` whose rows a pass holds; eager passes are changed by hooks."""
 
     @property
     def adapted(self) -> Rows:

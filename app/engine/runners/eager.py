@@ -14,6 +14,7 @@ from app.engine.kv.reach import WHOLE
 from app.engine.runners.masks import additive_mask
 from app.models.checkpoint.cache_argument import cache_argument_of
 from app.models.checkpoint.loader import Checkpoint
+from app.models.weights.adapters.adapter_bank import AdapterBank
 
 
 class EagerRunner:
@@ -21,6 +22,7 @@ class EagerRunner:
 
     can_mix = False
     reach = WHOLE
+    adapters: AdapterBank | None = None
     num_snapshots: int | None = None
 
     def __init__(self, checkpoint: Checkpoint, num_rows: int, max_tokens: int, window: Window | None = None):

@@ -13,10 +13,14 @@ import torch
 from app.engine.generation.plan import Chunk
 from app.engine.kv.cache import KVCache
 from app.engine.kv.reach import Reach
+from app.models.weights.adapters.adapter_bank import AdapterBank
 
 
 class Runner(Protocol):
     """Rows 0, 1, .. of ``cache`` are those that decode together; no pass changes the entries of another row."""
+
+    adapters: AdapterBank | None
+    """Tells whose rows a pass holds, for code that the bank's hooks do not reach; set by whoever makes the passes."""
 
     @property
     def cache(self) -> KVCache: ...
