@@ -22,6 +22,7 @@ from tests.service.conftest import server_starter, unused_port, wait_for
 FOLDER = DEPLOY / "prometheus"
 NUM_SCRAPES = 8
 OF_A_GPU = "forklift_gpu_"
+OF_A_CLUSTER = "forklift-replicas"
 VARIABLES = {"$__rate_interval": "1m", "$job": ".*", "$instance": ".*"}
 
 
@@ -145,8 +146,8 @@ def test_every_panel_has_data(prometheus, panel, query):
 @pytest.mark.parametrize("rule", alert_rules(), ids=lambda rule: rule["alert"])
 def test_every_alert_looks_at_data(prometheus, rule):
     """`bool` makes a comparison answer 0 or 1 where it would otherwise answer nothing."""
-    if OF_A_GPU in rule["expr"]:
-        pytest.skip("needs a GPU")
+    if OF_A_GPU in rule["expr"] or OF_A_CLUSTER in rule["expr"]:
+        pytest.skip("needs a GPU, or a cluster")
     assert answered(prometheus, re.sub(r" (==|<=|>=|<|>) ", r" \1 bool ", rule["expr"]))
 
 
@@ -173,6 +174,7 @@ def test_only_queries_about_gpus_need_a_gpu():
     skipped = {panel for panel, query in dashboard_queries() if OF_A_GPU in query}
     assert skipped == {"GPU memory"}
     assert {rule["alert"] for rule in alert_rules() if OF_A_GPU in rule["expr"]} == {"ForkliftGpuMemory"}
+    assert {rule["alert"] for rule in alert_rules() if OF_A_CLUSTER in rule["expr"]} == {"ForkliftNoReplica"}
 
 
 def test_promtool_accepts_configuration_and_rules_and_their_tests_pass():
