@@ -54,11 +54,12 @@ def crowd(url: str) -> None:
         list(pool.map(stream, [url] * NUM_AT_ONCE))
 
 
+CROWD = f"{NUM_AT_ONCE} streams of {NUM_NEW} tokens at once"
 KINDS: dict[str, Callable[[str], None]] = {
     "/livez": probe,
     "1 token": one_token,
     f"{NUM_NEW} tokens streamed": stream,
-    f"{NUM_AT_ONCE} streams of {NUM_NEW} tokens at once": crowd,
+    CROWD: crowd,
 }
 # Both get these; Ray would give a replica one thread for each of its CPUs, and Gunicorn a worker all cores.
 SETTINGS = {"FORKLIFT_MAX_BATCH_SIZE": str(NUM_AT_ONCE), "FORKLIFT_MAX_QUEUE": "64", "FORKLIFT_COMPILE": "never"}
@@ -128,16 +129,18 @@ def cluster(proxy: str, port: int) -> Iterator[str]:
 @click.option("--proxy", type=click.Choice(["haproxy", "python"]), default="haproxy", show_default=True)
 @click.option("--port", default=8000, show_default=True, help="Port of the proxy that is started.")
 @click.option("--pairs", "num_pairs", default=200, show_default=True, help="Pairs of requests of each kind.")
-def main(gunicorn: str | None, scale: str | None, proxy: str, port: int, num_pairs: int) -> None:
+@click.option("--only", type=click.Choice(list(KINDS)), help="One kind of requests.")
+def main(gunicorn: str | None, scale: str | None, proxy: str, port: int, num_pairs: int, only: str | None) -> None:
     """Print a table of medians, and of the paired difference with its 95% interval."""
     os.environ.update(THREADS)
     with ExitStack() as stack:
         plain = gunicorn or stack.enter_context(running(forklift("gunicorn", DEMO, max_batch_size=NUM_AT_ONCE)))
         scaled = scale or stack.enter_context(cluster(proxy, port))
         rows = []
-        for name, call in KINDS.items():
-            pairs(call, plain, scaled, 10)
-            rows.append(row(name, pairs(call, plain, scaled, num_pairs // 4 if call is crowd else num_pairs)))
+        for name in [only] if only else KINDS:
+            call = KINDS[name]
+            pairs(call, plain, scaled, 5)
+            rows.append(row(name, pairs(call, plain, scaled, num_pairs // 4 if name == CROWD else num_pairs)))
     show(f"plain Gunicorn and Ray Serve with {proxy}", rows, niceness=os.nice(0))
 
 
