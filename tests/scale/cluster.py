@@ -61,7 +61,9 @@ class Cluster:
     def join(self) -> int:
         """One more node; returns its number."""
         number, self._num_nodes = self._num_nodes, self._num_nodes + 1
-        self.forklift(number, "up", join=f"127.0.0.2:{HEAD_PORT}", timeout=START_LIMIT_S, **self._of_node(number))
+        self.forklift(
+            number, "up", join=f"{self.address(0)}:{HEAD_PORT}", timeout=START_LIMIT_S, **self._of_node(number)
+        )
         return number
 
     def forget_head(self) -> None:
@@ -115,7 +117,7 @@ class Cluster:
         """``forklift scale`` on that node; its output."""
         flags = [f"--{name}={value}" for name, value in options.items()]
         done = subprocess.run(
-            [sys.executable, "-m", "app.cli", "scale", command, *arguments, *flags],
+            [*self._prefix(number), sys.executable, "-m", "app.cli", "scale", command, *arguments, *flags],
             cwd=REPOSITORY,
             env=self._environ(number),
             capture_output=True,
@@ -124,6 +126,10 @@ class Cluster:
         )
         assert done.returncode in (0, 1 if command == "status" else 0), done.stdout + done.stderr + self.logs()
         return done.stdout
+
+    def _prefix(self, _number: int) -> list[str]:
+        """What a command for that node is run by."""
+        return []
 
     def _environ(self, number: int) -> dict[str, str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("FORKLIFT_", "RAY_"))}

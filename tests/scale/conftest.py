@@ -7,12 +7,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.scale.cluster import Cluster, cluster
 from tools.loopback_only import is_inside
 
 PROXIES = ("haproxy", "python")
+LEAST_FREE_GIB = 3.0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -32,6 +34,9 @@ def missing() -> str | None:
         return "Ray is not installed: make test-scale"
     if not is_inside():
         return "Ray listens on every address: run in a network namespace, as make test-scale does"
+    free_gib = psutil.virtual_memory().available / 2**30
+    if free_gib < LEAST_FREE_GIB:
+        return f"{free_gib:.1f} GiB of memory are free, and two nodes with their replicas need {LEAST_FREE_GIB:g}"
     return None
 
 
