@@ -23,10 +23,10 @@ from app.models.encoders.unpadded import layers_of
 
 COMPILER = "g++"
 
-LIBRARIES: dict[tuple[str, str], Library] = {}
+LIBRARIES: dict[tuple[str, ...], Library] = {}
 
 
-def library_for(kinds: tuple[str, str], shape: Shape) -> Library:
+def library_for(kinds: tuple[str, ...], shape: Shape) -> Library:
     """The library for a shape; for another one of the same kinds it is the same."""
     if kinds not in LIBRARIES:
         LIBRARIES[kinds] = made_library(shape)

@@ -144,16 +144,23 @@ def check_memory(situation: Situation, footprints: list[tuple[ModelPlan, Any]]) 
 
 
 def needed_bytes(footprints: list[tuple[ModelPlan, Any]], num_workers: int) -> int:
-    """On the CPU. Weights that are mapped from their files are shared by all workers; KV caches are not.
+    """On the CPU. Weights that are mapped from files are shared by all workers, unless each lays them out for itself.
+
+    KV caches are never shared.
 
     Of models that are loaded on demand, the largest counts: the others make room for it.
     """
-    resident = [one for plan, one in footprints if plan.load == "resident"]
-    on_demand = [one for plan, one in footprints if plan.load != "resident"]
-    counted = resident + sorted(on_demand, key=lambda one: int(one.num_bytes))[-1:]
-    shared = sum(one.weight_bytes for one in counted if one.is_mapped)
-    own = sum(one.kv_bytes + (0 if one.is_mapped else one.weight_bytes) for one in counted)
+    resident = [pair for pair in footprints if pair[0].load == "resident"]
+    on_demand = [pair for pair in footprints if pair[0].load != "resident"]
+    counted = resident + sorted(on_demand, key=lambda pair: int(pair[1].num_bytes))[-1:]
+    shared = sum(one.weight_bytes for plan, one in counted if is_shared(plan, one))
+    own = sum(one.kv_bytes + (0 if is_shared(plan, one) else one.weight_bytes) for plan, one in counted)
     return int(shared + num_workers * (own + WORKER_BYTES))
+
+
+def is_shared(plan: ModelPlan, footprint: Any) -> bool:
+    """Whether workers share the weights' pages: PACK_WEIGHTS=always gives each some of its own."""
+    return bool(footprint.is_mapped) and plan.settings.pack_weights != "always"
 
 
 def _free_bytes() -> int:

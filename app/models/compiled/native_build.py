@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from app.models.compiled.package_facts import CPU_INFO, processor
 from app.models.compiled.package_store import PackageError
 from app.models.compiled.step_graph import Shape
@@ -18,6 +20,10 @@ FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fopenmp",
 KINDS = {"float32": "Float32", "bfloat16": "BFloat16", "float16": "Float16"}
 NEEDED = {"avx2", "fma", "f16c"}
 ACTIVATIONS = ("SiLU()", "SiLUActivation()")
+# Forms of the layers' weights and of the output layer's.
+PAIRS = {("plain", "plain"), ("int8", "int8"), ("int4", "int8")}
+# Outputs that torch packs side by side.
+NIBBLE_BLOCK = 32
 MAX_S = 600
 
 
@@ -26,15 +32,26 @@ def suits_processor() -> bool:
     return platform.machine() == "x86_64" and not NEEDED - set(processor(CPU_INFO.read_text()).split())
 
 
-def kinds_of(shape: Shape) -> tuple[str, str] | None:
-    """The C++'s names for the weights and for the cache of a model; None where it has none, or is not written for."""
+def kinds_of(shape: Shape) -> tuple[str, str, str] | None:
+    """The C++'s names for the weights of layers, of the output layer and for the cache of a model.
+
+    None where it has none, or is not written for.
+    """
     if not suits_processor():
         return None
-    forms = {form.kind for form in (*shape.forms, shape.head_form)}
+    forms = {form.kind for form in shape.forms}
     if len(forms) != 1 or not shape.activation.endswith(ACTIVATIONS) or shape.dtype not in KINDS:
         return None
-    weights = {"plain": KINDS[shape.dtype], "int8": "Int8"}.get(forms.pop())
-    return None if weights is None else (weights, KINDS[shape.dtype])
+    form = forms.pop()
+    if (form, shape.head_form.kind) not in PAIRS or (form == "int4" and not packs_32(shape)):
+        return None
+    weights = {"plain": KINDS[shape.dtype], "int8": "Int8", "int4": "Int4"}
+    return weights[form], weights[shape.head_form.kind], KINDS[shape.dtype]
+
+
+def packs_32(shape: Shape) -> bool:
+    """Whether torch packs codes of 4 bits here as the C++ reads them, and gate and up begin with a block each."""
+    return torch.backends.cpu.get_cpu_capability() == "AVX2" and shape.intermediate_size % NIBBLE_BLOCK == 0
 
 
 def compile_pass(shape: Shape, compiler: str, folder: Path) -> Path | None:
@@ -42,7 +59,7 @@ def compile_pass(shape: Shape, compiler: str, folder: Path) -> Path | None:
     kinds = kinds_of(shape)
     if kinds is None:
         return None
-    names = [f"-D{name}={kind}" for name, kind in zip(("WEIGHT", "CACHE"), kinds, strict=True)]
+    names = [f"-D{name}={kind}" for name, kind in zip(("WEIGHT", "HEAD", "CACHE"), kinds, strict=True)]
     return compile_library(SOURCE, compiler, folder, names)
 
 

@@ -68,7 +68,7 @@ class Library:
     """The functions of a library, as ``Code`` says."""
 
     run: Callable[[int, int], None]
-    measure: Callable[[int, int, int], None]
+    measure: Callable[[int, int, int, int], None]
 
 
 class NativePass:
@@ -169,6 +169,7 @@ class NativePass:
         wholes = {"wholes": prepared * self._widest, "packed": call.num_threads * call.packed_size}
         scratch = {name: torch.empty(size) for name, size in floats.items()}
         scratch |= {name: torch.empty(size, dtype=torch.int16) for name, size in wholes.items()}
+        scratch["totals"] = torch.empty(prepared * self._widest, dtype=torch.int32)
         for name, tensor in scratch.items():
             setattr(call, name, tensor.data_ptr())
         return list(scratch.values())
@@ -195,5 +196,5 @@ def load_library(file: Path) -> Library:
     library = ctypes.CDLL(str(file))
     run, measure = library.forklift_pass, library.forklift_measure
     run.argtypes, run.restype = (ctypes.c_void_p, ctypes.c_void_p), None
-    measure.argtypes, measure.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64), None
+    measure.argtypes, measure.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64), None
     return Library(run, measure)

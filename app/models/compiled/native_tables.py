@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 
 from app.models.compiled.products import Form
 from app.models.compiled.step_graph import PRODUCTS, Parts, parts_in
+from app.models.weights.int4_linear import GROUP_SIZE
 from app.models.weights.int8_plain import CODES_PER_WORD
 
 # Outputs that the last block of a matrix may lack.
@@ -28,7 +29,7 @@ class Code(Protocol):
     def run(self, call: int, places: int, /) -> None:
         """A pass: of a ``Call``, and of scratch for whole numbers."""
 
-    def measure(self, matrix: int, steps: int, num_threads: int, /) -> None:
+    def measure(self, matrix: int, steps: int, num_threads: int, is_head: int, /) -> None:
         """Fill in what products by a ``Matrix`` need to know of its weights, of floats their steps, too."""
 
 
@@ -72,7 +73,7 @@ class Call(ctypes.Structure):
         *((name, c_void_p) for name in ("layers", "pieces", "states", "cos", "sin", "wanted", "last_norm", "head")),
         ("logits", c_void_p),
         ("task_tokens", c_int64),
-        *((name, c_void_p) for name in ("inputs", "heads", "attended", "activated", "wholes", "units")),
+        *((name, c_void_p) for name in ("inputs", "heads", "attended", "activated", "wholes", "units", "totals")),
         *((name, c_void_p) for name in ("scores", "row", "packed")),
         *((name, c_int64) for name in ("scores_size", "row_size", "packed_size")),
         ("runs", c_void_p),
@@ -93,7 +94,8 @@ class Tables:
         self.layers = (Layer * len(parts.layers))(*map(self._layer, parts.layers))
         norm, *output = parts.head
         self.last_norm = self._wide(norm)
-        self.head = self._matrix(output, parts.shape.head_form, parts.shape.hidden_size, parts.shape.vocab_size)
+        sizes = parts.shape.hidden_size, parts.shape.vocab_size
+        self.head = self._matrix(output, parts.shape.head_form, *sizes, is_head=True)
 
     @property
     def widest(self) -> int:
@@ -112,18 +114,24 @@ class Tables:
         norms = (self._wide(parts[name][0]) for name in ("input_layernorm", "post_attention_layernorm"))
         return Layer(*norms, *matrices)
 
-    def _matrix(self, tensors: list[torch.Tensor], form: Form, num_in: int, num_out: int) -> Matrix:
+    def _matrix(
+        self, tensors: list[torch.Tensor], form: Form, num_in: int, num_out: int, *, is_head: bool = False
+    ) -> Matrix:
         bias = self._wide(tensors[-1]) if form.has_bias else None
         if form.kind == "plain":
             steps = torch.zeros(num_out + MOST_FILLING)
             found = Matrix(tensors[0].data_ptr(), num_in, num_out, num_in, self._kept(steps), bias, None, None)
+        elif form.kind == "int4":
+            packed, steps = tensors[:2]
+            width = steps.shape[0] * GROUP_SIZE
+            found = Matrix(packed.data_ptr(), num_in, num_out, width, steps.data_ptr(), bias, None, None)
         else:
             codes, scales, *by_words = tensors[:4]
             columns, factors = (in_order(one) for one in by_words)
             steps, width = pad(scales.float(), (0, MOST_FILLING)), codes.shape[1] * CODES_PER_WORD
             placed = self._kept(steps), bias, self._kept(behind(columns, num_in)), self._kept(factors)
             found = Matrix(codes.data_ptr(), num_in, num_out, width, *placed)
-        self._code.measure(ctypes.addressof(found), steps.data_ptr(), torch.get_num_threads())
+        self._code.measure(ctypes.addressof(found), steps.data_ptr(), torch.get_num_threads(), is_head)
         return found
 
     def _wide(self, tensor: torch.Tensor) -> int:

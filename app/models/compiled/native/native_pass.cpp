@@ -1,6 +1,6 @@
 // A pass through decoder layers of the Llama kind: any number of tokens, of rows that decode and of prompts, end to end.
 //
-// Compiled for one machine, one kind of weight and one kind of cache (WEIGHT, CACHE). Everything else comes in with the
+// Compiled for one machine, a kind of weight in the layers, one in the output layer and a kind of cache (WEIGHT, HEAD, CACHE). Everything else comes in with the
 // call: sizes, weights where they lie, the cache's own buffers. What lies between two products is float32. A
 // weight is read from memory once for all tokens; a part of it stays in the processor's cache
 // while all tokens are multiplied by it. Parts are handed out as threads become free: one that has lost its core to
@@ -107,18 +107,19 @@ extern "C" void forklift_pass(const Call* given, int64_t* scratch) {
     const Places places(call, scratch);
 #pragma omp parallel num_threads(call.num_threads)
     {
-        if (call.num_tokens < MANY_TOKENS)
-            layers<FewWay>(call, places);
+        if (call.num_tokens < Ways<Weight>::MANY_TOKENS)
+            layers<Ways<Weight>::Few>(call, places);
         else
-            layers<ManyWay>(call, places);
-        if (call.num_wanted < MANY_TOKENS)
-            logits<FewWay>(call);
+            layers<Ways<Weight>::Many>(call, places);
+        if (call.num_wanted < Ways<Head>::MANY_TOKENS)
+            logits<Ways<Head>::Few>(call);
         else
-            logits<ManyWay>(call);
+            logits<Ways<Head>::Many>(call);
     }
 }
 
-// What products by m need to know of its weights: their steps into `steps`, unless they have some, and m's input_norm.
-extern "C" void forklift_measure(Matrix* m, float* steps, int64_t num_threads) {
-    m->input_norm = measured<Weight>(*m, steps, num_threads);
+// What products by m, of the head or of a layer, need to know of its weights: their steps into `steps`, unless they have
+// some, and m's input_norm.
+extern "C" void forklift_measure(Matrix* m, float* steps, int64_t num_threads, int64_t is_head) {
+    m->input_norm = is_head ? Ways<Head>::measured(*m, steps, num_threads) : Ways<Weight>::measured(*m, steps, num_threads);
 }

@@ -5,6 +5,7 @@
 #include "vectors.h"
 
 typedef WEIGHT Weight;
+typedef HEAD Head;
 typedef CACHE Cache;
 
 extern "C" {
@@ -13,7 +14,7 @@ extern "C" {
 // read the inputs that `extra` names; all are multiplied by factors before. `steps` are what weights are multiples of as
 // whole numbers, padded; input_norm is what the norm of a token's inputs may be as whole numbers.
 struct Matrix {
-    const Weight::Type* weight;
+    const void* weight;
     int64_t num_in, num_out, width;
     const float *steps, *bias;
     const int64_t* extra;
@@ -68,6 +69,7 @@ struct Call {
     float *inputs, *heads, *attended, *activated;
     int16_t* wholes;
     float* units;
+    int32_t* totals;
     // Scratch of each thread: scores, a row, weights as whole numbers.
     float *scores, *row;
     int16_t* packed;
@@ -92,12 +94,13 @@ struct Own {
     bool is_alone;
     float* inputs;
     int16_t* wholes;
+    int32_t* totals;
     float *units, *row, *scores;
     int16_t* packed;
     float* lowered;
 
     Own(const Call& call, int64_t n, int64_t thread)
-        : is_alone(n <= ALONE_TOKENS), inputs(call.inputs), wholes(call.wholes), units(call.units),
+        : is_alone(n <= ALONE_TOKENS), inputs(call.inputs), wholes(call.wholes), totals(call.totals), units(call.units),
           row(call.row + thread * call.row_size), scores(call.scores + thread * call.scores_size),
           packed(call.packed + thread * call.packed_size), lowered(call.lowered) {
         if (!is_alone) return;
@@ -105,6 +108,7 @@ struct Own {
         wholes += thread * ALONE_TOKENS * call.row_size;
         units += thread * ALONE_TOKENS;
         lowered += thread * ALONE_TOKENS * call.lowered_size;
+        totals += thread * ALONE_TOKENS * call.row_size;
     }
 };
 

@@ -68,9 +68,13 @@ struct Float16 {
     static uint16_t from(float value) { return _cvtss_sh(value, _MM_FROUND_TO_NEAREST_INT); }
 };
 
-// Codes of weights: whole numbers.
+// Codes of weights: whole numbers, of 4 bits two in a byte.
 struct Int8 {
     typedef int8_t Type;
+};
+
+struct Int4 {
+    typedef uint8_t Type;
 };
 
 inline Floats all(float value) { return value - Floats{}; }

@@ -5,8 +5,8 @@
 #include <type_traits>
 
 #include "float_products.h"
+#include "nibble_products.h"
 #include "tables.h"
-#include "whole_products.h"
 
 namespace {
 
@@ -18,6 +18,12 @@ constexpr int64_t PART_STEP = 12;
 // Tokens whose products by a part are kept before something is done with them.
 constexpr int64_t BLOCK_TOKENS = 32;
 constexpr int64_t MOST_PART_OUTPUTS = 1024;
+
+// The row of weights of an output.
+template <class Q>
+const typename Q::Type* weight_at(const Matrix& m, int64_t output) {
+    return (const typename Q::Type*)m.weight + output * m.width;
+}
 
 // Floats: inputs and sums, weights become such.
 template <class Q>
@@ -36,7 +42,7 @@ struct FloatWay {
     int64_t stride(int64_t num) const { return num; }
     void take(int64_t, int64_t, int64_t) const {}
     void multiply(int64_t t, int64_t some, int64_t first, int64_t num, int64_t, float* out) const {
-        ::multiply<Q, 4>(rows + t * m.width, some, m.width, m.weight + first * m.width, num, out, num, t == 0);
+        ::multiply<Q, 4>(rows + t * m.width, some, m.width, weight_at<Q>(m, first), num, out, num, t == 0);
     }
 };
 
@@ -45,7 +51,7 @@ inline void gather(const Matrix& m, const float* row, float* out) {
     memcpy(out, row, m.num_in * sizeof(float));
     for (int64_t i = 0; m.extra && i < m.width - m.num_in; i++) out[m.num_in + i] = row[m.extra[i]];
     for (int64_t i = 0; m.factors && i < m.width; i++) out[i] *= m.factors[i];
-    for (int64_t i = m.width; i < padded(m.width); i++) out[i] = 0;
+    for (int64_t i = m.extra ? m.width : m.num_in; i < padded(m.width); i++) out[i] = 0;
 }
 
 // All rows as whole numbers.
@@ -74,7 +80,7 @@ struct PackedWay {
     int64_t stride(int64_t num) const { return (num + BLOCK_OUTPUTS - 1) / BLOCK_OUTPUTS * BLOCK_OUTPUTS; }
     int16_t* place(int64_t which, int64_t num) const { return own.packed + which * stride(num) * width; }
     void take(int64_t first, int64_t num, int64_t which) const {
-        pack<Q>(m.weight + first * m.width, m.width, num, m.steps + first, place(which, num));
+        pack<Q>(weight_at<Q>(m, first), m.width, num, m.steps + first, place(which, num));
     }
     void multiply(int64_t t, int64_t some, int64_t first, int64_t num, int64_t which, float* out) const {
         multiply_whole(own.wholes + t * width, some, width, place(which, num), num, own.units + t, m.steps + first, out,
@@ -95,31 +101,84 @@ struct CodeWay {
     int64_t stride(int64_t num) const { return num; }
     void take(int64_t, int64_t, int64_t) const {}
     void multiply(int64_t t, int64_t some, int64_t first, int64_t num, int64_t, float* out) const {
-        multiply_codes(own.wholes + t * m.width, some, m.width, (const int8_t*)m.weight + first * m.width, num,
+        multiply_codes(own.wholes + t * m.width, some, m.width, weight_at<Q>(m, first), num,
                        own.units + t, m.steps + first, out, num);
     }
 };
 
-constexpr bool HAS_CODES = std::is_same<Weight, Int8>::value, IS_EXACT = std::is_same<Weight, Float32>::value;
-// As many make whole numbers pay; with codes more than those that are read as they lie.
-constexpr int64_t MANY_TOKENS = HAS_CODES ? 5 : 8;
-typedef std::conditional<HAS_CODES, CodeWay<Weight>, FloatWay<Weight>>::type FewWay;
-// Weights in float32 say more than whole numbers of 16 bits.
-typedef std::conditional<IS_EXACT, FloatWay<Weight>, PackedWay<Weight>>::type ManyWay;
-
-// The norm that inputs may have; the steps of weights where they are floats.
+// Whole numbers by codes of 4 bits.
 template <class Q>
-float measured(const Matrix& m, float* steps, int64_t num_threads) {
-    float most_norm = 0;
-#pragma omp parallel for num_threads(num_threads) reduction(max : most_norm)
-    for (int64_t o = 0; o < m.num_out; o++) {
-        if constexpr (HAS_CODES)
-            most_norm = __builtin_fmaxf(most_norm, code_norm((const int8_t*)m.weight + o * m.width, m.width));
-        else if constexpr (!IS_EXACT)
-            steps[o] = weight_step<Q>(m.weight + o * m.width, m.width);
+struct NibbleWay {
+    const Own& own;
+    const Matrix& m;
+
+    NibbleWay(const Own& own, const Matrix& m, const float* rows, int64_t n) : own(own), m(m) {
+        const int64_t width = m.width;
+        each_token(own, n, [&](int64_t t) {
+            gather(m, rows + t * m.num_in, own.row);
+            own.units[t] = round_row(own.row, width, m.input_norm, own.wholes + t * width);
+            add_groups(own.wholes + t * width, width, own.totals + t * (width / GROUP));
+        });
     }
-    return input_norm(HAS_CODES ? most_norm : MOST_NORM, m.width);
-}
+    int64_t part_outputs(int64_t num) const {
+        const int64_t found = 2 * SMALL_PART_BYTES / num / m.width / BLOCK_NIBBLES * BLOCK_NIBBLES;
+        return most(BLOCK_NIBBLES, least(found, MOST_PART_OUTPUTS));
+    }
+    int64_t stride(int64_t num) const { return (num + BLOCK_NIBBLES - 1) / BLOCK_NIBBLES * BLOCK_NIBBLES; }
+    void take(int64_t, int64_t, int64_t) const {}
+    void multiply(int64_t t, int64_t some, int64_t first, int64_t num, int64_t, float* out) const {
+        const uint8_t* block = (const uint8_t*)m.weight + first * m.width / 2;
+        const uint16_t* params = (const uint16_t*)m.steps + 2 * first;
+        multiply_nibbles(own.wholes + t * m.width, some, m.width, block, num, params,
+                         (m.num_out + PACKED_OUTPUTS - 1) / PACKED_OUTPUTS * PACKED_OUTPUTS * 2,
+                         own.totals + t * (m.width / GROUP), own.units + t, out, stride(num));
+    }
+};
+
+// By how many tokens there are: what a few are multiplied by, and what as many as make packing pay.
+template <class Q>
+struct Ways {
+    static constexpr int64_t MANY_TOKENS = 8;
+    typedef FloatWay<Q> Few;
+    typedef PackedWay<Q> Many;
+    static float measured(const Matrix& m, float* steps, int64_t num_threads) {
+#pragma omp parallel for num_threads(num_threads)
+        for (int64_t o = 0; o < m.num_out; o++) steps[o] = weight_step<Q>(weight_at<Q>(m, o), m.width);
+        return input_norm(MOST_NORM, m.width);
+    }
+};
+
+// float32 says more than whole numbers of 16 bits.
+template <>
+struct Ways<Float32> {
+    static constexpr int64_t MANY_TOKENS = 8;
+    typedef FloatWay<Float32> Few;
+    typedef FloatWay<Float32> Many;
+    static float measured(const Matrix&, float*, int64_t) { return 0; }
+};
+
+template <>
+struct Ways<Int8> {
+    static constexpr int64_t MANY_TOKENS = 5;
+    typedef CodeWay<Int8> Few;
+    typedef PackedWay<Int8> Many;
+    static float measured(const Matrix& m, float*, int64_t num_threads) {
+        float most_norm = 0;
+#pragma omp parallel for num_threads(num_threads) reduction(max : most_norm)
+        for (int64_t o = 0; o < m.num_out; o++)
+            most_norm = __builtin_fmaxf(most_norm, code_norm(weight_at<Int8>(m, o), m.width));
+        return input_norm(most_norm, m.width);
+    }
+};
+
+// Sums of a group are small whatever the inputs are.
+template <>
+struct Ways<Int4> {
+    static constexpr int64_t MANY_TOKENS = 8;
+    typedef NibbleWay<Int4> Few;
+    typedef NibbleWay<Int4> Many;
+    static float measured(const Matrix&, float*, int64_t) { return MOST_SUM; }
+};
 
 // silu(gate) * up of num outputs; both biases lie `size` apart.
 inline void activate(const float* gate, const float* up, const float* bias, int64_t size, int64_t num, float* out) {
