@@ -190,6 +190,15 @@ def test_a_tensor_that_is_there_twice_is_named_with_its_files(tmp_path):
     assert "hold m.q.scales twice: in a.safetensors and b.safetensors" in line
 
 
+def test_files_beside_the_whole_model_are_not_read(tmp_path):
+    tensors = layer_of("awq")
+    path = folder_with(tmp_path, LAYOUTS["awq"].config, tensors)
+    (path / "a.safetensors").rename(path / "model.safetensors")
+    save_file({"layers.0.wq.qweight": torch.ones(2), "m.q.scales": torch.ones(2)}, path / "consolidated.safetensors")
+    coded = read_coded(path, quantization_of(path) or {})
+    assert (set(coded.weights), coded.plain) == ({"m.q.weight"}, {})
+
+
 def test_a_layer_that_is_there_in_two_forms_is_refused(tmp_path):
     line = fault_of(tmp_path, LAYOUTS["awq"].config, {**layer_of("awq"), "m.q.weight": torch.ones(128, 128)})
     assert "hold m.q.weight both quantised and plain" in line

@@ -51,9 +51,13 @@ class Stored:
 
 
 def read_stored(folder: Path) -> dict[str, Stored]:
-    """All tensors of ``folder`` by their names. Raises ``ModelLoadError``, also where one is there twice."""
+    """All tensors of ``folder`` by their names. Raises ``ModelLoadError``, also where one is there twice.
+
+    Beside a ``model.safetensors`` other files are other things: transformers does not read them.
+    """
     found: dict[str, Stored] = {}
-    for path in weight_files(folder):
+    whole = folder / "model.safetensors"
+    for path in [whole] if whole.exists() else weight_files(folder):
         file = TensorFile(path)
         for name, entry in read_entries(path).items():
             if name in found:
