@@ -20,10 +20,12 @@ from app.models.compiled.step_graph import linear_parts
 ALIGNMENT = 64
 # Less is read too fast for its pages to matter.
 LEAST_BYTES = 1 << 12
+# Moved between two pauses: a few milliseconds. A server that changes over looks for its next piece ten times a second.
+PIECE_BYTES = 8 << 20
 
 
 def move_in_pieces(checkpoint: Checkpoint, pause: Callable[[], None]) -> None:
-    """Have the linear layers of fused layers and the output layer in large pages; ``pause`` behind each weight.
+    """Have the linear layers of fused layers and the output layer in large pages; ``pause`` behind some each.
 
     The model computes the same at any time. Only a weight at a time is in memory twice; whoever holds a view of one
     keeps the old memory.
@@ -32,13 +34,15 @@ def move_in_pieces(checkpoint: Checkpoint, pause: Callable[[], None]) -> None:
     if lie_together(weights):
         return
     room = torch.frombuffer(large_buffer(sum(map(aligned_bytes, weights))), dtype=torch.uint8)
-    place = -room.data_ptr() % PAGE_BYTES
+    place, paused = -room.data_ptr() % PAGE_BYTES, 0
     for weight in weights:
         moved = room[place : place + weight.nbytes].view(weight.dtype).view(weight.shape)
         weight.data = moved.copy_(weight)
         place += aligned_bytes(weight)
         del moved
-        pause()
+        if place - paused >= PIECE_BYTES:
+            pause()
+            paused = place
     trim_heap()
 
 

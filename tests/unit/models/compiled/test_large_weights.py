@@ -7,6 +7,7 @@ import torch
 
 from app.core.settings import load_settings
 from app.models.checkpoint.loader import load_checkpoint
+from app.models.compiled import large_weights
 from app.models.compiled.large_weights import lie_together, move_in_pieces, weights_in
 from app.models.weights.fused_layers import fuse_layers
 from app.models.weights.packing import unpack_in_pieces
@@ -19,7 +20,8 @@ def addresses(checkpoint) -> list[int]:
 
 @pytest.mark.parametrize("kind", ["none", "int8"])
 @torch.inference_mode()
-def test_weights_move_once_and_the_model_computes_the_same_at_any_time(model_folder, kind):
+def test_weights_move_once_and_the_model_computes_the_same_at_any_time(model_folder, monkeypatch, kind):
+    monkeypatch.setattr(large_weights, "PIECE_BYTES", 1)
     settings = load_settings({"FORKLIFT_MODEL": str(model_folder("llama")), "FORKLIFT_COMPILE": "never"})
     checkpoint = load_checkpoint(settings, lambda _: None)
     fuse_layers(checkpoint)
