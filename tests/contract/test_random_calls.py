@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from app.core.parsing.tool_calls.choosing import CALL_FORMS
+from app.core.parsing.tool_calls.forms.object_forms.phi import FUNCTOOLS
 from app.models.grammars.calls.notation_table import NOTATIONS
 from app.models.tokens.model_forms import ModelForms
 from tests.contract.real import RealWorld
@@ -25,7 +26,7 @@ from tests.unit.models.json_schemas.sampled import judge
 MAX_TOKENS = 400
 # What a template shows of a notation that is one of several of its form.
 SHOWN = {"mistral_v11": "[ARGS]", "deepseek_v3": "```json", "glm_4_7": "</arg_key><arg_value>"}
-SHOWN["function_gemma"] = "<start_function_call>"
+SHOWN |= {"function_gemma": "<start_function_call>", "dsml_v32": "function_calls>", "phi_functools": FUNCTOOLS}
 SIGNS = sorted(frozenset[str]().union(*(form.signs for form in CALL_FORMS.values())) - {"[", "{", "<function="})
 
 
