@@ -58,8 +58,9 @@ def main(only: tuple[str, ...], jobs: int, resume: Path | None) -> None:
             if resume is not None:
                 with resume.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(found) + "\n")
-    if all(name in known for name in types):
-        Path(PAGE).write_text(written([known[name] for name in types]), encoding="utf-8")
+    if resume is not None or not only:
+        tried = [known[name] for name in types if name in known]
+        Path(PAGE).write_text(written(tried, len(types) - len(tried)), encoding="utf-8")
 
 
 def kept_in(path: Path | None) -> dict[str, dict[str, Any]]:

@@ -23,9 +23,12 @@ page. A random tiny model says what the code of a family does, not what its chec
 """
 
 
-def written(results: list[dict[str, Any]]) -> str:
+def written(results: list[dict[str, Any]], num_untried: int = 0) -> str:
     """The whole page."""
-    return HEAD.format(version=transformers.__version__) + "\n" + counts(results) + "\n" + table(results)
+    told = HEAD.format(version=transformers.__version__) + "\n" + counts(results)
+    if num_untried:
+        told += f"- {num_untried} further types were not tried yet.\n"
+    return told + "\n" + table(results)
 
 
 def counts(results: list[dict[str, Any]]) -> str:

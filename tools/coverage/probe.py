@@ -113,7 +113,8 @@ def main(model_type: str, folder: Path) -> None:
     if (why := save_tiny(model_type, folder)) is not None:
         print(json.dumps(found | {"why": why}), flush=True)
         return
-    print(json.dumps(found | {"stage": "load"}), flush=True)
+    found["stage"] = "load"
+    print(json.dumps(found), flush=True)
     environ = {"FORKLIFT_MODEL": str(folder), "FORKLIFT_DTYPE": "float32", "FORKLIFT_MAX_BATCH_SIZE": str(ROWS)}
     environ |= {"FORKLIFT_PREFILL_CHUNK_TOKENS": str(CHUNK), "FORKLIFT_COMPILE": "never"}
     try:

@@ -15,6 +15,8 @@ WINDOW = 32
 SIZES: dict[str, Any] = {
     "vocab_size": VOCAB_SIZE,
     "vocab_size_per_layer_input": VOCAB_SIZE,
+    "unpadded_vocab_size": VOCAB_SIZE,
+    "num_expert_group": 1,
     "hidden_size_per_layer_input": 16,
     **dict.fromkeys(("hidden_size", "d_model", "n_embd", "embed_dim", "model_dim", "embedding_size", "dim"), 64),
     **dict.fromkeys(
@@ -27,7 +29,7 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(
         ("num_attention_heads", "n_head", "num_heads", "n_heads", "attention_heads", "decoder_attention_heads"), 4
     ),
-    **dict.fromkeys(("encoder_layers", "encoder_attention_heads"), 2),
+    **dict.fromkeys(("encoder_layers", "encoder_attention_heads"), 4),
     **dict.fromkeys(("num_key_value_heads", "num_kv_heads", "multi_query_group_num", "num_global_key_value_heads"), 2),
     **dict.fromkeys(
         ("head_dim", "attention_head_dim", "global_head_dim", "kv_channels", "v_head_dim", "qk_head_dim"), 16
