@@ -73,7 +73,7 @@ proto: $(VENV)/installed-dev  ## the stubs of the gRPC protocols, from their .pr
 	$(call PROTOC,app/client/connection/protocol) forklift.proto
 	$(call PROTOC,app/rpc/methods/inference_protocol) open_inference.proto
 
-coverage: $(VENV)/installed-dev  ## docs/coverage.md: how every model type of the installed transformers is served; half an hour
+coverage: $(VENV)/installed-dev  ## docs/coverage.md: how every model type of the installed transformers is served; some ten minutes on two idle cores
 	$(BIN)/python -m tools.coverage
 
 # Two processes, whatever the number of cores: most tests wait for servers of their own. A file's tests stay together,

@@ -32,7 +32,7 @@ def test_a_line_says_what_was_found_and_breaks_no_table():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("model_type", "engine", "continuous"),
-    [("gemma3_text", "mixed", "equal"), ("mamba", "serial", "ValueError: Invalid layer type: linear_attention")],
+    [("gemma3_text", "mixed", "equal"), ("mamba", "mixed", "ValueError: Invalid layer type: linear_attention")],
 )
 def test_a_type_is_built_loaded_and_compared(model_type, engine, continuous):
     found = probed(model_type)
