@@ -137,7 +137,12 @@ def windowed_attention(
 
 
 def refuse_other_windows(kind: LayerKind, told: int | None, max_tokens: int) -> None:
-    """A layer that says how far it sees must say what the config says."""
+    """A layer that says how far it sees must say what the config says; and it must, where it sees the last ones.
+
+    Who does not (Moshi) sees all of a prompt in transformers, and then what its cache has kept.
+    """
+    if told is None and kind.reach is not None and not kind.by_chunk:
+        raise ValueError("a layer does not say how far it sees")
     if told is not None and told < max_tokens and told != kind.reach:
         raise ValueError(f"a layer sees {told} entries where the config says {kind.reach}")
 

@@ -67,7 +67,7 @@ def layer_kinds(config: PreTrainedConfig, max_tokens: int) -> tuple[LayerKind, .
     and states that transformers' cache knows.
     """
     text = config.get_text_config()
-    if text.is_encoder_decoder:
+    if text.is_encoder_decoder or has_own_windows(text, max_tokens):
         return None
     own = DynamicCache(config=text).layers
     names = getattr(text, "layer_types", None) or [None] * len(own)
@@ -75,6 +75,11 @@ def layer_kinds(config: PreTrainedConfig, max_tokens: int) -> tuple[LayerKind, .
     # Before transformers 5.24 its cache had no layers for those at the end that read others' entries.
     kinds += [reader_of(text, name, max_tokens) for name in names[len(own) :]]
     return None if None in kinds else tuple(kind for kind in kinds if kind is not None)
+
+
+def has_own_windows(text: Any, max_tokens: int) -> bool:
+    """Whether layers see fewer tokens than transformers' cache knows of, by masks of their own (GPT-Neo's)."""
+    return "local" in (getattr(text, "attention_layers", None) or ()) and text.window_size < max_tokens
 
 
 def kind_of(config: Any, layer: Any, name: str | None, max_tokens: int) -> LayerKind | None:

@@ -143,6 +143,8 @@ def test_a_layer_that_sees_other_entries_than_its_config_says_is_refused():
     refuse_other_windows(LayerKind(32), 32, 1024)
     refuse_other_windows(FULL, 4096, 1024)
     refuse_other_windows(LayerKind(32, by_chunk=True), None, 1024)
+    with pytest.raises(ValueError, match="does not say how far"):
+        refuse_other_windows(LayerKind(32), None, 1024)
     with pytest.raises(ValueError, match="sees 32 entries where the config says None"):
         refuse_other_windows(FULL, 32, 1024)
 
