@@ -16,8 +16,8 @@ from gunicorn.http.unreader import IterUnreader
 from gunicorn.workers.base import Worker
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from app.serve import hooks
 from app.serve.gunicorn_logger import PropagatingLogger
+from app.serve.processes import preparation
 from app.serve.worker import ForkliftWorker
 
 READ_VERSION = "27.0.1"
@@ -104,8 +104,8 @@ def test_our_own_names_hide_none_of_gunicorns():
 
 def test_every_name_in_the_configuration_file_is_a_setting_of_gunicorn(monkeypatch):
     monkeypatch.setenv("FORKLIFT_DEVICE", "cpu")
-    monkeypatch.setattr(hooks, "_plan", None)
-    monkeypatch.setattr(hooks, "configure_logging", lambda _format, **_options: None)
+    monkeypatch.setattr(preparation, "_plan", None)
+    monkeypatch.setattr(preparation, "configure_logging", lambda _format, **_options: None)
     configuration = runpy.run_path(str(Path(__file__).parents[3] / "gunicorn.conf.py"))
     known = {setting.name for setting in KNOWN_SETTINGS}
     values = {name for name in configuration if not name.startswith("_")} - {"hooks"}

@@ -60,11 +60,11 @@ def test_other_options_are_left_to_gunicorn(options):
 
 def test_the_configuration_file_itself_is_taken_by_gunicorn(monkeypatch):
     """Each of its values is of the type that Gunicorn asks for."""
-    from app.serve import hooks
+    from app.serve.processes import preparation
     from tests.docs.source import REPOSITORY
 
-    monkeypatch.setattr(hooks, "_plan", None)
-    monkeypatch.setattr(hooks, "configure_logging", lambda _format, **_options: None)
+    monkeypatch.setattr(preparation, "_plan", None)
+    monkeypatch.setattr(preparation, "configure_logging", lambda _format, **_options: None)
     values = {"__name__": "config"}
     exec(compile((REPOSITORY / "gunicorn.conf.py").read_text(), "gunicorn.conf.py", "exec"), values)
     cfg = Config()
