@@ -130,14 +130,16 @@ class NativeEncoder:
         other._pays = {1: True}
         return other
 
-    def run(self, states: torch.Tensor, lengths: Sequence[int], *, is_first_enough: bool) -> torch.Tensor:
+    def run(
+        self, states: torch.Tensor, lengths: Sequence[int], *, is_first_enough: bool, num_threads: int
+    ) -> torch.Tensor:
         """The states behind the last layer of texts end to end, ``(num_tokens, hidden)``, or of the first token of each
         text, ``(num_texts, hidden)``. ``states`` may be written to."""
         call, num_tokens = self._call, len(states)
         states = states.contiguous()
         begins = torch.tensor([0, *itertools.accumulate(lengths)])
         call.num_tokens, call.num_texts, call.longest = num_tokens, len(lengths), max(lengths)
-        call.num_threads, call.is_first_enough = torch.get_num_threads(), is_first_enough
+        call.num_threads, call.is_first_enough = num_threads, is_first_enough
         call.begins, call.states = begins.data_ptr(), states.data_ptr()
         scratch = self._lay_out(call)
         self._library.run(ctypes.addressof(call))

@@ -88,6 +88,7 @@ class UnpaddedEncoder(torch.nn.Module):
         self.lengths: list[int] | None = None
         self.is_first_enough = False
         self.native: NativeEncoder | None = None
+        self._num_threads = 1
 
     def forward(self, hidden_states: torch.Tensor, attention_mask: Any = None, **options: Any) -> Any:
         """States ``(num_texts, longest, size)``, zeros behind the end of a text."""
@@ -97,8 +98,10 @@ class UnpaddedEncoder(torch.nn.Module):
         flat = torch.cat([row[:length] for row, length in zip(hidden_states, lengths, strict=True)])[None]
         firsts = self.is_first_enough and self.lengths is not None
         # A pass without lengths may be asked for the states of each layer.
-        if self.native is not None and self.lengths is not None and min(lengths) and self.native.serves(len(flat[0])):
-            found = self.native.run(flat[0], lengths, is_first_enough=firsts)
+        if self.native is not None and self.lengths is not None and self._is_served(lengths):
+            found = self.native.run(flat[0], lengths, is_first_enough=firsts, num_threads=self._num_threads)
+            if not firsts:
+                torch.set_num_threads(self._num_threads)
         else:
             with _attending(lengths):
                 found = (
@@ -110,6 +113,27 @@ class UnpaddedEncoder(torch.nn.Module):
         for row, part in enumerate(torch.split(found, [1] * len(lengths) if firsts else lengths)):
             states[row, : len(part)] = part
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states)
+
+    def _is_served(self, lengths: list[int]) -> bool:
+        """Whether compiled code takes a pass of such texts."""
+        return self.native is not None and min(lengths) > 0 and self.native.serves(sum(lengths))
+
+    @contextmanager
+    def on_one_thread(self, lengths: list[int]) -> Iterator[None]:
+        """A pass that compiled code takes: that alone takes all threads, and a head that reads more than first tokens.
+
+        What is left are operations of a millisecond: while other threads of the process keep the cores busy, each of
+        them waited until a second thread got one.
+        """
+        self._num_threads = torch.get_num_threads()
+        if not self._is_served(lengths):
+            yield
+            return
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(self._num_threads)
 
     def _first_states(self, flat: torch.Tensor, lengths: list[int]) -> torch.Tensor:
         """The states ``(1, num_texts, size)`` of the first token of each text."""
@@ -190,6 +214,7 @@ def passing(model: PreTrainedModel, lengths: Sequence[int]) -> Iterator[None]:
         return
     encoder.lengths = list(lengths)
     try:
-        yield
+        with encoder.on_one_thread(encoder.lengths):
+            yield
     finally:
         encoder.lengths = None

@@ -81,6 +81,23 @@ def test_several_threads_give_what_one_gives():
     assert torch.equal(*found)
 
 
+def test_the_code_alone_takes_all_threads():
+    model, seen = made(SHAPES[0]), []
+    native = native_encoder(model)
+    run = native.run
+    native.run = lambda *args, **options: (
+        seen.append((torch.get_num_threads(), options["num_threads"])) or run(*args, **options)
+    )
+    install(model, native)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        logits_of(model, BATCHES[1])
+        assert (seen, torch.get_num_threads()) == ([(1, 3)], 3)
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_a_pass_runs_on_the_code_only_where_that_is_worth_it():
     native = native_encoder(made(SHAPES[0]))
     native._pays = {16: False, 128: True}
