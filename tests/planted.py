@@ -116,6 +116,54 @@ def dropped_chunk(patch: Patch) -> None:
     patch(MixedWindow, "write", without_last)
 
 
+def stale_graph(patch: Patch) -> None:
+    """A recorded step gives what it gave when it was recorded."""
+    from app.engine.runners.graphs.op_recorder import OpRecording
+
+    patch(OpRecording, "replay", lambda _recording: None)
+
+
+def stuck_graph(patch: Patch) -> None:
+    """A recorded step is right once, and repeats itself from then on."""
+    from app.engine.runners.graphs.op_recorder import OpRecording
+
+    replay = OpRecording.replay
+
+    def once(recording: Any) -> None:
+        if not hasattr(recording, "was_replayed"):
+            recording.was_replayed = True
+            replay(recording)
+
+    patch(OpRecording, "replay", once)
+
+
+def raising_capture(patch: Patch) -> None:
+    """Nothing can be recorded."""
+    from app.engine.runners.graphs.op_recorder import OpRecorder
+
+    def record(_recorder: Any, _work: Any) -> Any:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    patch(OpRecorder, "record", record)
+
+
+def wrong_query_head(patch: Patch) -> None:
+    """Rows that attend to blocks get nothing for one of their heads, and the check of single ways does not see it."""
+    from app.engine.runners.paged import way_choice
+    from app.engine.runners.paged.gathered_ways import GatheredHeadsWay, GatheredWay
+
+    for way in (GatheredWay, GatheredHeadsWay):
+        plain = way._plain
+
+        def without_head(*args: Any, plain: Any = plain) -> torch.Tensor:
+            found = plain(*args).clone()
+            found[:, 1] = 0
+            return found
+
+        patch(way, "_plain", without_head)
+    patch(way_choice.Trial, "failure", lambda *_: None)
+
+
 def positions_off(patch: Patch) -> None:
     """The entries of a prefix that is reused lie one place off."""
     from app.engine.generation.executor import Executor
@@ -127,7 +175,7 @@ def positions_off(patch: Patch) -> None:
             executor._move(move, guard)
         for sequence, chunk in zip(step.reading, step.plan.chunks, strict=True):
             if chunk.start and chunk.start == sequence.job.usage.cached_tokens:
-                for layer in executor._runner.cache.slot_layers:
+                for layer in executor._runner.cache.row_layers:
                     for buffer in (layer.keys, layer.values):
                         buffer[chunk.row, :, : chunk.start - 1] = buffer[chunk.row, :, 1 : chunk.start].clone()
         return run(executor, replace(step, plan=replace(step.plan, moves=())), guard)
@@ -176,6 +224,10 @@ PLANTED: dict[str, Callable[[Patch], None]] = {
         bad_scale,
         write_too_far,
         dropped_chunk,
+        stale_graph,
+        stuck_graph,
+        raising_capture,
+        wrong_query_head,
         positions_off,
         swapped_rows,
         wrong_sampler_row,

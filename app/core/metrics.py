@@ -60,6 +60,9 @@ class Metrics:
         self._engines = self._counter("engine_loads", "Loads that worked, by the engine.", "model", "engine")
         self._dropped = self._counter("dropped_steps", "Steps that failed the check at a load.", "model", "step")
         self._compiled = self._counter("compiled_steps", "Packages that were made, failed, used.", "model", "outcome")
+        self._graphs = self._counter(
+            "decode_graphs", "Decoding steps recorded, failed, wrong, dropped.", "model", "outcome"
+        )
         self._unsound = self._counter("unsound_logits", "Requests failed by NaN or infinity in their logits.", "model")
         self._unloads = self._counter("model_unloads", "Models taken out of memory, by why.", "model", "reason")
         self._passed_on = self._counter("rpc_calls_passed_on", "gRPC calls that another worker answers.")
@@ -140,6 +143,11 @@ class Metrics:
     def count_compiled_step(self, model: str, outcome: Literal["made", "failed", "used"]) -> None:
         """A package was made, could not be made, or is used from now on."""
         self._compiled.labels(model, outcome).inc()
+
+    def count_decode_graph(self, model: str, outcome: str) -> None:
+        """A shape of decoding steps was ``recorded``, could not be (``failed``), differed from the steps themselves
+        (``wrong``), or what was recorded was ``dropped``, since memory had moved."""
+        self._graphs.labels(model, outcome).inc()
 
     def count_unsound_logits(self, model: str) -> None:
         """A request was failed, since the model gave no numbers for it."""

@@ -123,8 +123,6 @@ class Settings(SettingFields):
             raise ValueError(f"MAX_MEMORY names GPU {gpu}; a worker's GPUs count from 0 to GPUS_PER_WORKER - 1")
         if self.quantization != "none" and (self.max_memory or self.offload_folder):
             raise ValueError("QUANTIZATION does not go with MAX_MEMORY or OFFLOAD_FOLDER")
-        if self.adapters is not None and self.decode_runner != "eager":
-            raise ValueError(f"ADAPTERS does not go with DECODE_RUNNER={self.decode_runner}")
         if self.gpus_per_worker > 1 and self.workers_per_gpu > 1:
             raise ValueError("GPUS_PER_WORKER and WORKERS_PER_GPU cannot both be above 1")
         return self

@@ -115,8 +115,14 @@ class SettingFields(BaseModel):
     prompt_lookup: Annotated[int, Field(ge=0, le=64)] | Literal["auto"] = Field(
         0, description="Draft tokens per step copied from the prompt; auto: up to 8 while that pays; 0: off."
     )
-    decode_runner: Literal["eager", "bucketed"] = Field(
-        "eager", description="bucketed: fixed tensor shapes per step, groundwork for GPUs; slower on a CPU."
+    decode_runner: Literal["auto", "eager", "bucketed", "graphs", "paged"] = Field(
+        "auto",
+        description="How decoding steps are made. graphs: in fixed shapes, recorded as CUDA graphs; paged: the same"
+        " on a KV cache in blocks; bucketed: the shapes alone; auto: on a GPU paged, else graphs, whichever holds at"
+        " the load, elsewhere eager. On a CPU all but eager are slower.",
+    )
+    gpu_memory_share: float = Field(
+        0.9, gt=0, le=1, description="Most of what is free after a load that a KV cache in blocks takes."
     )
     compile: Literal["auto", "always", "never"] = Field(
         "auto",
@@ -129,8 +135,10 @@ class SettingFields(BaseModel):
     cache_max_bytes: int = Field(
         1_000_000_000, ge=0, description="Most that CACHE_DIR may hold; the least recently used packages leave."
     )
-    overlap_text: bool = Field(
-        False, description="Make a step's text while the next step runs. For GPUs; on a CPU it only delays the text."
+    overlap_text: bool | Literal["auto"] = Field(
+        "auto",
+        description="Launch the next step before a step's tokens are read and their text is made, where it does not"
+        " depend on them. auto: on a GPU; on a CPU it only delays the text.",
     )
     prefix_cache: bool = Field(True, description="Reuse KV entries of a shared prompt prefix, within one API key.")
     max_queue: int = Field(10, ge=0, le=100_000, description="Sequences waiting over all workers.")

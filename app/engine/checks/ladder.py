@@ -37,10 +37,14 @@ log = get_logger("engine")
 
 @dataclass(frozen=True)
 class Candidate:
-    """An engine to serve with, and what is wrong with it, None: nothing was found."""
+    """An engine to serve with, and what is wrong with it, None: nothing was found.
+
+    ``left_out`` names parts of it that were wrong, and that it does without.
+    """
 
     engine: Engine
     failure: str | None
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,7 @@ class Ladder:
         for step in steps:
             candidate = self._examine(step, trial)
             if candidate.failure is None:
+                self._dropped += candidate.left_out
                 return self._chosen(trial, step, candidate.engine)
             if step is steps[-1]:
                 last_failure = candidate.failure

@@ -11,6 +11,7 @@ from functools import partial
 
 import torch
 
+from app.core.errors import StartError
 from app.core.logs.logging import get_logger
 from app.core.settings import Settings
 from app.core.tasks.encoder_jobs import Encoded, EncodeOptions, EncoderInput, EncoderJob
@@ -29,10 +30,12 @@ from app.engine.generation.batch_options import BatchOptions
 from app.engine.generation.batched import BatchedEngine
 from app.engine.generation.serial import SerialEngine
 from app.engine.runners.bucketed import BucketedRunner
+from app.engine.runners.choose import RunnerKind, graph_runner, kinds_of, paged_runner
 from app.engine.runners.compiled import runner_on
 from app.engine.runners.eager import EagerRunner
 from app.engine.runners.interface import Runner
 from app.engine.runners.mixed import MixedRunner, can_mix
+from app.engine.runners.paged.paged_runner import choice_of
 from app.engine.runners.windowed import StateRunner, WindowedRunner, can_attend
 from app.engine.seq2seq.seq2seq_engine import Seq2SeqEngine
 from app.models.checkpoint.layer_kinds import most_new_tokens, num_snapshots
@@ -55,8 +58,14 @@ def on_slots(
     """How to attempt the batched engine with a runner of that kind: what is checked runs on the runner that serves."""
 
     def attempt(model: TextModel, settings: Settings, play: Play) -> Candidate:
-        options = BatchOptions.of(settings)
-        runner = make_runner(model.checkpoint, options.max_running, model.context_tokens)
+        options = BatchOptions.of(settings, model.checkpoint.device)
+        try:
+            runner = make_runner(model.checkpoint, options.max_running, model.context_tokens)
+        except StartError:
+            raise
+        except Exception as error:
+            cause = f"raises {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            return Candidate(SerialEngine(model), cause)
         failure = None
         # As it will serve, and where there is time without the drafts, too.
         for num_drafts in {options.num_draft_tokens} if play is BRIEF else {0, options.num_draft_tokens}:
@@ -64,7 +73,10 @@ def on_slots(
                 options, prefill_chunk_tokens=play.chunk_tokens, num_draft_tokens=num_drafts, adapts_drafts=False
             )
             failure = failure or played_by(BatchedEngine(model, played, runner), model, settings, play, num_drafts > 0)
-        return Candidate(BatchedEngine(model, options, runner), failure)
+        if runner.graphs is not None:
+            failure = failure or runner.graphs.failure
+        choice = choice_of(runner)
+        return Candidate(BatchedEngine(model, options, runner), failure, () if choice is None else choice.wrong)
 
     return attempt
 
@@ -221,13 +233,37 @@ def on_states(model: TextModel, settings: Settings, play: Play) -> Candidate:
         return Candidate(SerialEngine(model), str(error))
 
 
+def is_meant(kind: RunnerKind, *, mixes: bool) -> Callable[[Model, Settings], bool]:
+    """Whether runners of that kind are wanted for rows of a model whose other passes can mix, or cannot."""
+
+    def is_possible(model: Model, settings: Settings) -> bool:
+        is_wanted = kind in kinds_of(settings, model.checkpoint.device)
+        return is_wanted and fits_rows(model, settings) and can_mix(model.checkpoint) == mixes
+
+    return is_possible
+
+
+def fits_blocks(model: Model, settings: Settings) -> bool:
+    """Whether the model's rows can lie in blocks, with windows or without, and are wanted to."""
+    # Latents of which layers make keys and values lie in whole rows alone.
+    has_latents = hasattr(model.checkpoint.model.config.get_text_config(), "kv_lora_rank")
+    if has_latents or "paged" not in kinds_of(settings, model.checkpoint.device):
+        return False
+    return has_rings(model, settings) or (fits_rows(model, settings) and can_mix(model.checkpoint))
+
+
+def on_blocks(model: TextModel, settings: Settings, play: Play) -> Candidate:
+    """Attempt the batched engine on a cache in blocks; workers that share a GPU share what is free."""
+    share = settings.gpu_memory_share / settings.workers_per_gpu
+    return on_slots(partial(paged_runner, memory_share=share))(model, settings, play)
+
+
 TEXT_STEPS: tuple[Step, ...] = (
-    Step(
-        "bucketed",
-        "batched",
-        lambda model, settings: settings.decode_runner == "bucketed" and fits_rows(model, settings),
-        on_slots(BucketedRunner),
-    ),
+    Step("paged", "mixed", fits_blocks, on_blocks),
+    Step("graphs", "mixed", is_meant("graphs", mixes=True), on_slots(graph_runner)),
+    Step("graphs", "batched", is_meant("graphs", mixes=False), on_slots(graph_runner)),
+    Step("bucketed", "mixed", is_meant("bucketed", mixes=True), on_slots(BucketedRunner)),
+    Step("bucketed", "batched", is_meant("bucketed", mixes=False), on_slots(BucketedRunner)),
     Step("compiled", "mixed", has_package, on_package),
     Step(
         "mixed",

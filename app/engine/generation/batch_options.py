@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from app.core.settings import Settings
 
 
@@ -22,12 +24,13 @@ class BatchOptions:
     adapts_drafts: bool = False
 
     @classmethod
-    def of(cls, settings: Settings) -> BatchOptions:
+    def of(cls, settings: Settings, device: torch.device) -> BatchOptions:
+        overlap_text = device.type == "cuda" if settings.overlap_text == "auto" else settings.overlap_text
         return cls(
             max_running=settings.max_batch_size,
             prefill_chunk_tokens=settings.prefill_chunk_tokens,
             reuse_prefix=settings.prefix_cache,
             num_draft_tokens=settings.num_draft_tokens,
             adapts_drafts=settings.prompt_lookup == "auto",
-            overlap_text=settings.overlap_text,
+            overlap_text=overlap_text,
         )

@@ -12,6 +12,7 @@ from functools import partial
 import torch
 
 from app.core.errors import InternalError, RequestError
+from app.core.work.job_events import TokenLogprob
 from app.core.work.jobs import Job
 from app.engine.generation.batch_options import BatchOptions
 from app.engine.generation.drafts.prompt_lookup import PromptLookup
@@ -21,9 +22,11 @@ from app.engine.generation.scheduler import Limits, Scheduler
 from app.engine.generation.sequence import Sequence
 from app.engine.guard import Guard
 from app.engine.kv.cache import KVCache
+from app.engine.kv.reach import WHOLE
 from app.engine.kv.trimming import Trimmer
 from app.engine.runners.interface import Runner
-from app.engine.sampling.sampler import UNSOUND, choose
+from app.engine.sampling.pending_tokens import Pending
+from app.engine.sampling.sampler import UNSOUND, choose, draw_next
 from app.engine.text.text_output import Pace
 from app.models.text_model import TextModel
 from app.models.weights.adapters.adapter_bank import AdapterBank
@@ -37,9 +40,13 @@ class BatchedEngine:
         self._options = options
         self.guard = Guard(text_model.checkpoint.device)
         self.runner = runner
-        self._scheduler = Scheduler(limits_of(options, text_model, runner), self._start)
+        layout = runner.cache.begin(options.num_draft_tokens)
+        self._scheduler = Scheduler(limits_of(options, text_model, runner), self._start, layout)
         self._executor = Executor(runner)
         self._adapters: AdapterBank | None = None
+        self._pending: Pending[Sequence] | None = None
+        # A pass too many is as if it had not been where rows keep every entry, and neither rings nor states.
+        self._goes_ahead = options.overlap_text and runner.num_snapshots is None and runner.reach == WHOLE
         self._trimmer = Trimmer(runner.cache, self._scheduler.rows, self.guard.give_back)
         self._pace = Pace()
 
@@ -60,12 +67,24 @@ class BatchedEngine:
     def step(self, *, is_shared: bool = False) -> None:
         """Bring every sequence forward: by a chunk of its prompt, or by a token (and what its draft saved).
 
-        ``is_shared``: other models wait for this step, so what it reads of prompts is bounded in time.
+        ``is_shared``: other models wait for this step, so what it reads of prompts is bounded in time. With
+        ``overlap_text`` a step's tokens may be read in the next one, behind the launch of its pass.
         """
+        started_s = time.perf_counter()
+        if self._pending is not None:
+            num_running = len(self._pending.sequences)
+            self._go_on_behind(self._pending)
+            if self._pending is not None:
+                self._scheduler.observe_rows(num_running, time.perf_counter() - started_s)
+            if self._pending is not None or not self.has_work:
+                return
         step = self._scheduler.schedule(time.monotonic(), is_shared=is_shared)
         self._pace.set(len(step.running))
         started_s = time.perf_counter()
         found = self._executor.run(step, self.guard)
+        if found.rows is not None and self._can_wait(step):
+            self._pending = self._drawn(step.running, found.rows)
+            return
         self._accept(step, found)
         self._scheduler.observe(step, time.perf_counter() - started_s)
 
@@ -91,6 +110,7 @@ class BatchedEngine:
 
     def fail_all(self, error: RequestError) -> None:
         """End every job."""
+        self._pending = None
         self._scheduler.fail_all(error)
 
     def _start(self, job: Job) -> Sequence | None:
@@ -101,7 +121,7 @@ class BatchedEngine:
         return sequence
 
     def _make_sequence(self, job: Job) -> Sequence:
-        sequence = Sequence(job, self._text_model, self._pace, defers_text=self._options.overlap_text)
+        sequence = Sequence(job, self._text_model, self._pace)
         if self._options.num_draft_tokens:
             sequence.lookup = PromptLookup(
                 sequence.tokens, self._options.num_draft_tokens, adapts=self._options.adapts_drafts
@@ -110,10 +130,6 @@ class BatchedEngine:
 
     def _accept(self, step: ScheduledStep[Sequence], found: StepLogits) -> None:
         """Draw tokens from what the passes gave; end and release what has come to its end, or failed."""
-        if self._options.overlap_text:
-            # A GPU has only been told to run the passes: the last tokens' text is made meanwhile.
-            for sequence in step.running:
-                sequence.write_text()
         scored = [
             self.guard.run([sequence.job], partial(sequence.take_prompt, chunk.tokens, logits))
             if logits is not None
@@ -163,6 +179,10 @@ class BatchedEngine:
         """Sample one token for each of ``sequences``; those that failed. None leaves its row here."""
         samplers = [sequence.sampler for sequence in sequences]
         chosen = self.guard.run([s.job for s in sequences], partial(choose, logits, samplers))
+        return self._take(sequences, chosen)
+
+    def _take(self, sequences: list[Sequence], chosen: list[tuple[int, TokenLogprob | None]] | None) -> list[Sequence]:
+        """Give each sequence its token; those that failed, which are all of them where there are none."""
         if chosen is None:
             _fail(sequences)
             return sequences
@@ -175,6 +195,54 @@ class BatchedEngine:
                 sequence.accept(token, logprob)
         _fail(failed)
         return failed
+
+    def _can_wait(self, step: ScheduledStep[Sequence]) -> bool:
+        """Whether the tokens of ``step`` may be read later: nothing that comes next depends on what they are."""
+        is_plain = self._goes_ahead and not step.plan.chunks and not any(step.drafts)
+        return is_plain and all(one.lookup is None and one.sampler.logits.is_idle for one in step.running)
+
+    def _drawn(self, sequences: list[Sequence], logits: torch.Tensor | None) -> Pending[Sequence]:
+        """Tokens behind ``logits`` ``(num_rows, 1, vocab)``, which nobody reads yet."""
+        jobs = [sequence.job for sequence in sequences]
+        samplers = [sequence.sampler for sequence in sequences]
+        drawn = None if logits is None else self.guard.run(jobs, partial(draw_next, logits[:, 0], samplers))
+        return Pending(sequences, jobs, drawn)
+
+    def _go_on_behind(self, pending: Pending[Sequence]) -> None:
+        """Launch the next pass where it can be, then read the tokens of the last one, and make their text."""
+        behind = self._launch_behind(pending) if self._can_launch(pending) else None
+        self._read(pending)
+        if behind is not None:
+            behind.is_last = any(job.has_ended for job in behind.jobs)
+        self._pending = None if behind is None or all(job.has_ended for job in behind.jobs) else behind
+
+    def _can_launch(self, pending: Pending[Sequence]) -> bool:
+        """Whether all rows go on, whatever their tokens are, and nobody could come in."""
+        now_s = time.monotonic()
+        if pending.is_last or pending.drawn is None or not self._scheduler.is_steady(now_s):
+            return False
+        return all(
+            job.usage.completion_tokens + 1 < job.params.max_new_tokens and job.stop_cause(now_s) is None
+            for job in pending.jobs
+        )
+
+    def _launch_behind(self, pending: Pending[Sequence]) -> Pending[Sequence]:
+        assert pending.drawn is not None
+        # What is no token fails its row when it is read.
+        tokens = pending.drawn.tokens.clamp(min=0)[:, None]
+        starts = [sequence.num_cached + 1 for sequence in pending.sequences]
+        self._pace.set(len(starts))
+        return self._drawn(pending.sequences, self._executor.run_behind(pending.jobs, tokens, starts, self.guard))
+
+    def _read(self, pending: Pending[Sequence]) -> None:
+        """Accept the tokens of those that have not ended since; end and release what has come to its end, or failed."""
+        chosen = None if pending.drawn is None else self.guard.run(pending.jobs, pending.drawn.read)
+        live = [i for i, job in enumerate(pending.jobs) if not job.has_ended]
+        sequences = [pending.sequences[i] for i in live]
+        for sequence in sequences:
+            sequence.num_cached += chosen is not None
+        failed = self._take(sequences, None if chosen is None else [chosen[i] for i in live])
+        self._release_ended(sequences, failed)
 
     def _release_ended(self, sequences: list[Sequence], failed: list[Sequence]) -> None:
         """Free the rows of those that have ended; what the rows of ``failed`` hold may be wrong."""

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from app.core.work.jobs import Job
-from app.engine.generation.plan import Chunk, ClearRow, CopyRow, LoadStates, Move, Plan, ScheduledStep, SwapRows
+from app.engine.generation.plan import Chunk, ClearBlocks, ClearRow, Move, Plan, ScheduledStep
 from app.engine.guard import Guard
-from app.engine.kv.state_cache import StateCache
+from app.engine.runners.graphs.fed import Fed
 from app.engine.runners.interface import Runner
 from app.models.weights.adapters.adapter_bank import AdapterBank
 
@@ -61,18 +61,21 @@ class Executor:
         ]
         return StepLogits(self._decode(plan, decoding, guard), chunks)
 
+    def run_behind(self, jobs: list[Job], tokens: Fed, starts: list[int], guard: Guard) -> torch.Tensor | None:
+        """Logits ``(num_rows, 1, vocab)`` of rows 0, 1, .. behind ``tokens`` that nobody has read, one for each."""
+
+        def decode() -> torch.Tensor:
+            with self._adapted(jobs, [1] * len(jobs)):
+                return self._runner.decode(tokens, starts)
+
+        return guard.run(jobs, decode)
+
     def _move(self, move: Move, guard: Guard) -> None:
-        cache = self._runner.cache
-        match move:
-            case SwapRows(a, b, num_tokens):
-                cache.swap_rows(a, b, num_tokens)
-            case CopyRow(source, target, num_tokens):
-                cache.copy_row(source, target, num_tokens)
-            case LoadStates(source, target):
-                assert isinstance(cache, StateCache)
-                cache.load_states(source, target)
-            case ClearRow(row) if guard.poison is None:
-                guard.run([], partial(cache.clear_row, row))
+        make = partial(self._runner.cache.make, move)
+        if not isinstance(move, ClearRow | ClearBlocks):
+            make()
+        elif guard.poison is None:
+            guard.run([], make)
 
     def _mixed(self, plan: Plan, decoding: list[Job], reading: list[Job]) -> tuple[torch.Tensor, list[torch.Tensor]]:
         counts = [1] * len(decoding) + [len(chunk.tokens) for chunk in plan.chunks]

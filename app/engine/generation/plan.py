@@ -45,7 +45,21 @@ class LoadStates:
     target: int
 
 
-Move: TypeAlias = SwapRows | CopyRow | ClearRow | LoadStates
+@dataclass(frozen=True, slots=True)
+class CopyBlocks:
+    """Copy blocks of entries, each from one place to another, where rows are tables of them."""
+
+    blocks: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClearBlocks:
+    """Make every entry of some blocks zero, as ``ClearRow`` does for a row."""
+
+    blocks: tuple[int, ...]
+
+
+Move: TypeAlias = SwapRows | CopyRow | ClearRow | LoadStates | CopyBlocks | ClearBlocks
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from app.engine.generation.prefill_budget import PrefillBudget
 from app.engine.generation.shared_step import SharedStep
 from app.engine.generation.waiting import WaitingJobs
 from app.engine.kv.reach import WHOLE, Reach
+from app.engine.kv.row_layout import RowLayout
 from app.engine.kv.rows import RowTable
 
 
@@ -45,17 +46,20 @@ class Limits:
 class Scheduler(Generic[AnySequence]):
     """Jobs wait for a row, are read in chunks and then decode together, until they are released.
 
-    ``start`` makes the sequence of a job that leaves the queue; None where it failed, and the job with it.
+    ``start`` makes the sequence of a job that leaves the queue; None where it failed, and the job with it. ``layout``
+    is what rows are in the cache's memory.
     """
 
-    def __init__(self, limits: Limits, start: Callable[[Job], AnySequence | None]):
+    def __init__(self, limits: Limits, start: Callable[[Job], AnySequence | None], layout: RowLayout | None = None):
         self._limits = limits
         self._start = start
         self._waiting = WaitingJobs[Job]()
         self._budget = PrefillBudget(limits.chunk_tokens)
         self._shared = SharedStep(limits.chunk_tokens)
         self._drafting = DraftPolicy() if limits.adapts_drafts else None
-        self.rows = RowTable[AnySequence](limits.max_running, limits.reuse_prefix, limits.reach, limits.num_snapshots)
+        self.rows = RowTable[AnySequence](
+            limits.max_running, limits.reuse_prefix, limits.reach, limits.num_snapshots, layout
+        )
 
     @property
     def has_work(self) -> bool:
@@ -96,6 +100,15 @@ class Scheduler(Generic[AnySequence]):
         if plan.chunks:
             self._shared.observe(plan.num_prompt_tokens, took_s)
 
+    def is_steady(self, now_s: float) -> bool:
+        """Whether the next step is one of the same rows alone: nothing is read, and nobody who waits could start."""
+        self._waiting.sweep(now_s)
+        return not self.rows.num_prefilling and not (len(self._waiting) and self.rows.can_take(self._waiting.first))
+
+    def observe_rows(self, num_running: int, took_s: float) -> None:
+        """A step of so many rows alone, which was not planned here, took so long."""
+        self._budget.observe(num_running, 0, took_s)
+
     def fail_waiting(self, error: RequestError) -> None:
         """End every job that has not started."""
         self._waiting.fail_all(error)
@@ -118,7 +131,7 @@ class Scheduler(Generic[AnySequence]):
         self.rows.release(sequence)
 
     def _admit(self) -> None:
-        while len(self._waiting) > 0 and self.rows.num_free > 0:
+        while len(self._waiting) > 0 and self.rows.can_take(self._waiting.first):
             sequence = self._start(self._waiting.start_next())
             if sequence is not None:
                 self.rows.take(sequence)

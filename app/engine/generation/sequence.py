@@ -24,19 +24,11 @@ from app.models.tokens.generating_model import GeneratingModel
 class Sequence:
     """A job that has a row. ``num_cached`` tokens from the front have their entries in the KV cache.
 
-    With ``defers_text`` the owner calls ``write_text`` when it has the time, unless text can end the job. ``begin``:
-    what stands in front of the completion where that is not the prompt, as in a decoder that reads another text.
+    ``begin``: what stands in front of the completion where that is not the prompt, as in a decoder that reads another
+    text.
     """
 
-    def __init__(
-        self,
-        job: Job,
-        model: GeneratingModel,
-        pace: Pace,
-        *,
-        defers_text: bool = False,
-        begin: list[int] | None = None,
-    ):
+    def __init__(self, job: Job, model: GeneratingModel, pace: Pace, *, begin: list[int] | None = None):
         params = job.params
         begin = job.prompt_ids if begin is None else begin
         self.job = job
@@ -56,9 +48,6 @@ class Sequence:
         self._detokenizer = Detokenizer(model.decoder(params.shown_tokens), begin)
         self._vocabulary = model.vocabulary
         self._filter = self._make_filter(model)
-        is_read = bool(params.stop or params.truncate_before_pattern or self._budget)
-        self._defers_text = defers_text and not is_read
-        self._unwritten: list[tuple[int, tuple[TokenLogprob, ...]]] = []
 
     def _make_budget(self) -> ReasoningBudget | None:
         limit = self.job.params.reasoning_limit
@@ -132,33 +121,21 @@ class Sequence:
             self.lookup.record.note(num_guessed, num_right)
 
     def accept(self, token: int, logprob: TokenLogprob | None = None) -> None:
-        """Take the sampled ``token``: emit the text it completes (now or later), end the job where it must end."""
+        """Take the sampled ``token``: emit the text it completes, end the job where it must end."""
         if self._matcher is not None and (failure := self._matcher.failure) is not None:
             self.fail(failure)
             return
         self.job.count_token()
         scores = () if logprob is None else (logprob,)
         if token in self.end_ids:
-            self.write_text()
             self._end("stop", scores)
             return
         self.tokens.append(token)
         self.sampler.accept(token)
-        if self._defers_text:
-            self._unwritten.append((token, scores))
-        else:
-            self._write(token, scores)
+        self._write(token, scores)
         is_last = self.job.usage.completion_tokens >= self.job.params.max_new_tokens
-        if is_last:
-            self.write_text()
         if is_last and not self.job.has_ended:
             self._end("length")
-
-    def write_text(self) -> None:
-        """Emit the text of what was accepted since the last call; end the job at a stop string."""
-        unwritten, self._unwritten = self._unwritten, []
-        for token, scores in unwritten:
-            self._write(token, scores)
 
     def _write(self, token: int, scores: tuple[TokenLogprob, ...]) -> None:
         text, is_stopped = self._parted(self._detokenizer.push(token))
@@ -221,7 +198,6 @@ class Sequence:
 
     def fail(self, error: RequestError) -> None:
         """End the job with ``error``, after the text that it has; by length where that is what its time is for."""
-        self.write_text()
         if self.job.has_ended:
             return
         if self.job.is_ended_by(error):

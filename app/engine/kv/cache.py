@@ -14,6 +14,9 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from app.engine.generation.plan import ClearRow, CopyRow, Move, SwapRows
+from app.engine.kv.row_layout import RowLayout, WholeRows
+
 INITIAL_CAPACITY_TOKENS = 256
 
 
@@ -193,6 +196,24 @@ class KVCache(Cache):
         self.row_layers = list(layers)
         super().__init__(layers=list(layers))
 
+    def begin(self, num_extra: int) -> RowLayout:
+        """Nobody has a row: what rows are, for who assigns them. A step may write ``num_extra`` entries behind a row's
+        last one.
+        """
+        return WholeRows()
+
+    def make(self, move: Move) -> None:
+        """Do with the entries what the layout of the rows wants."""
+        match move:
+            case SwapRows(a, b, num_tokens):
+                self.swap_rows(a, b, num_tokens)
+            case CopyRow(source, target, num_tokens):
+                self.copy_row(source, target, num_tokens)
+            case ClearRow(row):
+                self.clear_row(row)
+            case _:
+                raise AssertionError("whole rows have no blocks")
+
     def swap_rows(self, a: int, b: int, num_tokens: int) -> None:
         """Exchange the first ``num_tokens`` entries of two rows in every layer."""
         if a != b:
@@ -213,6 +234,12 @@ class KVCache(Cache):
         """Keep the first ``capacity`` entries of every row; gives memory back one layer after the other."""
         for layer in self.row_layers:
             layer.shrink(capacity)
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Where the buffers lie in memory; others once they have grown or shrunk."""
+        buffers = [buffer for layer in self.row_layers for buffer in (layer.keys, layer.values)]
+        return tuple(0 if buffer is None else buffer.data_ptr() for buffer in buffers)
 
     @property
     def capacity(self) -> int:

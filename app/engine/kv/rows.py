@@ -9,10 +9,12 @@ the entries is noted as data. Inference thread; knows no torch.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Generic
+from typing import Generic, NamedTuple
 
-from app.engine.generation.plan import AnySequence, ClearRow, CopyRow, LoadStates, Move, SwapRows
+from app.core.work.jobs import Job
+from app.engine.generation.plan import AnySequence, LoadStates, Move
 from app.engine.kv.reach import WHOLE, Reach
+from app.engine.kv.row_layout import RowLayout, WholeRows
 from app.engine.kv.snapshots import Kept, Snapshots, wished
 
 
@@ -48,11 +50,34 @@ class Row(Generic[AnySequence]):
             self.num_written = max(self.num_written, self.sequence.num_cached)
 
 
-class RowTable(Generic[AnySequence]):
-    """Assigns rows and keeps them in order; ``take_moves`` tells what the cache has to do for that."""
+class Place(NamedTuple):
+    """A row to be taken, and the one whose first ``num_shared`` entries it will have: itself, or another.
 
-    def __init__(self, num_rows: int, reuse_prefix: bool, reach: Reach = WHOLE, num_snapshots: int | None = None):
+    ``num_common``: the most that any row has of the prompt, be it of use or not.
+    """
+
+    row: int
+    donor: int
+    num_shared: int
+    num_common: int
+
+
+class RowTable(Generic[AnySequence]):
+    """Assigns rows and keeps them in order; ``take_moves`` tells what the cache has to do for that.
+
+    ``layout`` says what rows are in its memory.
+    """
+
+    def __init__(
+        self,
+        num_rows: int,
+        reuse_prefix: bool,
+        reach: Reach = WHOLE,
+        num_snapshots: int | None = None,
+        layout: RowLayout | None = None,
+    ):
         self._rows = [Row[AnySequence]() for _ in range(num_rows)]
+        self._layout = layout or WholeRows()
         self._reuse_prefix = reuse_prefix
         self._reach = reach
         self._snapshots = None if num_snapshots is None else Snapshots(num_rows, num_snapshots)
@@ -92,6 +117,13 @@ class RowTable(Generic[AnySequence]):
         moves, self._moves = tuple(self._moves), []
         return moves
 
+    def can_take(self, job: Job) -> bool:
+        """Whether there is a free row for ``job``, and memory for what it will hold at most."""
+        if not self.num_free:
+            return False
+        place = self._place(job)
+        return self._layout.num_missing(num_tokens_of(job), place.num_shared, self._spared(place)) <= 0
+
     def take(self, sequence: AnySequence) -> None:
         """Give ``sequence`` a free row, keeping the entries of a prefix it shares with a sequence of its own owner.
 
@@ -99,27 +131,21 @@ class RowTable(Generic[AnySequence]):
         At least one prompt token is left to prefill, since its logits choose the next one. A prompt
         that is to be scored needs the logits of all its tokens, so it shares nothing.
         """
-        prompt = [] if sequence.is_scored else sequence.job.prompt_ids
-        first_free = self.num_running + self.num_prefilling
-        owner = sequence.job.owner
-        common = [self._common(row, prompt) if row.owner == owner else 0 for row in self._rows]
-        shared = [self._usable(row, number) for row, number in zip(self._rows, common, strict=True)]
-        free = range(first_free, len(self._rows))
-        chosen = donor = max(free, key=lambda i: (shared[i], -self._rows[i].last_used))
-        if max(shared) > shared[chosen]:
-            # The donor is busy: its sequence goes on, so its entries are copied, over the oldest row.
-            donor = shared.index(max(shared))
-            chosen = min(free, key=lambda i: self._rows[i].last_used)
-            self._moves.append(CopyRow(donor, chosen, shared[donor]))
-        row = self._rows[chosen]
-        self._take_states(donor, chosen, shared[donor])
-        row.wished = wished(len(sequence.job.prompt_ids), shared[donor], max(common)) if self._keeps_states else []
-        row.num_written = self._rows[donor].num_written if shared[donor] else 0
+        job, place = sequence.job, self._place(sequence.job)
+        self._make_room(job, place)
+        self._layout.claim(place.row, num_tokens_of(job), place.num_shared)
+        if place.donor != place.row:
+            self._moves += self._layout.share(place.donor, place.row, place.num_shared)
+        self._layout.keep(place.row, place.num_shared)
+        row, num_shared = self._rows[place.row], place.num_shared
+        self._take_states(place.donor, place.row, num_shared)
+        row.wished = wished(len(job.prompt_ids), num_shared, place.num_common) if self._keeps_states else []
+        row.num_written = self._rows[place.donor].num_written if num_shared else 0
         row.kept = []
-        row.owner = owner
+        row.owner = job.owner
         row.sequence = sequence
-        sequence.num_cached = sequence.job.usage.cached_tokens = shared[donor]
-        self._swap(chosen, first_free)
+        sequence.num_cached = job.usage.cached_tokens = num_shared
+        self._swap(place.row, self.num_running + self.num_prefilling)
         self.num_prefilling += 1
 
     def start_running(self, sequence: AnySequence) -> None:
@@ -134,8 +160,10 @@ class RowTable(Generic[AnySequence]):
         row = self._rows[at]
         row.note_written()
         if not is_valid:
-            self._moves.append(ClearRow(at))
-        row.kept = row.tokens if is_valid else []
+            self._moves += self._layout.clear(at)
+        row.kept = row.tokens if is_valid and self._reuse_prefix else []
+        self._layout.keep(at, len(row.kept))
+        self._layout.claim(at, 0, 0)
         row.states.num_tokens = len(row.kept)
         self._forget_states(row, len(row.kept))
         self._peak = max(self._peak, sequence.num_cached)
@@ -158,11 +186,8 @@ class RowTable(Generic[AnySequence]):
 
     def forget_beyond(self, num_tokens: int) -> None:
         """Free rows keep no more than ``num_tokens`` entries."""
-        for row in self._rows:
-            if len(row.kept) > num_tokens:
-                row.kept = row.kept[:num_tokens]
-                row.states.num_tokens = 0
-                self._forget_states(row, num_tokens)
+        for index in range(self.num_running + self.num_prefilling, len(self._rows)):
+            self._shorten(index, num_tokens)
 
     def reading(self, sequence: AnySequence, end: int) -> tuple[int, tuple[tuple[int, int], ...]]:
         """The row of ``sequence``, whose first ``end`` tokens will be read; what of its states to keep, and where."""
@@ -173,6 +198,41 @@ class RowTable(Generic[AnySequence]):
             if (slot := self._snapshots.add(row.states, num_tokens)) is not None:
                 found.append((num_tokens, slot))
         return at, tuple(found)
+
+    def _place(self, job: Job) -> Place:
+        """The free row for ``job``, and which row has the most of its prompt: that one itself where it can be."""
+        prompt = [] if job.params.num_prompt_logprobs is not None else job.prompt_ids
+        common = [self._common(row, prompt) if row.owner == job.owner else 0 for row in self._rows]
+        shared = [self._usable(row, number) for row, number in zip(self._rows, common, strict=True)]
+        free = range(self.num_running + self.num_prefilling, len(self._rows))
+        chosen = max(free, key=lambda i: (shared[i], -self._rows[i].last_used))
+        if max(shared) > shared[chosen]:
+            # The donor is busy: its sequence goes on, so it is copied, or referred to, by the oldest row.
+            oldest = min(free, key=lambda i: self._rows[i].last_used)
+            return Place(oldest, shared.index(max(shared)), max(shared), max(common))
+        return Place(chosen, chosen, shared[chosen], max(common))
+
+    def _spared(self, place: Place) -> list[tuple[int, int]]:
+        """Free rows, oldest first, and how many of their entries are wanted in that place."""
+        free = range(self.num_running + self.num_prefilling, len(self._rows))
+        oldest = sorted(free, key=lambda i: self._rows[i].last_used)
+        return [(i, place.num_shared if i == place.donor else 0) for i in oldest]
+
+    def _make_room(self, job: Job, place: Place) -> None:
+        """Forget what free rows hold, the oldest first, until there is room."""
+        for index, num_kept in self._spared(place):
+            if self._layout.num_missing(num_tokens_of(job), place.num_shared) <= 0:
+                return
+            self._shorten(index, num_kept)
+
+    def _shorten(self, index: int, num_tokens: int) -> None:
+        """A free row keeps no more than so many entries."""
+        row = self._rows[index]
+        if len(row.kept) > num_tokens:
+            row.kept = row.kept[:num_tokens]
+            row.states.num_tokens = 0
+            self._forget_states(row, num_tokens)
+        self._layout.keep(index, len(row.kept))
 
     @property
     def _keeps_states(self) -> bool:
@@ -208,8 +268,13 @@ class RowTable(Generic[AnySequence]):
         if a == b:
             return
         rows = self._rows
-        self._moves.append(SwapRows(a, b, max(len(rows[a].tokens), len(rows[b].tokens))))
+        self._moves += self._layout.swap(a, b, max(len(rows[a].tokens), len(rows[b].tokens)))
         rows[a], rows[b] = rows[b], rows[a]
+
+
+def num_tokens_of(job: Job) -> int:
+    """Entries that the row of ``job`` will have at most."""
+    return len(job.prompt_ids) + job.params.max_new_tokens
 
 
 def common_prefix(a: list[int], b: list[int]) -> int:

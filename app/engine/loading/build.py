@@ -18,8 +18,9 @@ from app.engine.generation.batch_options import BatchOptions
 from app.engine.generation.batched import BatchedEngine
 from app.engine.generation.serial import SerialEngine
 from app.engine.loading.prepared import KvMemory, Prepared
-from app.engine.runners.choose import make_runner
+from app.engine.runners.choose import kinds_of, make_runner
 from app.engine.runners.compiled import is_compiled
+from app.engine.runners.mixed import can_mix
 from app.models.checkpoint.device_memory import free_bytes
 from app.models.checkpoint.loader import Checkpoint, load_checkpoint
 from app.models.checkpoint.prequantized.served_form import served_settings
@@ -86,8 +87,10 @@ def add_adapters(model: Model, engine: Engine, settings: Settings) -> None:
 
 def make_slots(model: TextModel, settings: Settings) -> BatchedEngine:
     """The batched engine as the settings want it, unchecked."""
-    runner = make_runner(settings.decode_runner, model.checkpoint, settings.max_batch_size, model.context_tokens)
-    return BatchedEngine(model, BatchOptions.of(settings), runner)
+    kinds = kinds_of(settings, model.checkpoint.device)
+    kind = next(one for one in kinds if one != "paged" or can_mix(model.checkpoint))
+    runner = make_runner(kind, model.checkpoint, settings.max_batch_size, model.context_tokens)
+    return BatchedEngine(model, BatchOptions.of(settings, model.checkpoint.device), runner)
 
 
 def kv_memory(engine: Engine, model: Model, promised_bytes: int) -> KvMemory | None:

@@ -86,7 +86,7 @@ class ChangeOver:
 
     def _check(self, step: CompiledStep | NativePass, pause: Callable[[], None]) -> str | None:
         """What is wrong with the answers of a second engine on ``step``, whose cache is its own."""
-        options = BatchOptions.of(self._settings)
+        options = BatchOptions.of(self._settings, self._model.checkpoint.device)
         num_rows = min(options.max_running, NUM_CHECKED_ROWS)
         played = replace(options, max_running=num_rows, prefill_chunk_tokens=BRIEF.chunk_tokens, adapts_drafts=False)
         runner = runner_on(step, self._model.checkpoint, num_rows, self._model.context_tokens)

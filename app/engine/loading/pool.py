@@ -245,6 +245,8 @@ class ModelPool:
         if handle.footprint is not None:
             handle.footprint = as_loaded(handle.footprint, prepared)
         prepared.engine.guard.on_unsound = partial(self._metrics.count_unsound_logits, handle.name)
+        if prepared.graphs is not None:
+            prepared.graphs.on_outcome = partial(self._metrics.count_decode_graph, handle.name)
         self._metrics.count_engine(handle.name, prepared.engine_name, prepared.dropped)
         handle.open(prepared)
         self._tell(handle, prepared, time.monotonic() - started_s)

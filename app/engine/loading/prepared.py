@@ -8,6 +8,8 @@ from app.core.settings import Settings
 from app.core.states import EngineName
 from app.engine.checks.features import Model
 from app.engine.engine_interface import Engine
+from app.engine.generation.batched import BatchedEngine
+from app.engine.runners.graphs.decode_graphs import DecodeGraphs
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,11 @@ class Prepared:
     settings: Settings
     check_s: float
     is_compiled: bool = False
+
+    @property
+    def graphs(self) -> DecodeGraphs | None:
+        """Its recorded decoding steps, where it records any."""
+        return self.engine.runner.graphs if isinstance(self.engine, BatchedEngine) else None
 
     @property
     def kv_growth_bytes(self) -> int:

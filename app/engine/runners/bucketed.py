@@ -2,8 +2,8 @@
 
 A step is padded to a bucket: a power of two of rows, a power of two of entries to attend to. Rows
 that pad write their entry to a scratch row behind the others. Prompts, and steps that carry drafts,
-have too many shapes to be fixed: the eager runner takes them, on the same cache. On a CPU padding
-only costs (docs/performance.md). Inference thread only; knows neither jobs nor sampling.
+have too many shapes to be fixed: another runner takes them, on the same cache. With ``graphs`` a bucket is recorded
+and replayed; without, padding only costs (docs/performance.md). Inference thread only; knows neither jobs nor sampling.
 """
 
 from __future__ import annotations
@@ -16,30 +16,37 @@ from app.engine.generation.plan import Chunk
 from app.engine.kv.cache import INITIAL_CAPACITY_TOKENS, KVCache
 from app.engine.kv.reach import WHOLE
 from app.engine.runners.eager import EagerRunner
+from app.engine.runners.graphs.decode_graphs import DecodeGraphs, FixedPass
+from app.engine.runners.graphs.fed import Fed
 from app.engine.runners.masks import MaskBuffer
+from app.engine.runners.mixed import MixedRunner, can_mix
 from app.models.checkpoint.cache_argument import cache_argument_of
 from app.models.checkpoint.loader import Checkpoint
+from app.models.checkpoint.transfer import Staged
 from app.models.weights.adapters.adapter_bank import AdapterBank
 
 
 class Inputs:
-    """The numbers of one step, staged on the host and moved to the device in one transfer."""
+    """The numbers of one step, on their way to the device and there."""
 
     def __init__(self, num_rows: int, scratch_row: int, device: torch.device):
-        self._staged = torch.zeros((3, num_rows), dtype=torch.long)
-        self._view = self._staged.numpy()
+        self._staged = Staged((3, num_rows), torch.long, device)
         self._scratch_row = scratch_row
-        self.on_device = torch.zeros((3, num_rows), dtype=torch.long, device=device)
 
-    def fill(self, tokens: list[int], positions: list[int]) -> None:
-        """Rows 0, 1, .. get ``tokens`` at ``positions``; the others feed token 0 to the scratch row."""
-        count = len(tokens)
-        self._view[0, :count] = tokens
-        self._view[1, :count] = positions
-        self._view[2, :count] = range(count)
-        self._view[:2, count:] = 0
-        self._view[2, count:] = self._scratch_row
-        self.on_device.copy_(self._staged)
+    @property
+    def on_device(self) -> torch.Tensor:
+        """Tokens, positions and rows, ``(3, num_rows)``, always in the same memory."""
+        return self._staged.on_device
+
+    def fill(self, tokens: Fed, positions: list[int]) -> None:
+        """Rows 0, 1, .. get one of ``tokens`` each at ``positions``; the others feed token 0 to the scratch row."""
+        count = len(positions)
+        view = self._staged.on_host
+        view[:2] = 0
+        view[1, :count] = positions
+        view[2, :count] = range(count)
+        view[2, count:] = self._scratch_row
+        send_with_tokens(self._staged, tokens, count)
 
 
 class Bucket:
@@ -49,7 +56,7 @@ class Bucket:
         tokens, positions, self.rows = inputs.on_device[:, :num_rows]
         self.row_positions = positions
         self.input_ids, self.positions = tokens[:, None], positions[:, None]
-        self.length = length
+        self.num_rows, self.length = num_rows, length
         self._masks = MaskBuffer(num_rows, 1, length, dtype, positions.device)
 
     def mask(self) -> torch.Tensor:
@@ -60,17 +67,17 @@ class Bucket:
 class BucketedRunner:
     """Runs ``model`` with a cache of ``num_rows`` rows and one scratch row."""
 
-    can_mix = False
     reach = WHOLE
     num_snapshots: int | None = None
-    # They do not go with it: the settings say so.
     adapters: AdapterBank | None = None
 
-    def __init__(self, checkpoint: Checkpoint, num_rows: int, max_tokens: int):
+    def __init__(self, checkpoint: Checkpoint, num_rows: int, max_tokens: int, graphs: DecodeGraphs | None = None):
         self._model = checkpoint.model
         self._dtype = checkpoint.dtype
-        self._eager = EagerRunner(checkpoint, num_rows + 1, max_tokens)
-        self._caching = {cache_argument_of(checkpoint.model): self._eager.cache, "use_cache": True}
+        self._others = (MixedRunner if can_mix(checkpoint) else EagerRunner)(checkpoint, num_rows + 1, max_tokens)
+        self.can_mix = self._others.can_mix
+        self.graphs = graphs
+        self._caching = {cache_argument_of(checkpoint.model): self._others.cache, "use_cache": True}
         self._inputs = Inputs(num_rows, num_rows, checkpoint.device)
         self._buckets: dict[tuple[int, int], Bucket] = {}
         self.batch_sizes = powers_of_two(1, num_rows)
@@ -78,21 +85,36 @@ class BucketedRunner:
 
     @property
     def cache(self) -> KVCache:
-        return self._eager.cache
+        return self._others.cache
 
     def prefill(self, row: int, tokens: list[int], start: int, *, all_logits: bool = False) -> torch.Tensor:
-        return self._eager.prefill(row, tokens, start, all_logits=all_logits)
+        return self._others.prefill(row, tokens, start, all_logits=all_logits)
 
-    def decode(self, tokens: list[list[int]], starts: list[int]) -> torch.Tensor:
+    def decode(self, tokens: Fed, starts: list[int]) -> torch.Tensor:
         if len(tokens[0]) > 1:
-            return self._eager.decode(tokens, starts)
-        self._inputs.fill([row[0] for row in tokens], starts)
-        return self._run(self._bucket(len(starts), max(starts) + 1))[: len(starts)]
+            return self._others.decode(tokens, starts)
+        bucket = self._bucket(len(starts), max(starts) + 1)
+        is_adapted = self.adapters is not None and self.adapters.pin(bucket.num_rows)
+        one = FixedPass(
+            (bucket.num_rows, bucket.length, is_adapted),
+            lambda: self._inputs.fill(tokens, starts),
+            lambda: self._inputs.fill([], []),
+            lambda: self._run(bucket),
+        )
+        is_there = [layer.reserve(bucket.length) is not None for layer in self.cache.row_layers]
+        if self.graphs is not None and all(is_there):
+            return self.graphs.run(one, self._places())[: len(starts)]
+        one.fill()
+        return one.run()[: len(starts)]
 
     def mixed(
         self, tokens: list[int], starts: list[int], chunks: list[Chunk]
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        return self._eager.mixed(tokens, starts, chunks)
+        return self._others.mixed(tokens, starts, chunks)
+
+    def _places(self) -> tuple[int, ...]:
+        """Where everything lies that steps read or write, and that may move."""
+        return (0 if self.adapters is None else self.adapters.num_stacked, *self.cache.places)
 
     def _bucket(self, num_rows: int, length: int) -> Bucket:
         """The smallest shape that holds the step; made when it is first needed."""
@@ -103,6 +125,8 @@ class BucketedRunner:
 
     def _run(self, bucket: Bucket) -> torch.Tensor:
         """One pass; nothing in here depends on the numbers of the step, only on its bucket."""
+        if self.adapters is not None:
+            self.adapters.begin_again()
         mask = bucket.mask()
         self.cache.window.set_static(bucket.rows, bucket.row_positions, bucket.length)
         logits: torch.Tensor = self._model(
@@ -113,6 +137,16 @@ class BucketedRunner:
             **self._caching,
         ).logits
         return logits
+
+
+def send_with_tokens(staged: Staged, tokens: Fed, count: int) -> None:
+    """Send ``staged``, whose first row has the first token of each of ``count`` rows; on the device where they are."""
+    if not isinstance(tokens, torch.Tensor):
+        staged.on_host[0, :count] = [row[0] for row in tokens]
+        staged.send()
+        return
+    staged.send()
+    staged.on_device[0, :count] = tokens[:, 0]
 
 
 def powers_of_two(first: int, last: int) -> list[int]:

@@ -4,17 +4,76 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
+
+from app.core.settings import Settings
 from app.engine.runners.bucketed import BucketedRunner
 from app.engine.runners.eager import EagerRunner
+from app.engine.runners.graphs.decode_graphs import DecodeGraphs
+from app.engine.runners.graphs.recorder import make_recorder
 from app.engine.runners.interface import Runner
 from app.engine.runners.mixed import MixedRunner, can_mix
+from app.engine.runners.paged.gathered_ways import GatheredHeadsWay, GatheredWay
+from app.engine.runners.paged.paged_runner import BLOCK_TOKENS, PagedRunner, num_blocks_within
+from app.engine.runners.paged.query_rows import QueryWay
 from app.models.checkpoint.loader import Checkpoint
 
-RunnerKind = Literal["eager", "bucketed"]
+RunnerKind = Literal["eager", "bucketed", "graphs", "paged"]
+# Of what is free, where nobody says.
+MEMORY_SHARE = 0.9
 
 
 def make_runner(kind: RunnerKind, checkpoint: Checkpoint, num_rows: int, max_tokens: int) -> Runner:
     """A runner for ``num_rows`` sequences of at most ``max_tokens`` tokens; nothing it gives is checked here."""
-    if kind == "bucketed":
-        return BucketedRunner(checkpoint, num_rows, max_tokens)
+    match kind:
+        case "bucketed":
+            return BucketedRunner(checkpoint, num_rows, max_tokens)
+        case "graphs":
+            return graph_runner(checkpoint, num_rows, max_tokens)
+        case "paged":
+            return paged_runner(checkpoint, num_rows, max_tokens)
     return (MixedRunner if can_mix(checkpoint) else EagerRunner)(checkpoint, num_rows, max_tokens)
+
+
+def graph_runner(checkpoint: Checkpoint, num_rows: int, max_tokens: int) -> BucketedRunner:
+    """Steps in fixed shapes that are recorded: as graphs on a GPU."""
+    return BucketedRunner(checkpoint, num_rows, max_tokens, DecodeGraphs(make_recorder(checkpoint.device)))
+
+
+def paged_runner(
+    checkpoint: Checkpoint, num_rows: int, max_tokens: int, memory_share: float = MEMORY_SHARE
+) -> PagedRunner:
+    """The same on a cache in blocks, which takes at most ``memory_share`` of what is free."""
+    block_tokens = BLOCK_TOKENS[checkpoint.device.type]
+    return PagedRunner(
+        checkpoint,
+        num_rows,
+        max_tokens,
+        ways=query_ways(checkpoint.device, num_rows),
+        num_blocks=num_blocks_within(checkpoint, num_rows, max_tokens, block_tokens, memory_share),
+        block_tokens=block_tokens,
+        graphs=DecodeGraphs(make_recorder(checkpoint.device)),
+    )
+
+
+def query_ways(device: torch.device, num_rows: int) -> list[QueryWay]:
+    """The ways in which rows may attend on ``device``."""
+    everywhere: list[QueryWay] = [GatheredWay(), GatheredHeadsWay()]
+    if device.type != "cuda":
+        return everywhere
+    # They bring torch's compiler along, which only a GPU wants.
+    from app.engine.runners.paged.flex_way import FlexWay
+    from app.engine.runners.paged.varlen_way import VarlenWay
+
+    return [VarlenWay(), FlexWay(num_rows), *everywhere]
+
+
+def kinds_of(settings: Settings, device: torch.device) -> tuple[RunnerKind, ...]:
+    """The kinds that ``settings`` mean on ``device``, those to be tried first in front.
+
+    Not every model's rows can lie in blocks.
+    """
+    wanted = settings.decode_runner
+    if wanted == "auto":
+        wanted = "paged" if device.type == "cuda" else "eager"
+    return ("paged", "graphs") if wanted == "paged" else (wanted,)

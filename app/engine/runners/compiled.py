@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from app.engine.generation.plan import Chunk
+from app.engine.runners.graphs.fed import Fed, as_lists
 from app.engine.runners.mixed import MixedRunner
 from app.models.checkpoint.loader import Checkpoint
 from app.models.compiled.compiled_step import CompiledStep, KeysValues
@@ -37,7 +38,8 @@ class CompiledRunner(AdaptedRunner):
         self._embed: Any = checkpoint.model.get_input_embeddings()
         self._rotary: Any = checkpoint.model.base_model.rotary_emb
 
-    def decode(self, tokens: list[list[int]], starts: list[int]) -> torch.Tensor:
+    def decode(self, tokens: Fed, starts: list[int]) -> torch.Tensor:
+        tokens = as_lists(tokens)
         # It was compiled for the model's own weights alone.
         is_known = len(tokens[0]) == 1 and not self.adapted
         num_filled = self._step.rows_for(len(starts)) if is_known else None
@@ -82,7 +84,8 @@ class NativeRunner(AdaptedRunner):
         found = self._run(Tokens(tokens, [(row, start, len(tokens))], list(wanted)))
         return super().prefill(row, tokens, start, all_logits=all_logits) if found is None else found
 
-    def decode(self, tokens: list[list[int]], starts: list[int]) -> torch.Tensor:
+    def decode(self, tokens: Fed, starts: list[int]) -> torch.Tensor:
+        tokens = as_lists(tokens)
         num_rows, num_new = len(tokens), len(tokens[0])
         pieces = [(row, start, num_new) for row, start in enumerate(starts)]
         found = self._run(Tokens([token for row in tokens for token in row], pieces, list(range(num_rows * num_new))))

@@ -11,6 +11,7 @@ import torch
 from app.engine.generation.plan import Chunk
 from app.engine.kv.cache import KVCache, KVLayer, Window
 from app.engine.kv.reach import WHOLE
+from app.engine.runners.graphs.fed import Fed
 from app.engine.runners.masks import additive_mask
 from app.models.checkpoint.cache_argument import cache_argument_of
 from app.models.checkpoint.loader import Checkpoint
@@ -24,6 +25,7 @@ class EagerRunner:
     reach = WHOLE
     adapters: AdapterBank | None = None
     num_snapshots: int | None = None
+    graphs: None = None
 
     def __init__(self, checkpoint: Checkpoint, num_rows: int, max_tokens: int, window: Window | None = None):
         self._model = checkpoint.model
@@ -45,7 +47,7 @@ class EagerRunner:
         positions = torch.arange(start, start + len(tokens), device=self._device)[None]
         return self._forward([tokens], positions, None, num_logits=len(tokens) if all_logits else 1)[0]
 
-    def decode(self, tokens: list[list[int]], starts: list[int]) -> torch.Tensor:
+    def decode(self, tokens: Fed, starts: list[int]) -> torch.Tensor:
         """Feed as many tokens to each of rows 0, 1, ..; logits ``(num_rows, num_new, vocab)`` behind each."""
         num_new = len(tokens[0])
         self.cache.window.set(0, starts, num_new, self._device)
@@ -64,10 +66,10 @@ class EagerRunner:
         raise AssertionError("a mixed pass was planned for a runner that cannot mix")
 
     def _forward(
-        self, tokens: list[list[int]], positions: torch.Tensor, mask: torch.Tensor | None, num_logits: int
+        self, tokens: Fed, positions: torch.Tensor, mask: torch.Tensor | None, num_logits: int
     ) -> torch.Tensor:
         output = self._model(
-            input_ids=torch.tensor(tokens, device=self._device),
+            input_ids=tokens if isinstance(tokens, torch.Tensor) else torch.tensor(tokens, device=self._device),
             position_ids=positions,
             attention_mask=mask,
             logits_to_keep=num_logits,

@@ -13,6 +13,8 @@ import torch
 from app.engine.generation.plan import Chunk
 from app.engine.kv.cache import KVCache
 from app.engine.kv.reach import Reach
+from app.engine.runners.graphs.decode_graphs import DecodeGraphs
+from app.engine.runners.graphs.fed import Fed
 from app.models.weights.adapters.adapter_bank import AdapterBank
 
 
@@ -39,6 +41,11 @@ class Runner(Protocol):
         """How many slots behind the rows keep their states; None where rows have none, and can go back."""
         ...
 
+    @property
+    def graphs(self) -> DecodeGraphs | None:
+        """The recorded steps, where it records any."""
+        ...
+
     def prefill(self, row: int, tokens: list[int], start: int, *, all_logits: bool = False) -> torch.Tensor:
         """Feed ``tokens`` at positions ``start``.. of ``row``.
 
@@ -46,7 +53,7 @@ class Runner(Protocol):
         """
         ...
 
-    def decode(self, tokens: list[list[int]], starts: list[int]) -> torch.Tensor:
+    def decode(self, tokens: Fed, starts: list[int]) -> torch.Tensor:
         """Feed as many tokens to each of rows 0, 1, ..; logits ``(num_rows, num_new, vocab)`` behind each.
 
         They are valid until the next pass.

@@ -21,6 +21,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from app.engine.generation.plan import Chunk
 from app.engine.kv.cache import Window
 from app.engine.runners.eager import EagerRunner
+from app.engine.runners.graphs.fed import Fed
 from app.engine.runners.masks import additive_mask
 from app.engine.runners.row_attention import ROW_ATTENTION, row_attention
 from app.models.checkpoint.loader import Checkpoint
@@ -41,6 +42,10 @@ class MixedWindow(Window):
     def set(self, first: int, positions: list[int], num_new: int, device: torch.device | None = None) -> None:
         self.chunks: list[Chunk] | None = None
         super().set(first, positions, num_new, device)
+
+    def set_static(self, rows: torch.Tensor, row_positions: torch.Tensor, length: int) -> None:
+        self.chunks = None
+        super().set_static(rows, row_positions, length)
 
     def set_pieces(self, positions: list[int], chunks: list[Chunk], device: torch.device, dtype: torch.dtype) -> None:
         """What the next pass holds; masks are made once here and serve all layers."""
@@ -169,11 +174,11 @@ class MixedRunner(EagerRunner):
         """Go on with the cache of ``other``, which makes no more passes."""
         self.cache, self._window, self._caching = other.cache, other._window, other._caching
 
-    def decode(self, tokens: list[list[int]], starts: list[int]) -> torch.Tensor:
+    def decode(self, tokens: Fed, starts: list[int]) -> torch.Tensor:
         """Feed as many tokens to each of rows 0, 1, ..; logits ``(num_rows, num_new, vocab)`` behind each."""
         if len(tokens[0]) > 1:
             return super().decode(tokens, starts)
-        with self._attention(ROW_ATTENTION):
+        with attending_by(self._model, ROW_ATTENTION):
             return super().decode(tokens, starts)
 
     def mixed(
@@ -184,7 +189,7 @@ class MixedRunner(EagerRunner):
         Logits ``(num_rows, 1, vocab)`` of the rows, and per chunk what ``prefill`` gives.
         """
         self._window.set_pieces(starts, chunks, self._device, self._dtype)
-        with self._attention(self._window.attention):
+        with attending_by(self._model, self._window.attention):
             logits = self._mixed_logits(tokens, starts, chunks)
         rows, *rest = torch.split(logits, [len(starts), *(len(c.tokens) if c.all_logits else 1 for c in chunks)])
         return rows[:, None], rest
@@ -207,15 +212,16 @@ class MixedRunner(EagerRunner):
         logits: torch.Tensor = output.logits[0]
         return logits
 
-    @contextmanager
-    def _attention(self, name: str) -> Iterator[None]:
-        """Ours of that name in the place of the model's, which everything else (``generate``) goes on to use."""
-        config = self._model.config.get_text_config()
-        usual, config._attn_implementation = config._attn_implementation, name
-        try:
-            yield
-        finally:
-            config._attn_implementation = usual
+
+@contextmanager
+def attending_by(model: Any, name: str) -> Iterator[None]:
+    """Ours of that name in the place of the model's, which everything else (``generate``) goes on to use."""
+    config = model.config.get_text_config()
+    usual, config._attn_implementation = config._attn_implementation, name
+    try:
+        yield
+    finally:
+        config._attn_implementation = usual
 
 
 def can_mix(checkpoint: Checkpoint) -> bool:

@@ -18,10 +18,11 @@ from app.engine.kv.cache import KVCache, KVLayer, Window
 from app.engine.kv.reach import Reach
 from app.engine.kv.ring_layer import RingLayer
 from app.engine.kv.state_cache import StateCache
+from app.engine.runners.graphs.fed import Fed, as_lists
 from app.engine.runners.mixed import MixedRunner, MixedWindow, chunk_attention
 from app.engine.runners.row_attention import capped_attention, row_attention
-from app.engine.runners.state_hosts import find_hosts
-from app.engine.runners.state_passes import StatePasses
+from app.engine.runners.states.state_hosts import find_hosts
+from app.engine.runners.states.state_passes import StatePasses
 from app.models.checkpoint.layer_kinds import LayerKind, layer_kinds
 from app.models.checkpoint.loader import Checkpoint
 
@@ -174,8 +175,9 @@ class WindowedRunner(MixedRunner):
         """
         return self.mixed([], [], [Chunk(row, tokens, start, all_logits)])[1][0]
 
-    def decode(self, tokens: list[list[int]], starts: list[int]) -> torch.Tensor:
+    def decode(self, tokens: Fed, starts: list[int]) -> torch.Tensor:
         """Feed as many tokens to each of rows 0, 1, ..; logits ``(num_rows, num_new, vocab)`` behind each."""
+        tokens = as_lists(tokens)
         if len(tokens[0]) == 1:
             return self.mixed([some[0] for some in tokens], starts, [])[0]
         chunks = [Chunk(row, some, start, True) for row, (some, start) in enumerate(zip(tokens, starts, strict=True))]

@@ -6,12 +6,11 @@ Vectorised over rows; semantics and order are those of transformers' warpers. In
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from app.core.work.sampling_params import SamplingParams
+from app.engine.sampling.row_wishes import RowWishes
 
 # Candidates that are sorted first; the whole vocabulary only where they cannot decide.
 # A full sort of 150,000 entries takes 3 ms on a CPU, ten times as long as the best 1,024 of them.
@@ -20,32 +19,37 @@ SIGN_BIT = np.int32(31)
 ALL_BUT_SIGN = np.int32(0x7FFFFFFF)
 
 
-def needs_order(params: SamplingParams) -> bool:
-    """Whether tokens must be sorted by probability to filter them."""
-    return params.top_k > 0 or params.top_p < 1.0 or params.typical_p < 1.0
-
-
-def filter_unordered(logits: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:
+def filter_unordered(logits: torch.Tensor, wishes: RowWishes) -> torch.Tensor:
     """Scaled logits ``(rows, vocab)`` with what ``min_p`` drops at -inf; needs no sorting."""
-    logits = scaled(logits, params)
-    if all(row.min_p == 0.0 for row in params):
+    logits = logits / wishes.column("temperature", logits)
+    if all(row.min_p == 0.0 for row in wishes.params):
         return logits
-    return logits.masked_fill(logits < _floor(logits.amax(dim=-1, keepdim=True), params), -math.inf)
+    return logits.masked_fill(logits < _floor(logits.amax(dim=-1, keepdim=True), wishes), -math.inf)
 
 
-def filter_ordered(logits: torch.Tensor, params: Sequence[SamplingParams]) -> tuple[torch.Tensor, torch.Tensor]:
+def filter_ordered(logits: torch.Tensor, wishes: RowWishes) -> tuple[torch.Tensor, torch.Tensor]:
     """Scaled logits of the best tokens, best first, what is dropped at -inf; and their ids.
 
-    Both ``(rows, num_candidates)``.
+    Both ``(rows, num_candidates)``. On a GPU the number of candidates is known before: to ask whether they decide would
+    wait for the device. Of equal logits ``top_k`` keeps no more than those there.
     """
-    logits = scaled(logits, params)
+    logits = logits / wishes.column("temperature", logits)
+    if reads_wait(logits):
+        are_few = all(0 < row.top_k <= NUM_CANDIDATES for row in wishes.params)
+        best, ids = logits.topk(min(NUM_CANDIDATES, logits.shape[-1]) if are_few else logits.shape[-1], dim=-1)
+        return _typical(_kept(best, logits, wishes)[0], wishes), ids
     for num_candidates in (NUM_CANDIDATES, logits.shape[-1]):
         if num_candidates <= logits.shape[-1]:
             best, ids = largest(logits, num_candidates)
-            kept = _kept(best, logits, params)
-            if kept is not None:
-                return _typical(kept, params), ids
+            kept, is_open = _kept(best, logits, wishes)
+            if is_open is None or not bool(is_open.any()):
+                return _typical(kept, wishes), ids
     raise AssertionError("the whole vocabulary always decides")
+
+
+def reads_wait(logits: torch.Tensor) -> bool:
+    """Whether to read a number of them would wait for a device."""
+    return logits.device.type != "cpu"
 
 
 def largest(logits: torch.Tensor, num: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -74,53 +78,42 @@ def _least(row: np.ndarray, num: int) -> np.ndarray:
     return positions
 
 
-def scaled(logits: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:
-    """Logits divided by each row's temperature."""
-    return logits / column([row.temperature for row in params], logits)
-
-
-def column(values: Sequence[float], like: torch.Tensor) -> torch.Tensor:
-    """``values`` as ``(rows, 1)`` with the dtype and device of ``like``."""
-    return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None]
-
-
-def _kept(best: torch.Tensor, logits: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor | None:
-    """``best`` after top_k, top_p and min_p; None where it holds too few tokens to decide."""
+def _kept(best: torch.Tensor, logits: torch.Tensor, wishes: RowWishes) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """``best`` after top_k, top_p and min_p; and for which rows it holds too few tokens to decide, None: for none."""
     vocab_size, num_candidates = logits.shape[-1], best.shape[-1]
-    limits = [min(row.top_k or vocab_size, vocab_size) for row in params]
-    last = torch.tensor([[min(limit, num_candidates) - 1] for limit in limits], device=logits.device)
-    weakest = best.gather(1, last)
-    has_limit = torch.tensor([[limit < vocab_size] for limit in limits], device=logits.device)
+    limits = wishes.limits
+    weakest = best.gather(1, limits.clamp(max=num_candidates) - 1)
+    has_limit = limits < vocab_size
     limited = torch.where(has_limit & (best < weakest), -math.inf, best)
     total = torch.where(has_limit, limited.logsumexp(-1, keepdim=True), logits.logsumexp(-1, keepdim=True))
     through = (limited - total).exp().cumsum(-1)
-    top_p = column([row.top_p for row in params], logits)
+    top_p = wishes.column("top_p", logits)
+    is_open = None
     if num_candidates < vocab_size:
         is_tied = has_limit & (best[:, -1:] >= weakest)
         is_short = ~has_limit & (through[:, -1:] < top_p)
-        if bool((is_tied | is_short).any()):
-            return None
+        is_open = is_tied | is_short
     # transformers sums from the least token up; from the top, a token stays while the mass before it is below top_p.
     dropped = through - (limited - total).exp() >= top_p
-    dropped[:, 0] = False
-    return limited.masked_fill(dropped | (limited < _floor(best[:, :1], params)), -math.inf)
+    dropped.select(1, 0).fill_(False)
+    return limited.masked_fill(dropped | (limited < _floor(best[:, :1], wishes)), -math.inf), is_open
 
 
-def _typical(logits: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:
+def _typical(logits: torch.Tensor, wishes: RowWishes) -> torch.Tensor:
     """Keep the tokens whose surprise is nearest to the entropy, up to a mass of typical_p (arXiv:2202.00666)."""
-    if all(row.typical_p >= 1.0 for row in params):
+    if all(row.typical_p >= 1.0 for row in wishes.params):
         return logits
     log_probabilities = logits.log_softmax(-1)
     probabilities = log_probabilities.exp()
     entropy = -(log_probabilities * probabilities).nansum(-1, keepdim=True)
     distance, order = (-log_probabilities - entropy).abs().sort(dim=-1)
-    mass = column([row.typical_p for row in params], logits)
+    mass = wishes.column("typical_p", logits)
     last = (probabilities.gather(1, order).cumsum(-1) < mass).sum(-1, keepdim=True)
     limit = distance.gather(1, last.clamp_(max=logits.shape[-1] - 1))
     is_far = (-log_probabilities - entropy).abs() > limit
     return logits.masked_fill(is_far & (mass < 1.0), -math.inf)
 
 
-def _floor(best: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:
+def _floor(best: torch.Tensor, wishes: RowWishes) -> torch.Tensor:
     """The least logit that ``min_p`` keeps, given the best one of each row ``(rows, 1)``."""
-    return best + column([math.log(row.min_p) if row.min_p > 0 else -math.inf for row in params], best)
+    return best + wishes.column("log_min_p", best)

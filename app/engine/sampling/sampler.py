@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import replace
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from app.core.work.job_events import TokenLogprob
 from app.core.work.sampling_params import SamplingParams
-from app.engine.sampling.filters import column, filter_ordered, filter_unordered, needs_order
+from app.engine.sampling.filters import filter_ordered, filter_unordered, reads_wait
 from app.engine.sampling.grammar_masks import forbid
 from app.engine.sampling.row_logits import RowLogits
+from app.engine.sampling.row_wishes import RowWishes, Way, way_of
+from app.models.checkpoint.transfer import sent
 
-Way = Literal["likeliest", "drawn", "drawn_in_order"]
 # In the place of a token, where the row's logits hold NaN or +infinity.
 UNSOUND = -1
 
@@ -44,43 +44,51 @@ class RowSampler:
             self.logits.accept(token)
 
 
-def way_of(params: SamplingParams) -> Way:
-    """How a row with these parameters finds its token."""
-    if params.temperature == 0.0:
-        return "likeliest"
-    return "drawn_in_order" if needs_order(params) else "drawn"
+@dataclass(frozen=True)
+class Drawn:
+    """The next tokens of rows, on the device: ``tokens`` ``(rows,)``, ``UNSOUND`` for a row with NaN or +infinity.
+
+    ``scores`` ``(rows, ..)``, float64, which holds every float32 and every id: the tokens, their log-probabilities,
+    those of the best tokens and their ids; None where nobody asked. ``wanted``: how many of the best each row wants.
+    """
+
+    tokens: torch.Tensor
+    scores: torch.Tensor | None
+    wanted: list[int | None]
+
+    def read(self) -> list[tuple[int, TokenLogprob | None]]:
+        """The token of each row, and its log-probability where that was asked for, in one transfer.
+
+        A row without a token has no meaningful log-probability either.
+        """
+        if self.scores is None:
+            return [(token, None) for token in self.tokens.tolist()]
+        found = []
+        for (token, *numbers), num in zip(self.scores.tolist(), self.wanted, strict=True):
+            found.append((int(token), None if num is None else entry_of(int(token), numbers, num)))
+        return found
 
 
 def choose(logits: torch.Tensor, rows: list[RowSampler]) -> list[tuple[int, TokenLogprob | None]]:
-    """The next token of each row, and its log-probability where that was asked for; see ``sample``.
+    """The next token of each row, and its log-probability where that was asked for; see ``draw_next``."""
+    return draw_next(logits, rows).read()
 
-    A row without a token (``UNSOUND``) has no meaningful log-probability either.
-    """
-    tokens = sample(logits, rows)
-    asked = {i: num for i, row in enumerate(rows) if (num := row.params.num_logprobs) is not None}
+
+def draw_next(logits: torch.Tensor, rows: list[RowSampler]) -> Drawn:
+    """Next token per row from ``logits`` ``(num_rows, vocab)``, any float dtype; waits for no GPU."""
+    tokens = _tokens(_changed(logits, rows), rows)
+    wanted = [row.params.num_logprobs for row in rows]
+    asked = [i for i, num in enumerate(wanted) if num is not None]
     if not asked:
-        return [(token, None) for token in tokens]
-    scored = logprobs(logits[list(asked)], [max(tokens[i], 0) for i in asked], max(asked.values()))
-    entries = {i: replace(entry, top=entry.top[:num]) for (i, num), entry in zip(asked.items(), scored, strict=True)}
-    return [(token, entries.get(i)) for i, token in enumerate(tokens)]
-
-
-def sample(logits: torch.Tensor, rows: list[RowSampler]) -> list[int]:
-    """Next token per row from ``logits`` ``(num_rows, vocab)``, any float dtype; one transfer to the host.
-
-    ``UNSOUND`` for a row that holds NaN or +infinity: the largest entry tells, which is read anyway.
-    """
-    logits = _changed(logits, rows)
-    ways = {row.way for row in rows}
-    if len(ways) == 1:
-        tokens = _found(logits, rows, ways.pop())
+        return Drawn(tokens, None, wanted)
+    most, targets = max(num for num in wanted if num is not None), tokens.clamp(min=0)
+    if len(asked) == len(rows) or reads_wait(logits):
+        scores = scores_of(logits, targets, most)
     else:
-        tokens = torch.empty(len(rows), dtype=torch.long, device=logits.device)
-        for way in ways:
-            chosen = [i for i, row in enumerate(rows) if row.way == way]
-            tokens[chosen] = _found(logits[chosen], [rows[i] for i in chosen], way)
-    found: list[int] = tokens.tolist()
-    return found
+        some = scores_of(logits[asked], targets[asked], most)
+        scores = some.new_zeros((len(rows), some.shape[1]))
+        scores[asked] = some
+    return Drawn(tokens, torch.cat((tokens[:, None].double(), scores), 1), wanted)
 
 
 def _changed(logits: torch.Tensor, rows: list[RowSampler]) -> torch.Tensor:
@@ -100,23 +108,55 @@ def _changed(logits: torch.Tensor, rows: list[RowSampler]) -> torch.Tensor:
     return logits
 
 
+def _tokens(logits: torch.Tensor, rows: list[RowSampler]) -> torch.Tensor:
+    """Next token of each row ``(num_rows,)``, on the device of ``logits``; ``UNSOUND`` where those are no numbers."""
+    ways = sorted({row.way for row in rows})
+    if len(ways) == 1:
+        return _found(logits, rows, ways[0])
+    if reads_wait(logits):
+        return _found_each_way(logits, rows, ways)
+    tokens = torch.empty(len(rows), dtype=torch.long)
+    for way in ways:
+        chosen = [i for i, row in enumerate(rows) if row.way == way]
+        tokens[chosen] = _found(logits[chosen], [rows[i] for i in chosen], way)
+    return tokens
+
+
 def _found(logits: torch.Tensor, rows: list[RowSampler], way: Way) -> torch.Tensor:
-    """Next token of each row ``(num_rows,)``, all found in the same way, on the device of ``logits``."""
+    """The same where all rows find theirs in one way."""
     if way == "likeliest":
         return likeliest(logits)
+    return _drawn_soundly(logits, wishes_of(rows, logits), way)
+
+
+def _found_each_way(logits: torch.Tensor, rows: list[RowSampler], ways: list[Way]) -> torch.Tensor:
+    """The same on a GPU: which row goes which way is a number there, too, so all go each way and keep their own."""
+    wishes = wishes_of(rows, logits)
+    tokens = torch.full((len(rows),), UNSOUND, device=logits.device)
+    for way in ways:
+        found = likeliest(logits) if way == "likeliest" else _drawn_soundly(logits, wishes, way)
+        tokens = torch.where(wishes.is_found(way), found, tokens)
+    return tokens
+
+
+def wishes_of(rows: list[RowSampler], logits: torch.Tensor) -> RowWishes:
+    """What the rows want, with the next random number of each that draws."""
+    uniforms = [0.0 if row.way == "likeliest" else row.uniform() for row in rows]
+    return RowWishes([row.params for row in rows], uniforms, logits.shape[-1], logits.device)
+
+
+def _drawn_soundly(logits: torch.Tensor, wishes: RowWishes, way: Way) -> torch.Tensor:
     is_unsound = ~(logits.amax(dim=-1) < math.inf)
-    # On a GPU asking whether there are any would wait for the device.
-    if logits.device.type != "cpu" or bool(is_unsound.any()):
+    if reads_wait(logits) or bool(is_unsound.any()):
         logits = logits.masked_fill(is_unsound[:, None], 0.0)
-    return _drawn(logits.float(), rows, way).masked_fill_(is_unsound, UNSOUND)
+    return _drawn(logits.float(), wishes, way).masked_fill_(is_unsound, UNSOUND)
 
 
-def _drawn(logits: torch.Tensor, rows: list[RowSampler], way: Way) -> torch.Tensor:
-    params, uniforms = [row.params for row in rows], [row.uniform() for row in rows]
+def _drawn(logits: torch.Tensor, wishes: RowWishes, way: Way) -> torch.Tensor:
     if way == "drawn":
-        return draw(filter_unordered(logits, params), uniforms)
-    kept, ids = filter_ordered(logits, params)
-    return ids.gather(1, draw(kept, uniforms)[:, None])[:, 0]
+        return draw(filter_unordered(logits, wishes), wishes)
+    kept, ids = filter_ordered(logits, wishes)
+    return ids.gather(1, draw(kept, wishes)[:, None])[:, 0]
 
 
 def likeliest(logits: torch.Tensor) -> torch.Tensor:
@@ -125,7 +165,7 @@ def likeliest(logits: torch.Tensor) -> torch.Tensor:
     NaN counts as the largest entry, in numpy and in torch. On a CPU by numpy: ``argmax`` of torch 2.13 takes 185 us
     for ``(16, 8192)`` float32 there, numpy's 8.
     """
-    if logits.device.type != "cpu":
+    if reads_wait(logits):
         largest, tokens = logits.max(dim=-1)
         return tokens.masked_fill_(~(largest < math.inf), UNSOUND)
     values = logits.float().numpy()
@@ -137,23 +177,31 @@ def likeliest(logits: torch.Tensor) -> torch.Tensor:
 def logprobs(logits: torch.Tensor, tokens: list[int], num_top: int) -> list[TokenLogprob]:
     """Log-probability of ``tokens`` under ``logits`` ``(len(tokens), vocab)``, with the ``num_top`` best.
 
-    One transfer to the host: float64 holds every float32 and every id exactly.
+    One transfer to the host.
     """
+    scores = scores_of(logits, sent(np.array(tokens), logits.device), num_top).tolist()
+    return [entry_of(token, numbers, num_top) for token, numbers in zip(tokens, scores, strict=True)]
+
+
+def scores_of(logits: torch.Tensor, tokens: torch.Tensor, num_top: int) -> torch.Tensor:
+    """Log-probabilities of ``tokens`` ``(rows,)`` and of the best ones, and those' ids; ``(rows, ..)`` float64."""
     scores = logits.float().log_softmax(dim=-1)
-    chosen = scores.gather(1, torch.tensor(tokens, device=scores.device)[:, None])
     best, ids = scores.topk(min(num_top, scores.shape[-1]), dim=-1)
-    entries = []
-    for token, row in zip(tokens, torch.cat([chosen.double(), best.double(), ids.double()], 1).tolist(), strict=True):
-        values, top_ids = row[1 : best.shape[1] + 1], map(int, row[best.shape[1] + 1 :])
-        entries.append(TokenLogprob(token, row[0], tuple(zip(top_ids, values, strict=True))))
-    return entries
+    return torch.cat([scores.gather(1, tokens[:, None]).double(), best.double(), ids.double()], 1)
 
 
-def draw(logits: torch.Tensor, uniforms: list[float]) -> torch.Tensor:
-    """One index per row, by inverting the cumulative distribution at ``uniforms``; ``(num_rows,)``.
+def entry_of(token: int, numbers: list[float], num_top: int) -> TokenLogprob:
+    """One row of ``scores_of``, with the ``num_top`` best of those that it has."""
+    num_best = len(numbers) // 2
+    values, ids = numbers[1 : 1 + num_best][:num_top], map(int, numbers[1 + num_best :][:num_top])
+    return TokenLogprob(token, numbers[0], tuple(zip(ids, values, strict=True)))
+
+
+def draw(logits: torch.Tensor, wishes: RowWishes) -> torch.Tensor:
+    """One index per row, by inverting the cumulative distribution at its random number; ``(num_rows,)``.
 
     The sum is of float64: in float32 the many unlikely tokens of a large vocabulary would be lost in it.
     """
     cumulative = logits.softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)
-    target = column(uniforms, cumulative) * cumulative[:, -1:]
+    target = wishes.column("uniform", cumulative) * cumulative[:, -1:]
     return torch.searchsorted(cumulative, target, right=True).clamp_(max=logits.shape[-1] - 1)[:, 0]

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from app.core.errors import AdapterFailedError
-from app.core.settings import load_settings
 from app.core.work.adapters import Adapter, AdapterName
 from app.core.work.jobs import Job
 from app.engine.checks.reference import distance
@@ -345,8 +344,3 @@ def test_a_broken_adapter_fails_alone(model_folder, adapters, tmp_path, fault):
     with pytest.raises(AdapterFailedError, match="the adapter broken could not be loaded"):
         store.get(named(folder))
     assert store.get(named(adapters("llama")[0])).parts
-
-
-def test_what_cannot_go_together_is_told_at_the_start(tmp_path):
-    with pytest.raises(Exception, match="ADAPTERS does not go with"):
-        load_settings({"FORKLIFT_ADAPTERS": str(tmp_path), "FORKLIFT_DECODE_RUNNER": "bucketed"})

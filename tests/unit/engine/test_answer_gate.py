@@ -157,7 +157,7 @@ def thinking(model: TextModel, text: str, budget: int, **params: object) -> tupl
     job = Job(
         "test", model.encode("Hi"), SamplingParams(400, reasoning_limit=ReasoningLimit(budget, closing), **params)
     )
-    sequence = Sequence(job, model, Pace(), defers_text=True)
+    sequence = Sequence(job, model, Pace())
     wanted = model.encode(text)
     while not job.has_ended:
         logits = torch.zeros(1, model.vocab_size)

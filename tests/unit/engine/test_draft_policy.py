@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+import torch
 
 from app.core.settings import MOST_ADAPTED, load_settings
 from app.engine.generation.batch_options import BatchOptions
@@ -127,5 +128,5 @@ def test_sequences_are_told_what_became_of_their_drafts():
 )
 def test_the_setting_is_a_number_or_adapts(given, drafts, adapts):
     environ = {} if given is None else {"FORKLIFT_PROMPT_LOOKUP": given}
-    options = BatchOptions.of(load_settings({"FORKLIFT_MODEL": "unused", **environ}))
+    options = BatchOptions.of(load_settings({"FORKLIFT_MODEL": "unused", **environ}), torch.device("cpu"))
     assert (options.num_draft_tokens, options.adapts_drafts) == (drafts, adapts)

@@ -15,6 +15,7 @@ from app.core.errors import ModelLoadError
 from app.core.settings import load_settings
 from app.engine.checks import ladder, plays, steps
 from app.engine.loading.build import Prepared, prepare
+from app.engine.runners.bucketed import BucketedRunner
 from app.models.weights.fused_layers import FusedLayer
 from tests.planted import PLANTED
 from tests.tiny_models import save_tiny_model
@@ -33,6 +34,18 @@ EXPECTED = {
     "positions_off": (("mixed", "batched"), "serial"),
     "swapped_rows": (("mixed", "batched"), "serial"),
     "wrong_sampler_row": (("mixed", "batched"), "serial"),
+    "stale_graph": (("graphs",), "mixed"),
+    "stuck_graph": (("graphs",), "mixed"),
+    "raising_capture": (("graphs",), "mixed"),
+    "wrong_query_head": (("paged",), "mixed"),
+}
+# What has to be asked for on a CPU, for a fault to be met.
+NEEDED = {
+    "bad_scale": {"FORKLIFT_QUANTIZATION": "int8"},
+    "stale_graph": {"FORKLIFT_DECODE_RUNNER": "graphs"},
+    "stuck_graph": {"FORKLIFT_DECODE_RUNNER": "graphs"},
+    "raising_capture": {"FORKLIFT_DECODE_RUNNER": "graphs"},
+    "wrong_query_head": {"FORKLIFT_DECODE_RUNNER": "paged"},
 }
 
 
@@ -82,9 +95,8 @@ def test_a_planted_fault_ends_on_a_lower_step_that_answers_as_generate_does(
     request.getfixturevalue(budget)
     PLANTED[fault](monkeypatch.setattr)
     dropped, engine = EXPECTED[fault]
-    environ = {"FORKLIFT_QUANTIZATION": "int8"} if fault == "bad_scale" else {}
     with capture_logs() as lines:
-        ready = prepared(model_folder("llama"), **environ)
+        ready = prepared(model_folder("llama"), **NEEDED.get(fault, {}))
     assert (ready.dropped, ready.engine_name) == (dropped, engine)
     assert answers_of(ready, monkeypatch) == expected
     failed = [line for line in lines if line["event"] == "step_failed_check"]
@@ -148,10 +160,11 @@ def test_a_mixed_pass_that_raises_is_not_taken_for_one_that_works(model_folder, 
     assert any("no such kernel" in str(line.get("reason")) for line in lines)
 
 
-@pytest.mark.parametrize("runner", ["eager", "bucketed"])
+@pytest.mark.parametrize("runner", ["eager", "bucketed", "graphs"])
 def test_the_runner_of_the_settings_is_the_one_that_is_checked(model_folder, monkeypatch, expected, runner):
     ready = prepared(model_folder("llama"), FORKLIFT_DECODE_RUNNER=runner, FORKLIFT_PROMPT_LOOKUP="4")
-    assert (ready.dropped, ready.engine_name) == ((), "mixed" if runner == "eager" else "batched")
+    assert (ready.dropped, ready.engine_name) == ((), "mixed")
+    assert isinstance(ready.engine.runner, BucketedRunner) == (runner != "eager")
     assert answers_of(ready, monkeypatch) == expected
 
 

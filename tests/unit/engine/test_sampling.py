@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import _disable_current_modes
 from transformers import (
     LogitsProcessorList,
     MinNewTokensLengthLogitsProcessor,
@@ -22,9 +23,13 @@ from transformers import (
 )
 
 from app.core.work.sampling_params import SamplingParams
-from app.engine.sampling import filters
+from app.engine.runners.graphs.op_recorder import Noting
+from app.engine.sampling import filters, row_wishes
+from app.engine.sampling import sampler as sampler_module
 from app.engine.sampling.row_logits import RowLogits
-from app.engine.sampling.sampler import UNSOUND, RowSampler, choose, likeliest, logprobs, sample
+from app.engine.sampling.row_wishes import RowWishes
+from app.engine.sampling.sampler import UNSOUND, RowSampler, choose, draw_next, likeliest, logprobs
+from app.models.checkpoint.transfer import sent
 
 CPU = torch.device("cpu")
 END = frozenset({2})
@@ -35,13 +40,18 @@ def row(vocab_size: int, prompt: list[int] | None = None, **params: object) -> R
     return RowSampler(sampling_params, RowLogits(sampling_params, prompt or [0], vocab_size, CPU, END, None))
 
 
+def sample(logits: torch.Tensor, rows: list[RowSampler]) -> list[int]:
+    return [token for token, _ in choose(logits, rows)]
+
+
 def ours(logits: torch.Tensor, sampler: RowSampler) -> torch.Tensor:
     """The distribution that a token is drawn from, ``(vocab,)``."""
     logits = logits.clone()
     sampler.logits.apply(logits[0])
+    wishes = RowWishes([sampler.params], [0.0], logits.shape[-1], CPU)
     if sampler.way == "drawn":
-        return filters.filter_unordered(logits, [sampler.params]).softmax(-1)[0]
-    kept, ids = filters.filter_ordered(logits, [sampler.params])
+        return filters.filter_unordered(logits, wishes).softmax(-1)[0]
+    kept, ids = filters.filter_ordered(logits, wishes)
     return torch.zeros(logits.shape[-1]).scatter(0, ids[0], kept.softmax(-1)[0])
 
 
@@ -252,3 +262,66 @@ def test_a_step_of_many_different_rows_is_one_transfer_to_the_host(monkeypatch):
     assert len(transfers) == 1
     logprobs(logits, tokens, 4)
     assert len(transfers) == 2
+
+
+KINDS: list[dict[str, object]] = [
+    {},
+    {"temperature": 0.7},
+    {"temperature": 1.0, "top_k": 5},
+    {"temperature": 1.3, "top_p": 0.8},
+    {"temperature": 1.0, "top_k": 40, "typical_p": 0.7},
+    {"temperature": 0.9, "min_p": 0.1, "num_logprobs": 3},
+    {"temperature": 1.0, "top_k": 1500, "top_p": 0.9},
+    {"num_logprobs": 0},
+]
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """Ways are chosen as where to read a number waits for a device."""
+    for module in (filters, sampler_module):
+        monkeypatch.setattr(module, "reads_wait", lambda _logits: True)
+
+
+@pytest.mark.parametrize("kinds", [KINDS, KINDS[:1], KINDS[1:2], KINDS[2:3], KINDS[3:6]], ids=str)
+def test_nothing_is_read_from_the_device_until_the_tokens_are_and_then_once(as_on_a_gpu, monkeypatch, kinds):
+    """Numbers of the host come in one transfer, which nobody waits for (``sent``)."""
+    logits = torch.randn(16, 3000, generator=torch.Generator().manual_seed(1))
+    logits[3, 7] = math.nan
+    rows = [row(3000, seed=i, **kinds[i % len(kinds)]) for i in range(16)]
+    brought = []
+
+    def unseen(numbers, device):
+        brought.append(numbers)
+        with _disable_current_modes():
+            return sent(numbers, device)
+
+    monkeypatch.setattr(row_wishes, "sent", unseen)
+    with Noting():
+        drawn = draw_next(logits, rows)
+    assert len(brought) <= 1
+    transfers = []
+    tolist = torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: transfers.append(1) or tolist(tensor))
+    found = drawn.read()
+    assert len(transfers) == 1
+    assert found[3][0] == UNSOUND
+
+
+def test_rows_draw_the_same_as_on_the_host_whoever_is_beside_them(as_on_a_gpu, monkeypatch):
+    logits = torch.randn(16, 3000, generator=torch.Generator().manual_seed(2)) * 3
+    for _ in range(3):
+        together = choose(logits, [row(3000, seed=i, **KINDS[i % 8]) for i in range(16)])
+        alone = [choose(logits[i : i + 1], [row(3000, seed=i, **KINDS[i % 8])])[0] for i in range(16)]
+        assert [token for token, _ in together] == [token for token, _ in alone]
+        with monkeypatch.context() as host:
+            for module in (filters, sampler_module):
+                host.setattr(module, "reads_wait", lambda _logits: False)
+            there = choose(logits, [row(3000, seed=i, **KINDS[i % 8]) for i in range(16)])
+        assert [token for token, _ in there] == [token for token, _ in together]
+        for (_, ours), (_, theirs) in zip(together, there, strict=True):
+            assert (ours is None) == (theirs is None)
+            if ours is not None and theirs is not None:
+                assert ours.logprob == pytest.approx(theirs.logprob)
+                assert [token for token, _ in ours.top] == [token for token, _ in theirs.top]
+        logits = logits.roll(1, 0)

@@ -63,7 +63,8 @@ class Pass:
         if self.indices is None:
             return None
         if (mask := self.masks.get(owners)) is None:
-            wanted = self.stack.owners.setdefault(owners, torch.tensor(owners, device=self.indices.device))
+            if (wanted := self.stack.owners.get(owners)) is None:
+                wanted = self.stack.owners[owners] = torch.tensor(owners, device=self.indices.device)
             mask = self.masks[owners] = self.indices[:, None] != wanted
         return mask
 
@@ -83,6 +84,9 @@ class AdapterBank:
         self._pass: Pass | None = None
         self._used: dict[Adapter, int] = {}
         self._num_passes = 0
+        # Changes whenever what passes read of adapters lies elsewhere.
+        self.num_stacked = 0
+        self._pinned: dict[int, torch.Tensor] = {}
         for at, (module, _) in enumerate(found):
             # Goes on with a layer that takes the module's place, as at a change to compiled code.
             module.register_forward_hook(partial(self._add, at))
@@ -100,6 +104,28 @@ class AdapterBank:
     def now(self) -> Rows:
         """What the pass that is made now holds; empty where no adapter changes any of it."""
         return self._rows
+
+    def pin(self, num_rows: int) -> bool:
+        """Whether the pass, which has a token for each row, has any adapter; then whose its rows are lies in memory
+        that stays where it is, filled up to ``num_rows`` with rows of nobody.
+        """
+        if not self._rows:
+            return False
+        now = self._begin(self._rows)
+        if num_rows not in self._pinned:
+            self._pinned[num_rows] = torch.empty(num_rows, dtype=torch.long, device=self._device)
+        pinned = self._pinned[num_rows].fill_(-1)
+        if now.indices is None:
+            pinned[:1] = 0
+        else:
+            pinned[: len(now.indices)] = now.indices
+        self._pass = Pass(now.stack, pinned)
+        return True
+
+    def begin_again(self) -> None:
+        """The same pass is made once more: what it has computed is to be computed anew."""
+        if self._pass is not None:
+            self._pass = Pass(self._pass.stack, self._pass.indices)
 
     def trim(self) -> None:
         """Let go of what nobody will name any more."""
@@ -135,6 +161,7 @@ class AdapterBank:
     def _restack(self, adapters: list[Adapter]) -> None:
         # The old one's memory is free before the new one's is taken.
         self._stack = Stack([], {})
+        self.num_stacked += 1
         self._stack = self._stacked(adapters)
         self._used = {adapter: self._used[adapter] for adapter in adapters}
 

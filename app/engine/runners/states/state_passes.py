@@ -17,7 +17,7 @@ import torch
 from app.engine.generation.plan import Chunk
 from app.engine.kv.row_states import RowStates
 from app.engine.kv.state_cache import StateCache
-from app.engine.runners.state_hosts import StateHost
+from app.engine.runners.states.state_hosts import StateHost
 
 
 @dataclass(frozen=True, slots=True)

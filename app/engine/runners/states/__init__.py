@@ -1,0 +1,1 @@
+"""How layers that keep states take passes that are laid end to end."""
