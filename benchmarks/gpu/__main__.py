@@ -26,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--work", type=Path, default=ROOT / "build" / "gpu", help="models, environment, results so far")
     run.add_argument("--limit-s", type=float, default=540, help="no stage starts that could end later than this")
     run.add_argument("--stage-limit-s", type=float, help="most seconds of any one stage, instead of its own limit")
+    run.add_argument("--resume", type=Path, help="results.json of an earlier run, perhaps elsewhere, to go on from")
     run.add_argument("--fresh", action="store_true", help="measure again what an earlier run has measured")
     return top
 

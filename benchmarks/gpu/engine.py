@@ -19,10 +19,13 @@ from app.models.text_model import TextModel
 from benchmarks.gpu.shapes import SHAPES
 from benchmarks.load import median
 
+ONE_BY_ONE = {"overlap_text": "false"}
+# Graphs off and on, rows whole and in blocks, tokens read before the next launch and behind it.
 WAYS: dict[str, dict[str, object]] = {
-    "eager": {},
-    "bucketed": {"decode_runner": "bucketed"},
-    "bucketed, text after launch": {"decode_runner": "bucketed", "overlap_text": True},
+    "eager": {"decode_runner": "eager", **ONE_BY_ONE},
+    "graphs": {"decode_runner": "graphs", **ONE_BY_ONE},
+    "paged": {"decode_runner": "paged", **ONE_BY_ONE},
+    "paged, launched ahead": {"decode_runner": "paged", "overlap_text": "true"},
 }
 NUM_PROMPT, NUM_NEW = 130, 128
 NUM_WARM_STEPS = 8
@@ -67,7 +70,7 @@ def finish(engine: BatchedEngine, jobs: list[Job]) -> list[list[int]]:
 def parity(shape: str, folder: Path, device: str) -> dict[str, Any]:
     """Greedy tokens in float32 against ``generate``, each way, in batches of 1 to 64."""
     batches, num_new = SHAPES[shape].batches, SHAPES[shape].num_checked
-    model = loaded(shape, folder, device, dtype="float32")
+    model = loaded(shape, folder, device, dtype="float32", decode_runner="eager")
     rng = random.Random(1)
     prompts = [random_ids(rng, rng.randrange(1, 200)) for _ in range(batches[-1])]
     expected = [generated(model, prompt, num_new) for prompt in prompts]
@@ -101,7 +104,7 @@ def gap(model: TextModel, prompt: list[int], expected: list[int], found: list[in
 
 def speed(shape: str, folder: Path, device: str) -> dict[str, Any]:
     """Decoding with one stream and with many, the first token of a long prompt, and what memory it took."""
-    model = loaded(shape, folder, device)
+    model = loaded(shape, folder, device, decode_runner="eager")
     network = model.checkpoint.model
     read = sum(p.numel() * p.element_size() for p in network.parameters())
     if not network.config.tie_word_embeddings:

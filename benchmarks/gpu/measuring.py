@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu import engine, serving, shapes
+from benchmarks.gpu import checking, engine, serving, shapes
 from benchmarks.load import median
 
 COPY_BYTES = {"cuda": 4 * 2**30, "cpu": 2**26}
@@ -58,7 +58,10 @@ def main(kind: str, device: str, file: str, shape: str = "", folder: str = "") -
         "device": lambda: measure_device(device),
         "make": lambda: shapes.write(shape, at, device),
         "parity": lambda: engine.parity(shape, at, device),
+        "load": lambda: checking.check_at_load(shape, at, device),
+        "attention": lambda: checking.attention(shape, at, device),
         "engine": lambda: engine.speed(shape, at, device),
+        "tests": lambda: checking.run_tests(device),
         **{name: lambda: serving.measure(kind, shape, at, device) for name in serving.CONTENDERS},
     }
     Path(file).write_text(json.dumps(kinds[kind]()))

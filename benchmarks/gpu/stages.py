@@ -22,15 +22,26 @@ from app.core.system.openmp import SPIN_ENVIRONMENT
 from benchmarks.gpu.shapes import named
 
 ROOT = Path(__file__).resolve().parents[2]
-# Most seconds per kind of stage; in this order for each shape.
-LIMITS_S = {"make": 150, "parity": 150, "engine": 150, "forklift": 150, "transformers": 150, "flask": 100}
+# Most seconds per kind of stage; in this order, by worth, for each shape.
+LIMITS_S = {
+    "make": 150,
+    "load": 150,
+    "engine": 150,
+    "attention": 120,
+    "forklift": 150,
+    "transformers": 150,
+    "parity": 150,
+    "flask": 100,
+}
+# Those that have no shape; the tests come behind the first shape's stages.
+LONE_LIMITS_S = {"device": 60, "tests": 200}
 GRACE_S = 15
 ERROR_LINES = 12
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One measurement of one shape (none for that of the device)."""
+    """One measurement of one shape, or of none (``LONE_LIMITS_S``)."""
 
     kind: str
     shape: str
@@ -51,18 +62,18 @@ class Plan:
     work: Path
     limit_s: float
     fresh: bool
+    resume: Path | None = None
 
     @classmethod
     def of(cls, options: argparse.Namespace) -> Plan:
-        kinds = options.stages.split(",") if options.stages else ["device", *LIMITS_S]
-        if unknown := [kind for kind in kinds if kind != "device" and kind not in LIMITS_S]:
-            raise SystemExit(f"error: no stage {unknown[0]!r}; there are device, {', '.join(LIMITS_S)}")
-        stages = [Stage("device", "", options.stage_limit_s or 60)] if "device" in kinds else []
-        for shape in named(options.shapes):
-            limits = {kind: options.stage_limit_s or limit_s for kind, limit_s in LIMITS_S.items() if kind in kinds}
-            stages += [Stage(kind, shape, limit_s) for kind, limit_s in limits.items()]
-        work = options.work.resolve()
-        return cls(tuple(stages), options.device, Path(options.output).resolve(), work, options.limit_s, options.fresh)
+        limits = LONE_LIMITS_S | LIMITS_S
+        kinds = options.stages.split(",") if options.stages else list(limits)
+        if unknown := [kind for kind in kinds if kind not in limits]:
+            raise SystemExit(f"error: no stage {unknown[0]!r}; there are {', '.join(limits)}")
+        chosen = {kind: options.stage_limit_s or limit_s for kind, limit_s in limits.items() if kind in kinds}
+        stages = [Stage(kind, shape, chosen[kind]) for kind, shape in ordered(named(options.shapes)) if kind in chosen]
+        work, output = options.work.resolve(), Path(options.output).resolve()
+        return cls(tuple(stages), options.device, output, work, options.limit_s, options.fresh, options.resume)
 
 
 def run(plan: Plan) -> int:
@@ -72,7 +83,7 @@ def run(plan: Plan) -> int:
     end_s = time.monotonic() + plan.limit_s
     results = {} if plan.fresh else earlier(plan)
     for stage in plan.stages:
-        if results.get(stage.name, {}).get("status") == "done":
+        if is_done(plan, stage, results):
             continue
         left_s = end_s - time.monotonic()
         results[stage.name] = run_stage(plan, stage) if left_s > stage.limit_s else {"status": "not started"}
@@ -85,9 +96,32 @@ def run(plan: Plan) -> int:
     return 0 if all(results[stage.name]["status"] == "done" for stage in plan.stages) else 1
 
 
+def ordered(shapes: list[str]) -> list[tuple[str, str]]:
+    """Kinds and shapes of all stages, what is worth most first."""
+    found = [("device", "")]
+    for at, shape in enumerate(shapes):
+        found += [(kind, shape) for kind in LIMITS_S]
+        found += [("tests", "")] if at == 0 else []
+    return found
+
+
+def is_done(plan: Plan, stage: Stage, results: dict[str, Any]) -> bool:
+    """Whether nothing is to be measured; a model is made only for what is, and again on another machine."""
+
+    def has_figures(one: Stage) -> bool:
+        return bool(results.get(one.name, {}).get("status") == "done")
+
+    if stage.kind != "make":
+        return has_figures(stage)
+    others = [one for one in plan.stages if one.shape == stage.shape and one != stage]
+    is_wanted = not all(map(has_figures, others)) or not others
+    is_there = (plan.work / stage.shape / "complete").exists()
+    return has_figures(stage) and (is_there or not is_wanted)
+
+
 def earlier(plan: Plan) -> dict[str, Any]:
-    """Results of the last run on the same kind of device."""
-    file = plan.work / "results.json"
+    """Results of the run that is gone on from, or of the last one here, on the same kind of device."""
+    file = plan.resume or plan.work / "results.json"
     kept = json.loads(file.read_text()) if file.exists() else {}
     stages: dict[str, Any] = kept.get("stages", {}) if kept.get("device") == plan.device else {}
     return stages

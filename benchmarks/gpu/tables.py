@@ -16,17 +16,34 @@ def show_all(results: dict[str, Any], file: Path) -> None:
     """Print everything, and write the same to ``file``."""
     device = _figures(results, "device")
     names = list(dict.fromkeys(name.split()[1] for name in results if " " in name))
+    tests = _figures(results, "tests")
     with file.open("w") as copy:
         for out in (None, copy):
             if device:
                 _print(out, "the device", [device])
+            if tests:
+                _print(out, "tests/gpu", [tests])
             for shape in names:
                 _print(
                     out, f"{shape}: float32 greedy tokens against generate", _figures(results, "parity", shape, "rows")
                 )
+                _print(out, f"{shape}: the check at a load", load_rows(_figures(results, "load", shape)))
                 _print(out, f"{shape}: speed", speed_rows(results, shape))
+                _print(out, f"{shape}: ways to attend", _figures(results, "attention", shape, "rows"))
             _print(out, "stages", [_stage_row(name, found) for name, found in results.items()])
             print(json.dumps({"benchmark": "gpu", "stages": results}), file=out)
+
+
+def load_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """What serves, and each thing that the load told of what does not."""
+    if not found:
+        return []
+    fields = ("engine", "runner", "graphs", "graph_failure", "dropped", "check_s", "load_s")
+    rows = [{"what": name, "found": str(found.get(name))} for name in fields]
+    for line in found["told"]:
+        about = ", ".join(f"{key}={value}" for key, value in line.items() if key != "event")
+        rows.append({"what": line["event"], "found": about[:110]})
+    return rows
 
 
 def speed_rows(results: dict[str, Any], shape: str) -> list[dict[str, Any]]:

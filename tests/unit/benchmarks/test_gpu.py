@@ -18,8 +18,10 @@ from benchmarks.gpu.stages import Plan, Stage
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def plan_of(tmp_path: Path, *planned: Stage, limit_s: float = 300.0, fresh: bool = False) -> Plan:
-    return Plan(planned, "cpu", tmp_path / "out", tmp_path / "work", limit_s, fresh)
+def plan_of(
+    tmp_path: Path, *planned: Stage, limit_s: float = 300.0, fresh: bool = False, resume: Path | None = None
+) -> Plan:
+    return Plan(planned, "cpu", tmp_path / "out", tmp_path / "work", limit_s, fresh, resume)
 
 
 def results_in(folder: Path) -> dict:
@@ -36,22 +38,26 @@ def measured(tmp_path: Path, *arguments: str) -> tuple[int, dict, str]:
 
 @pytest.mark.chaos
 def test_a_dry_run_makes_a_model_checks_parity_and_measures(tmp_path):
-    chosen = "device,make,parity,engine,forklift"
-    code, results, output = measured(tmp_path, "--shapes", "codegen-tiny", "--stages", chosen)
+    chosen = "device,make,load,attention,parity,engine,forklift"
+    code, results, output = measured(tmp_path, "--shapes", "qwen2-tiny", "--stages", chosen)
     assert code == 0, output
     assert {found["status"] for found in results.values()} == {"done"}
-    assert [row["equal"] for row in results["parity codegen-tiny"]["figures"]["rows"]] == ["1 of 1", "4 of 4"] * 3
-    assert results["engine codegen-tiny"]["figures"]["ttft_ms"] > 0
-    assert results["forklift codegen-tiny"]["figures"]["many"]["ok"] == 4
+    assert [row["equal"] for row in results["parity qwen2-tiny"]["figures"]["rows"]] == ["1 of 1", "4 of 4"] * 4
+    assert results["engine qwen2-tiny"]["figures"]["ttft_ms"] > 0
+    assert results["forklift qwen2-tiny"]["figures"]["many"]["ok"] == 4
+    checked = results["load qwen2-tiny"]["figures"]
+    assert (checked["runner"], checked["dropped"], checked["graph_failure"]) == ("PagedRunner", [], None)
+    assert checked["graphs"] > 0
+    assert all(row["failure"] is None and row["us"] > 0 for row in results["attention qwen2-tiny"]["figures"]["rows"])
     assert json.loads(output.splitlines()[-1])["stages"].keys() == results.keys()
-    assert "codegen-tiny: speed" in (tmp_path / "out" / "tables.txt").read_text()
+    assert "qwen2-tiny: speed" in (tmp_path / "out" / "tables.txt").read_text()
 
 
 @pytest.mark.chaos
 def test_the_whole_dry_run_with_every_contender(tmp_path):
     code, results, output = measured(tmp_path, "--shapes", "tiny")
     assert code == 0, output
-    assert len(results) == 1 + 2 * len(stages.LIMITS_S)
+    assert len(results) == len(stages.LONE_LIMITS_S) + 2 * len(stages.LIMITS_S)
 
 
 @pytest.mark.slow
@@ -77,8 +83,10 @@ def test_a_stage_that_fails_leaves_the_end_of_its_log(tmp_path):
 def test_a_second_run_measures_only_what_is_missing(tmp_path, monkeypatch):
     ran = []
 
-    def run_stage(_plan: Plan, stage: Stage) -> dict:
+    def run_stage(plan: Plan, stage: Stage) -> dict:
         ran.append(stage.name)
+        (plan.work / stage.shape).mkdir(parents=True, exist_ok=True)
+        (plan.work / stage.shape / "complete").touch()
         return {"status": "done" if len(ran) != 1 else "overran", "figures": {}}
 
     monkeypatch.setattr(stages, "run_stage", run_stage)
@@ -91,6 +99,19 @@ def test_a_second_run_measures_only_what_is_missing(tmp_path, monkeypatch):
     ]
     both = ["make qwen2-tiny", "make codegen-tiny"]
     assert ran == [*both, "make qwen2-tiny", *both]
+
+
+def test_a_run_on_another_machine_goes_on_and_makes_only_the_models_that_it_needs(tmp_path, monkeypatch):
+    ran = []
+    done_at_once = {"status": "done", "figures": {}}
+    monkeypatch.setattr(stages, "run_stage", lambda _plan, stage: ran.append(stage.name) or done_at_once)
+    planned = [Stage(kind, shape, 9) for shape in ("qwen2-tiny", "codegen-tiny") for kind in ("make", "load")]
+    done = {stage.name: done_at_once for stage in planned if stage.name != "load codegen-tiny"}
+    file = tmp_path / "earlier.json"
+    file.write_text(json.dumps({"device": "cpu", "stages": done}))
+    assert stages.run(plan_of(tmp_path, *planned, resume=file)) == 0
+    assert ran == ["make codegen-tiny", "load codegen-tiny"]
+    assert results_in(tmp_path / "out").keys() == {stage.name for stage in planned}
 
 
 def test_no_stage_starts_that_could_end_too_late(tmp_path, monkeypatch):
@@ -112,9 +133,16 @@ def test_shapes_and_stages_are_named_and_others_refused(tmp_path):
         "limit_s": 9,
         "stage_limit_s": None,
         "fresh": False,
+        "resume": None,
     }
     with pytest.raises(SystemExit, match="no stage 'fly'"):
         Plan.of(argparse.Namespace(shapes="tiny", stages="fly", **options))
+
+
+def test_what_is_worth_most_comes_first():
+    kinds = stages.ordered(["a", "b"])
+    assert kinds[:4] == [("device", ""), ("make", "a"), ("load", "a"), ("engine", "a")]
+    assert kinds.index(("tests", "")) < kinds.index(("make", "b"))
 
 
 def test_what_is_carried_leaves_torch_and_transformers_to_the_machine():
