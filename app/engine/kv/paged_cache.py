@@ -14,8 +14,8 @@ import torch
 from transformers import DynamicCache
 
 from app.engine.generation.plan import ClearBlocks, CopyBlocks, Move
+from app.engine.kv.block_pages import Pages
 from app.engine.kv.cache import KVCache, KVLayer, Window
-from app.engine.kv.pages import Pages
 from app.engine.kv.row_layout import PagedRows, RowLayout
 from app.models.checkpoint.cache_argument import cache_argument_of
 from app.models.checkpoint.loader import Checkpoint

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from app.engine.generation.plan import ClearBlocks, ClearRow, CopyBlocks, CopyRow, Move, SwapRows
-from app.engine.kv.pages import Pages
+from app.engine.kv.block_pages import Pages
 
 
 class RowLayout(Protocol):

@@ -15,6 +15,7 @@ import torch
 from app.engine.generation.plan import Chunk
 from app.engine.kv.cache import INITIAL_CAPACITY_TOKENS, KVCache
 from app.engine.kv.reach import WHOLE
+from app.engine.kv.transfer import Staged
 from app.engine.runners.eager import EagerRunner
 from app.engine.runners.graphs.decode_graphs import DecodeGraphs, FixedPass
 from app.engine.runners.graphs.fed import Fed
@@ -22,7 +23,6 @@ from app.engine.runners.masks import MaskBuffer
 from app.engine.runners.mixed import MixedRunner, can_mix
 from app.models.checkpoint.cache_argument import cache_argument_of
 from app.models.checkpoint.loader import Checkpoint
-from app.models.checkpoint.transfer import Staged
 from app.models.weights.adapters.adapter_bank import AdapterBank
 
 

@@ -15,11 +15,11 @@ import torch
 
 from app.core.work.job_events import TokenLogprob
 from app.core.work.sampling_params import SamplingParams
+from app.engine.kv.transfer import sent
 from app.engine.sampling.filters import filter_ordered, filter_unordered, reads_wait
 from app.engine.sampling.grammar_masks import forbid
 from app.engine.sampling.row_logits import RowLogits
 from app.engine.sampling.row_wishes import RowWishes, Way, way_of
-from app.models.checkpoint.transfer import sent
 
 # In the place of a token, where the row's logits hold NaN or +infinity.
 UNSOUND = -1

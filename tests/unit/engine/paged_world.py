@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app.engine.generation.plan import Chunk, ClearBlocks, CopyBlocks, Plan
 from app.engine.generation.scheduler import Limits, Scheduler
-from app.engine.kv.pages import Pages
+from app.engine.kv.block_pages import Pages
 from app.engine.kv.row_layout import PagedRows
 from tests.unit.engine.planned_world import PlainSequence, World
 

@@ -16,10 +16,11 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from app.core.errors import ModelLoadError
 from app.engine.generation.plan import Chunk
+from app.engine.kv.block_pages import Pages
 from app.engine.kv.cache import INITIAL_CAPACITY_TOKENS
 from app.engine.kv.paged_cache import EntrySize, PagedCache, PagedLayer, entry_sizes
-from app.engine.kv.pages import Pages
 from app.engine.kv.reach import WHOLE
+from app.engine.kv.transfer import Staged, sent
 from app.engine.runners.bucketed import powers_of_two, send_with_tokens, smallest
 from app.engine.runners.graphs.decode_graphs import DecodeGraphs, FixedPass
 from app.engine.runners.graphs.fed import Fed
@@ -31,7 +32,6 @@ from app.models.checkpoint.cache_argument import cache_argument_of
 from app.models.checkpoint.device_memory import free_bytes
 from app.models.checkpoint.layer_kinds import layer_kinds
 from app.models.checkpoint.loader import Checkpoint
-from app.models.checkpoint.transfer import Staged, sent
 from app.models.weights.adapters.adapter_bank import AdapterBank
 
 # FlexAttention's kernels want blocks that are worth a product; on a CPU smaller ones find more faults.

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from app.core.errors import ShuttingDownError
 from app.engine.generation.scheduler import Limits
-from app.engine.kv.pages import NOBODYS, Pages
+from app.engine.kv.block_pages import NOBODYS, Pages
 from app.engine.kv.row_layout import PagedRows
 from tests.unit.engine.paged_world import PagedWorld
 
