@@ -45,10 +45,10 @@ def test_batches_up_to_64_are_replayed(model_folder, monkeypatch, max_running):
     model = load(model_folder("llama"))
     log, rng = TokenLog(monkeypatch), random.Random(max_running)
     generator = generator_of(model, max_running=max_running, runner="graphs")
-    jobs = [greedy_job(random_prompt(rng, rng.randrange(1, 30)), 6) for _ in range(max_running)]
+    jobs = [greedy_job(random_prompt(rng, rng.randrange(1, 30)), 24) for _ in range(max_running)]
     run(generator, *jobs)
     for job in jobs:
-        assert log.of(job) == greedy_reference(model, job.prompt_ids, 6, eos_token_id=None)
+        assert log.of(job) == greedy_reference(model, job.prompt_ids, 24, eos_token_id=None)
     assert (max_running, 256, False) in generator.runner.graphs._recordings
 
 
