@@ -9,6 +9,7 @@ itself: it is there to prove. Inference thread only.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -78,9 +79,20 @@ class OpRecorder:
         return work()
 
     def record(self, work: Callable[[], torch.Tensor]) -> OpRecording:
-        with Noting() as noting:  # type: ignore[no-untyped-call]
+        with _told_as_capture(), Noting() as noting:  # type: ignore[no-untyped-call]
             output = work()
         return OpRecording(noting.calls, output)
+
+
+@contextmanager
+def _told_as_capture() -> Iterator[None]:
+    """Models ask torch whether a stream is captured, and leave out checks that read tokens on the host."""
+    asked = torch.cuda.is_current_stream_capturing
+    torch.cuda.is_current_stream_capturing = lambda: True
+    try:
+        yield
+    finally:
+        torch.cuda.is_current_stream_capturing = asked
 
 
 class Noting(TorchDispatchMode):
