@@ -118,6 +118,8 @@ test-clients: $(VENV)/installed-dev  ## clients of others: loops of tool calls (
 	-$(PYTHON) -m venv $(CLIENTS) && $(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/clients/requirements.txt
 	-$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --no-deps --target $(CLIENTS)/anthropic-1 anthropic==1.17.0
 	-$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --target $(CLIENTS)/cohere-5 langchain-cohere==0.6.0
+	-$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --target $(CLIENTS)/text-generation text-generation==0.7.0
+	-$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --target $(CLIENTS)/llama-index llama-index-embeddings-openai==0.7.0 llama-index-llms-openai-like==0.8.1
 	-mkdir -p $(CLIENTS)/node && cp tests/clients/package.json $(CLIENTS)/node && npm install --silent --prefix $(CLIENTS)/node
 	$(BIN)/python -m pytest -s -rs -m clients tests/clients
 

@@ -27,13 +27,13 @@ MODELS = {
 }
 TASK_LOOPS = [
     Loop("cohere_rerank", "cohere"),
-    Loop("tgi_generation", "text_generation"),
+    # Those with a folder of their own need other versions of what they share with the rest.
+    Loop("tgi_generation", "text_generation", "text-generation"),
     Loop("hub_inference", "huggingface_hub"),
     Loop("langchain_vectors", "langchain_openai"),
-    # It needs a cohere below 6.
     Loop("langchain_rerank", "langchain_cohere", "cohere-5"),
-    Loop("llama_index_vectors", "llama_index.embeddings.openai"),
-    Loop("llama_index_chat", "llama_index.llms.openai_like"),
+    Loop("llama_index_vectors", "llama_index.embeddings.openai", "llama-index"),
+    Loop("llama_index_chat", "llama_index.llms.openai_like", "llama-index"),
 ]
 
 
