@@ -19,5 +19,5 @@ assert "".join(writer.text_generation("def load(", max_new_tokens=8, stream=True
 require_same_direction([list(map(float, client("/embed").feature_extraction(TEXTS[0]).ravel()))], vectors()[:1])
 [best] = asked("/classify", model="labels", text=TEXTS[0])
 assert client("/classify").text_classification(TEXTS[0])[0].label == best["label"]
-assert client("/translate").translation(TEXTS[0]).translation_text is not None
+assert client("/translate").translation(TEXTS[0], src_lang="en", tgt_lang="de").translation_text is not None
 tell("huggingface_hub", "/generate", "/embed", "/classify", "/translate")
