@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -34,6 +35,8 @@ ARGUMENTS = {"hidden_states", "attention_mask", "position_ids", "use_cache", "po
 # Of the range of what a layer adds, computed in float32.
 TOLERANCE = 1e-4
 NUM_CHECKED_TOKENS = 5
+# The name of an attention that notes how far a layer says that it sees.
+LISTENING = "forklift_listening"
 
 log = get_logger("models")
 
@@ -62,8 +65,9 @@ class FusedLayer(nn.Module):
     attention functions ask a module for.
     """
 
-    def __init__(self, layer: nn.Module, rotation: Rotation):
+    def __init__(self, layer: nn.Module, rotation: Rotation, sliding_window: int | None):
         super().__init__()
+        self._sliding_window = sliding_window
         attention, mlp = cast(Any, layer.self_attn), cast(Any, layer.mlp)
         self.config, self.layer_idx, self.is_causal = attention.config, attention.layer_idx, True
         self.num_key_value_groups = attention.num_key_value_groups
@@ -125,7 +129,8 @@ class FusedLayer(nn.Module):
         if cache is not None:
             keys, values = cache.update(keys, values, self.layer_idx)
         attention = ALL_ATTENTION_FUNCTIONS[self.config._attn_implementation]
-        attended, _ = attention(self, queries, keys, values, mask, dropout=0.0, scaling=self.scaling, **options)
+        told = {"dropout": 0.0, "scaling": self.scaling, "sliding_window": self._sliding_window}
+        attended, _ = attention(self, queries, keys, values, mask, **told, **options)
         return cast(torch.Tensor, attended).reshape(num_rows, num_new, -1)
 
 
@@ -140,8 +145,11 @@ def fuse_layers(checkpoint: Checkpoint) -> int:
         return 0
     rotation, num_fused = Rotation(), 0
     for i, layer in enumerate(layers):
-        if is_of_this_kind(layer) and computes_the_same(layer, rotary, checkpoint.device):
-            layers[i] = FusedLayer(layer, rotation)
+        if not is_of_this_kind(layer):
+            continue
+        compared = compare(layer, rotary, checkpoint.device)
+        if compared.is_same:
+            layers[i] = FusedLayer(layer, rotation, compared.sliding_window)
             num_fused += 1
     log.info("layers_fused", num_fused=num_fused, num_layers=len(layers))
     return num_fused
@@ -171,16 +179,34 @@ def takes_the_same(layer: nn.Module) -> bool:
     return named <= ARGUMENTS and cache_argument(layer.forward) is not None
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """Whether a fused layer computes the same, and how far the family's own tells the attention function to see."""
+
+    is_same: bool
+    sliding_window: int | None
+
+
 @torch.inference_mode()
-def computes_the_same(layer: nn.Module, rotary: nn.Module, device: torch.device) -> bool:
-    """Whether a fused ``layer`` gives in float32 what ``layer`` gives, for a few random states and then one more."""
+def compare(layer: nn.Module, rotary: nn.Module, device: torch.device) -> Comparison:
+    """What a fused ``layer`` gives in float32 beside ``layer``, for a few random states and then one more."""
     own = cast(Any, deepcopy(layer).float())
+    ALL_ATTENTION_FUNCTIONS.register(LISTENING, listening_attention)
+    own.self_attn.config._attn_implementation = LISTENING
     width = int(own.input_layernorm.weight.shape[0])
     generator = torch.Generator().manual_seed(0)
     states = torch.randn((1, NUM_CHECKED_TOKENS, width), generator=generator).to(device)
     expected = added_by(own, own, rotary, states)
-    found = added_by(FusedLayer(own, Rotation()), own, rotary, states)
-    return bool((found - expected).abs().max() <= TOLERANCE * (expected.max() - expected.min()))
+    window: int | None = own.self_attn.told_window
+    found = added_by(FusedLayer(own, Rotation(), window), own, rotary, states)
+    return Comparison(bool((found - expected).abs().max() <= TOLERANCE * (expected.max() - expected.min())), window)
+
+
+def listening_attention(module: Any, *states: torch.Tensor | None, **options: Any) -> tuple[torch.Tensor, Any]:
+    """torch's attention, which notes in ``module`` what it is told of a window."""
+    module.told_window = options.get("sliding_window")
+    attended: tuple[torch.Tensor, Any] = ALL_ATTENTION_FUNCTIONS["sdpa"](module, *states, **options)
+    return attended
 
 
 def added_by(layer: nn.Module, own: nn.Module, rotary: nn.Module, states: torch.Tensor) -> torch.Tensor:

@@ -130,7 +130,7 @@ def test_memory_given_back_changes_no_answer(model_folder, monkeypatch):
         assert log.of(job) == greedy_reference(model, prompt, NUM_NEW, eos_token_id=None)
 
 
-@pytest.mark.parametrize("family", ["gemma3", "gpt_oss"])
+@pytest.mark.parametrize("family", ["gemma3", "gpt_oss", "mistral"])
 def test_a_model_with_windows_is_served_in_rows_and_its_memory_foretold(model_folder, family):
     environ = {"FORKLIFT_MAX_BATCH_SIZE": "4", "FORKLIFT_PREFILL_CHUNK_TOKENS": "64"}
     ready = prepared(model_folder(family), **environ)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import GraniteConfig, PreTrainedConfig, Qwen3Config
+from transformers import GraniteConfig, LlamaConfig, MistralConfig, PreTrainedConfig, Qwen2Config, Qwen3Config
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from app.core.settings import load_settings
@@ -49,6 +50,29 @@ def test_families_of_llamas_kind_give_the_same_logits_and_tokens(tmp_path, famil
     assert all(isinstance(layer, FusedLayer) for layer in checkpoint.model.base_model.layers)
     torch.testing.assert_close(logits_of(checkpoint, prompts), expected, rtol=1e-4, atol=1e-5)
     assert greedy(checkpoint) == tokens
+
+
+@pytest.mark.parametrize(
+    ("config", "windows"),
+    [
+        (MistralConfig(**shape(), sliding_window=24), [24, 24]),
+        (MistralConfig(**shape(), sliding_window=None), [None, None]),
+        (Qwen2Config(**shape(), use_sliding_window=True, sliding_window=24, max_window_layers=1), [None, 24]),
+        (LlamaConfig(**shape()), [None, None]),
+    ],
+    ids=["mistral", "mistral without", "qwen2 in its second layer", "llama"],
+)
+def test_a_fused_layer_tells_the_window_that_its_familys_tells(monkeypatch, config, windows):
+    checkpoint, told = of_config(config), []
+    sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    assert fuse_layers(checkpoint) == 2
+    monkeypatch.setitem(
+        ALL_ATTENTION_FUNCTIONS._global_mapping,
+        "sdpa",
+        lambda module, *states, **options: told.append(options["sliding_window"]) or sdpa(module, *states, **options),
+    )
+    logits_of(checkpoint, [PROMPT])
+    assert told == windows
 
 
 @pytest.mark.parametrize("family", ["codegen", "gpt2", "xglm", "glm", "gpt_bigcode"])
