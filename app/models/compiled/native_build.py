@@ -13,7 +13,8 @@ from app.models.compiled.package_facts import CPU_INFO, processor
 from app.models.compiled.package_store import PackageError
 from app.models.compiled.step_graph import Shape
 
-SOURCE = Path(__file__).with_name("native") / "native_pass.cpp"
+HEADERS = Path(__file__).with_name("native")
+SOURCE = HEADERS / "native_pass.cpp"
 LIBRARY = "pass.so"
 # A product and a sum in one instruction; nothing else is computed in another order than it is written.
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fopenmp", "-fPIC", "-shared")
@@ -66,7 +67,7 @@ def compile_pass(shape: Shape, compiler: str, folder: Path) -> Path | None:
 def compile_library(source: Path, compiler: str, folder: Path, names: Sequence[str] = ()) -> Path:
     """The library of ``source``, in ``folder``. Raises ``PackageError``."""
     library = folder / LIBRARY
-    command = [compiler, *FLAGS, *names, str(source), "-o", str(library)]
+    command = [compiler, *FLAGS, f"-I{HEADERS}", *names, str(source), "-o", str(library)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=MAX_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -8,17 +8,9 @@
 #include <cstring>
 #include <omp.h>
 
+#include "vectors.h"
+
 namespace {
-
-#if defined(__AVX512F__)
-constexpr int WIDTH = 16;
-#else
-constexpr int WIDTH = 8;
-#endif
-
-typedef float Floats __attribute__((vector_size(4 * WIDTH)));
-typedef float LooseFloats __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
-typedef int32_t Ints __attribute__((vector_size(4 * WIDTH)));
 
 // A panel: the weights of so many outputs, input by input. Sums of ROWS tokens by a panel fill the registers.
 constexpr int ROWS = 6, PANEL = 2 * WIDTH;
@@ -27,37 +19,9 @@ constexpr int64_t DEPTH = 6144 / PANEL;
 // Panels of a part, and tokens that are multiplied by one after the other: both stay in the second cache.
 constexpr int64_t PART_PANELS = 4, BLOCK_TOKENS = 16 * ROWS;
 
-inline Floats load(const float* from) { return *(const LooseFloats*)from; }
-
-inline void put(float* to, Floats values) { *(LooseFloats*)to = values; }
-
-inline Floats all(float value) { return value - Floats{}; }
-
-inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+inline Floats load(const float* from) { return Float32::load(from); }
 
 inline int64_t panels_of(int64_t num_out) { return (num_out + PANEL - 1) / PANEL; }
-
-inline float sum(Floats values) {
-    float found = 0;
-    for (int i = 0; i < WIDTH; i++) found += values[i];
-    return found;
-}
-
-// e to the power of each: by Cephes' polynomial, to 2 units in the last place.
-inline Floats exponential(Floats x) {
-    x = x < -87.0f ? all(-87.0f) : x;
-    x = x > 88.0f ? all(88.0f) : x;
-    const float magic = 12582912.0f;
-    const Floats whole = (x * 1.44269504f + magic) - magic;
-    const Floats rest = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
-    Floats found = rest * 1.9875691500e-4f + 1.3981999507e-3f;
-    found = found * rest + 8.3334519073e-3f;
-    found = found * rest + 4.1665795894e-2f;
-    found = found * rest + 1.6666665459e-1f;
-    found = found * rest + 5.0000001201e-1f;
-    found = found * rest * rest + rest + 1.0f;
-    return found * (Floats)((__builtin_convertvector(whole, Ints) + 127) << 23);
-}
 
 // x times the normal distribution's integral up to x: by Abramowitz and Stegun 7.1.26, whose error is below 1.5e-7.
 inline Floats gelu(Floats x) {
