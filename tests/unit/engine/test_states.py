@@ -6,6 +6,7 @@ import random
 
 import pytest
 import torch
+import transformers
 from structlog.testing import capture_logs
 
 from app.core.settings import load_settings
@@ -24,9 +25,13 @@ from tests.unit.engine.driver import TokenLog, greedy_job, greedy_reference, loa
 from tests.unit.engine.test_preparation import prepared
 from tests.unit.engine.test_windowed import require_answers_of_generate
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*falling back to its reference PyTorch.*", "ignore:.*use_mamba_kernels.*"
-)
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*falling back to its reference PyTorch.*", "ignore:.*use_mamba_kernels.*"),
+    pytest.mark.skipif(
+        tuple(map(int, transformers.__version__.split(".")[:2])) < (5, 24),
+        reason="caches of older versions keep states otherwise: the check at the load leaves such models to generate",
+    ),
+]
 # A convolution and a recurrence in some layers; a convolution alone.
 TYPICAL = ("qwen3_next", "lfm2")
 FAMILIES = [*TYPICAL, *(pytest.param(name, marks=pytest.mark.slow) for name in STATEFUL if name not in TYPICAL)]
