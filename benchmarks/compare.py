@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 from rich.progress import Progress
@@ -17,6 +17,18 @@ from benchmarks.contenders import Contender, forklift, llama_cpp, plain_flask, r
 from benchmarks.load import Summary, closed_loop, median
 from benchmarks.report import show
 from benchmarks.shapes import SHAPES, model_folder, prompts
+
+# How answers come: each has prompts of its own.
+ANSWERS = WHOLE, STREAMED = ("whole", "streamed")
+
+
+class Cell(NamedTuple):
+    """One cell of the grid: how many ask at once, how often, for how many tokens, and how the answers come."""
+
+    num_clients: int
+    num_requests: int
+    num_new: int
+    answers: tuple[str, ...]
 
 
 def contenders(folder: Path, batch: int) -> dict[str, Contender]:
@@ -59,48 +71,48 @@ def others(folder: Path, llama: Path | None, ggufs: tuple[str, ...], vllm_start:
     return {contender.name: contender for contender in found}
 
 
-def load(contender: Contender, url: str, texts: list[str], num_new: int, concurrency: int, stream: bool) -> Summary:
-    bodies = [{"prompt": text, "max_tokens": num_new, "stream": stream, **contender.extra_fields} for text in texts]
-    return closed_loop(url, bodies, concurrency)
+def load(contender: Contender, url: str, texts: list[str], cell: Cell, *, stream: bool) -> Summary:
+    bodies = [
+        {"prompt": text, "max_tokens": cell.num_new, "stream": stream, **contender.extra_fields} for text in texts
+    ]
+    return closed_loop(url, bodies, cell.num_clients)
 
 
-def measure(
-    contender: Contender, texts: list[str], num_new: int, concurrency: int, num_requests: int
-) -> dict[str, Summary]:
-    """One start of ``contender``: whole answers and streamed ones, after a warm-up."""
+def measure(contender: Contender, texts: list[str], cell: Cell) -> dict[str, Summary]:
+    """One start of ``contender``, after a warm-up."""
     with running(contender) as url:
-        warm_up(contender, url, texts, num_new)
-        return measure_running(contender, url, texts, num_new, concurrency, num_requests)
+        warm_up(contender, url, texts, cell)
+        return measure_running(contender, url, texts, cell)
 
 
-def warm_up(contender: Contender, url: str, texts: list[str], num_new: int) -> None:
+def warm_up(contender: Contender, url: str, texts: list[str], cell: Cell) -> None:
     """Two answers that nobody counts."""
-    load(contender, url, texts[-2:], num_new, 2, stream=False)
+    load(contender, url, texts[-2:], cell._replace(num_clients=2), stream=False)
 
 
-def measure_running(
-    contender: Contender, url: str, texts: list[str], num_new: int, concurrency: int, num_requests: int
-) -> dict[str, Summary]:
-    """Whole answers and streamed ones of a server that runs."""
-    found = {"whole": load(contender, url, texts[:num_requests], num_new, concurrency, stream=False)}
-    if contender.can_stream:
-        rest = texts[num_requests : 2 * num_requests]
-        found["streamed"] = load(contender, url, rest, num_new, concurrency, stream=True)
+def measure_running(contender: Contender, url: str, texts: list[str], cell: Cell) -> dict[str, Summary]:
+    """Each kind of answers that the cell asks for and the server can give; each is told as it comes."""
+    found = {}
+    for at, kind in enumerate(ANSWERS):
+        if kind in cell.answers and (contender.can_stream or kind != STREAMED):
+            some = texts[at * cell.num_requests : (at + 1) * cell.num_requests]
+            found[kind] = load(contender, url, some, cell, stream=kind == STREAMED)
+            click.echo(f"{contender.name}, {kind}: {found[kind].as_dict()['tokens_per_s']} tokens/s", err=True)
     return found
 
 
 def in_turns(
-    servers: list[Contender], texts_of_runs: list[list[str]], num_new: int, concurrency: int, num_requests: int
+    servers: list[Contender], texts_of_runs: list[list[str]], cell: Cell
 ) -> dict[str, list[dict[str, Summary]]]:
     """All servers at once, each idle while another one is measured."""
     found: dict[str, list[dict[str, Summary]]] = {server.name: [] for server in servers}
     with ExitStack() as stack:
         urls = [stack.enter_context(running(server)) for server in servers]
         for server, url in zip(servers, urls, strict=True):
-            warm_up(server, url, texts_of_runs[0], num_new)
+            warm_up(server, url, texts_of_runs[0], cell)
         for texts in texts_of_runs:
             for server, url in zip(servers, urls, strict=True):
-                found[server.name].append(measure_running(server, url, texts, num_new, concurrency, num_requests))
+                found[server.name].append(measure_running(server, url, texts, cell))
     return found
 
 
@@ -117,6 +129,7 @@ def in_turns(
 @click.option("--runs", default=3)
 @click.option("--together", is_flag=True, help="Start all servers once and let them take turns: for small models.")
 @click.option("--only", multiple=True, help="Names of contenders; all without it.")
+@click.option("--answers", multiple=True, type=click.Choice(ANSWERS), help="How answers come; both without it.")
 def main(
     shape: str,
     model: Path | None,
@@ -130,6 +143,7 @@ def main(
     runs: int,
     together: bool,
     only: tuple[str, ...],
+    answers: tuple[str, ...],
 ) -> None:
     """Compare servers under a closed loop, each in turn in every run."""
     folder = model or model_folder(shape)
@@ -137,16 +151,17 @@ def main(
     if unknown := set(only) - set(servers):
         raise click.ClickException(f"no contender {', '.join(sorted(unknown))}; there are: {', '.join(servers)}")
     names = list(only or servers)
+    cell = Cell(concurrency, num_requests, num_new, answers or ANSWERS)
     texts_of_runs = [prompts(num_prompt, 2 * num_requests + 2, seed=run, folder=folder) for run in range(runs)]
     if together:
-        found = in_turns([servers[name] for name in names], texts_of_runs, num_new, concurrency, num_requests)
+        found = in_turns([servers[name] for name in names], texts_of_runs, cell)
     else:
         found = {name: [] for name in names}
         with Progress() as progress:
             task = progress.add_task("runs", total=runs * len(names))
             for texts in texts_of_runs:
                 for name in names:
-                    found[name].append(measure(servers[name], texts, num_new, concurrency, num_requests))
+                    found[name].append(measure(servers[name], texts, cell))
                     progress.advance(task)
     rows = [row(name, found[name]) for name in names]
     facts = {"shape": folder.name, "clients": concurrency, "num_prompt": num_prompt, "num_new": num_new, "runs": runs}
@@ -155,11 +170,10 @@ def main(
 
 def row(name: str, runs: list[dict[str, Summary]]) -> dict[str, Any]:
     """Medians over the runs of one contender."""
-    whole = [run["whole"] for run in runs]
-    streamed = [run["streamed"] for run in runs if "streamed" in run]
+    whole, streamed = ([run[kind] for run in runs if kind in run] for kind in ANSWERS)
 
-    def over(summaries: list[Summary], figure: str) -> float:
-        return median([measured(summary, figure) for summary in summaries]) if summaries else 0.0
+    def over(summaries: list[Summary], figure: str) -> float | None:
+        return median([measured(summary, figure) for summary in summaries]) if summaries else None
 
     return {
         "server": name,

@@ -31,6 +31,8 @@ def show(title: str, rows: list[dict[str, Any]], **facts: Any) -> None:
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
     if not isinstance(value, float):
         return str(value)
     return f"{value:.2f}" if abs(value) < 10 else f"{value:,.1f}"
