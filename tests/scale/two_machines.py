@@ -62,6 +62,8 @@ def second_machine() -> Iterator[int]:
                 _run(*prefix, "ip", "link", "set", name, "up")
         yield holder.pid
     finally:
+        # With the namespace alone it would go some time later, and the next test makes one of that name.
+        subprocess.run(["ip", "link", "delete", WIRE[0]], check=False)
         holder.kill()
         holder.wait()
 
