@@ -23,12 +23,14 @@ NAMES = {
 }
 CPU_INFO = Path("/proc/cpuinfo")
 SOURCES = (".cpp", ".h")
+ENCODER_HEADERS = Path(__file__).parents[1] / "encoders" / "native"
 # What decides on the code of a package, and on the order of its inputs.
 CODE = (
     *("step_graph.py", "products.py", "inductor.py"),
     *("native_build.py", "native_pass.py", "native_tables.py"),
     *sorted(f"native/{file.name}" for file in Path(__file__).with_name("native").iterdir() if file.suffix in SOURCES),
     *("../encoders/native_encoder.cpp", "../encoders/native_encoder.py"),
+    *sorted(f"../encoders/native/{file.name}" for file in ENCODER_HEADERS.iterdir() if file.suffix in SOURCES),
 )
 
 

@@ -60,9 +60,7 @@ class Call(ctypes.Structure):
         *((name, c_int64) for name in ("hidden", "num_heads", "head_dim", "intermediate", "activation")),
         ("is_first_enough", c_int64),
         *((name, c_float) for name in ("epsilon", "scaling")),
-        *((name, c_void_p) for name in ("layers", "begins", "states")),
-        *((name, c_void_p) for name in ("queries", "keys", "values", "attended", "activated", "scratch")),
-        ("scratch_size", c_int64),
+        *((name, c_void_p) for name in ("layers", "begins", "states", "scratch")),
     )
 
 
@@ -135,30 +133,16 @@ class NativeEncoder:
     ) -> torch.Tensor:
         """The states behind the last layer of texts end to end, ``(num_tokens, hidden)``, or of the first token of each
         text, ``(num_texts, hidden)``. ``states`` may be written to."""
-        call, num_tokens = self._call, len(states)
+        call = self._call
         states = states.contiguous()
         begins = torch.tensor([0, *itertools.accumulate(lengths)])
-        call.num_tokens, call.num_texts, call.longest = num_tokens, len(lengths), max(lengths)
+        call.num_tokens, call.num_texts, call.longest = len(states), len(lengths), max(lengths)
         call.num_threads, call.is_first_enough = num_threads, is_first_enough
         call.begins, call.states = begins.data_ptr(), states.data_ptr()
-        scratch = self._lay_out(call)
+        scratch = torch.empty(self._library.scratch(ctypes.addressof(call)))
+        call.scratch = scratch.data_ptr()
         self._library.run(ctypes.addressof(call))
-        del scratch
         return states[: len(lengths)] if is_first_enough else states
-
-    def _lay_out(self, call: Call) -> list[torch.Tensor]:
-        """Scratch of a pass, which is to live as long as it."""
-        heads = call.num_tokens * call.num_heads * call.head_dim
-        call.scratch_size = self._library.scratch(ctypes.addressof(call))
-        sizes = {
-            **dict.fromkeys(("queries", "keys", "values", "attended"), heads),
-            "activated": call.num_tokens * call.intermediate,
-            "scratch": call.num_threads * call.scratch_size,
-        }
-        scratch = {name: torch.empty(size) for name, size in sizes.items()}
-        for name, tensor in scratch.items():
-            setattr(call, name, tensor.data_ptr())
-        return list(scratch.values())
 
 
 def encoder_shape(model: PreTrainedModel, layers: Sequence[Any]) -> EncoderShape | str:

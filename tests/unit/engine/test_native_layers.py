@@ -67,6 +67,19 @@ def test_a_pass_gives_what_eager_layers_give(kind, shape, is_transposed):
         torch.testing.assert_close(logits_of(model, lengths), expected, atol=3e-5, rtol=3e-5)
 
 
+def test_sums_are_about_as_exact_as_eager_ones():
+    model = made((384, 12, 1536, "gelu"), BertForTokenClassification)
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.02) if weight.dim() > 1 else torch.nn.init.ones_(weight)
+    native, lengths = native_encoder(model), [13, 20]
+    eager = logits_of(model, lengths)
+    install(model, native)
+    found = logits_of(model, lengths)
+    install(model, None)
+    exact = logits_of(model.double(), lengths)
+    assert (found - exact).abs().max() < 2 * (eager - exact).abs().max()
+
+
 def test_several_threads_give_what_one_gives():
     model = made(SHAPES[0])
     install(model, native_encoder(model))
