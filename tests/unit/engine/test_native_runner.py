@@ -174,6 +174,26 @@ def test_every_kind_of_pass_gives_what_the_eager_one_gives(model_folder, family,
         compare_passes(checkpoint, runner, MixedRunner(checkpoint, 4, 256), tolerance)
 
 
+@torch.inference_mode()
+def test_threads_that_wait_for_each_other_longer_than_they_stay_awake_give_what_one_gives(model_folder):
+    """More than there are cores: some are always late, and others take their parts."""
+    settings = load_settings({"FORKLIFT_MODEL": str(model_folder("llama")), "FORKLIFT_COMPILE": "never"})
+    checkpoint = load_checkpoint(settings, lambda _: None)
+    fuse_layers(checkpoint)
+    found, num_threads = [], torch.get_num_threads()
+    try:
+        for threads in (1, 7):
+            torch.set_num_threads(threads)
+            runner = NativeRunner(native_pass(checkpoint), checkpoint, 2, 64)
+            MixedRunner.prefill(runner, 0, [5], 0)
+            passes = [runner.prefill(0, list(range(40)), 1)]
+            passes += [runner.decode([[token]], [41 + token])[:, 0] for token in range(6)]
+            found.append(torch.cat(passes))
+    finally:
+        torch.set_num_threads(num_threads)
+    assert torch.equal(*found)
+
+
 @pytest.mark.slow
 @torch.inference_mode()
 def test_sums_of_whole_numbers_do_not_overflow_where_all_inputs_and_weights_say_the_same(model_folder):

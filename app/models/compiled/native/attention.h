@@ -89,22 +89,20 @@ struct Places {
 
 // Attention of all tokens. One task for each head of keys and few tokens of a piece. Keys and values of all tokens are
 // written before, where one of a piece sees another one; else with the task.
-inline void attended(const Call& call, const Layer& layer, const Places& places, float* scratch) {
-    if (!places.has_rows_alone) {
-#pragma omp for schedule(static)
-        for (int64_t t = 0; t < call.num_tokens; t++)
+inline void attended(const Call& call, const Own& own, const Layer& layer, const Places& places) {
+    if (!places.has_rows_alone)
+        own.me.share(call.num_tokens, [&](int64_t t) {
             for (int64_t head = 0; head < call.num_kv_heads; head++)
                 store(call, layer, t, places.rows[t], places.positions[t], head);
-    }
-#pragma omp for schedule(dynamic, 1)
-    for (int64_t i = 0; i < places.num_tasks * call.num_kv_heads; i++) {
+        });
+    own.me.share(places.num_tasks * call.num_kv_heads, [&](int64_t i) {
         // The longest ones come last in a prompt, so they are begun with.
         const int64_t task = places.num_tasks - 1 - i / call.num_kv_heads, head = i % call.num_kv_heads;
         const int64_t which = places.tasks[2 * task], first = places.tasks[2 * task + 1], token = places.begins[which];
         const Piece& piece = call.pieces[which];
         if (places.has_rows_alone) store(call, layer, token, piece.row, piece.start, head);
-        attend(call, layer, piece, token, first, least(call.task_tokens, piece.count - first), head, scratch);
-    }
+        attend(call, layer, piece, token, first, least(call.task_tokens, piece.count - first), head, own.scores);
+    });
 }
 
 }  // namespace

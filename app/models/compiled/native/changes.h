@@ -32,14 +32,13 @@ inline void lowered(const Call& call, const Own& own, int64_t which, const float
     }
     int64_t num_blocks = 0;
     for (int64_t i = 0; i < call.num_runs; i++) num_blocks += blocks_of(call.runs[i]);
-#pragma omp for schedule(static)
-    for (int64_t task = 0; task < num_blocks; task++) {
+    own.me.share(num_blocks, [&](int64_t task) {
         const Run* run = call.runs;
         int64_t block = task;
         for (; block >= blocks_of(*run); run++) block -= blocks_of(*run);
         lower(call, own, *run, which, rows, num_in, run->first + block * RUN_TOKENS,
               least(RUN_TOKENS, run->count - block * RUN_TOKENS));
-    }
+    });
 }
 
 // Adds R rows (of `stride`) by a matrix (rank, width), N vectors of it, to out (of out_stride).

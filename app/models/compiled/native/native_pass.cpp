@@ -14,16 +14,15 @@
 
 namespace {
 
-// Every output of m for n rows: use(token, output, value). A loop of the threads', with a barrier behind it. `which`: the
-// place of m among all that adapters change; -1 where it has none.
+// Every output of m for n rows: use(token, output, value). A loop of the threads'. `which`: the place of m among all that
+// adapters change; -1 where it has none.
 template <class Way, class Use>
 void product(const Call& call, const Own& own, const Matrix& m, int64_t which, const float* rows, int64_t n, Use use) {
     lowered(call, own, which, rows, m.num_in);
     const Way way(own, m, rows, n);
     const int64_t step = way.part_outputs(1), num_parts = (m.num_out + step - 1) / step;
     float found[BLOCK_TOKENS * MOST_PART_OUTPUTS];
-#pragma omp for schedule(dynamic, 1)
-    for (int64_t part = 0; part < num_parts; part++) {
+    own.me.share(num_parts, [&](int64_t part) {
         const int64_t first = part * step, num = least(step, m.num_out - first), stride = way.stride(num);
         way.take(first, num, 0);
         for (int64_t t = 0; t < n; t += BLOCK_TOKENS) {
@@ -34,7 +33,7 @@ void product(const Call& call, const Own& own, const Matrix& m, int64_t which, c
                 for (int64_t o = 0; o < num; o++)
                     use(t + r, first + o, found[r * stride + o] + (m.bias ? m.bias[first + o] : 0.0f));
         }
-    }
+    });
 }
 
 // Gate and up of the same outputs together: activated = silu(gate) * up.
@@ -44,8 +43,7 @@ void gated(const Call& call, const Own& own, const Matrix& m, int64_t which, con
     const Way way(own, m, rows, n);
     const int64_t size = call.intermediate, step = way.part_outputs(2), num_parts = (size + step - 1) / step;
     float gate[BLOCK_TOKENS * MOST_PART_OUTPUTS], up[BLOCK_TOKENS * MOST_PART_OUTPUTS];
-#pragma omp for schedule(dynamic, 1)
-    for (int64_t part = 0; part < num_parts; part++) {
+    own.me.share(num_parts, [&](int64_t part) {
         const int64_t first = part * step, num = least(step, size - first), stride = way.stride(num);
         way.take(first, num, 0);
         way.take(size + first, num, 1);
@@ -59,7 +57,7 @@ void gated(const Call& call, const Own& own, const Matrix& m, int64_t which, con
                 activate(gate + r * stride, up + r * stride, m.bias ? m.bias + first : nullptr, size, num,
                          call.activated + (t + r) * size + first);
         }
-    }
+    });
 }
 
 // Every token's states, into the inputs of a product.
@@ -71,9 +69,9 @@ void normed(const Call& call, const Own& own, const float* weight, float epsilon
 
 // All layers, by one thread of those that share them.
 template <class Way>
-void layers(const Call& call, const Places& places) {
+void layers(const Call& call, const Places& places, const Member& me) {
     const int64_t n = call.num_tokens, width = (call.num_queries + 2 * call.num_kv_heads) * call.head_dim;
-    const Own own(call, n, omp_get_thread_num());
+    const Own own(call, n, me);
     const auto add = [&](int64_t t, int64_t o, float value) { call.states[t * call.hidden + o] += value; };
     for (int64_t l = 0; l < call.num_layers; l++) {
         const Layer& layer = call.layers[l];
@@ -81,7 +79,7 @@ void layers(const Call& call, const Places& places) {
         normed(call, own, layer.input_norm, call.epsilon_input);
         product<Way>(call, own, layer.qkv, which + QKV, own.inputs, n,
                      [&](int64_t t, int64_t o, float value) { call.heads[t * width + o] = value; });
-        attended(call, layer, places, own.scores);
+        attended(call, own, layer, places);
         product<Way>(call, own, layer.o, which + O, call.attended, n, add);
         normed(call, own, layer.attention_norm, call.epsilon_attention);
         gated<Way>(call, own, layer.gate_up, which + GATE_UP, own.inputs, n);
@@ -90,8 +88,8 @@ void layers(const Call& call, const Places& places) {
 }
 
 template <class Way>
-void logits(const Call& call) {
-    const Own own(call, call.num_wanted, omp_get_thread_num());
+void logits(const Call& call, const Member& me) {
+    const Own own(call, call.num_wanted, me);
     each_token(own, call.num_wanted, [&](int64_t i) {
         norm(call.states + call.wanted[i] * call.hidden, call.last_norm, call.epsilon_last, call.hidden,
              own.inputs + i * call.hidden);
@@ -105,16 +103,18 @@ void logits(const Call& call) {
 extern "C" void forklift_pass(const Call* given, int64_t* scratch) {
     const Call& call = *given;
     const Places places(call, scratch);
-#pragma omp parallel num_threads(call.num_threads)
+    Team team;
+#pragma omp parallel num_threads(least(call.num_threads, MOST_THREADS))
     {
+        const Member me{team, omp_get_thread_num(), omp_get_num_threads()};
         if (call.num_tokens < Ways<Weight>::MANY_TOKENS)
-            layers<Ways<Weight>::Few>(call, places);
+            layers<Ways<Weight>::Few>(call, places, me);
         else
-            layers<Ways<Weight>::Many>(call, places);
+            layers<Ways<Weight>::Many>(call, places, me);
         if (call.num_wanted < Ways<Head>::MANY_TOKENS)
-            logits<Ways<Head>::Few>(call);
+            logits<Ways<Head>::Few>(call, me);
         else
-            logits<Ways<Head>::Many>(call);
+            logits<Ways<Head>::Many>(call, me);
     }
 }
 

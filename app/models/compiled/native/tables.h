@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include "team.h"
 #include "vectors.h"
 
 typedef WEIGHT Weight;
@@ -91,6 +92,7 @@ constexpr int64_t ALONE_TOKENS = 2;
 
 // A thread's places of what the inputs of n tokens become; those of all threads where they share that work.
 struct Own {
+    const Member& me;
     bool is_alone;
     float* inputs;
     int16_t* wholes;
@@ -99,27 +101,26 @@ struct Own {
     int16_t* packed;
     float* lowered;
 
-    Own(const Call& call, int64_t n, int64_t thread)
-        : is_alone(n <= ALONE_TOKENS), inputs(call.inputs), wholes(call.wholes), totals(call.totals), units(call.units),
-          row(call.row + thread * call.row_size), scores(call.scores + thread * call.scores_size),
-          packed(call.packed + thread * call.packed_size), lowered(call.lowered) {
+    Own(const Call& call, int64_t n, const Member& me)
+        : me(me), is_alone(n <= ALONE_TOKENS), inputs(call.inputs), wholes(call.wholes), totals(call.totals), units(call.units),
+          row(call.row + me.thread * call.row_size), scores(call.scores + me.thread * call.scores_size),
+          packed(call.packed + me.thread * call.packed_size), lowered(call.lowered) {
         if (!is_alone) return;
-        inputs += thread * ALONE_TOKENS * call.hidden;
-        wholes += thread * ALONE_TOKENS * call.row_size;
-        units += thread * ALONE_TOKENS;
-        lowered += thread * ALONE_TOKENS * call.lowered_size;
-        totals += thread * ALONE_TOKENS * call.row_size;
+        inputs += me.thread * ALONE_TOKENS * call.hidden;
+        wholes += me.thread * ALONE_TOKENS * call.row_size;
+        units += me.thread * ALONE_TOKENS;
+        lowered += me.thread * ALONE_TOKENS * call.lowered_size;
+        totals += me.thread * ALONE_TOKENS * call.row_size;
     }
 };
 
-// use(t) for each of n tokens: all by every thread, or shared out, with a barrier behind it.
+// use(t) for each of n tokens: all by every thread, or shared out among all.
 template <class Use>
 inline void each_token(const Own& own, int64_t n, Use use) {
     if (own.is_alone) {
         for (int64_t t = 0; t < n; t++) use(t);
     } else {
-#pragma omp for schedule(static)
-        for (int64_t t = 0; t < n; t++) use(t);
+        own.me.share(n, use);
     }
 }
 
