@@ -21,12 +21,13 @@ from app.engine.generation.plan import ScheduledStep
 from app.engine.generation.scheduler import Limits, Scheduler
 from app.engine.generation.sequence import Sequence
 from app.engine.guard import Guard
+from app.engine.kv.blocks.block_rows import nobodys_rows
 from app.engine.kv.cache import KVCache
 from app.engine.kv.reach import WHOLE
 from app.engine.kv.trimming import Trimmer
 from app.engine.runners.interface import Runner
-from app.engine.sampling.pending_tokens import Pending
-from app.engine.sampling.sampler import UNSOUND, choose, draw_next
+from app.engine.sampling.pending_tokens import UNSOUND, Pending
+from app.engine.sampling.sampler import choose, draw_next
 from app.engine.text.text_output import Pace
 from app.models.text_model import TextModel
 from app.models.weights.adapters.adapter_bank import AdapterBank
@@ -40,7 +41,7 @@ class BatchedEngine:
         self._options = options
         self.guard = Guard(text_model.checkpoint.device)
         self.runner = runner
-        layout = runner.cache.begin(options.num_draft_tokens)
+        layout = nobodys_rows(runner.pages, options.num_draft_tokens, runner.cache.max_tokens)
         self._scheduler = Scheduler(limits_of(options, text_model, runner), self._start, layout)
         self._executor = Executor(runner)
         self._adapters: AdapterBank | None = None

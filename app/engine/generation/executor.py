@@ -14,8 +14,20 @@ from typing import Any
 import torch
 
 from app.core.work.jobs import Job
-from app.engine.generation.plan import Chunk, ClearBlocks, ClearRow, Move, Plan, ScheduledStep
+from app.engine.generation.plan import (
+    Chunk,
+    ClearBlocks,
+    ClearRow,
+    CopyBlocks,
+    CopyRow,
+    LoadStates,
+    Move,
+    Plan,
+    ScheduledStep,
+    SwapRows,
+)
 from app.engine.guard import Guard
+from app.engine.kv.cache import KVCache
 from app.engine.runners.graphs.fed import Fed
 from app.engine.runners.interface import Runner
 from app.models.weights.adapters.adapter_bank import AdapterBank
@@ -71,7 +83,7 @@ class Executor:
         return guard.run(jobs, decode)
 
     def _move(self, move: Move, guard: Guard) -> None:
-        make = partial(self._runner.cache.make, move)
+        make = partial(make_move, self._runner.cache, move)
         if not isinstance(move, ClearRow | ClearBlocks):
             make()
         elif guard.poison is None:
@@ -100,3 +112,20 @@ class Executor:
         if self._adapters is None:
             return nullcontext()
         return self._adapters.rows([(job.adapter, count) for job, count in zip(jobs, counts, strict=True)])
+
+
+def make_move(cache: KVCache, move: Move) -> None:
+    """Do in the cache what the layout of its rows wants."""
+    match move:
+        case SwapRows(a, b, num_tokens):
+            cache.swap_rows(a, b, num_tokens)
+        case CopyRow(source, target, num_tokens):
+            cache.copy_row(source, target, num_tokens)
+        case ClearRow(row):
+            cache.clear_row(row)
+        case LoadStates(source, target):
+            cache.load_states(source, target)
+        case CopyBlocks(pairs):
+            cache.copy_blocks(pairs)
+        case ClearBlocks(blocks):
+            cache.clear_blocks(blocks)

@@ -103,7 +103,8 @@ class Scheduler(Generic[AnySequence]):
     def is_steady(self, now_s: float) -> bool:
         """Whether the next step is one of the same rows alone: nothing is read, and nobody who waits could start."""
         self._waiting.sweep(now_s)
-        return not self.rows.num_prefilling and not (len(self._waiting) and self.rows.can_take(self._waiting.first))
+        may_start = len(self._waiting) > 0 and self.rows.place_for(self._waiting.first) is not None
+        return not self.rows.num_prefilling and not may_start
 
     def observe_rows(self, num_running: int, took_s: float) -> None:
         """A step of so many rows alone, which was not planned here, took so long."""
@@ -131,10 +132,10 @@ class Scheduler(Generic[AnySequence]):
         self.rows.release(sequence)
 
     def _admit(self) -> None:
-        while len(self._waiting) > 0 and self.rows.can_take(self._waiting.first):
+        while len(self._waiting) > 0 and (place := self.rows.place_for(self._waiting.first)) is not None:
             sequence = self._start(self._waiting.start_next())
             if sequence is not None:
-                self.rows.take(sequence)
+                self.rows.take(sequence, place)
 
     def _chunks(self, is_shared: bool) -> tuple[list[AnySequence], list[Chunk]]:
         """A bounded number of prompt tokens, first come first served, so that running sequences do not stall."""

@@ -13,7 +13,8 @@ from app.core.work.jobs import Job
 from app.engine.generation.drafts.prompt_lookup import PromptLookup
 from app.engine.guard import UnsoundLogitsError
 from app.engine.sampling.row_logits import RowLogits
-from app.engine.sampling.sampler import RowSampler, logprobs
+from app.engine.sampling.row_sampler import RowSampler
+from app.engine.sampling.token_scores import logprobs
 from app.engine.text.answer_gate import AnswerGate, Segment
 from app.engine.text.reasoning_budget import ReasoningBudget
 from app.engine.text.text_filter import Detokenizer, TextFilter

@@ -24,7 +24,8 @@ from app.engine.engine_interface import QueuedEngine
 from app.engine.generation.sequence import Sequence
 from app.engine.generation.stepped_work import SteppedWork
 from app.engine.guard import UnsoundLogitsError
-from app.engine.sampling.sampler import UNSOUND, choose
+from app.engine.sampling.pending_tokens import UNSOUND
+from app.engine.sampling.sampler import choose
 from app.engine.text.text_output import Pace
 from app.models.text_model import TextModel
 from app.models.weights.adapters.adapter_bank import AdapterBank

@@ -14,9 +14,6 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from app.engine.generation.plan import ClearRow, CopyRow, Move, SwapRows
-from app.engine.kv.row_layout import RowLayout, WholeRows
-
 INITIAL_CAPACITY_TOKENS = 256
 
 
@@ -196,24 +193,6 @@ class KVCache(Cache):
         self.row_layers = list(layers)
         super().__init__(layers=list(layers))
 
-    def begin(self, num_extra: int) -> RowLayout:
-        """Nobody has a row: what rows are, for who assigns them. A step may write ``num_extra`` entries behind a row's
-        last one.
-        """
-        return WholeRows()
-
-    def make(self, move: Move) -> None:
-        """Do with the entries what the layout of the rows wants."""
-        match move:
-            case SwapRows(a, b, num_tokens):
-                self.swap_rows(a, b, num_tokens)
-            case CopyRow(source, target, num_tokens):
-                self.copy_row(source, target, num_tokens)
-            case ClearRow(row):
-                self.clear_row(row)
-            case _:
-                raise AssertionError("whole rows have no blocks")
-
     def swap_rows(self, a: int, b: int, num_tokens: int) -> None:
         """Exchange the first ``num_tokens`` entries of two rows in every layer."""
         if a != b:
@@ -229,6 +208,18 @@ class KVCache(Cache):
         """Make every entry of a row zero, in every layer."""
         for layer in self.row_layers:
             layer.clear_row(row)
+
+    def load_states(self, source: int, target: int) -> None:
+        """Have a row go on from other states; for caches that keep some."""
+        raise AssertionError("no layer keeps states")
+
+    def copy_blocks(self, blocks: Sequence[tuple[int, int]]) -> None:
+        """Copy entries from block to block, each ``(source, target)``; for caches whose rows are tables of them."""
+        raise AssertionError("whole rows have no blocks")
+
+    def clear_blocks(self, blocks: Sequence[int]) -> None:
+        """Make every entry of some blocks zero; for the same caches."""
+        raise AssertionError("whole rows have no blocks")
 
     def shrink(self, capacity: int) -> None:
         """Keep the first ``capacity`` entries of every row; gives memory back one layer after the other."""

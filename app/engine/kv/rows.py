@@ -9,57 +9,14 @@ the entries is noted as data. Inference thread; knows no torch.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Generic, NamedTuple
+from typing import Generic
 
 from app.core.work.jobs import Job
 from app.engine.generation.plan import AnySequence, LoadStates, Move
 from app.engine.kv.reach import WHOLE, Reach
+from app.engine.kv.row import Place, Row
 from app.engine.kv.row_layout import RowLayout, WholeRows
-from app.engine.kv.snapshots import Kept, Snapshots, wished
-
-
-class Row(Generic[AnySequence]):
-    """One row: who has it, the tokens whose entries it holds after its owner left, and how many were ever written
-    since it was begun from the front.
-
-    ``states`` are what is kept of its states, and ``wished`` behind how many tokens they are to be.
-    """
-
-    def __init__(self) -> None:
-        self.sequence: AnySequence | None = None
-        self.kept: list[int] = []
-        self.num_written = 0
-        self.owner = b""
-        self.last_used = 0
-        self.states = Kept()
-        self.wished: list[int] = []
-
-    @property
-    def tokens(self) -> list[int]:
-        """Tokens whose entries are valid."""
-        return self.kept if self.sequence is None else self.sequence.tokens[: self.sequence.num_cached]
-
-    @property
-    def num_in_states(self) -> int:
-        """Behind how many tokens its states are as they lie in it."""
-        return self.states.num_tokens if self.sequence is None else self.sequence.num_cached
-
-    def note_written(self) -> None:
-        """Take over how far its sequence has come."""
-        if self.sequence is not None:
-            self.num_written = max(self.num_written, self.sequence.num_cached)
-
-
-class Place(NamedTuple):
-    """A row to be taken, and the one whose first ``num_shared`` entries it will have: itself, or another.
-
-    ``num_common``: the most that any row has of the prompt, be it of use or not.
-    """
-
-    row: int
-    donor: int
-    num_shared: int
-    num_common: int
+from app.engine.kv.snapshots import Snapshots, wished
 
 
 class RowTable(Generic[AnySequence]):
@@ -117,21 +74,23 @@ class RowTable(Generic[AnySequence]):
         moves, self._moves = tuple(self._moves), []
         return moves
 
-    def can_take(self, job: Job) -> bool:
-        """Whether there is a free row for ``job``, and memory for what it will hold at most."""
+    def place_for(self, job: Job) -> Place | None:
+        """The free row for ``job``, where there is one, and memory for what it will hold at most."""
         if not self.num_free:
-            return False
+            return None
         place = self._place(job)
-        return self._layout.num_missing(num_tokens_of(job), place.num_shared, self._spared(place)) <= 0
+        num_missing = self._layout.num_missing(num_tokens_of(job), place.num_shared, self._spared(place))
+        return place if num_missing <= 0 else None
 
-    def take(self, sequence: AnySequence) -> None:
-        """Give ``sequence`` a free row, keeping the entries of a prefix it shares with a sequence of its own owner.
+    def take(self, sequence: AnySequence, place: Place) -> None:
+        """Give ``sequence`` the free row that was found for its job just now, keeping the entries of a prefix it shares
+        with a sequence of its own owner.
 
         Nobody may learn from the number of reused tokens, or from the time, what another one's prompt was.
         At least one prompt token is left to prefill, since its logits choose the next one. A prompt
         that is to be scored needs the logits of all its tokens, so it shares nothing.
         """
-        job, place = sequence.job, self._place(sequence.job)
+        job = sequence.job
         self._make_room(job, place)
         self._layout.claim(place.row, num_tokens_of(job), place.num_shared)
         if place.donor != place.row:

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from app.engine.generation.plan import LoadStates, Move
 from app.engine.kv.cache import KVCache, KVLayer, Window
 from app.engine.kv.row_states import RowStates
 
@@ -68,13 +67,6 @@ class StateCache(KVCache):
     def has_previous_state(self, layer_idx: int | None = None, state_idx: int | None = None) -> bool:
         found = self.states[max(self.states) if layer_idx is None else layer_idx].has_previous_state
         return all(found.values()) if state_idx is None else found[state_idx]
-
-    def make(self, move: Move) -> None:
-        """Do with entries and states what the layout of the rows wants."""
-        if isinstance(move, LoadStates):
-            self.load_states(move.source, move.target)
-        else:
-            super().make(move)
 
     def load_states(self, source: int, target: int) -> None:
         """Have the row ``target`` go on from the states of another row, or of a snapshot."""

@@ -60,6 +60,7 @@ def prepare(
         settings_of(chosen),
         chosen.check_s,
         is_compiled=runs_compiled(chosen.model, chosen.engine),
+        graphs=chosen.engine.runner.graphs if isinstance(chosen.engine, BatchedEngine) else None,
     )
 
 

@@ -8,7 +8,6 @@ from app.core.settings import Settings
 from app.core.states import EngineName
 from app.engine.checks.features import Model
 from app.engine.engine_interface import Engine
-from app.engine.generation.batched import BatchedEngine
 from app.engine.runners.graphs.decode_graphs import DecodeGraphs
 
 
@@ -26,6 +25,7 @@ class Prepared:
 
     ``engine_name`` is the way it is run, ``dropped`` what failed the check at the load and was left out, ``settings``
     the ones that hold without it; the check took ``check_s``. ``is_compiled``: it decodes on a compiled step.
+    ``graphs``: its recorded steps, where it records any.
     """
 
     model: Model
@@ -36,11 +36,7 @@ class Prepared:
     settings: Settings
     check_s: float
     is_compiled: bool = False
-
-    @property
-    def graphs(self) -> DecodeGraphs | None:
-        """Its recorded decoding steps, where it records any."""
-        return self.engine.runner.graphs if isinstance(self.engine, BatchedEngine) else None
+    graphs: DecodeGraphs | None = None
 
     @property
     def kv_growth_bytes(self) -> int:

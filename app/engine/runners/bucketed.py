@@ -8,21 +8,20 @@ and replayed; without, padding only costs (docs/performance.md). Inference threa
 
 from __future__ import annotations
 
-from bisect import bisect_left
-
 import torch
 
 from app.engine.generation.plan import Chunk
 from app.engine.kv.cache import INITIAL_CAPACITY_TOKENS, KVCache
 from app.engine.kv.reach import WHOLE
-from app.engine.kv.transfer import Staged
 from app.engine.runners.eager import EagerRunner
 from app.engine.runners.graphs.decode_graphs import DecodeGraphs, FixedPass
 from app.engine.runners.graphs.fed import Fed
+from app.engine.runners.graphs.fixed_shapes import powers_of_two, send_with_tokens, smallest
 from app.engine.runners.masks import MaskBuffer
 from app.engine.runners.mixed import MixedRunner, can_mix
 from app.models.checkpoint.cache_argument import cache_argument_of
 from app.models.checkpoint.loader import Checkpoint
+from app.models.checkpoint.transfer import Staged
 from app.models.weights.adapters.adapter_bank import AdapterBank
 
 
@@ -69,6 +68,7 @@ class BucketedRunner:
 
     reach = WHOLE
     num_snapshots: int | None = None
+    pages: None = None
     adapters: AdapterBank | None = None
 
     def __init__(self, checkpoint: Checkpoint, num_rows: int, max_tokens: int, graphs: DecodeGraphs | None = None):
@@ -137,27 +137,3 @@ class BucketedRunner:
             **self._caching,
         ).logits
         return logits
-
-
-def send_with_tokens(staged: Staged, tokens: Fed, count: int) -> None:
-    """Send ``staged``, whose first row has the first token of each of ``count`` rows; on the device where they are."""
-    if not isinstance(tokens, torch.Tensor):
-        staged.on_host[0, :count] = [row[0] for row in tokens]
-        staged.send()
-        return
-    staged.send()
-    staged.on_device[0, :count] = tokens[:, 0]
-
-
-def powers_of_two(first: int, last: int) -> list[int]:
-    """``first``, twice that, .. below ``last``, and ``last`` itself."""
-    sizes = []
-    while first < last:
-        sizes.append(first)
-        first *= 2
-    return [*sizes, last]
-
-
-def smallest(sizes: list[int], needed: int) -> int:
-    """The smallest of ``sizes`` (ascending) that holds ``needed``."""
-    return sizes[bisect_left(sizes, needed)]

@@ -10,7 +10,8 @@ from app.core.settings import Settings
 from app.engine.runners.bucketed import BucketedRunner
 from app.engine.runners.eager import EagerRunner
 from app.engine.runners.graphs.decode_graphs import DecodeGraphs
-from app.engine.runners.graphs.recorder import make_recorder
+from app.engine.runners.graphs.op_recorder import OpRecorder
+from app.engine.runners.graphs.recorder import CudaRecorder, Recorder
 from app.engine.runners.interface import Runner
 from app.engine.runners.mixed import MixedRunner, can_mix
 from app.engine.runners.paged.gathered_ways import GatheredHeadsWay, GatheredWay
@@ -54,6 +55,11 @@ def paged_runner(
         block_tokens=block_tokens,
         graphs=DecodeGraphs(make_recorder(checkpoint.device)),
     )
+
+
+def make_recorder(device: torch.device) -> Recorder:
+    """Graphs on a GPU; elsewhere what stands in for them."""
+    return CudaRecorder(device) if device.type == "cuda" else OpRecorder()
 
 
 def query_ways(device: torch.device, num_rows: int) -> list[QueryWay]:

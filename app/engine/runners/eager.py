@@ -26,6 +26,7 @@ class EagerRunner:
     adapters: AdapterBank | None = None
     num_snapshots: int | None = None
     graphs: None = None
+    pages: None = None
 
     def __init__(self, checkpoint: Checkpoint, num_rows: int, max_tokens: int, window: Window | None = None):
         self._model = checkpoint.model

@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 
 from app.engine.generation.plan import Chunk
+from app.engine.kv.blocks.block_pages import Pages
 from app.engine.kv.cache import KVCache
 from app.engine.kv.reach import Reach
 from app.engine.runners.graphs.decode_graphs import DecodeGraphs
@@ -39,6 +40,11 @@ class Runner(Protocol):
     @property
     def num_snapshots(self) -> int | None:
         """How many slots behind the rows keep their states; None where rows have none, and can go back."""
+        ...
+
+    @property
+    def pages(self) -> Pages | None:
+        """The blocks of ``cache``, where its rows are tables of them."""
         ...
 
     @property

@@ -9,8 +9,6 @@ knows neither jobs nor sampling.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -23,7 +21,7 @@ from app.engine.kv.cache import Window
 from app.engine.runners.eager import EagerRunner
 from app.engine.runners.graphs.fed import Fed
 from app.engine.runners.masks import additive_mask
-from app.engine.runners.row_attention import ROW_ATTENTION, row_attention
+from app.engine.runners.row_attention import ROW_ATTENTION, attending_by, row_attention
 from app.models.checkpoint.loader import Checkpoint
 
 ATTENTION = "forklift_mixed"
@@ -211,17 +209,6 @@ class MixedRunner(EagerRunner):
         )
         logits: torch.Tensor = output.logits[0]
         return logits
-
-
-@contextmanager
-def attending_by(model: Any, name: str) -> Iterator[None]:
-    """Ours of that name in the place of the model's, which everything else (``generate``) goes on to use."""
-    config = model.config.get_text_config()
-    usual, config._attn_implementation = config._attn_implementation, name
-    try:
-        yield
-    finally:
-        config._attn_implementation = usual
 
 
 def can_mix(checkpoint: Checkpoint) -> bool:

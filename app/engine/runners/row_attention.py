@@ -1,5 +1,5 @@
-"""Attention of rows that decode one token each: on the CPU the way in which torch's kernel is fastest there. And any
-with sinks or caps, which torch's kernel does not know.
+"""Attention of rows that decode one token each: on the CPU the way in which torch's kernel is fastest there. Any with
+sinks or caps, which torch's kernel does not know. And what puts one of ours in the place of the model's.
 
 torch's kernel reads keys and values once for each query head, and multiplies lone queries slowly in 16 bits where the
 processor has no matrix instructions for them: one row of 150 entries takes 175 us in bfloat16, grouped 38 (9 heads on
@@ -8,12 +8,15 @@ processor has no matrix instructions for them: one row of 150 entries takes 175 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from app.models.checkpoint.layer_kinds import LayerKind
 from app.models.weights.wide_linear import has_kernels_for
 
 ROW_ATTENTION = "forklift_rows"
@@ -85,3 +88,25 @@ def capped_attention(
     weights = logits.softmax(-1)[..., : key.shape[2]]
     attended = (weights @ value.float()[:, :, None]).to(query.dtype)
     return attended.reshape(num_rows, num_heads, num_new, -1).transpose(1, 2), None
+
+
+def refuse_other_windows(kind: LayerKind, told: int | None, max_tokens: int) -> None:
+    """A layer that says how far it sees must say what the config says; and it must, where it sees the last ones.
+
+    Who does not (Moshi) sees all of a prompt in transformers, and then what its cache has kept.
+    """
+    if told is None and kind.reach is not None and not kind.by_chunk:
+        raise ValueError("a layer does not say how far it sees")
+    if told is not None and told < max_tokens and told != kind.reach:
+        raise ValueError(f"a layer sees {told} entries where the config says {kind.reach}")
+
+
+@contextmanager
+def attending_by(model: Any, name: str) -> Iterator[None]:
+    """Ours of that name in the place of the model's, which everything else (``generate``) goes on to use."""
+    config = model.config.get_text_config()
+    usual, config._attn_implementation = config._attn_implementation, name
+    try:
+        yield
+    finally:
+        config._attn_implementation = usual

@@ -20,7 +20,7 @@ from app.engine.kv.ring_layer import RingLayer
 from app.engine.kv.state_cache import StateCache
 from app.engine.runners.graphs.fed import Fed, as_lists
 from app.engine.runners.mixed import MixedRunner, MixedWindow, chunk_attention
-from app.engine.runners.row_attention import capped_attention, row_attention
+from app.engine.runners.row_attention import capped_attention, refuse_other_windows, row_attention
 from app.engine.runners.states.state_hosts import find_hosts
 from app.engine.runners.states.state_passes import StatePasses
 from app.models.checkpoint.layer_kinds import LayerKind, layer_kinds
@@ -135,17 +135,6 @@ def windowed_attention(
             pieces.append(capped_attention(module, query[:, :, at:end], keys, values, mask, **options)[0])
         at = end
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1), None
-
-
-def refuse_other_windows(kind: LayerKind, told: int | None, max_tokens: int) -> None:
-    """A layer that says how far it sees must say what the config says; and it must, where it sees the last ones.
-
-    Who does not (Moshi) sees all of a prompt in transformers, and then what its cache has kept.
-    """
-    if told is None and kind.reach is not None and not kind.by_chunk:
-        raise ValueError("a layer does not say how far it sees")
-    if told is not None and told < max_tokens and told != kind.reach:
-        raise ValueError(f"a layer sees {told} entries where the config says {kind.reach}")
 
 
 class WindowedRunner(MixedRunner):

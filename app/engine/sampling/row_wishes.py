@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from app.core.work.sampling_params import SamplingParams
-from app.engine.kv.transfer import sent
+from app.models.checkpoint.transfer import sent
 
 Way = Literal["likeliest", "drawn", "drawn_in_order"]
 WAYS: tuple[Way, ...] = ("likeliest", "drawn", "drawn_in_order")

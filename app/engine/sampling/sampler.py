@@ -7,66 +7,17 @@ the batch changes nothing.
 from __future__ import annotations
 
 import math
-import random
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from app.core.work.job_events import TokenLogprob
-from app.core.work.sampling_params import SamplingParams
-from app.engine.kv.transfer import sent
 from app.engine.sampling.filters import filter_ordered, filter_unordered, reads_wait
 from app.engine.sampling.grammar_masks import forbid
-from app.engine.sampling.row_logits import RowLogits
-from app.engine.sampling.row_wishes import RowWishes, Way, way_of
-
-# In the place of a token, where the row's logits hold NaN or +infinity.
-UNSOUND = -1
-
-
-class RowSampler:
-    """Sampling state of one sequence: its parameters, its random numbers, what changes its logits."""
-
-    def __init__(self, params: SamplingParams, logits: RowLogits):
-        self.params = params
-        self.logits = logits
-        self.way = way_of(params)
-        self._random = random.Random(params.seed)
-
-    def uniform(self) -> float:
-        """The next random number in [0, 1) of this sequence."""
-        return self._random.random()
-
-    def accept(self, token: int) -> None:
-        """``token`` now belongs to the sequence."""
-        if not self.logits.is_idle:
-            self.logits.accept(token)
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """The next tokens of rows, on the device: ``tokens`` ``(rows,)``, ``UNSOUND`` for a row with NaN or +infinity.
-
-    ``scores`` ``(rows, ..)``, float64, which holds every float32 and every id: the tokens, their log-probabilities,
-    those of the best tokens and their ids; None where nobody asked. ``wanted``: how many of the best each row wants.
-    """
-
-    tokens: torch.Tensor
-    scores: torch.Tensor | None
-    wanted: list[int | None]
-
-    def read(self) -> list[tuple[int, TokenLogprob | None]]:
-        """The token of each row, and its log-probability where that was asked for, in one transfer.
-
-        A row without a token has no meaningful log-probability either.
-        """
-        if self.scores is None:
-            return [(token, None) for token in self.tokens.tolist()]
-        found = []
-        for (token, *numbers), num in zip(self.scores.tolist(), self.wanted, strict=True):
-            found.append((int(token), None if num is None else entry_of(int(token), numbers, num)))
-        return found
+from app.engine.sampling.pending_tokens import UNSOUND, Drawn
+from app.engine.sampling.row_sampler import RowSampler
+from app.engine.sampling.row_wishes import RowWishes, Way
+from app.engine.sampling.token_scores import scores_of
 
 
 def choose(logits: torch.Tensor, rows: list[RowSampler]) -> list[tuple[int, TokenLogprob | None]]:
@@ -172,29 +123,6 @@ def likeliest(logits: torch.Tensor) -> torch.Tensor:
     found = values.argmax(axis=-1)
     found[~(values[np.arange(len(found)), found] < math.inf)] = UNSOUND
     return torch.from_numpy(found)
-
-
-def logprobs(logits: torch.Tensor, tokens: list[int], num_top: int) -> list[TokenLogprob]:
-    """Log-probability of ``tokens`` under ``logits`` ``(len(tokens), vocab)``, with the ``num_top`` best.
-
-    One transfer to the host.
-    """
-    scores = scores_of(logits, sent(np.array(tokens), logits.device), num_top).tolist()
-    return [entry_of(token, numbers, num_top) for token, numbers in zip(tokens, scores, strict=True)]
-
-
-def scores_of(logits: torch.Tensor, tokens: torch.Tensor, num_top: int) -> torch.Tensor:
-    """Log-probabilities of ``tokens`` ``(rows,)`` and of the best ones, and those' ids; ``(rows, ..)`` float64."""
-    scores = logits.float().log_softmax(dim=-1)
-    best, ids = scores.topk(min(num_top, scores.shape[-1]), dim=-1)
-    return torch.cat([scores.gather(1, tokens[:, None]).double(), best.double(), ids.double()], 1)
-
-
-def entry_of(token: int, numbers: list[float], num_top: int) -> TokenLogprob:
-    """One row of ``scores_of``, with the ``num_top`` best of those that it has."""
-    num_best = len(numbers) // 2
-    values, ids = numbers[1 : 1 + num_best][:num_top], map(int, numbers[1 + num_best :][:num_top])
-    return TokenLogprob(token, numbers[0], tuple(zip(ids, values, strict=True)))
 
 
 def draw(logits: torch.Tensor, wishes: RowWishes) -> torch.Tensor:

@@ -16,7 +16,9 @@ from app.core.errors import InternalError, RequestError
 from app.core.work.job_events import TokenLogprob
 from app.core.work.jobs import Job
 from app.engine.guard import Guard
-from app.engine.sampling.sampler import UNSOUND, RowSampler, choose
+from app.engine.sampling.pending_tokens import UNSOUND
+from app.engine.sampling.row_sampler import RowSampler
+from app.engine.sampling.sampler import choose
 
 
 class Growing(Protocol):

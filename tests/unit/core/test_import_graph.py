@@ -7,9 +7,7 @@ from functools import cache
 from pathlib import Path
 
 APP = Path(__file__).resolve().parents[3] / "app"
-# Was 7 until steps in fixed shapes and blocks came (choose, paged_runner, paged_window; cache, row_layout, plan):
-# to be brought down again.
-MOST_FLOORS_OF_THE_ENGINE = 12
+MOST_FLOORS_OF_THE_ENGINE = 8
 
 Graph = dict[str, set[str]]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from app.engine.generation.plan import Chunk, ClearBlocks, CopyBlocks, Plan
 from app.engine.generation.scheduler import Limits, Scheduler
-from app.engine.kv.block_pages import Pages
-from app.engine.kv.row_layout import PagedRows
+from app.engine.kv.blocks.block_pages import Pages
+from app.engine.kv.blocks.block_rows import PagedRows
 from tests.unit.engine.planned_world import PlainSequence, World
 
 

@@ -12,8 +12,8 @@ from app.core.errors import ShuttingDownError
 from app.core.work.job_events import Event, Finished, TextDelta
 from app.core.work.jobs import Job
 from app.core.work.sampling_params import SamplingParams
-from app.engine.runners.bucketed import powers_of_two, smallest
 from app.engine.runners.choose import make_runner
+from app.engine.runners.graphs.fixed_shapes import powers_of_two, smallest
 from tests.tiny_models import SLOT_FAMILIES
 from tests.unit.engine.driver import (
     TokenLog,

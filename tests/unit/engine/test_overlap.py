@@ -12,7 +12,7 @@ from app.core.work.job_events import Event, Failed, Finished, TextDelta
 from app.core.work.jobs import Job
 from app.core.work.sampling_params import Constraint, SamplingParams
 from app.engine.generation.prefill_budget import PrefillBudget
-from app.engine.sampling.sampler import Drawn
+from app.engine.sampling.pending_tokens import Drawn
 from app.models.text_model import TextModel
 from tests.unit.engine.driver import TokenLog, generator_of, load, outcome, random_prompt, run
 

@@ -23,13 +23,16 @@ from transformers import (
 )
 
 from app.core.work.sampling_params import SamplingParams
-from app.engine.kv.transfer import sent
 from app.engine.runners.graphs.op_recorder import Noting
 from app.engine.sampling import filters, row_wishes
 from app.engine.sampling import sampler as sampler_module
+from app.engine.sampling.pending_tokens import UNSOUND
 from app.engine.sampling.row_logits import RowLogits
+from app.engine.sampling.row_sampler import RowSampler
 from app.engine.sampling.row_wishes import RowWishes
-from app.engine.sampling.sampler import UNSOUND, RowSampler, choose, draw_next, likeliest, logprobs
+from app.engine.sampling.sampler import choose, draw_next, likeliest
+from app.engine.sampling.token_scores import logprobs
+from app.models.checkpoint.transfer import sent
 
 CPU = torch.device("cpu")
 END = frozenset({2})

@@ -12,7 +12,8 @@ from app.engine.generation.batch_options import BatchOptions
 from app.engine.generation.batched import BatchedEngine
 from app.engine.kv.reach import Reach
 from app.engine.kv.ring_layer import RingLayer
-from app.engine.runners.windowed import WindowedRunner, refuse_other_windows
+from app.engine.runners.row_attention import refuse_other_windows
+from app.engine.runners.windowed import WindowedRunner
 from app.models.checkpoint.layer_kinds import FULL, LayerKind
 from app.models.checkpoint.source import find_source
 from app.models.forecast import predict

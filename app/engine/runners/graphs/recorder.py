@@ -11,7 +11,6 @@ from typing import Protocol
 
 import torch
 
-from app.engine.runners.graphs.op_recorder import OpRecorder
 from app.models.checkpoint.device_memory import free_bytes
 
 Work = Callable[[], torch.Tensor]
@@ -101,8 +100,3 @@ class CudaRecorder:
         ):
             output = work()
         return CudaRecording(graph, output, max(torch.cuda.memory_reserved(self._device) - before, 0))
-
-
-def make_recorder(device: torch.device) -> Recorder:
-    """Graphs on a GPU; elsewhere what stands in for them."""
-    return CudaRecorder(device) if device.type == "cuda" else OpRecorder()

@@ -16,22 +16,22 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from app.core.errors import ModelLoadError
 from app.engine.generation.plan import Chunk
-from app.engine.kv.block_pages import Pages
+from app.engine.kv.blocks.block_pages import Pages
+from app.engine.kv.blocks.paged_cache import EntrySize, PagedCache, PagedLayer, entry_sizes
 from app.engine.kv.cache import INITIAL_CAPACITY_TOKENS
-from app.engine.kv.paged_cache import EntrySize, PagedCache, PagedLayer, entry_sizes
 from app.engine.kv.reach import WHOLE
-from app.engine.kv.transfer import Staged, sent
-from app.engine.runners.bucketed import powers_of_two, send_with_tokens, smallest
 from app.engine.runners.graphs.decode_graphs import DecodeGraphs, FixedPass
 from app.engine.runners.graphs.fed import Fed
-from app.engine.runners.mixed import attending_by
+from app.engine.runners.graphs.fixed_shapes import powers_of_two, send_with_tokens, smallest
 from app.engine.runners.paged.paged_window import PAGED_ATTENTION, PagedWindow, paged_attention
 from app.engine.runners.paged.query_rows import QueryWay, RowPlaces, Rule
 from app.engine.runners.paged.way_choice import AttentionShape, Choice, choose
+from app.engine.runners.row_attention import attending_by
 from app.models.checkpoint.cache_argument import cache_argument_of
 from app.models.checkpoint.device_memory import free_bytes
 from app.models.checkpoint.layer_kinds import layer_kinds
 from app.models.checkpoint.loader import Checkpoint
+from app.models.checkpoint.transfer import Staged, sent
 from app.models.weights.adapters.adapter_bank import AdapterBank
 
 # FlexAttention's kernels want blocks that are worth a product; on a CPU smaller ones find more faults.
@@ -42,7 +42,7 @@ class Tables:
     """The tables of rows on the device, always in the same memory; sent when they have changed."""
 
     def __init__(self, pages: Pages, num_rows: int, num_columns: int, device: torch.device):
-        self._pages = pages
+        self.pages = pages
         self._staged = Staged((num_rows, num_columns), torch.int32, device)
         self._sent: tuple[int, int] | None = None
 
@@ -51,14 +51,14 @@ class Tables:
 
     def fill(self, num_rows: int) -> None:
         """Rows 0, 1, .. have their blocks, the others nobody's."""
-        if self._sent == (self._pages.version, num_rows):
+        if self._sent == (self.pages.version, num_rows):
             return
         view = self._staged.on_host
         view.fill(0)
-        for row, table in enumerate(self._pages.tables[:num_rows]):
+        for row, table in enumerate(self.pages.tables[:num_rows]):
             view[row, : len(table)] = table
         self._staged.send()
-        self._sent = self._pages.version, num_rows
+        self._sent = self.pages.version, num_rows
 
 
 class PagedRunner:
@@ -86,23 +86,23 @@ class PagedRunner:
         ALL_ATTENTION_FUNCTIONS.register(PAGED_ATTENTION, paged_attention)
         self._model, self._device = checkpoint.model, checkpoint.device
         self.graphs = graphs
-        self._pages = Pages(num_rows, num_blocks, block_tokens)
+        self.pages = Pages(num_rows, num_blocks, block_tokens)
         self._make_cache(checkpoint, num_rows, max_tokens)
         self.ways = choose(ways, attention_shape(checkpoint, num_rows, max_tokens, block_tokens), self._device)
         self._caching = {cache_argument_of(self._model): self.cache, "use_cache": True}
         self._num_columns = -(-max_tokens // block_tokens)
         self._inputs = Staged((2, num_rows), torch.long, self._device)
-        self._tables = Tables(self._pages, num_rows, self._num_columns, self._device)
+        self._tables = Tables(self.pages, num_rows, self._num_columns, self._device)
         self.batch_sizes = powers_of_two(1, num_rows)
         self.lengths = powers_of_two(min(INITIAL_CAPACITY_TOKENS, max_tokens), max_tokens)
 
     def _make_cache(self, checkpoint: Checkpoint, num_rows: int, max_tokens: int) -> None:
         kinds = layer_kinds(checkpoint.model.config, max_tokens)
         assert kinds is not None, "a layer keeps more than keys and values"
-        self._window = window = PagedWindow(self._pages, kinds, max_tokens, self._device)
+        self._window = window = PagedWindow(self.pages, kinds, max_tokens, self._device)
         sizes = sizes_of(checkpoint, len(kinds))
-        layers = [PagedLayer(self._pages, size, max_tokens, window, window, self._device) for size in sizes]
-        self.cache = PagedCache(self._pages, layers, num_rows, max_tokens, window)
+        layers = [PagedLayer(self.pages, size, max_tokens, window, window, self._device) for size in sizes]
+        self.cache = PagedCache(self.pages, layers, num_rows, max_tokens, window)
 
     def prefill(self, row: int, tokens: list[int], start: int, *, all_logits: bool = False) -> torch.Tensor:
         return self.mixed([], [], [Chunk(row, tokens, start, all_logits)])[1][0]
@@ -115,7 +115,7 @@ class PagedRunner:
             self.cache.hold(row, start, start + 1)
         num_rows, way = smallest(self.batch_sizes, len(starts)), self.ways.of(len(starts))
         longest = smallest(self.lengths, max(starts) + 1) if way.pays_for_longest else self.cache.max_tokens
-        num_columns = -(-longest // self._pages.block_tokens)
+        num_columns = -(-longest // self.pages.block_tokens)
         is_adapted = self.adapters is not None and self.adapters.pin(num_rows)
         one = FixedPass(
             (num_rows, num_columns, is_adapted),
@@ -138,10 +138,10 @@ class PagedRunner:
         places = None
         if starts:
             self._tables.fill(len(starts))
-            num_columns = -(-(max(starts) + 1) // self._pages.block_tokens)
+            num_columns = -(-(max(starts) + 1) // self.pages.block_tokens)
             tables = self._tables.on_device(len(starts), num_columns)
             lengths = sent(np.array(starts) + 1, self._device)
-            places = RowPlaces(tables, lengths, self._pages.block_tokens)
+            places = RowPlaces(tables, lengths, self.pages.block_tokens)
         self._window.set_pieces(starts, chunks, places, self.ways.of(len(starts)))
         ids, positions, wanted = list(tokens), list(starts), list(range(len(tokens)))
         for chunk in chunks:
@@ -169,7 +169,7 @@ class PagedRunner:
         if self.adapters is not None:
             self.adapters.begin_again()
         tokens, positions = self._inputs.on_device[:, :num_rows]
-        tables, size = self._tables.on_device(num_rows, num_columns), self._pages.block_tokens
+        tables, size = self._tables.on_device(num_rows, num_columns), self.pages.block_tokens
         slots = tables.gather(1, (positions // size)[:, None])[:, 0] * size + positions % size
         self._window.set_rows(RowPlaces(tables, positions + 1, size), slots, way)
         return self._forward(tokens, positions, 0)[:, None]

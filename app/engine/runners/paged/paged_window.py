@@ -15,13 +15,12 @@ from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
 from app.engine.generation.plan import Chunk
-from app.engine.kv.block_pages import Pages
+from app.engine.kv.blocks.block_pages import Pages
 from app.engine.kv.cache import Window
-from app.engine.kv.transfer import sent
 from app.engine.runners.paged.query_rows import Prepared, QueryWay, RowPlaces, Rule, gathered
-from app.engine.runners.row_attention import capped_attention
-from app.engine.runners.windowed import refuse_other_windows
+from app.engine.runners.row_attention import capped_attention, refuse_other_windows
 from app.models.checkpoint.layer_kinds import LayerKind
+from app.models.checkpoint.transfer import sent
 
 PAGED_ATTENTION = "forklift_paged"
 

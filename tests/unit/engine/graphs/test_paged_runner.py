@@ -13,7 +13,7 @@ from app.core.errors import ModelLoadError
 from app.core.work.job_events import Finished
 from app.engine.generation.batch_options import BatchOptions
 from app.engine.generation.batched import BatchedEngine
-from app.engine.kv.block_pages import NOBODYS
+from app.engine.kv.blocks.block_pages import NOBODYS
 from app.engine.runners.bucketed import BucketedRunner
 from app.engine.runners.graphs.decode_graphs import DecodeGraphs
 from app.engine.runners.graphs.op_recorder import OpRecorder

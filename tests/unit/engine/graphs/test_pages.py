@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from app.core.errors import ShuttingDownError
 from app.engine.generation.scheduler import Limits
-from app.engine.kv.block_pages import NOBODYS, Pages
-from app.engine.kv.row_layout import PagedRows
+from app.engine.kv.blocks.block_pages import NOBODYS, Pages
+from app.engine.kv.blocks.block_rows import PagedRows
 from tests.unit.engine.paged_world import PagedWorld
 
 LEFT = ShuttingDownError("left", retry_after_s=1)

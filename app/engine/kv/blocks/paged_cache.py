@@ -13,10 +13,8 @@ from typing import Any, Protocol
 import torch
 from transformers import DynamicCache
 
-from app.engine.generation.plan import ClearBlocks, CopyBlocks, Move
-from app.engine.kv.block_pages import Pages
+from app.engine.kv.blocks.block_pages import Pages
 from app.engine.kv.cache import KVCache, KVLayer, Window
-from app.engine.kv.row_layout import PagedRows, RowLayout
 from app.models.checkpoint.cache_argument import cache_argument_of
 from app.models.checkpoint.loader import Checkpoint
 
@@ -94,26 +92,18 @@ class PagedCache(KVCache):
         self.pages = pages
         self._paged_layers = layers
 
-    def begin(self, num_extra: int) -> RowLayout:
-        """Nobody has a row: what rows are, for who assigns them."""
-        self.pages.reset()
-        return PagedRows(self.pages, num_extra, self.max_tokens)
-
-    def make(self, move: Move) -> None:
-        """Do with the entries what the layout of the rows wants."""
+    def copy_blocks(self, blocks: Sequence[tuple[int, int]]) -> None:
         for layer in self._paged_layers:
-            match move:
-                case CopyBlocks(blocks):
-                    layer.copy_blocks(blocks)
-                case ClearBlocks(cleared):
-                    layer.clear_blocks(cleared)
-                case _:
-                    raise AssertionError("rows in blocks change places by name")
+            layer.copy_blocks(blocks)
+
+    def clear_blocks(self, blocks: Sequence[int]) -> None:
+        for layer in self._paged_layers:
+            layer.clear_blocks(blocks)
 
     def hold(self, row: int, start: int, end: int) -> None:
         """Make room for entries ``start`` .. ``end`` of a row, which are to be written next."""
         if copies := self.pages.hold(row, start, end):
-            self.make(CopyBlocks(tuple(copies)))
+            self.copy_blocks(copies)
 
     @property
     def max_bytes(self) -> int:

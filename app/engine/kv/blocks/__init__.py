@@ -1,0 +1,1 @@
+"""A KV cache in blocks: rows are tables of them."""
