@@ -34,7 +34,7 @@ from app.core.tasks.task_table import Task
 __all__ = ["DEMO_MODEL", "PREFIX", "ModelPlan", "Settings", "load_settings"]
 
 # What the layers that are not quantised compute in.
-COMPUTES_IN = {"int8": "float32", "int4": "bfloat16", "file": "bfloat16"}
+COMPUTES_IN = {"int8": "float32", "int4": "bfloat16", "file": "bfloat16", "fp8": "bfloat16"}
 # Threads beyond running and waiting requests: health checks and error answers must find one.
 THREAD_HEADROOM = 8
 # Draft tokens of a step where their number adapts.

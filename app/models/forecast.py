@@ -86,7 +86,8 @@ def resident_weight_bytes(plan: ModelPlan) -> int:
     with failing_to_load(source.path):
         if source.gguf is not None or source.coded is not None:
             return max(plain_bytes(source, settings), packed_bytes(source, settings))
-        if settings.quantization != "none":
+        # On a CPU each weight is read from its file when its form is made; a GPU holds all of them before.
+        if settings.quantization != "none" and choose_device(settings.device).type == "cpu":
             return packed_bytes(source, settings)
         return sum(loaded for loaded, _ in _sizes(source.config, settings))
 
@@ -126,7 +127,8 @@ def _all_entries(folder: Path) -> Iterator[Entry]:
 
 def predict_quantized(source: Source, settings: Settings) -> Footprint:
     """The same where ``settings`` quantise: by the model's shape, as its layers' forms have sizes of their own."""
-    item_bytes = 4 if COMPUTES_IN[settings.quantization] == "float32" else 2
+    is_wide = COMPUTES_IN[settings.quantization] == "float32" and choose_device(settings.device).type == "cpu"
+    item_bytes = 4 if is_wide else 2
     kv = cache_bytes(source, settings, item_bytes)
     return Footprint(packed_bytes(source, settings), kv, is_mapped=False)
 

@@ -86,11 +86,11 @@ class SettingFields(BaseModel):
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto never falls back to CPU silently.")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field("auto", description="auto: the checkpoint's.")
-    quantization: Literal["none", "int8", "int4", "file"] = Field(
+    quantization: Literal["none", "int8", "int4", "file", "fp8"] = Field(
         "none",
-        description="Linear layers on the CPU. int8: near lossless, rest in float32. int4: least memory, in bfloat16."
+        description="Linear layers. On the CPU int8: near lossless, rest in float32. int4: least memory, in bfloat16."
         " file: as a GGUF file or a quantised checkpoint has them, which is also what none means for one, with"
-        " DTYPE=auto.",
+        " DTYPE=auto. On a GPU int8, fp8: weights alone, by torchao where it is installed; see docs/gpu.md.",
     )
     pack_weights: Literal["auto", "always", "never"] = Field(
         "auto",

@@ -39,9 +39,10 @@ def choose_dtype(settings: Settings) -> torch.dtype | Literal["auto"]:
     """The dtype argument for ``from_pretrained``; ``auto`` keeps the checkpoint's own.
 
     Weights that will be int8 stay as they are in their file, which is mapped, until each becomes int8: no
-    copy of the whole model is made for the float32 that the rest computes in. int4 is made of bfloat16.
+    copy of the whole model is made for the float32 that the rest computes in on a CPU. int4, fp8: made of bfloat16.
     """
-    name = {"none": settings.dtype, "int8": "auto", "int4": "bfloat16", "file": "bfloat16"}[settings.quantization]
+    names = {"none": settings.dtype, "int8": "auto", "int4": "bfloat16", "file": "bfloat16", "fp8": "bfloat16"}
+    name = names[settings.quantization]
     if name == "auto":
         return "auto"
     return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[name]

@@ -11,13 +11,13 @@ import shutil
 import subprocess
 import warnings
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 import torch
 from torch import nn
 
-from app.models.compiled.package_store import PackageError
+from app.models.compiled.package_store import PackageError, require_private
 from app.models.compiled.step_graph import Head, Parts, Shape, Span
 
 # Entries of the cache while the step is traced; any other number of two or more will do as well.
@@ -73,6 +73,23 @@ def compiler_command(folder: Path) -> str:
     script.write_text(f'#!/bin/sh\nexec {shlex.quote(compiler())} "$@" {" ".join(WIDE_MOVES)}\n', encoding="utf-8")
     script.chmod(0o700)
     return str(script)
+
+
+def use_private_folder(cache_dir: Path) -> None:
+    """Have what torch compiles in this process lie below ``cache_dir``, where the next load finds it.
+
+    Its own default is a folder of a known name below /tmp, and what lies there is run. Where ``cache_dir`` cannot be
+    written to, or others can, it is a new folder that nobody else can open.
+    """
+    if "TORCHINDUCTOR_CACHE_DIR" in os.environ:
+        return
+    folder = cache_dir / "inductor"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        require_private(folder)
+    except (OSError, PackageError):
+        folder = Path(mkdtemp(prefix="forklift-inductor-"))
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from app.models.weights.outliers import PART_OUTPUTS, columns_apart, parts_of
+from app.models.weights.layer_inputs.outliers import PART_OUTPUTS, columns_apart, parts_of
 
 # Codes go from minus this to this.
 LARGEST = 127

@@ -13,7 +13,7 @@ from torch.nn.functional import linear, pad
 
 from app.models.weights.int8_codes import Codes
 from app.models.weights.int8_linear import Int8VectorLinear
-from app.models.weights.outliers import NUM_APART
+from app.models.weights.layer_inputs.outliers import NUM_APART
 from app.models.weights.wide_linear import PART_NUMBERS
 
 # Codes in a vector register that are read at once; a row is a whole number of these.

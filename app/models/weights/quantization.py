@@ -1,4 +1,4 @@
-"""8-bit and 4-bit linear layers on the CPU. Inference thread only.
+"""8-bit and 4-bit linear layers: on the CPU ours, elsewhere torchao's. Inference thread only.
 
 int8: weights of 8 bits, inputs of 14 or 16, see ``int8_linear``; the rest computes in float32. Where several
 rows share a step and the CPU has tiles, oneDNN multiplies; else fbgemm, which reads the weights for one row faster.
@@ -26,7 +26,6 @@ from app.core.logs.logging import get_logger
 from app.core.system.heap import trim_heap
 from app.models.checkpoint.loader import Checkpoint
 from app.models.checkpoint.unloading import give_back
-from app.models.weights.calibration import Energies, input_energies
 from app.models.weights.grids import Blocks, Bytes, grid_of
 from app.models.weights.int4_linear import GROUP_SIZE, Int4Linear, int4_bytes, largest_difference
 from app.models.weights.int8_codes import Codes
@@ -38,6 +37,8 @@ from app.models.weights.int8_linear import (
     has_vectors,
     int8_bytes,
 )
+from app.models.weights.layer_inputs.calibration import Energies, input_energies
+from app.models.weights.torchao_weights import quantize_by_torchao, weight_bytes
 
 Layer = TypeVar("Layer", bound=nn.Module)
 # So much of replaced layers may wait to go back to the system: giving back takes milliseconds.
@@ -48,15 +49,27 @@ log = get_logger("models")
 
 
 def quantize(checkpoint: Checkpoint, kind: str, num_sequences: int) -> None:
-    """Replace the linear layers of ``checkpoint.model`` by ``kind``, int8, int4 or file, in place, one by one.
+    """Have the linear layers of ``checkpoint.model`` keep their weights as ``kind``, in place, one by one.
 
-    ``num_sequences`` are decoded together; an encoder reads many rows in any case. The model is on the
-    CPU, in the dtype that ``choose_dtype`` names; ``checkpoint.dtype`` becomes the one that it computes in then.
-    Raises ``ModelLoadError`` on other devices and processors. An input embedding keeps a weight of its own in bfloat16:
-    it is only looked up. Nothing refers to the checkpoint's file any more.
+    Raises ``ModelLoadError`` where there is no such form for the device or the processor.
     """
     if checkpoint.device.type != "cpu":
-        raise ModelLoadError(f"FORKLIFT_QUANTIZATION={kind} works on the CPU only so far")
+        replace(checkpoint.model, Conv1D, as_linear)
+        quantize_by_torchao(checkpoint, kind)
+        give_back(checkpoint.device)
+    elif kind == "fp8":
+        raise ModelLoadError("FORKLIFT_QUANTIZATION=fp8 works on GPUs only; on a CPU: int8, int4")
+    else:
+        quantize_on_cpu(checkpoint, kind, num_sequences)
+
+
+def quantize_on_cpu(checkpoint: Checkpoint, kind: str, num_sequences: int) -> None:
+    """Replace the linear layers by ours, ``kind`` int8, int4 or file.
+
+    ``num_sequences`` are decoded together; an encoder reads many rows in any case. The model is in the dtype that
+    ``choose_dtype`` names; ``checkpoint.dtype`` becomes the one that it computes in then. An input embedding keeps a
+    weight of its own in bfloat16: it is only looked up. Nothing refers to the checkpoint's file any more.
+    """
     if not (has_vectors() or has_tiles()):
         raise ModelLoadError(f"FORKLIFT_QUANTIZATION={kind} needs an x86-64 processor with AVX2")
     model = checkpoint.model
@@ -185,7 +198,7 @@ def as_linear(layer: Conv1D) -> nn.Linear:
 
 def model_bytes(model: nn.Module) -> int:
     """Memory of all weights, packed ones included."""
-    total = sum(weight.numel() * weight.element_size() for weight in {*model.parameters(), *model.buffers()})
+    total = sum(weight_bytes(weight) for weight in {*model.parameters(), *model.buffers()})
     return total + sum(module.num_bytes for module in model.modules() if isinstance(module, Int8Linear))
 
 

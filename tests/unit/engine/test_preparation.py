@@ -127,10 +127,10 @@ def test_quantisation_with_another_dtype_is_refused(kind, dtype):
         load_settings({"FORKLIFT_QUANTIZATION": kind, "FORKLIFT_DTYPE": dtype})
 
 
-@pytest.mark.parametrize("kind", ["int8", "int4"])
-def test_quantisation_on_another_device_is_refused(kind):
-    checkpoint = SimpleNamespace(device=torch.device("cuda", 0))
-    with pytest.raises(ModelLoadError, match=f"QUANTIZATION={kind} works on the CPU only"):
+@pytest.mark.parametrize("kind", ["int4", "file"])
+def test_quantisation_that_another_device_has_not_is_refused(kind):
+    checkpoint = SimpleNamespace(device=torch.device("cuda", 0), model=torch.nn.Module())
+    with pytest.raises(ModelLoadError, match=f"QUANTIZATION={kind} works on the CPU only; on a GPU: int8 and fp8"):
         quantize(checkpoint, kind, 1)
 
 

@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import linear
 
 from app.core.work.adapters import Adapter
 from app.models.checkpoint.loader import Checkpoint
+from app.models.checkpoint.transfer import sent
 from app.models.weights.adapters.adapter_hosts import Host, hosts_of, shapes_of
 from app.models.weights.adapters.adapter_store import AdapterStore
 from app.models.weights.wide_linear import has_kernels_for
@@ -143,8 +145,7 @@ class AdapterBank:
             return Pass(stack, None)
         places = {adapter: index for index, adapter in enumerate(stack.adapters)}
         indices = [-1 if adapter is None else places[adapter] for adapter, _ in rows]
-        counts = torch.tensor([count for _, count in rows])
-        found = torch.tensor(indices).repeat_interleave(counts).to(self._device)
+        found = sent(np.repeat(np.array(indices, dtype=np.int64), [count for _, count in rows]), self._device)
         # One row of a mask serves a pass of as many tokens as there are.
         return Pass(stack, found[:1] if len(rows) == 1 else found)
 

@@ -1,0 +1,1 @@
+"""What enters linear layers, as far as their weights depend on it."""
