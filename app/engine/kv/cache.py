@@ -14,7 +14,10 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from app.models.checkpoint.transfer import sent_whole
+
 INITIAL_CAPACITY_TOKENS = 256
+CPU = torch.device("cpu")
 
 
 def grown_capacity(capacity: int, needed: int, most: int) -> int:
@@ -43,7 +46,7 @@ class Window:
         self.is_single = self.count == 1
         if not self.is_single:
             self.rows = torch.arange(first, first + self.count, device=device)
-            self.row_positions = torch.tensor(positions, device=device)
+            self.row_positions = sent_whole(positions, device or CPU)
 
     def set_static(self, rows: torch.Tensor, row_positions: torch.Tensor, length: int) -> None:
         """Read rows ``0 .. len(rows)`` up to ``length``; write row i's entry to ``rows[i]`` at ``row_positions[i]``.

@@ -15,6 +15,7 @@ from app.engine.runners.graphs.fed import Fed
 from app.engine.runners.masks import additive_mask
 from app.models.checkpoint.cache_argument import cache_argument_of
 from app.models.checkpoint.loader import Checkpoint
+from app.models.checkpoint.transfer import sent_whole
 from app.models.weights.adapters.adapter_bank import AdapterBank
 
 
@@ -27,6 +28,7 @@ class EagerRunner:
     num_snapshots: int | None = None
     graphs: None = None
     pages: None = None
+    left_out: tuple[str, ...] = ()
 
     def __init__(self, checkpoint: Checkpoint, num_rows: int, max_tokens: int, window: Window | None = None):
         self._model = checkpoint.model
@@ -52,7 +54,7 @@ class EagerRunner:
         """Feed as many tokens to each of rows 0, 1, ..; logits ``(num_rows, num_new, vocab)`` behind each."""
         num_new = len(tokens[0])
         self.cache.window.set(0, starts, num_new, self._device)
-        positions = torch.tensor(starts, device=self._device)[:, None]
+        positions = sent_whole(starts, self._device)[:, None]
         if num_new > 1:
             positions = positions + torch.arange(num_new, device=self._device)
         mask = None
@@ -70,7 +72,7 @@ class EagerRunner:
         self, tokens: Fed, positions: torch.Tensor, mask: torch.Tensor | None, num_logits: int
     ) -> torch.Tensor:
         output = self._model(
-            input_ids=tokens if isinstance(tokens, torch.Tensor) else torch.tensor(tokens, device=self._device),
+            input_ids=tokens if isinstance(tokens, torch.Tensor) else sent_whole(tokens, self._device),
             position_ids=positions,
             attention_mask=mask,
             logits_to_keep=num_logits,

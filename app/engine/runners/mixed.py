@@ -23,6 +23,7 @@ from app.engine.runners.graphs.fed import Fed
 from app.engine.runners.masks import additive_mask
 from app.engine.runners.row_attention import ROW_ATTENTION, attending_by, row_attention
 from app.models.checkpoint.loader import Checkpoint
+from app.models.checkpoint.transfer import sent_whole
 
 ATTENTION = "forklift_mixed"
 
@@ -201,9 +202,9 @@ class MixedRunner(EagerRunner):
             positions += range(chunk.start, chunk.end)
             wanted += range(first if chunk.all_logits else len(ids) - 1, len(ids))
         output = self._model(
-            input_ids=torch.tensor([ids], device=self._device),
-            position_ids=torch.tensor([positions], device=self._device),
-            logits_to_keep=torch.tensor(wanted, device=self._device),
+            input_ids=sent_whole([ids], self._device),
+            position_ids=sent_whole([positions], self._device),
+            logits_to_keep=sent_whole(wanted, self._device),
             mixed_window=self._window,
             **self._caching,
         )

@@ -25,6 +25,7 @@ from app.engine.runners.states.state_hosts import find_hosts
 from app.engine.runners.states.state_passes import StatePasses
 from app.models.checkpoint.layer_kinds import LayerKind, layer_kinds
 from app.models.checkpoint.loader import Checkpoint
+from app.models.checkpoint.transfer import sent_whole
 
 WINDOWED_ATTENTION = "forklift_windowed"
 
@@ -71,7 +72,7 @@ class RingWindow(MixedWindow):
         if self.is_single and self.start < kind.reach:
             return None
         if (kind, -1) not in self._masks:
-            positions = torch.tensor([self.start], device=self._device) if self.is_single else self.row_positions
+            positions = sent_whole([self.start], self._device) if self.is_single else self.row_positions
             self._masks[kind, -1] = self._ring_mask(kind, positions[:, None], self.row_length)
         return self._masks[kind, -1]
 

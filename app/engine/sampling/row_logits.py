@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 
 from app.core.work.sampling_params import Matcher, SamplingParams
+from app.models.checkpoint.transfer import sent_whole
 
 
 class ForcedTokens(Protocol):
@@ -101,7 +102,7 @@ class RowLogits:
             logits -= self._params.frequency_penalty * self._counts
             logits -= self._params.presence_penalty * (self._counts > 0)
         if banned := self._banned():
-            logits[torch.tensor(banned, device=self._device)] = -math.inf
+            logits[sent_whole(banned, self._device)] = -math.inf
 
     def _penalise_repetition(self, logits: torch.Tensor) -> None:
         """Divide positive and multiply negative logits of seen tokens (arXiv:1909.05858)."""

@@ -19,8 +19,8 @@ from app.core.errors import ModelLoadError
 from app.core.settings import Settings
 from app.core.states import WeightFormat
 from app.core.tasks.task_table import Task
+from app.models.checkpoint.from_hub.hub import where_to_look
 from app.models.checkpoint.gguf_loading.gguf_source import EMPTY_FOLDER, read_config, where_of
-from app.models.checkpoint.hub import where_to_look
 from app.models.checkpoint.prequantized.coded_folder import CodedFolder
 from app.models.checkpoint.prequantized.served_form import find_coded, reads_here
 from app.models.folder.config_values import check_config

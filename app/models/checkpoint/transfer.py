@@ -6,6 +6,8 @@ knows (pinned) does not. torch keeps such memory until the copy is made. Inferen
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -14,6 +16,11 @@ def sent(numbers: np.ndarray, device: torch.device) -> torch.Tensor:
     """``numbers`` on ``device``, behind everything that was launched before; on a CPU the same memory."""
     there = torch.from_numpy(numbers)
     return there if device.type == "cpu" else there.pin_memory().to(device, non_blocking=True)
+
+
+def sent_whole(numbers: Sequence[int] | Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
+    """Whole numbers in the same way, int64."""
+    return sent(np.array(numbers, dtype=np.int64), device)
 
 
 class Staged:

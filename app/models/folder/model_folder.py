@@ -13,7 +13,7 @@ from typing import Any
 
 from app.core.errors import ModelLoadError
 from app.core.settings import ModelPlan
-from app.models.checkpoint.hub_ids import check_hub_id
+from app.models.checkpoint.from_hub.hub_ids import check_hub_id
 from app.models.folder.config_values import check_config
 from app.models.folder.gguf.gguf_folder import check_gguf, gguf_file
 from app.models.folder.headers import check_weight_file

@@ -11,7 +11,7 @@ import pytest
 
 from app.core.errors import ModelLoadError
 from app.core.settings import load_settings
-from app.models.checkpoint import hub_ids
+from app.models.checkpoint.from_hub import hub_ids
 from app.models.folder.early import check_models
 from app.models.folder.model_folder import check_folder
 

@@ -9,8 +9,8 @@ from structlog.testing import capture_logs
 
 from app.core.errors import ModelLoadError
 from app.core.settings import load_settings
-from app.models.checkpoint import hub
-from app.models.checkpoint.hub import can_reach_hub, where_to_look
+from app.models.checkpoint.from_hub import hub
+from app.models.checkpoint.from_hub.hub import can_reach_hub, where_to_look
 from app.models.checkpoint.loader import load_checkpoint
 
 HUB = "https://hub.example"

@@ -7,30 +7,16 @@ stays where it is. Inference thread only; knows neither jobs nor sampling.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from transformers import DynamicCache
 
 from app.engine.kv.blocks.block_pages import Pages
+from app.engine.kv.blocks.entry_size import EntrySize
 from app.engine.kv.cache import KVCache, KVLayer, Window
 from app.models.checkpoint.cache_argument import cache_argument_of
 from app.models.checkpoint.loader import Checkpoint
-
-
-@dataclass(frozen=True, slots=True)
-class EntrySize:
-    """What a layer keeps of a token: key and value, ``num_heads`` of each; 0 heads where it keeps nothing."""
-
-    num_heads: int
-    key_dim: int
-    value_dim: int
-    dtype: torch.dtype
-
-    @property
-    def num_bytes(self) -> int:
-        return self.num_heads * (self.key_dim + self.value_dim) * self.dtype.itemsize
 
 
 class BlockWriter(Protocol):

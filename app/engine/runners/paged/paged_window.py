@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
@@ -20,7 +19,7 @@ from app.engine.kv.cache import Window
 from app.engine.runners.paged.query_rows import Prepared, QueryWay, RowPlaces, Rule, gathered
 from app.engine.runners.row_attention import capped_attention, refuse_other_windows
 from app.models.checkpoint.layer_kinds import LayerKind
-from app.models.checkpoint.transfer import sent
+from app.models.checkpoint.transfer import sent_whole
 
 PAGED_ATTENTION = "forklift_paged"
 
@@ -81,7 +80,7 @@ class PagedWindow(Window):
         return ChunkPlace(table, chunk.start, chunk.end)
 
     def _tensor(self, numbers: Any) -> torch.Tensor:
-        return sent(np.array(numbers, dtype=np.int64), self._device)
+        return sent_whole(numbers, self._device)
 
 
 def paged_attention(

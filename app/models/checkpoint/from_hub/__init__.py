@@ -1,0 +1,1 @@
+"""Models that are named by their id at a hub."""
