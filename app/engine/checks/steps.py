@@ -30,17 +30,17 @@ from app.engine.generation.batch_options import BatchOptions
 from app.engine.generation.batched import BatchedEngine
 from app.engine.generation.serial import SerialEngine
 from app.engine.runners.bucketed import BucketedRunner
-from app.engine.runners.choose import RunnerKind, graph_runner, kinds_of, paged_runner
+from app.engine.runners.choose import RunnerKind, compiling_of, graph_runner, kinds_of, paged_runner
 from app.engine.runners.compiled import runner_on
 from app.engine.runners.eager import EagerRunner
 from app.engine.runners.interface import Runner
 from app.engine.runners.mixed import MixedRunner, can_mix
-from app.engine.runners.paged.paged_runner import choice_of
 from app.engine.runners.windowed import StateRunner, WindowedRunner, can_attend
 from app.engine.seq2seq.seq2seq_engine import Seq2SeqEngine
 from app.models.checkpoint.layer_kinds import most_new_tokens, num_snapshots
 from app.models.checkpoint.loader import Checkpoint
 from app.models.compiled.compiled_step import find_step
+from app.models.compiled.inductor import use_private_folder
 from app.models.compiled.large_weights import move_in_pieces
 from app.models.encoders.encoder_model import EncoderModel
 from app.models.encoders.seq2seq_model import Seq2SeqModel
@@ -75,8 +75,7 @@ def on_slots(
             failure = failure or played_by(BatchedEngine(model, played, runner), model, settings, play, num_drafts > 0)
         if runner.graphs is not None:
             failure = failure or runner.graphs.failure
-        choice = choice_of(runner)
-        return Candidate(BatchedEngine(model, options, runner), failure, () if choice is None else choice.wrong)
+        return Candidate(BatchedEngine(model, options, runner), failure, runner.left_out)
 
     return attempt
 
@@ -254,8 +253,11 @@ def fits_blocks(model: Model, settings: Settings) -> bool:
 
 def on_blocks(model: TextModel, settings: Settings, play: Play) -> Candidate:
     """Attempt the batched engine on a cache in blocks; workers that share a GPU share what is free."""
-    share = settings.gpu_memory_share / settings.workers_per_gpu
-    return on_slots(partial(paged_runner, memory_share=share))(model, settings, play)
+    share, device = settings.gpu_memory_share / settings.workers_per_gpu, model.checkpoint.device
+    if device.type == "cuda":
+        use_private_folder(settings.cache_path)
+    make_runner = partial(paged_runner, memory_share=share, compiling=compiling_of(settings, device))
+    return on_slots(make_runner)(model, settings, play)
 
 
 TEXT_STEPS: tuple[Step, ...] = (

@@ -18,7 +18,7 @@ from app.engine.generation.batch_options import BatchOptions
 from app.engine.generation.batched import BatchedEngine
 from app.engine.generation.serial import SerialEngine
 from app.engine.loading.prepared import KvMemory, Prepared
-from app.engine.runners.choose import kinds_of, make_runner
+from app.engine.runners.choose import compiling_of, kinds_of, make_runner
 from app.engine.runners.compiled import is_compiled
 from app.engine.runners.mixed import can_mix
 from app.models.checkpoint.device_memory import free_bytes
@@ -90,7 +90,8 @@ def make_slots(model: TextModel, settings: Settings) -> BatchedEngine:
     """The batched engine as the settings want it, unchecked."""
     kinds = kinds_of(settings, model.checkpoint.device)
     kind = next(one for one in kinds if one != "paged" or can_mix(model.checkpoint))
-    runner = make_runner(kind, model.checkpoint, settings.max_batch_size, model.context_tokens)
+    compiling = compiling_of(settings, model.checkpoint.device)
+    runner = make_runner(kind, model.checkpoint, settings.max_batch_size, model.context_tokens, compiling)
     return BatchedEngine(model, BatchOptions.of(settings, model.checkpoint.device), runner)
 
 

@@ -8,7 +8,7 @@ from app.core.settings import Settings
 from app.core.states import EngineName
 from app.engine.checks.features import Model
 from app.engine.engine_interface import Engine
-from app.engine.runners.graphs.decode_graphs import DecodeGraphs
+from app.engine.runners.graphs.recorder import Recorded
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Prepared:
     settings: Settings
     check_s: float
     is_compiled: bool = False
-    graphs: DecodeGraphs | None = None
+    graphs: Recorded | None = None
 
     @property
     def kv_growth_bytes(self) -> int:

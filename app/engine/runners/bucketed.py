@@ -14,9 +14,10 @@ from app.engine.generation.plan import Chunk
 from app.engine.kv.cache import INITIAL_CAPACITY_TOKENS, KVCache
 from app.engine.kv.reach import WHOLE
 from app.engine.runners.eager import EagerRunner
-from app.engine.runners.graphs.decode_graphs import DecodeGraphs, FixedPass
+from app.engine.runners.graphs.decode_graphs import DecodeGraphs
 from app.engine.runners.graphs.fed import Fed
 from app.engine.runners.graphs.fixed_shapes import powers_of_two, send_with_tokens, smallest
+from app.engine.runners.graphs.recorder import FixedPass
 from app.engine.runners.masks import MaskBuffer
 from app.engine.runners.mixed import MixedRunner, can_mix
 from app.models.checkpoint.cache_argument import cache_argument_of
@@ -69,6 +70,7 @@ class BucketedRunner:
     reach = WHOLE
     num_snapshots: int | None = None
     pages: None = None
+    left_out: tuple[str, ...] = ()
     adapters: AdapterBank | None = None
 
     def __init__(self, checkpoint: Checkpoint, num_rows: int, max_tokens: int, graphs: DecodeGraphs | None = None):

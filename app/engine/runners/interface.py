@@ -14,8 +14,8 @@ from app.engine.generation.plan import Chunk
 from app.engine.kv.blocks.block_pages import Pages
 from app.engine.kv.cache import KVCache
 from app.engine.kv.reach import Reach
-from app.engine.runners.graphs.decode_graphs import DecodeGraphs
 from app.engine.runners.graphs.fed import Fed
+from app.engine.runners.graphs.recorder import Recorded
 from app.models.weights.adapters.adapter_bank import AdapterBank
 
 
@@ -48,7 +48,12 @@ class Runner(Protocol):
         ...
 
     @property
-    def graphs(self) -> DecodeGraphs | None:
+    def left_out(self) -> tuple[str, ...]:
+        """Parts of it that gave other numbers than they should, and that it does without."""
+        ...
+
+    @property
+    def graphs(self) -> Recorded | None:
         """The recorded steps, where it records any."""
         ...
 

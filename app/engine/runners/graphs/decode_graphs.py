@@ -10,43 +10,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
-from typing import Literal
+from typing import TypeAlias
 
 import torch
 
 from app.core.logs.logging import get_logger
-from app.engine.checks.reference import are_sound, distance
-from app.engine.runners.graphs.recorder import Recorder, Recording, Work
+from app.engine.checks.reference import are_sound
+from app.engine.runners.graphs.recorder import FixedPass, Outcome, Recorder, Recording
+from app.engine.runners.graphs.replay_proof import described, replay_failure
 
 # Seconds that recording may take in all, until memory moves and it begins anew: each one is a gap in every stream.
 MOST_S = 30.0
 # Of the range of the logits: the same kernels, so that only a choice among several of them may differ.
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}
-Outcome = Literal["recorded", "failed", "wrong", "dropped"]
+# What serves in the place of a recording of a pass that gave so and so: itself, or a faster one, as well proved.
+Refine: TypeAlias = Callable[[FixedPass, Recording, torch.Tensor, Recorder], Recording]
 
 log = get_logger("engine")
 
 
-@dataclass(frozen=True)
-class FixedPass:
-    """One step in a shape that it shares with others (``key``), on memory that stays where it is.
+class DecodeGraphs:
+    """Recordings by the keys of their passes. ``failure`` is what was first wrong with one; ``on_outcome`` counts.
 
-    ``fill`` puts the step's numbers there, ``blank`` such as change nothing that anybody reads; ``run`` computes logits
-    from what is there, and does nothing else.
+    ``refine`` may put a better one in a recording's place.
     """
 
-    key: Hashable
-    fill: Callable[[], None]
-    blank: Callable[[], None]
-    run: Work
-
-
-class DecodeGraphs:
-    """Recordings by the keys of their passes. ``failure`` is what was first wrong with one; ``on_outcome`` counts."""
-
-    def __init__(self, recorder: Recorder, most_s: float = MOST_S):
-        self._recorder, self._most_s = recorder, most_s
+    def __init__(self, recorder: Recorder, most_s: float = MOST_S, refine: Refine | None = None):
+        self._recorder, self._most_s, self._refine = recorder, most_s, refine
         self._recordings: dict[Hashable, Recording] = {}
         self._refused: set[Hashable] = set()
         self._places: tuple[int, ...] = ()
@@ -101,39 +91,19 @@ class DecodeGraphs:
         finally:
             one.fill()
             self._spent_s += time.monotonic() - started_s
-        failure = self._replay_failure(recording, expected)
+        failure = replay_failure(recording, expected, TOLERANCE)
         if failure is not None:
             self._refuse(one.key, failure, "wrong")
             # It may have written what it should not have.
             return one.run()
+        if self._refine is not None:
+            recording = self._refine(one, recording, expected, self._recorder)
         self._recordings[one.key] = recording
         self.on_outcome("recorded")
         return recording.output
-
-    @staticmethod
-    def _replay_failure(recording: Recording, expected: torch.Tensor) -> str | None:
-        try:
-            recording.replay()
-            return difference(recording.output, expected)
-        except Exception as error:
-            return f"raises {described(error)}"
 
     def _refuse(self, key: Hashable, failure: str, outcome: Outcome) -> None:
         self._refused.add(key)
         self.failure = self.failure or failure
         log.warning("decode_graph_failed", shape=str(key), reason=failure)
         self.on_outcome(outcome)
-
-
-def difference(found: torch.Tensor, expected: torch.Tensor) -> str | None:
-    """How far the logits of a replay are from those of the step itself, in words; None where rounding explains it."""
-    rows, others = (logits.float().flatten(0, -2) for logits in (found, expected))
-    share = float(distance(rows, others).amax())
-    if share <= TOLERANCE[expected.dtype]:
-        return None
-    return f"a replay differs by {share:.2g} of the range of the logits from the step itself"
-
-
-def described(error: Exception) -> str:
-    """In one line."""
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

@@ -75,6 +75,9 @@ class OpRecorder:
     def start_anew(self) -> None:
         """Recordings share nothing here."""
 
+    def wait(self) -> None:
+        """What was called is done."""
+
     def warm_up(self, work: Callable[[], torch.Tensor]) -> torch.Tensor:
         return work()
 

@@ -6,18 +6,35 @@ Inference thread only; knows neither models nor caches.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import torch
 
 from app.models.checkpoint.device_memory import free_bytes
 
 Work = Callable[[], torch.Tensor]
+Outcome = Literal["recorded", "failed", "wrong", "dropped"]
 # Passes on a stream of their own before one is recorded: kernels are loaded, and libraries take their memory.
 NUM_WARM_UPS = 2
 # Of the memory that is free when the first pass is recorded.
 MEMORY_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class FixedPass:
+    """One step in a shape that it shares with others (``key``), on memory that stays where it is.
+
+    ``fill`` puts the step's numbers there, ``blank`` such as change nothing that anybody reads; ``run`` computes logits
+    from what is there, and does nothing else. ``compiled`` does the same by code that is made at the first call.
+    """
+
+    key: Hashable
+    fill: Callable[[], None]
+    blank: Callable[[], None]
+    run: Work
+    compiled: Work | None = None
 
 
 class Recording(Protocol):
@@ -30,6 +47,15 @@ class Recording(Protocol):
     num_bytes: int
 
     def replay(self) -> None: ...
+
+
+class Recorded(Protocol):
+    """Steps that are recorded: ``failure`` is what was first wrong with one, ``on_outcome`` hears of each."""
+
+    failure: str | None
+    on_outcome: Callable[[Outcome], None]
+
+    def __len__(self) -> int: ...
 
 
 class Recorder(Protocol):
@@ -47,6 +73,10 @@ class Recorder(Protocol):
 
     def start_anew(self) -> None:
         """Share nothing with earlier recordings: they are gone, or the last one failed."""
+        ...
+
+    def wait(self) -> None:
+        """Return when all that was launched is done."""
         ...
 
 
@@ -76,6 +106,9 @@ class CudaRecorder:
         torch.cuda.synchronize(self._device)
         self._stream = torch.cuda.Stream(self._device)
         self._pool = torch.cuda.graph_pool_handle()
+
+    def wait(self) -> None:
+        torch.cuda.synchronize(self._device)
 
     def warm_up(self, work: Work) -> torch.Tensor:
         current = torch.cuda.current_stream(self._device)

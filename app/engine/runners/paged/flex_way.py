@@ -12,21 +12,32 @@ from typing import Any
 import torch
 from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attention
 
+from app.engine.runners.graphs.fixed_shapes import smallest
 from app.engine.runners.paged.query_rows import Prepared, RowPlaces, Rule, first_seen, with_sinks
 from app.models.checkpoint.layer_kinds import LayerKind
 
 # Queries in a block of the mask; there is one.
 QUERY_BLOCK = 128
+# The second number of rows that it is compiled for, and how many times it may be compiled.
+FEW_ROWS = 8
+MOST_COMPILED = 64
 
 
 class FlexWay:
-    """``flex`` is torch's function, compiled. It is compiled for each number of rows: all steps have ``num_rows``."""
+    """``flex`` is torch's function, compiled. It is compiled for a few numbers of rows, up to ``num_rows``; others are
+    filled up: how far contexts are split among processors is decided by that number, and a lone row needs it most.
+
+    Query heads that share keys are queries of one head: its kernel for few queries reads keys once for all of them, and
+    groups of other sizes than powers of two it would not take.
+    """
 
     name = "FlexAttention"
     pays_for_longest = False
 
     def __init__(self, num_rows: int, flex: Callable[..., Any] | None = None):
-        self._num_rows = num_rows
+        self._sizes = sorted({1, min(FEW_ROWS, num_rows), num_rows})
+        # More than that, and torch computes over all blocks without a word. Models of one process share them.
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_COMPILED)
         self._flex = flex or torch.compile(flex_attention, dynamic=False)
 
     def serves(self, rule: Rule) -> bool:
@@ -35,21 +46,25 @@ class FlexWay:
     def attend(
         self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, prepared: Prepared, rule: Rule
     ) -> torch.Tensor:
-        num_real = query.shape[0]
-        if rule.kind not in prepared.kept:
-            prepared.kept[rule.kind] = block_mask(filled_up(prepared.places, self._num_rows), rule.kind, keys.shape[0])
-        queries = torch.nn.functional.pad(query, (0, 0, 0, 0, 0, self._num_rows - num_real))
+        num_real, num_heads, dim = query.shape
+        num_rows, num_kv = smallest(self._sizes, num_real), keys.shape[2]
+        group = num_heads // num_kv
+        kept = rule.kind, group
+        if kept not in prepared.kept:
+            places = filled_up(prepared.places, num_rows)
+            prepared.kept[kept] = block_mask(places, rule.kind, keys.shape[0], group)
+        queries = torch.nn.functional.pad(query, (0, 0, 0, 0, 0, num_rows - num_real))
         pools = [pool.flatten(0, 1).transpose(0, 1)[None] for pool in (keys, values)]
         found, aux = self._flex(
-            queries[:, :, None],
+            queries.view(num_rows, num_kv, group, dim),
             *pools,
             score_mod=capped(rule.softcap),
-            block_mask=prepared.kept[rule.kind],
+            block_mask=prepared.kept[kept],
             scale=rule.scale,
-            enable_gqa=query.shape[1] != keys.shape[2],
             return_aux=AuxRequest(lse=True),
         )
-        return with_sinks(found[:num_real, :, 0], aux.lse[:num_real, :, 0], rule.sinks)
+        found, sums = found.reshape(num_rows, num_heads, -1), aux.lse.reshape(num_rows, num_heads)
+        return with_sinks(found[:num_real], sums[:num_real], rule.sinks)
 
 
 def filled_up(places: RowPlaces, num_rows: int) -> RowPlaces:
@@ -59,8 +74,11 @@ def filled_up(places: RowPlaces, num_rows: int) -> RowPlaces:
     return RowPlaces(tables, torch.nn.functional.pad(places.lengths, (0, more)), places.block_tokens)
 
 
-def block_mask(places: RowPlaces, kind: LayerKind, num_blocks: int) -> BlockMask:
-    """Which blocks of the pool each row reads, and which entries of those: by their positions in the row."""
+def block_mask(places: RowPlaces, kind: LayerKind, num_blocks: int, num_queries: int) -> BlockMask:
+    """Which blocks of the pool each row reads, and which entries of those: by their positions in the row.
+
+    All ``num_queries`` of a row see the same.
+    """
     tables, lengths, size = places.tables, places.lengths, places.block_tokens
     first = first_seen(lengths, kind)
     first_column, end_column = first // size, (lengths + size - 1) // size
@@ -85,7 +103,7 @@ def block_mask(places: RowPlaces, kind: LayerKind, num_blocks: int) -> BlockMask
         indices.int()[:, None, None],
         BLOCK_SIZE=(QUERY_BLOCK, size),
         mask_mod=is_seen,
-        seq_lengths=(1, num_blocks * size),
+        seq_lengths=(num_queries, num_blocks * size),
         compute_q_blocks=False,
     )
 

@@ -6,36 +6,34 @@ shapes of decoding steps are recorded and replayed. Inference thread only; knows
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from app.core.errors import ModelLoadError
 from app.engine.generation.plan import Chunk
 from app.engine.kv.blocks.block_pages import Pages
-from app.engine.kv.blocks.paged_cache import EntrySize, PagedCache, PagedLayer, entry_sizes
+from app.engine.kv.blocks.paged_cache import PagedCache, PagedLayer
 from app.engine.kv.cache import INITIAL_CAPACITY_TOKENS
 from app.engine.kv.reach import WHOLE
-from app.engine.runners.graphs.decode_graphs import DecodeGraphs, FixedPass
+from app.engine.runners.graphs.compiled_passes import NAME as COMPILED
+from app.engine.runners.graphs.compiled_passes import CompiledPasses
+from app.engine.runners.graphs.decode_graphs import DecodeGraphs
 from app.engine.runners.graphs.fed import Fed
 from app.engine.runners.graphs.fixed_shapes import powers_of_two, send_with_tokens, smallest
+from app.engine.runners.graphs.recorder import FixedPass
+from app.engine.runners.paged.paged_sizes import attention_shape, sizes_of
 from app.engine.runners.paged.paged_window import PAGED_ATTENTION, PagedWindow, paged_attention
-from app.engine.runners.paged.query_rows import QueryWay, RowPlaces, Rule
-from app.engine.runners.paged.way_choice import AttentionShape, Choice, choose
+from app.engine.runners.paged.query_rows import QueryWay, RowPlaces
+from app.engine.runners.paged.way_choice import choose
 from app.engine.runners.row_attention import attending_by
 from app.models.checkpoint.cache_argument import cache_argument_of
-from app.models.checkpoint.device_memory import free_bytes
 from app.models.checkpoint.layer_kinds import layer_kinds
 from app.models.checkpoint.loader import Checkpoint
-from app.models.checkpoint.transfer import Staged, sent
+from app.models.checkpoint.transfer import Staged, sent_whole
 from app.models.weights.adapters.adapter_bank import AdapterBank
-
-# FlexAttention's kernels want blocks that are worth a product; on a CPU smaller ones find more faults.
-BLOCK_TOKENS = {"cuda": 64, "cpu": 16}
 
 
 class Tables:
@@ -65,6 +63,7 @@ class PagedRunner:
     """Runs ``model`` with ``num_rows`` rows of at most ``max_tokens`` entries in the blocks of ``cache``.
 
     ``ways``: how rows may attend, of which the fastest right one is taken. Raises ``RuntimeError`` where none is right.
+    ``compiled`` is the model as a compiler makes it, which may serve in the place of what ``graphs`` record.
     """
 
     can_mix = True
@@ -82,10 +81,12 @@ class PagedRunner:
         num_blocks: int,
         block_tokens: int,
         graphs: DecodeGraphs | None = None,
+        compiled: Callable[..., Any] | None = None,
     ):
         ALL_ATTENTION_FUNCTIONS.register(PAGED_ATTENTION, paged_attention)
         self._model, self._device = checkpoint.model, checkpoint.device
-        self.graphs = graphs
+        self.graphs, self._compiled = graphs, compiled
+        self._passes: CompiledPasses | None = None
         self.pages = Pages(num_rows, num_blocks, block_tokens)
         self._make_cache(checkpoint, num_rows, max_tokens)
         self.ways = choose(ways, attention_shape(checkpoint, num_rows, max_tokens, block_tokens), self._device)
@@ -121,7 +122,10 @@ class PagedRunner:
             (num_rows, num_columns, is_adapted),
             partial(self._fill, tokens, starts),
             partial(self._fill, [], []),
-            partial(self._run, num_rows, num_columns, way),
+            partial(self._run, num_rows, num_columns, way, self._model),
+            None
+            if self._compiled is None or is_adapted
+            else partial(self._run, num_rows, num_columns, way, self._compiled),
         )
         if self.graphs is not None:
             return self.graphs.run(one, self._places())[: len(starts)]
@@ -140,7 +144,7 @@ class PagedRunner:
             self._tables.fill(len(starts))
             num_columns = -(-(max(starts) + 1) // self.pages.block_tokens)
             tables = self._tables.on_device(len(starts), num_columns)
-            lengths = sent(np.array(starts) + 1, self._device)
+            lengths = sent_whole([start + 1 for start in starts], self._device)
             places = RowPlaces(tables, lengths, self.pages.block_tokens)
         self._window.set_pieces(starts, chunks, places, self.ways.of(len(starts)))
         ids, positions, wanted = list(tokens), list(starts), list(range(len(tokens)))
@@ -149,9 +153,43 @@ class PagedRunner:
             ids += chunk.tokens
             positions += range(chunk.start, chunk.end)
             wanted += range(first if chunk.all_logits else len(ids) - 1, len(ids))
-        logits = self._forward(*(sent(np.array(numbers), self._device) for numbers in (ids, positions, wanted)))
+        inputs = [sent_whole(numbers, self._device) for numbers in (ids, positions, wanted)]
+        logits = self._forward(self._model, *inputs)
         rows, *rest = torch.split(logits, [len(starts), *(len(c.tokens) if c.all_logits else 1 for c in chunks)])
         return rows[:, None], rest
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        is_without = self._passes is not None and self._passes.failure is not None
+        return (*self.ways.wrong, *((COMPILED,) if is_without else ()))
+
+    @torch.inference_mode()
+    def compile_shapes(self, passes: CompiledPasses) -> None:
+        """Have steps recorded, and compiled where that pays, those first that are worth it most; rows are nobody's yet.
+
+        A lone row, then as many as there may be, then fewer and fewer.
+        """
+        self._passes = passes
+        for num_rows, length in self._shapes():
+            if not passes.has_time:
+                break
+            if -(-length // self.pages.block_tokens) + num_rows - 1 <= self.pages.num_free:
+                starts = [length - 1, *(row % self.pages.block_tokens for row in range(1, num_rows))]
+                self.decode([[row % 7 + 1] for row in range(num_rows)], starts)
+            self.pages.reset()
+        passes.close()
+        if passes.failure is not None and self.graphs is not None:
+            self.graphs.drop()
+
+    def _shapes(self) -> list[tuple[int, int]]:
+        """Numbers of rows, and entries of the longest one where that makes a difference."""
+        one, *more = self.batch_sizes
+        most = [self.cache.max_tokens]
+        return [
+            (num_rows, length)
+            for num_rows in (one, *reversed(more))
+            for length in (self.lengths if self.ways.of(num_rows).pays_for_longest else most)
+        ]
 
     def _places(self) -> tuple[int, ...]:
         """Where everything lies that steps read or write, and that may move."""
@@ -164,7 +202,7 @@ class PagedRunner:
         send_with_tokens(self._inputs, tokens, len(starts))
         self._tables.fill(len(starts))
 
-    def _run(self, num_rows: int, num_columns: int, way: QueryWay) -> torch.Tensor:
+    def _run(self, num_rows: int, num_columns: int, way: QueryWay, model: Callable[..., Any]) -> torch.Tensor:
         """One pass; nothing in here depends on the numbers of the step, only on its shape."""
         if self.adapters is not None:
             self.adapters.begin_again()
@@ -172,12 +210,14 @@ class PagedRunner:
         tables, size = self._tables.on_device(num_rows, num_columns), self.pages.block_tokens
         slots = tables.gather(1, (positions // size)[:, None])[:, 0] * size + positions % size
         self._window.set_rows(RowPlaces(tables, positions + 1, size), slots, way)
-        return self._forward(tokens, positions, 0)[:, None]
+        return self._forward(model, tokens, positions, 0)[:, None]
 
-    def _forward(self, tokens: torch.Tensor, positions: torch.Tensor, wanted: torch.Tensor | int) -> torch.Tensor:
+    def _forward(
+        self, model: Callable[..., Any], tokens: torch.Tensor, positions: torch.Tensor, wanted: torch.Tensor | int
+    ) -> torch.Tensor:
         """Logits ``(num_wanted, vocab)``; 0: behind all tokens."""
         with attending_by(self._model, PAGED_ATTENTION):
-            output = self._model(
+            output = model(
                 input_ids=tokens[None],
                 position_ids=positions[None],
                 logits_to_keep=wanted,
@@ -186,45 +226,3 @@ class PagedRunner:
             )
         logits: torch.Tensor = output.logits[0]
         return logits
-
-
-def sizes_of(checkpoint: Checkpoint, num_layers: int) -> list[EntrySize]:
-    """What each layer keeps of a token; before transformers 5.24 its cache had none for those that keep nothing."""
-    sizes = entry_sizes(checkpoint)
-    return sizes + [EntrySize(0, 0, 0, sizes[0].dtype)] * (num_layers - len(sizes))
-
-
-def attention_shape(checkpoint: Checkpoint, num_rows: int, max_tokens: int, block_tokens: int) -> AttentionShape:
-    """What ways to attend are tried on: the model's heads, and each kind of its layers."""
-    config: Any = checkpoint.model.config.get_text_config()
-    kinds = layer_kinds(checkpoint.model.config, max_tokens)
-    assert kinds is not None
-    # Layers that see the same need not keep the same.
-    size = next(size for size in sizes_of(checkpoint, len(kinds)) if size.num_heads)
-    softcap, sinks = getattr(config, "attn_logit_softcapping", None), None
-    if any(name.endswith("sinks") for name, _ in checkpoint.model.named_parameters()):
-        sinks = torch.linspace(-1, 2, config.num_attention_heads, device=checkpoint.device)
-    rules = [Rule(size.key_dim**-0.5, kind, sinks, softcap) for kind in dict.fromkeys(kinds)]
-    return AttentionShape(config.num_attention_heads, size, tuple(rules), num_rows, block_tokens, max_tokens)
-
-
-def num_blocks_within(
-    checkpoint: Checkpoint, num_rows: int, max_tokens: int, block_tokens: int, memory_share: float
-) -> int:
-    """As many blocks as rows can fill, within a share of what is free. Raises ``ModelLoadError`` below one row."""
-    per_row = -(-max_tokens // block_tokens)
-    # One for nobody, and of each row one that has to be copied before it is written to.
-    wanted, least = num_rows * (per_row + 1) + 1, per_row + 2
-    block_bytes = block_tokens * sum(size.num_bytes for size in entry_sizes(checkpoint))
-    budget = int(memory_share * free_bytes(checkpoint.device))
-    if least * block_bytes > budget:
-        raise ModelLoadError(
-            f"the KV cache of one sequence of {max_tokens} tokens needs {least * block_bytes / 2**30:.2f} GiB, "
-            f"{budget / 2**30:.2f} GiB are for it: lower FORKLIFT_MAX_CONTEXT_TOKENS"
-        )
-    return min(wanted, budget // block_bytes)
-
-
-def choice_of(runner: object) -> Choice | None:
-    """How the rows of ``runner`` attend, where that was a choice."""
-    return runner.ways if isinstance(runner, PagedRunner) else None

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -47,7 +48,7 @@ class Prepared:
     """What a way has made of the places of a pass, for each kind of layer: ``kept`` serves all layers of the kind."""
 
     places: RowPlaces
-    kept: dict[LayerKind, Any] = field(default_factory=dict)
+    kept: dict[Hashable, Any] = field(default_factory=dict)
 
 
 class QueryWay(Protocol):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from app.core.logs.logging import get_logger
-from app.engine.kv.blocks.paged_cache import EntrySize
+from app.engine.kv.blocks.entry_size import EntrySize
 from app.engine.runners.paged.query_rows import Prepared, QueryWay, RowPlaces, Rule, reference
 
 # Of the largest entry of what attention gives.
