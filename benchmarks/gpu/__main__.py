@@ -27,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--limit-s", type=float, default=540, help="no stage starts that could end later than this")
     run.add_argument("--stage-limit-s", type=float, help="most seconds of any one stage, instead of its own limit")
     run.add_argument("--resume", type=Path, help="results.json of an earlier run, perhaps elsewhere, to go on from")
+    run.add_argument("--dry", action="store_true", help="every stage on the CPU with tiny shapes: does all of it work?")
     run.add_argument("--fresh", action="store_true", help="measure again what an earlier run has measured")
     return top
 
@@ -35,6 +36,8 @@ def main() -> int:
     options = parser().parse_args()
     if options.command == "carry":
         return carrying.carry(options.folder)
+    if options.command == "run" and options.dry:
+        vars(options).update(stages.DRY)
     if options.output is None:
         parser().error("give --output, or set OUT")
     if options.wheels is not None:

@@ -19,8 +19,8 @@ PYTHON = "3.12"
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(5, 40)] + ["manylinux2010_x86_64", "manylinux2014_x86_64"]
 # There already, in the build that fits the GPU.
 PRESENT = ("torch", "transformers", "accelerate", "safetensors")
-# What `transformers serve`, the tables and `tests/gpu` need on top of the kit's own requirements.
-EXTRA = ("fastapi", "uvicorn", "openai", "rich", "pytest", "hypothesis")
+# What `transformers serve`, the tables, `tests/gpu` and weights of 8 bits need on top of the kit's own requirements.
+EXTRA = ("fastapi", "uvicorn", "openai", "rich", "pytest", "hypothesis", "torchao")
 MOST_BYTES = 64 * 2**20
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import structlog
@@ -18,14 +19,19 @@ from app.core.settings import load_settings
 from app.engine.generation.batched import BatchedEngine
 from app.engine.loading.build import prepare
 from app.engine.runners.choose import query_ways
-from app.engine.runners.paged.paged_runner import BLOCK_TOKENS, attention_shape
+from app.engine.runners.paged.paged_sizes import BLOCK_TOKENS, attention_shape
 from app.engine.runners.paged.way_choice import Trial
 from app.models.text_model import TextModel
 from benchmarks.gpu.engine import environ, finish, job, loaded, random_ids
 from benchmarks.gpu.shapes import SHAPES
 
 ROOT = Path(__file__).resolve().parents[2]
-TOLD = ("step_failed_check", "decode_graph_failed", "attention_way_wrong", "attention_way_not_used", "attention_chosen")
+# A stage's limit (``stages.LONE_LIMITS_S``) is above it.
+TESTS_S = 280.0
+TOLD = (
+    *("step_failed_check", "decode_graph_failed", "attention_way_wrong", "attention_way_not_used", "attention_chosen"),
+    *("compiled_steps_measured", "compiled_steps_not_used", "compiled_step_failed"),
+)
 
 
 def check_at_load(shape: str, folder: Path, device: str) -> dict[str, Any]:
@@ -78,10 +84,30 @@ def attention(shape: str, folder: Path, device: str) -> dict[str, Any]:
 
 
 def run_tests(device: str) -> dict[str, Any]:
-    """``tests/gpu``: how many passed, failed, were skipped; elsewhere they are collected and skipped."""
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "tests/gpu", "-q", "--color=no", "-p", "no:cacheprovider"]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "8"})
-    lines = found.stdout.splitlines()
-    if found.returncode:
-        raise SystemExit("\n".join(lines[-40:]) + found.stderr[-2000:])
-    return {"device": device, "summary": lines[-1] if lines else ""}
+    """``tests/gpu``, file by file: how many passed, failed, were skipped; which ones failed, and why."""
+    end_s = time.monotonic() + TESTS_S
+    rows = [{"device": device, **run_file(file, end_s)} for file in sorted((ROOT / "tests" / "gpu").glob("test_*.py"))]
+    return {"rows": rows}
+
+
+def run_file(file: Path, end_s: float) -> dict[str, Any]:
+    """One file's tests; those that had not run by then are not told of."""
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", str(file), "-q", "--color=no", "-p", "no:cacheprovider"]
+    command += ["-rfE", "--tb=line"]
+    row = {"file": file.name, "found": "no time was left", "failed": []}
+    environ = os.environ | {"OMP_NUM_THREADS": "8"}
+    with TemporaryFile("w+") as output:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env=environ)
+        try:
+            process.wait(max(end_s - time.monotonic(), 0.1))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        output.seek(0)
+        lines = [line.rstrip() for line in output if line.strip()]
+    is_over = process.returncode >= 0
+    failed = [line[:300] for line in lines if line.startswith(("FAILED", "ERROR"))]
+    return row | {
+        "found": lines[-1][:110] if is_over else f"ended before its end: {lines[-1:]}"[:110],
+        "failed": failed,
+    }

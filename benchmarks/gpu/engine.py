@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from app.core.errors import InternalError, StartError
 from app.core.settings import load_settings
 from app.core.work.job_events import TextDelta
 from app.core.work.jobs import Job
@@ -16,19 +17,29 @@ from app.core.work.sampling_params import SamplingParams
 from app.engine.generation.batched import BatchedEngine
 from app.engine.loading.build import make_slots, prepare
 from app.models.text_model import TextModel
+from app.models.weights.quantization import model_bytes
 from benchmarks.gpu.shapes import SHAPES
 from benchmarks.load import median
 
-ONE_BY_ONE = {"overlap_text": "false"}
-# Graphs off and on, rows whole and in blocks, tokens read before the next launch and behind it.
+ONE_BY_ONE = {"overlap_text": "false", "compile": "never"}
+# Graphs off and on, rows whole and in blocks, tokens read before the next launch and behind it, steps compiled.
 WAYS: dict[str, dict[str, object]] = {
     "eager": {"decode_runner": "eager", **ONE_BY_ONE},
     "graphs": {"decode_runner": "graphs", **ONE_BY_ONE},
     "paged": {"decode_runner": "paged", **ONE_BY_ONE},
-    "paged, launched ahead": {"decode_runner": "paged", "overlap_text": "true"},
+    "paged, launched ahead": {"decode_runner": "paged", "compile": "never", "overlap_text": "true"},
+}
+COMPILED: dict[str, dict[str, object]] = {
+    "paged, compiled, launched ahead": {"decode_runner": "paged", "compile": "auto", "overlap_text": "true"}
 }
 NUM_PROMPT, NUM_NEW = 130, 128
 NUM_WARM_STEPS = 8
+KINDS = ("int8", "fp8")
+
+
+def ways_of(device: str) -> dict[str, dict[str, object]]:
+    """Those that there are on ``device``: on a CPU steps are compiled as a whole by other means."""
+    return WAYS | COMPILED if device == "cuda" else WAYS
 
 
 def environ(shape: str, folder: Path, device: str, **settings: object) -> dict[str, str]:
@@ -75,7 +86,7 @@ def parity(shape: str, folder: Path, device: str) -> dict[str, Any]:
     prompts = [random_ids(rng, rng.randrange(1, 200)) for _ in range(batches[-1])]
     expected = [generated(model, prompt, num_new) for prompt in prompts]
     rows = []
-    for way, settings in WAYS.items():
+    for way, settings in ways_of(device).items():
         for size in batches:
             settings_of = load_settings(environ(shape, folder, device, max_batch_size=size, **settings))
             found = finish(make_slots(model, settings_of), [job(prompt, num_new) for prompt in prompts[:size]])
@@ -112,7 +123,7 @@ def speed(shape: str, folder: Path, device: str) -> dict[str, Any]:
         read -= table.numel() * table.element_size()
     rows = [
         {"way": way, "streams": streams, **decoding(model, shape, folder, device, streams, settings)}
-        for way, settings in WAYS.items()
+        for way, settings in ways_of(device).items()
         for streams in (1, SHAPES[shape].streams)
     ]
     figures = {"bytes_read_per_step": read, "rows": rows, **first_token(model, shape, folder, device)}
@@ -121,11 +132,40 @@ def speed(shape: str, folder: Path, device: str) -> dict[str, Any]:
     return figures
 
 
+@torch.inference_mode()
+def quantized(shape: str, folder: Path, device: str) -> dict[str, Any]:
+    """Weights of 8 bits: what the check at a load lets through, memory, and steps of one stream and of many."""
+    rows = [as_quantized(kind, shape, folder, device) for kind in KINDS]
+    return {"rows": rows}
+
+
+def as_quantized(kind: str, shape: str, folder: Path, device: str) -> dict[str, Any]:
+    """One row; where there is no such form here, why."""
+    row: dict[str, Any] = {"weights": kind, "serves": None, "dropped": "", "GiB": None, "one": None, "many": None}
+    streams, settings = SHAPES[shape].streams, {"quantization": kind, "max_batch_size": SHAPES[shape].streams}
+    try:
+        ready = prepare(load_settings(environ(shape, folder, device, **settings)), lambda _: None)
+    except StartError as error:
+        return row | {"serves": f"not: {error}"[:110]}
+    if not isinstance(ready.model, TextModel) or not isinstance(ready.engine, BatchedEngine):
+        return row | {"serves": ready.engine_name, "dropped": ", ".join(ready.dropped)}
+    row |= {"serves": ready.settings.quantization, "dropped": ", ".join(ready.dropped)}
+    row["GiB"] = model_bytes(ready.model.checkpoint.model) / 2**30
+    for name, count in (("one", 1), ("many", streams)):
+        row[name] = steps_of(ready.engine, shape, count)["tokens_per_s"]
+    return row
+
+
 def decoding(
     model: TextModel, shape: str, folder: Path, device: str, streams: int, settings: dict[str, object]
 ) -> dict[str, float]:
     """Steps of running streams; each ends with the transfer of its tokens, so the clock sees all of it."""
     engine = make_slots(model, load_settings(environ(shape, folder, device, max_batch_size=streams, **settings)))
+    return steps_of(engine, shape, streams)
+
+
+def steps_of(engine: BatchedEngine, shape: str, streams: int) -> dict[str, float]:
+    """The same of an engine that is idle, and is again behind it."""
     rng, num_new = random.Random(2), SHAPES[shape].num_new
     jobs = [job(random_ids(rng, NUM_PROMPT), 2 * num_new) for _ in range(streams)]
     for one in jobs:
@@ -137,6 +177,7 @@ def decoding(
         started = time.perf_counter()
         engine.step()
         times.append(time.perf_counter() - started)
+    engine.fail_all(InternalError())
     entries = streams * (NUM_PROMPT + num_new // 4)
     kv_bytes = engine.runner.cache.bytes_per_token * entries
     return {"tokens_per_s": streams / median(times), "step_ms": median(times) * 1000, "kv_bytes_per_step": kv_bytes}
@@ -146,7 +187,8 @@ def decoding(
 def first_token(model: TextModel, shape: str, folder: Path, device: str) -> dict[str, float]:
     """A long prompt that nothing is known of, against one plain forward pass over as many tokens."""
     length, rng = SHAPES[shape].long_prompt, random.Random(3)
-    settings = load_settings(environ(shape, folder, device, max_batch_size=1, max_context_tokens=length + 8))
+    fields = {"max_batch_size": 1, "max_context_tokens": length + 8, "compile": "never"}
+    settings = load_settings(environ(shape, folder, device, **fields))
     ours, plain = [], []
     for _ in range(5):
         engine, prompt = make_slots(model, settings), random_ids(rng, length)

@@ -61,6 +61,7 @@ def main(kind: str, device: str, file: str, shape: str = "", folder: str = "") -
         "load": lambda: checking.check_at_load(shape, at, device),
         "attention": lambda: checking.attention(shape, at, device),
         "engine": lambda: engine.speed(shape, at, device),
+        "quantized": lambda: engine.quantized(shape, at, device),
         "tests": lambda: checking.run_tests(device),
         **{name: lambda: serving.measure(kind, shape, at, device) for name in serving.CONTENDERS},
     }

@@ -19,7 +19,9 @@ from benchmarks.shapes import prompts
 
 def forklift(shape: str, folder: Path, device: str) -> Contender:
     streams = SHAPES[shape].streams
-    given = environ(shape, folder, device, max_batch_size=streams, http_threads=2 * streams + 8)
+    # On a CPU a compiler would work beside what is measured.
+    fields = {"max_batch_size": streams, "http_threads": 2 * streams + 8}
+    given = environ(shape, folder, device, compile="auto" if device == "cuda" else "never", **fields)
     settings = {name.removeprefix("FORKLIFT_").lower(): value for name, value in given.items()}
     return forklift_server("forklift", folder, **settings)
 

@@ -16,13 +16,12 @@ def show_all(results: dict[str, Any], file: Path) -> None:
     """Print everything, and write the same to ``file``."""
     device = _figures(results, "device")
     names = list(dict.fromkeys(name.split()[1] for name in results if " " in name))
-    tests = _figures(results, "tests")
+    tests = _figures(results, "tests", part="rows")
     with file.open("w") as copy:
         for out in (None, copy):
             if device:
                 _print(out, "the device", [device])
-            if tests:
-                _print(out, "tests/gpu", [tests])
+            _print(out, "tests/gpu", [{**row, "failed": len(row["failed"])} for row in tests])
             for shape in names:
                 _print(
                     out, f"{shape}: float32 greedy tokens against generate", _figures(results, "parity", shape, "rows")
@@ -30,6 +29,7 @@ def show_all(results: dict[str, Any], file: Path) -> None:
                 _print(out, f"{shape}: the check at a load", load_rows(_figures(results, "load", shape)))
                 _print(out, f"{shape}: speed", speed_rows(results, shape))
                 _print(out, f"{shape}: ways to attend", _figures(results, "attention", shape, "rows"))
+                _print(out, f"{shape}: weights of 8 bits, tokens/s", _figures(results, "quantized", shape, "rows"))
             _print(out, "stages", [_stage_row(name, found) for name, found in results.items()])
             print(json.dumps({"benchmark": "gpu", "stages": results}), file=out)
 
@@ -92,7 +92,8 @@ def http_rows(name: str, found: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _stage_row(name: str, found: dict[str, Any]) -> dict[str, Any]:
     error = next((line for line in reversed(found.get("error", ())) if line.strip()), "")
-    return {"stage": name, "status": found["status"], "seconds": found.get("seconds"), "error": error[:80]}
+    row = {"stage": name, "status": found["status"], "seconds": found.get("seconds")}
+    return row | {"error, or what is not shown here": error[:80] or found.get("not_here", "")}
 
 
 def _figures(results: dict[str, Any], kind: str, shape: str = "", part: str = "") -> Any:

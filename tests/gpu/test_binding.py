@@ -7,6 +7,7 @@ import signal
 
 import pynvml
 import pytest
+import torch
 
 from tests.e2e.conftest import Forklift
 from tests.service.conftest import server_starter, wait_for
@@ -28,6 +29,14 @@ def nvml():
     pynvml.nvmlShutdown()
 
 
+@pytest.fixture
+def driver_knows_us():
+    """The driver lists processes by the machine's own numbers: in a container they may be others."""
+    torch.zeros(1, device="cuda")
+    if os.getpid() not in pids_on_gpu():
+        pytest.skip("the driver does not list this process: its numbers are another namespace's (--pid=host)")
+
+
 def pids_on_gpu() -> set[int]:
     """Processes with a CUDA context, as the driver lists them."""
     handle = pynvml.nvmlDeviceGetHandleByIndex(0)
@@ -40,10 +49,12 @@ def used_bytes() -> int:
 
 def two_workers(start_forklift, folder) -> Forklift:
     environ = {"CUDA_VISIBLE_DEVICES": "0"}
-    return start_forklift(environ, num_ready=2, model=folder, device="cuda", workers=2, workers_per_gpu=2)
+    # Nothing here is about how steps are made.
+    settings = {"device": "cuda", "workers": 2, "workers_per_gpu": 2, "decode_runner": "eager"}
+    return start_forklift(environ, num_ready=2, model=folder, **settings)
 
 
-def test_two_workers_share_the_gpu_and_the_master_has_no_context(start_forklift, model_folder):
+def test_two_workers_share_the_gpu_and_the_master_has_no_context(start_forklift, model_folder, driver_knows_us):
     server = two_workers(start_forklift, model_folder("qwen2"))
     rows = server.rows()
     assert [row["gpus"] for row in rows] == [["0"], ["0"]]
@@ -59,9 +70,13 @@ def test_a_killed_worker_gives_its_memory_back_and_is_replaced(start_forklift, m
     victim = server.rows()[0]["pid"]
     os.kill(victim, signal.SIGKILL)
     wait_for(lambda: victim not in pids_on_gpu(), "the driver to forget the killed worker", PATIENCE_S)
-    wait_for(lambda: sum(row["state"] == "ready" for row in server.rows()) == 2, "a new worker", PATIENCE_S)
+    wait_for(lambda: has_replaced(server, victim), "a new worker", PATIENCE_S)
     assert abs(used_bytes() - both) < TOLERANCE_BYTES
-    assert victim not in {row["pid"] for row in server.rows()}
+
+
+def has_replaced(server: Forklift, victim: int) -> bool:
+    rows = server.rows()
+    return sum(row["state"] == "ready" for row in rows) == 2 and victim not in {row["pid"] for row in rows}
 
 
 def test_more_workers_than_the_gpu_was_said_to_have_room_for_are_refused(start_forklift, model_folder):

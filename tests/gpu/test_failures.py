@@ -24,7 +24,9 @@ from app.core.work.sampling_params import SamplingParams
 from app.core.settings import load_settings
 from app.engine.thread.inference import make_inference
 
-settings = load_settings({"FORKLIFT_MODEL": sys.argv[1], "FORKLIFT_DEVICE": "cuda"})
+settings = load_settings(
+    {"FORKLIFT_MODEL": sys.argv[1], "FORKLIFT_DEVICE": "cuda", "FORKLIFT_DECODE_RUNNER": "eager"}
+)
 is_ready = threading.Event()
 inference = make_inference(settings, 0, lambda state, _: is_ready.set() if state == "ready" else None)
 inference.start()

@@ -8,14 +8,18 @@ import pytest
 import torch
 from structlog.testing import capture_logs
 
-from app.engine.runners.graphs.decode_graphs import DecodeGraphs, FixedPass
+from app.engine.runners.graphs.decode_graphs import DecodeGraphs
 from app.engine.runners.graphs.op_recorder import OpRecorder, OpRecording, UncapturableError
-from app.models.weights.adapters.adapter_bank import AdapterBank
-from tests.tiny_adapters import save_adapter
+from app.engine.runners.graphs.recorder import FixedPass
 from tests.tiny_models import SLOT_FAMILIES
 from tests.unit.engine.driver import TokenLog, generator_of, greedy_job, greedy_reference, load, random_prompt, run
-from tests.unit.engine.test_adapters import MAX_BYTES, job_of, references
-from tests.unit.engine.test_bucketed_runner import run_with_joins
+from tests.unit.engine.parity_plays import (
+    play_adapters,
+    play_growth,
+    play_joins,
+    play_many,
+    require_tokens_of_generate,
+)
 
 
 @torch.inference_mode()
@@ -28,43 +32,30 @@ def recording_of(work) -> OpRecording:
 )
 def test_greedy_output_with_joins_and_shared_prefixes_equals_generate(model_folder, monkeypatch, family):
     model = load(model_folder(family))
-    log, rng = TokenLog(monkeypatch), random.Random(5)
-    generator = generator_of(model, max_running=5, chunk=70, runner="graphs")
-    prompts = [random_prompt(rng, rng.choice((1, 3, 17, 65, 200))) for _ in range(6)]
-    prompts += [prompts[0], [*prompts[5], 9], prompts[3][:40] + prompts[2]]
-    jobs = [greedy_job(prompt, rng.randrange(6, 20)) for prompt in prompts]
-    run_with_joins(generator, jobs, rng)
-    for job in jobs:
-        assert log.of(job) == greedy_reference(model, job.prompt_ids, job.params.max_new_tokens, eos_token_id=None)
-    assert len(generator.runner.graphs) >= 3
-    assert generator.runner.graphs.failure is None
+    engine = generator_of(model, max_running=5, chunk=70, runner="graphs")
+    play_joins(model, engine, TokenLog(monkeypatch))
+    assert len(engine.runner.graphs) >= 3
+    assert engine.runner.graphs.failure is None
 
 
 @pytest.mark.parametrize("max_running", [1, *(pytest.param(many, marks=pytest.mark.slow) for many in (16, 64))])
 def test_batches_up_to_64_are_replayed(model_folder, monkeypatch, max_running):
     model = load(model_folder("llama"))
-    log, rng = TokenLog(monkeypatch), random.Random(max_running)
-    generator = generator_of(model, max_running=max_running, runner="graphs")
-    jobs = [greedy_job(random_prompt(rng, rng.randrange(1, 30)), 24) for _ in range(max_running)]
-    run(generator, *jobs)
-    for job in jobs:
-        assert log.of(job) == greedy_reference(model, job.prompt_ids, 24, eos_token_id=None)
-    assert (max_running, 256, False) in generator.runner.graphs._recordings
+    engine = generator_of(model, max_running=max_running, runner="graphs")
+    play_many(model, engine, TokenLog(monkeypatch), max_running)
+    assert (max_running, 256, False) in engine.runner.graphs._recordings
 
 
 def test_growth_and_shrinking_in_the_middle_drop_what_was_recorded_and_change_no_token(model_folder, monkeypatch):
     model, log, told = load(model_folder("qwen2")), TokenLog(monkeypatch), []
-    generator = generator_of(model, max_running=3, runner="graphs")
-    generator.runner.graphs.on_outcome = told.append
-    jobs = [greedy_job(random_prompt(random.Random(i), length), 30) for i, length in enumerate((250, 500, 240, 20))]
-    run(generator, *jobs)
-    assert generator.cache.capacity == 1024
-    generator._scheduler.rows.forget_beyond(256)
-    generator.cache.shrink(256)
-    jobs.append(greedy_job(jobs[3].prompt_ids, 30))
-    run(generator, jobs[-1])
-    for job in jobs:
-        assert log.of(job) == greedy_reference(model, job.prompt_ids, 30, eos_token_id=None)
+    engine = generator_of(model, max_running=3, runner="graphs")
+    engine.runner.graphs.on_outcome = told.append
+    jobs = play_growth(model, engine, log)
+    assert engine.cache.capacity == 1024
+    engine._scheduler.rows.forget_beyond(256)
+    engine.cache.shrink(256)
+    run(engine, again := greedy_job(jobs[3].prompt_ids, 30))
+    require_tokens_of_generate(model, log, [again])
     assert told.count("dropped") >= 2 and set(told) == {"recorded", "dropped"}
 
 
@@ -88,26 +79,11 @@ def test_a_recording_that_outlives_the_growth_of_the_cache_would_be_wrong(model_
 
 @pytest.mark.slow
 def test_rows_with_adapters_and_without_are_those_of_merged_models(model_folder, tmp_path, monkeypatch):
-    base = model_folder("llama")
-    folders = [save_adapter(tmp_path / f"a{seed}", base, "llama", seed=seed, rank=4 + seed) for seed in range(2)]
-    rng = random.Random(3)
-    wanted = [*folders, None, folders[0], None, folders[1]]
-    prompts = [random_prompt(rng, rng.randrange(2, 40)) for _ in wanted]
-    model, log = load(base), TokenLog(monkeypatch)
-    generator = generator_of(model, max_running=3, chunk=16, runner="graphs")
-    bank = AdapterBank(model.checkpoint, MAX_BYTES)
-    run(generator, plain := greedy_job(prompts[2], 12))
-    generator.use_adapters(bank)
-    jobs = [job_of(prompt, bank, folder) for prompt, folder in zip(prompts, wanted, strict=True)]
-    run(generator, *jobs)
-    expected = references(base, wanted, prompts)
-    run(generator, behind := greedy_job(prompts[2], 12))
-    assert [log.of(job) for job in jobs] == expected
-    assert log.of(behind) == expected[2]
-    assert log.of(plain) == expected[2]
-    keys = set(generator.runner.graphs._recordings)
-    assert {is_adapted for *_, is_adapted in keys} == {True, False}
-    assert generator.runner.graphs.failure is None
+    model = load(model_folder("llama"))
+    engine = generator_of(model, max_running=3, chunk=16, runner="graphs")
+    play_adapters(model_folder("llama"), engine, TokenLog(monkeypatch), model, tmp_path)
+    assert {is_adapted for *_, is_adapted in engine.runner.graphs._recordings} == {True, False}
+    assert engine.runner.graphs.failure is None
 
 
 @pytest.mark.parametrize(

@@ -10,22 +10,27 @@ from hypothesis import given, settings
 from structlog.testing import capture_logs
 
 from app.core.errors import ModelLoadError
-from app.core.work.job_events import Finished
-from app.engine.generation.batch_options import BatchOptions
 from app.engine.generation.batched import BatchedEngine
 from app.engine.kv.blocks.block_pages import NOBODYS
 from app.engine.runners.bucketed import BucketedRunner
 from app.engine.runners.graphs.decode_graphs import DecodeGraphs
 from app.engine.runners.graphs.op_recorder import OpRecorder
-from app.engine.runners.paged import paged_runner as runner_module
+from app.engine.runners.paged import paged_sizes as sizes_module
 from app.engine.runners.paged.gathered_ways import GatheredHeadsWay, GatheredWay
-from app.engine.runners.paged.paged_runner import PagedRunner, num_blocks_within
+from app.engine.runners.paged.paged_runner import PagedRunner
+from app.engine.runners.paged.paged_sizes import num_blocks_within
 from app.models.text_model import TextModel
-from app.models.weights.adapters.adapter_bank import AdapterBank
-from tests.tiny_adapters import save_adapter
-from tests.unit.engine.driver import TokenLog, greedy_job, greedy_reference, load, random_prompt, run
-from tests.unit.engine.test_adapters import MAX_BYTES, job_of, references
-from tests.unit.engine.test_bucketed_runner import jobs_of, result, run_with_joins, schedules
+from tests.unit.engine.driver import TokenLog, greedy_job, load, random_prompt, run
+from tests.unit.engine.parity_plays import (
+    engine_on,
+    play_adapters,
+    play_growth,
+    play_joins,
+    play_many,
+    require_answers_of_the_eager_runner,
+    require_tokens_of_generate,
+    schedules,
+)
 from tests.unit.engine.test_preparation import prepared
 from tests.unit.engine.test_windowed import require_answers_of_generate
 
@@ -54,7 +59,7 @@ def engine_of(
         block_tokens=block_tokens,
         graphs=graphs,
     )
-    return BatchedEngine(model, BatchOptions(rows, chunk, num_draft_tokens=drafts), runner)
+    return engine_on(model, runner, chunk=chunk, drafts=drafts)
 
 
 def require_all_given_back(engine: BatchedEngine) -> None:
@@ -72,14 +77,8 @@ def require_all_given_back(engine: BatchedEngine) -> None:
 )
 def test_greedy_output_with_joins_and_shared_prefixes_equals_generate(model_folder, monkeypatch, family, records):
     model = load(model_folder(family))
-    log, rng = TokenLog(monkeypatch), random.Random(5)
     engine = engine_of(model, records=records)
-    prompts = [random_prompt(rng, rng.choice((1, 3, 17, 65, 200))) for _ in range(6)]
-    prompts += [prompts[0], [*prompts[5], 9], prompts[3][:40] + prompts[2]]
-    jobs = [greedy_job(prompt, rng.randrange(6, 20)) for prompt in prompts]
-    run_with_joins(engine, jobs, rng)
-    for job in jobs:
-        assert log.of(job) == greedy_reference(model, job.prompt_ids, job.params.max_new_tokens, eos_token_id=None)
+    jobs = play_joins(model, engine, TokenLog(monkeypatch))
     assert sum(job.usage.cached_tokens for job in jobs) > 0
     if records:
         assert len(engine.runner.graphs) >= 3 and engine.runner.graphs.failure is None
@@ -119,40 +118,34 @@ def test_drafts_small_memory_and_other_blocks_change_no_token(
     prompts = ([40, 41, 42, 43] * 8, long, [*long[:300], 9, 10], [7, 300, 9], long[:290], long)
     jobs = [greedy_job(prompt, 25) for prompt in prompts]
     run(engine, *jobs)
-    for job in jobs:
-        assert log.of(job) == greedy_reference(model, job.prompt_ids, 25, eos_token_id=None)
+    require_tokens_of_generate(model, log, jobs)
     require_all_given_back(engine)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("max_running", [1, 64])
+def test_rows_that_grow_in_the_middle_change_no_token_and_move_nothing(model_folder, monkeypatch):
+    model, told = load(model_folder("qwen2")), []
+    engine = engine_of(model, rows=3, chunk=256)
+    engine.runner.graphs.on_outcome = told.append
+    play_growth(model, engine, TokenLog(monkeypatch))
+    assert set(told) == {"recorded"}
+    require_all_given_back(engine)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("max_running", [1, 2, 16, 64])
 def test_batches_up_to_64_are_replayed(model_folder, monkeypatch, max_running):
     model = load(model_folder("llama"))
-    log, rng = TokenLog(monkeypatch), random.Random(max_running)
     engine = engine_of(model, rows=max_running, num_blocks=1000)
-    jobs = [greedy_job(random_prompt(rng, rng.randrange(1, 30)), 24) for _ in range(max_running)]
-    run(engine, *jobs)
-    for job in jobs:
-        assert log.of(job) == greedy_reference(model, job.prompt_ids, 24, eos_token_id=None)
+    play_many(model, engine, TokenLog(monkeypatch), max_running)
     assert max_running in {num_rows for num_rows, *_ in engine.runner.graphs._recordings}
 
 
 @pytest.mark.slow
 def test_rows_with_adapters_and_without_are_those_of_merged_models(model_folder, tmp_path, monkeypatch):
-    base = model_folder("llama")
-    folders = [save_adapter(tmp_path / f"a{seed}", base, "llama", seed=seed, rank=4 + seed) for seed in range(2)]
-    rng = random.Random(3)
-    wanted = [*folders, None, folders[0], None, folders[1]]
-    prompts = [random_prompt(rng, rng.randrange(2, 40)) for _ in wanted]
-    model, log = load(base), TokenLog(monkeypatch)
+    model = load(model_folder("llama"))
     engine = engine_of(model, rows=3, chunk=16)
-    bank = AdapterBank(model.checkpoint, MAX_BYTES)
-    engine.use_adapters(bank)
-    jobs = [job_of(prompt, bank, folder) for prompt, folder in zip(prompts, wanted, strict=True)]
-    run(engine, *jobs)
-    run(engine, plain := greedy_job(prompts[2], 12))
-    assert [log.of(job) for job in jobs] == references(base, wanted, prompts)
-    assert log.of(plain) == log.of(jobs[2])
+    play_adapters(model_folder("llama"), engine, TokenLog(monkeypatch), model, tmp_path)
     assert {is_adapted for *_, is_adapted in engine.runner.graphs._recordings} == {True, False}
 
 
@@ -166,13 +159,7 @@ def llama(model_folder):
 @given(schedule=schedules())
 @pytest.mark.parametrize("runner", ["graphs", "paged"])
 def test_any_schedule_gives_the_texts_and_ends_of_the_eager_runner(llama, runner, schedule):
-    """A job that is left has got as far as the steps until then took it: one answer is the beginning of the other."""
-    for ours, theirs in zip(jobs_of(llama, schedule, runner), jobs_of(llama, schedule, "eager"), strict=True):
-        (tokens, text, end), (other_tokens, other_text, other_end) = result(ours), result(theirs)
-        shorter = min(len(tokens), len(other_tokens))
-        assert tokens[:shorter] == other_tokens[:shorter]
-        if isinstance(end, Finished) and isinstance(other_end, Finished):
-            assert (text, end) == (other_text, other_end)
+    require_answers_of_the_eager_runner(llama, schedule, runner)
 
 
 def test_only_the_newest_entries_and_nobodys_block_are_written(llama):
@@ -200,14 +187,14 @@ def test_what_failed_leaves_no_number_that_others_meet(llama, monkeypatch):
         engine.step()
     good = greedy_job([50, 60, 70, 80], 8)
     run(engine, good)
-    assert log.of(good) == greedy_reference(llama, good.prompt_ids, 8, eos_token_id=None)
+    require_tokens_of_generate(llama, log, [good])
 
 
 def test_the_memory_that_blocks_take_is_a_share_of_what_is_free(llama, monkeypatch):
     checkpoint = llama.checkpoint
     # 2 layers, keys and values, 2 heads of 16, float32
     block_bytes = 16 * 2 * 2 * 2 * 16 * 4
-    monkeypatch.setattr(runner_module, "free_bytes", lambda _device: 100 * block_bytes)
+    monkeypatch.setattr(sizes_module, "free_bytes", lambda _device: 100 * block_bytes)
     assert num_blocks_within(checkpoint, 64, 512, 16, 0.5) == 50
     assert num_blocks_within(checkpoint, 1, 320, 16, 0.9) == 22
     with pytest.raises(ModelLoadError, match="lower FORKLIFT_MAX_CONTEXT_TOKENS"):
@@ -245,5 +232,4 @@ def test_a_kernel_that_is_wrong_in_one_head_is_named_and_not_used(model_folder, 
     model, log = load(model_folder("llama")), TokenLog(monkeypatch)
     jobs = [greedy_job(random_prompt(random.Random(seed), 30), 8) for seed in range(4)]
     run(ready.engine, *jobs)
-    for job in jobs:
-        assert log.of(job) == greedy_reference(model, job.prompt_ids, 8, eos_token_id=None)
+    require_tokens_of_generate(model, log, jobs)

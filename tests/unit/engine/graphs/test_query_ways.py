@@ -10,7 +10,7 @@ import torch
 from structlog.testing import capture_logs
 from torch.nn.attention import flex_attention as flex_module
 
-from app.engine.kv.blocks.paged_cache import EntrySize
+from app.engine.kv.blocks.entry_size import EntrySize
 from app.engine.runners.graphs.op_recorder import OpRecorder
 from app.engine.runners.paged import varlen_way
 from app.engine.runners.paged.flex_way import FlexWay
