@@ -21,7 +21,7 @@ from app.core.tasks.task_table import Task
 from app.models.checkpoint.devices import choose_device, choose_dtype
 from app.models.checkpoint.gguf_loading.gguf_blocks import linear_tensors
 from app.models.checkpoint.gguf_loading.gguf_form import dtype_of
-from app.models.checkpoint.layer_kinds import FULL, layer_kinds, most_new_tokens, num_snapshots
+from app.models.checkpoint.layer_kinds import FULL, latent_rank, layer_kinds, most_new_tokens, num_snapshots
 from app.models.checkpoint.loader import without_weights
 from app.models.checkpoint.prequantized.coded_loading import layers_with_grids
 from app.models.checkpoint.prequantized.served_form import dtype_of_coded, served_settings
@@ -205,7 +205,7 @@ def kv_bytes(config: PretrainedConfig, settings: Settings, item_bytes: int) -> i
     head_size = getattr(text, "head_dim", None) or int(text.hidden_size) // num_heads
     num_tokens = min(settings.max_context_tokens, context_size(config) or settings.max_context_tokens)
     num_values = 2 * int(num_kv_heads) * int(head_size)
-    if (rank := getattr(text, "kv_lora_rank", None)) is not None:
+    if (rank := latent_rank(config)) is not None:
         # Latents, of which every pass makes keys and values, and the part of the keys that is rotated.
         num_values = int(rank) + int(getattr(text, "qk_rope_head_dim", 0))
     per_layer = num_values * item_bytes

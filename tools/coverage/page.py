@@ -7,6 +7,7 @@ from typing import Any
 
 import transformers
 
+from tools.coverage.reasons import REFUSED, SERIAL
 from tools.pages import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "coverage.md"
@@ -67,7 +68,9 @@ def table(results: list[dict[str, Any]]) -> str:
 
 def line(found: dict[str, Any]) -> str:
     """One row of the table."""
-    name, why = found["type"], found.get("why", "")
+    name = found["type"]
+    why = {**SERIAL, **REFUSED}.get(name, "") if found.get("engine") not in ROWS_TOGETHER else ""
+    why = why or found.get("why", "")
     if found["stage"] == "build":
         return f"| `{name}` | not built | | | | {plain(why)} |"
     equal = {True: "equal", False: f"{found.get('wrong', '?')} of {found.get('of', '?')} differ"}[is_equal(found)]

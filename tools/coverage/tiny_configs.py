@@ -62,6 +62,7 @@ SIZES: dict[str, Any] = {
     "eos_token_id": 0,
     "pad_token_id": 1,
     "decoder_start_token_id": 0,
+    "forced_eos_token_id": None,
     "tie_word_embeddings": True,
 }
 STATES = ["linear_attention", "full_attention"] * 2
@@ -98,6 +99,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "zaya": {"num_experts_per_tok": 1},
     "dbrx": {"tie_word_embeddings": False},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]], "window_size": WINDOW},
+    "xmod": {"default_language": "en_XX"},
     "gemma4_assistant": {"hidden_size_per_layer_input": 0},
 }
 

@@ -28,6 +28,7 @@ from app.models.checkpoint.unloading import give_back
 from app.models.encoders.encoder_model import EncoderModel
 from app.models.encoders.seq2seq_model import Seq2SeqModel
 from app.models.text_model import TextModel
+from app.models.tokens.token_positions import counts_from_tokens
 from app.models.weights.quantization import model_bytes
 
 NUM_REFERENCE_TOKENS = 32
@@ -279,6 +280,8 @@ def reference_of(model: Model) -> tuple[list[int], torch.Tensor]:
     except Exception as error:
         cause = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         raise ModelLoadError(f"the model {model.name} does not run: {cause}") from error
+    if isinstance(model, TextModel) and counts_from_tokens(model.checkpoint.model):
+        log.warning("positions_count_from_0", model=model.name, reason="generate gives them, and we answer as it does")
     if not are_sound(reference):
         raise ModelLoadError(f"the model {model.name} gives NaN or infinity in {model.dtype}")
     return tokens, reference

@@ -15,6 +15,7 @@ import torch
 from app.core.errors import ContextLengthError, InvalidParameterError, ModelLoadError
 from app.models.checkpoint.loader import Checkpoint
 from app.models.served_model import ServedModel
+from app.models.tokens.token_positions import plain_positions
 
 # Real text: random tokens put a trained model where its probabilities say little.
 TEXT = (
@@ -70,6 +71,8 @@ def plain_results(checkpoint: Checkpoint, tokens: list[int]) -> torch.Tensor:
     options: dict[str, Any] = {"use_cache": False} if checkpoint.task in ("generate", "seq2seq") else {}
     if checkpoint.task == "seq2seq":
         options["decoder_input_ids"] = ids
+    if checkpoint.task == "generate":
+        options |= plain_positions(checkpoint.model, ids)
     if not has_logits:
         options["output_hidden_states"] = True
     output = checkpoint.model(input_ids=ids, attention_mask=torch.ones_like(ids), **options)

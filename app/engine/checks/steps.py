@@ -18,7 +18,14 @@ from app.core.tasks.encoder_jobs import Encoded, EncodeOptions, EncoderInput, En
 from app.core.tasks.task_table import SEQUENCE_HEAD, TASKS
 from app.engine.checks.features import Model, bound_of
 from app.engine.checks.ladder import Candidate, Step
-from app.engine.checks.plain_cache import has_attention, has_plain_cache, has_states, has_windows
+from app.engine.checks.plain_cache import (
+    counts_from_the_end,
+    has_attention,
+    has_plain_cache,
+    has_states,
+    has_windows,
+    turning_length,
+)
 from app.engine.checks.plays import BRIEF, Play
 from app.engine.checks.reference import TOLERANCE, distance, probe_tokens
 from app.engine.checks.rehearsal import StrictGuard, advance, rehearse
@@ -35,9 +42,10 @@ from app.engine.runners.compiled import runner_on
 from app.engine.runners.eager import EagerRunner
 from app.engine.runners.interface import Runner
 from app.engine.runners.mixed import MixedRunner, can_mix
+from app.engine.runners.placing.aligned import AlignedRunner
 from app.engine.runners.windowed import StateRunner, WindowedRunner, can_attend
 from app.engine.seq2seq.seq2seq_engine import Seq2SeqEngine
-from app.models.checkpoint.layer_kinds import most_new_tokens, num_snapshots
+from app.models.checkpoint.layer_kinds import latent_rank, most_new_tokens, num_snapshots
 from app.models.checkpoint.loader import Checkpoint
 from app.models.compiled.compiled_step import find_step
 from app.models.compiled.inductor import use_private_folder
@@ -176,6 +184,11 @@ def fits_rows(model: Model, _settings: Settings) -> bool:
     return isinstance(model, TextModel) and has_plain_cache(model)
 
 
+def reads_from_the_end(model: Model, _settings: Settings) -> bool:
+    """Whether rows have to end at one place."""
+    return isinstance(model, TextModel) and counts_from_the_end(model)
+
+
 def can_pad(model: Model) -> bool:
     """Whether texts of unlike lengths go through a pass: decoders with a classifier's head find the end of a text by
     the padding behind it, and transformers refuses batches where the config names no token for that."""
@@ -245,8 +258,9 @@ def is_meant(kind: RunnerKind, *, mixes: bool) -> Callable[[Model, Settings], bo
 def fits_blocks(model: Model, settings: Settings) -> bool:
     """Whether the model's rows can lie in blocks, with windows or without, and are wanted to."""
     # Latents of which layers make keys and values lie in whole rows alone.
-    has_latents = hasattr(model.checkpoint.model.config.get_text_config(), "kv_lora_rank")
-    if has_latents or "paged" not in kinds_of(settings, model.checkpoint.device):
+    if latent_rank(model.checkpoint.model.config) is not None or "paged" not in kinds_of(
+        settings, model.checkpoint.device
+    ):
         return False
     return has_rings(model, settings) or (fits_rows(model, settings) and can_mix(model.checkpoint))
 
@@ -273,6 +287,7 @@ TEXT_STEPS: tuple[Step, ...] = (
         lambda model, settings: fits_rows(model, settings) and can_mix(model.checkpoint),
         on_slots(MixedRunner),
     ),
+    Step("aligned", "batched", reads_from_the_end, on_slots(AlignedRunner)),
     Step("batched", "batched", fits_rows, on_slots(EagerRunner)),
     Step("windowed", "mixed", has_rings, on_rings),
     Step("states", "mixed", has_state_rows, on_states),
@@ -291,4 +306,8 @@ SEQ2SEQ_STEPS = (
 def steps_of(model: Model, settings: Settings) -> list[Step]:
     """The ways that there are for ``model``, the fastest first; the last one is transformers' own."""
     steps = {"generate": TEXT_STEPS, "seq2seq": SEQ2SEQ_STEPS}.get(model.task, ENCODER_STEPS)
+    length = turning_length(model) if isinstance(model, TextModel) else None
+    if length is not None:
+        reason = f"texts beyond {length} tokens are turned otherwise: FORKLIFT_MAX_CONTEXT_TOKENS={length} serves rows"
+        log.warning("served_one_by_one", model=model.name, reason=reason)
     return [step for step in steps if step.is_possible(model, settings)]

@@ -28,6 +28,7 @@ from app.engine.sampling.pending_tokens import UNSOUND
 from app.engine.sampling.sampler import choose
 from app.engine.text.text_output import Pace
 from app.models.text_model import TextModel
+from app.models.tokens.token_positions import plain_positions
 from app.models.weights.adapters.adapter_bank import AdapterBank
 
 
@@ -109,7 +110,8 @@ def generate(text_model: TextModel, sequence: Sequence, pause: Callable[[], None
     model, job = text_model.checkpoint.model, sequence.job
     ids = torch.tensor([sequence.tokens], device=text_model.checkpoint.device)
     if job.params.num_prompt_logprobs is not None:
-        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0, :-1]
+        options = {"attention_mask": torch.ones_like(ids), "use_cache": False, **plain_positions(model, ids)}
+        logits = model(input_ids=ids, **options).logits[0, :-1]
         sequence.score(logits, sequence.tokens[1:])
     sequence.finish_prompt()
     if job.has_ended:

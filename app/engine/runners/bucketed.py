@@ -18,8 +18,9 @@ from app.engine.runners.graphs.decode_graphs import DecodeGraphs
 from app.engine.runners.graphs.fed import Fed
 from app.engine.runners.graphs.fixed_shapes import powers_of_two, send_with_tokens, smallest
 from app.engine.runners.graphs.recorder import FixedPass
-from app.engine.runners.masks import MaskBuffer
 from app.engine.runners.mixed import MixedRunner, can_mix
+from app.engine.runners.placing.masks import MaskBuffer
+from app.engine.runners.placing.positions import Positions
 from app.models.checkpoint.cache_argument import cache_argument_of
 from app.models.checkpoint.loader import Checkpoint
 from app.models.checkpoint.transfer import Staged
@@ -75,6 +76,7 @@ class BucketedRunner:
 
     def __init__(self, checkpoint: Checkpoint, num_rows: int, max_tokens: int, graphs: DecodeGraphs | None = None):
         self._model = checkpoint.model
+        self._positions = Positions(checkpoint.model)
         self._dtype = checkpoint.dtype
         self._others = (MixedRunner if can_mix(checkpoint) else EagerRunner)(checkpoint, num_rows + 1, max_tokens)
         self.can_mix = self._others.can_mix
@@ -131,11 +133,8 @@ class BucketedRunner:
             self.adapters.begin_again()
         mask = bucket.mask()
         self.cache.window.set_static(bucket.rows, bucket.row_positions, bucket.length)
-        logits: torch.Tensor = self._model(
-            input_ids=bucket.input_ids,
-            position_ids=bucket.positions,
-            attention_mask=mask,
-            logits_to_keep=1,
-            **self._caching,
-        ).logits
+        with self._positions.told(bucket.positions) as placed:
+            logits: torch.Tensor = self._model(
+                input_ids=bucket.input_ids, attention_mask=mask, logits_to_keep=1, **placed, **self._caching
+            ).logits
         return logits

@@ -12,7 +12,8 @@ from app.engine.generation.plan import Chunk
 from app.engine.kv.cache import KVCache, KVLayer, Window
 from app.engine.kv.reach import WHOLE
 from app.engine.runners.graphs.fed import Fed
-from app.engine.runners.masks import additive_mask
+from app.engine.runners.placing.masks import additive_mask
+from app.engine.runners.placing.positions import Positions
 from app.models.checkpoint.cache_argument import cache_argument_of
 from app.models.checkpoint.loader import Checkpoint
 from app.models.checkpoint.transfer import sent_whole
@@ -32,6 +33,7 @@ class EagerRunner:
 
     def __init__(self, checkpoint: Checkpoint, num_rows: int, max_tokens: int, window: Window | None = None):
         self._model = checkpoint.model
+        self._positions = Positions(checkpoint.model)
         self._device = checkpoint.device
         self._dtype = checkpoint.dtype
         self.cache = self._make_cache(num_rows, max_tokens, window or Window())
@@ -59,8 +61,12 @@ class EagerRunner:
             positions = positions + torch.arange(num_new, device=self._device)
         mask = None
         if len(starts) > 1:
-            mask = additive_mask(positions, self.cache.window.length, self._dtype)
+            mask = self._mask(positions)
         return self._forward(tokens, positions, mask, num_logits=num_new)
+
+    def _mask(self, positions: torch.Tensor) -> torch.Tensor:
+        """What several rows see of their entries, with new tokens at ``positions`` ``(rows, num_new)``."""
+        return additive_mask(positions, self.cache.window.length, self._dtype)
 
     def mixed(
         self, tokens: list[int], starts: list[int], chunks: list[Chunk]
@@ -71,12 +77,14 @@ class EagerRunner:
     def _forward(
         self, tokens: Fed, positions: torch.Tensor, mask: torch.Tensor | None, num_logits: int
     ) -> torch.Tensor:
-        output = self._model(
-            input_ids=tokens if isinstance(tokens, torch.Tensor) else sent_whole(tokens, self._device),
-            position_ids=positions,
-            attention_mask=mask,
-            logits_to_keep=num_logits,
-            **self._caching,
-        )
-        logits: torch.Tensor = output.logits
+        with self._positions.told(positions) as placed:
+            output = self._model(
+                input_ids=tokens if isinstance(tokens, torch.Tensor) else sent_whole(tokens, self._device),
+                attention_mask=mask,
+                logits_to_keep=num_logits,
+                **placed,
+                **self._caching,
+            )
+        # Not every model knows that fewer are wanted (TrOCR).
+        logits: torch.Tensor = output.logits[:, -num_logits:]
         return logits

@@ -9,6 +9,7 @@ knows neither jobs nor sampling.
 
 from __future__ import annotations
 
+import sys
 from typing import Any, cast
 
 import torch
@@ -20,8 +21,10 @@ from app.engine.generation.plan import Chunk
 from app.engine.kv.cache import Window
 from app.engine.runners.eager import EagerRunner
 from app.engine.runners.graphs.fed import Fed
-from app.engine.runners.masks import additive_mask
+from app.engine.runners.placing.masks import additive_mask
+from app.engine.runners.placing.positions import position_hosts
 from app.engine.runners.row_attention import ROW_ATTENTION, attending_by, row_attention
+from app.models.checkpoint.layer_kinds import latent_rank
 from app.models.checkpoint.loader import Checkpoint
 from app.models.checkpoint.transfer import sent_whole
 
@@ -166,7 +169,7 @@ class MixedRunner(EagerRunner):
         ALL_ATTENTION_FUNCTIONS.register(ROW_ATTENTION, row_attention)
         self._window = window or MixedWindow()
         # Latents become keys and values of every head in each pass (DeepSeek's attention).
-        self._window.is_packed = hasattr(checkpoint.model.config.get_text_config(), "kv_lora_rank")
+        self._window.is_packed = latent_rank(checkpoint.model.config) is not None
         super().__init__(checkpoint, num_rows, max_tokens, self._window)
 
     def take_over(self, other: MixedRunner) -> None:
@@ -201,18 +204,26 @@ class MixedRunner(EagerRunner):
             ids += chunk.tokens
             positions += range(chunk.start, chunk.end)
             wanted += range(first if chunk.all_logits else len(ids) - 1, len(ids))
-        output = self._model(
-            input_ids=sent_whole([ids], self._device),
-            position_ids=sent_whole([positions], self._device),
-            logits_to_keep=sent_whole(wanted, self._device),
-            mixed_window=self._window,
-            **self._caching,
-        )
+        with self._positions.told(sent_whole([positions], self._device)) as placed:
+            output = self._model(
+                input_ids=sent_whole([ids], self._device),
+                logits_to_keep=sent_whole(wanted, self._device),
+                mixed_window=self._window,
+                **placed,
+                **self._caching,
+            )
         logits: torch.Tensor = output.logits[0]
         return logits
 
 
 def can_mix(checkpoint: Checkpoint) -> bool:
     """Whether the model's attention can be replaced; what comes of it is checked at the load (``ladder.py``)."""
-    config = checkpoint.model.config.get_text_config()
-    return bool(checkpoint.model._supports_attention_backend) and config._attn_implementation == "sdpa"
+    model = checkpoint.model
+    # Decoders of BART's kind ask the interface, and do not say so.
+    is_replaceable = bool(model._supports_attention_backend) or (asks_interface(model) and bool(position_hosts(model)))
+    return is_replaceable and model.config.get_text_config()._attn_implementation == "sdpa"
+
+
+def asks_interface(model: Any) -> bool:
+    """Whether the code of a model's family knows transformers' interface for attention."""
+    return hasattr(sys.modules[type(model).__module__], "ALL_ATTENTION_FUNCTIONS")

@@ -8,6 +8,7 @@ processor has no matrix instructions for them: one row of 150 entries takes 175 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -88,6 +89,13 @@ def capped_attention(
     weights = logits.softmax(-1)[..., : key.shape[2]]
     attended = (weights @ value.float()[:, :, None]).to(query.dtype)
     return attended.reshape(num_rows, num_heads, num_new, -1).transpose(1, 2), None
+
+
+def told_window(module: Any, kind: LayerKind, told: int | None) -> int | None:
+    """How far a layer says that it sees: to its attention, or by masks made for all of them (Phi-3.5-MoE)."""
+    if told is None and hasattr(sys.modules[type(module).__module__], "create_sliding_window_causal_mask"):
+        return kind.reach
+    return told
 
 
 def refuse_other_windows(kind: LayerKind, told: int | None, max_tokens: int) -> None:

@@ -7,7 +7,6 @@ states. Inference thread only; knows neither jobs nor sampling.
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import torch
@@ -19,8 +18,8 @@ from app.engine.kv.reach import Reach
 from app.engine.kv.ring_layer import RingLayer
 from app.engine.kv.state_cache import StateCache
 from app.engine.runners.graphs.fed import Fed, as_lists
-from app.engine.runners.mixed import MixedRunner, MixedWindow, chunk_attention
-from app.engine.runners.row_attention import capped_attention, refuse_other_windows, row_attention
+from app.engine.runners.mixed import MixedRunner, MixedWindow, asks_interface, chunk_attention
+from app.engine.runners.row_attention import capped_attention, refuse_other_windows, row_attention, told_window
 from app.engine.runners.states.state_hosts import find_hosts
 from app.engine.runners.states.state_passes import StatePasses
 from app.models.checkpoint.layer_kinds import LayerKind, layer_kinds
@@ -116,7 +115,7 @@ def windowed_attention(
     """
     window, at = mixed_window, mixed_window.num_rows
     kind = window.kinds[module.layer_idx]
-    refuse_other_windows(kind, options.pop("sliding_window", None), window.max_tokens)
+    refuse_other_windows(kind, told_window(module, kind, options.pop("sliding_window", None)), window.max_tokens)
     options.pop("is_causal", None)
     is_plain = options.get("s_aux") is None and options.get("softcap") is None
     size, pieces, is_packed = window.size(kind), [], window.is_packed and kind.reach is None
@@ -208,6 +207,5 @@ def can_attend(checkpoint: Checkpoint) -> bool:
     """Whether the model's attention can be replaced by one that knows sinks and caps, too."""
     config = checkpoint.model.config.get_text_config()
     # Not every family whose code asks the interface says so (Qwen3.5, transformers 5.24).
-    asks = hasattr(sys.modules[type(checkpoint.model).__module__], "ALL_ATTENTION_FUNCTIONS")
-    is_replaceable = bool(checkpoint.model._supports_attention_backend) or asks
+    is_replaceable = bool(checkpoint.model._supports_attention_backend) or asks_interface(checkpoint.model)
     return is_replaceable and config._attn_implementation in ("sdpa", "eager")

@@ -82,6 +82,21 @@ def has_own_windows(text: Any, max_tokens: int) -> bool:
     return "local" in (getattr(text, "attention_layers", None) or ()) and text.window_size < max_tokens
 
 
+def latent_rank(config: PreTrainedConfig) -> int | None:
+    """The size of the latents of which layers make keys and values; None where there are none, or of several sizes."""
+    try:
+        rank: int | None = getattr(config.get_text_config(), "kv_lora_rank", None)
+    except RuntimeError:
+        return None
+    return rank
+
+
+def keeps_all(config: PreTrainedConfig) -> bool:
+    """Whether every layer keeps all keys and values, whatever of them its queries see."""
+    text = config.get_text_config()
+    return not text.is_encoder_decoder and all(type(one) is DynamicLayer for one in DynamicCache(config=text).layers)
+
+
 def kind_of(config: Any, layer: Any, name: str | None, max_tokens: int) -> LayerKind | None:
     """The kind of one layer that transformers keeps in ``layer``; None for what is not known here."""
     if type(layer).__name__ in STATEFUL:

@@ -28,6 +28,7 @@ from app.engine.runners.paged.paged_sizes import attention_shape, sizes_of
 from app.engine.runners.paged.paged_window import PAGED_ATTENTION, PagedWindow, paged_attention
 from app.engine.runners.paged.query_rows import QueryWay, RowPlaces
 from app.engine.runners.paged.way_choice import choose
+from app.engine.runners.placing.positions import Positions
 from app.engine.runners.row_attention import attending_by
 from app.models.checkpoint.cache_argument import cache_argument_of
 from app.models.checkpoint.layer_kinds import layer_kinds
@@ -85,6 +86,7 @@ class PagedRunner:
     ):
         ALL_ATTENTION_FUNCTIONS.register(PAGED_ATTENTION, paged_attention)
         self._model, self._device = checkpoint.model, checkpoint.device
+        self._positions = Positions(checkpoint.model)
         self.graphs, self._compiled = graphs, compiled
         self._passes: CompiledPasses | None = None
         self.pages = Pages(num_rows, num_blocks, block_tokens)
@@ -216,12 +218,12 @@ class PagedRunner:
         self, model: Callable[..., Any], tokens: torch.Tensor, positions: torch.Tensor, wanted: torch.Tensor | int
     ) -> torch.Tensor:
         """Logits ``(num_wanted, vocab)``; 0: behind all tokens."""
-        with attending_by(self._model, PAGED_ATTENTION):
+        with attending_by(self._model, PAGED_ATTENTION), self._positions.told(positions[None]) as placed:
             output = model(
                 input_ids=tokens[None],
-                position_ids=positions[None],
                 logits_to_keep=wanted,
                 mixed_window=self._window,
+                **placed,
                 **self._caching,
             )
         logits: torch.Tensor = output.logits[0]

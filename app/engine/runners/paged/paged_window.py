@@ -17,7 +17,7 @@ from app.engine.generation.plan import Chunk
 from app.engine.kv.blocks.block_pages import Pages
 from app.engine.kv.cache import Window
 from app.engine.runners.paged.query_rows import Prepared, QueryWay, RowPlaces, Rule, gathered
-from app.engine.runners.row_attention import capped_attention, refuse_other_windows
+from app.engine.runners.row_attention import capped_attention, refuse_other_windows, told_window
 from app.models.checkpoint.layer_kinds import LayerKind
 from app.models.checkpoint.transfer import sent_whole
 
@@ -107,7 +107,7 @@ def paged_attention(
         raise ValueError("no attention to blocks is known that adds a bias by position")
     window, at = mixed_window, mixed_window.num_rows
     kind = window.kinds[module.layer_idx]
-    refuse_other_windows(kind, sliding_window, window.max_tokens)
+    refuse_other_windows(kind, told_window(module, kind, sliding_window), window.max_tokens)
     rule = Rule(query.shape[-1] ** -0.5 if scaling is None else scaling, kind, s_aux, softcap)
     pieces = []
     if at:
