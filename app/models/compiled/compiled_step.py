@@ -125,12 +125,20 @@ def find_step(checkpoint: Checkpoint, settings: Settings) -> CompiledStep | Nati
         return shape
     try:
         package = find_package(shape, store_of(settings))
+        # Before the weights are looked at: they stay packed where it cannot be loaded, which is not the reason then.
+        require_code(package)
         parts = parts_of(checkpoint)
         return parts if isinstance(parts, str) else load_package(package, checkpoint, parts)
     except PackageError as error:
         return str(error)
     except (RuntimeError, OSError, AttributeError) as error:
         return f"its package cannot be loaded: {(str(error).splitlines() or [''])[0]}"
+
+
+def require_code(package: Package) -> None:
+    """Raises ``OSError`` or ``AttributeError`` where the library of whole passes in ``package`` is none."""
+    if LIBRARY in package.about["sums"]:
+        load_library(package.path / LIBRARY)
 
 
 def load_package(package: Package, checkpoint: Checkpoint, parts: Parts) -> CompiledStep | NativePass:
