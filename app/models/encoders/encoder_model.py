@@ -5,8 +5,9 @@ Text is made and read by HTTP threads (see ``ServedModel``); the forward pass is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any, Literal
 
 from transformers import PreTrainedModel
@@ -23,6 +24,7 @@ from app.models.served_model import ServedModel, context_size
 
 # Of one text; each is a pass of its own.
 MAX_WINDOWS = 256
+PAIRS_AT_ONCE = 16
 # Tokenizers that know no limit say 1e30.
 MAX_SANE_TOKENS = 10**9
 
@@ -54,16 +56,28 @@ class EncoderModel(ServedModel):
         ``has_places``: with the characters and the text of each token. Raises ``InvalidParameterError`` where nothing
         would be left of what is cut.
         """
-        texts = [self._shown(one) for one in (text, other) if one is not None]
+        [found] = self._read([(text,) if other is None else (text, other)], cut, has_places=has_places)
+        return found
+
+    def read_pairs(self, pairs: Iterable[tuple[str, str]], *, cut: Cut | None = None) -> Iterator[EncoderInput]:
+        """Pairs of texts as the model reads them, some at once: a call to the tokenizer costs more than a text."""
+        rest = iter(pairs)
+        while some := list(islice(rest, PAIRS_AT_ONCE)):
+            yield from self._read(some, cut)
+
+    def _read(
+        self, rows: Sequence[tuple[str, ...]], cut: Cut | None, *, has_places: bool = False
+    ) -> list[EncoderInput]:
+        shown = [[self._shown(text) for text in row] for row in rows]
         if cut is None:
-            self.require_short(*texts)
-            [found] = self._tokenized(texts, has_places, {})
-            return found
-        texts = [self.shortened(one, cut.side) for one in texts]
+            for row in shown:
+                self.require_short(*row)
+            return self._tokenized(shown, has_places, {})
+        shown = [[self.shortened(text, cut.side) for text in row] for row in shown]
         bound = min(self.context_tokens, self.context_tokens if cut.most_tokens is None else cut.most_tokens)
-        [found] = self._tokenized(texts, has_places, {"truncation": cut.strategy, "max_length": bound}, cut.side)
+        found = self._tokenized(shown, has_places, {"truncation": cut.strategy, "max_length": bound}, cut.side)
         # Tokenizers leave a text whole where not even its special tokens fit.
-        if len(found.ids) > bound:
+        if any(len(one.ids) > bound for one in found):
             raise InvalidParameterError(f"{cut.param}: {bound} tokens leave no room for a text", param=cut.param)
         return found
 
@@ -100,34 +114,33 @@ class EncoderModel(ServedModel):
             "stride": overlap,
             "return_overflowing_tokens": True,
         }
-        return self._tokenized(texts, True, options)
+        return self._tokenized([texts], True, options)
 
     def _tokenized(
-        self, texts: list[str], has_places: bool, options: dict[str, Any], side: Side = "right"
+        self, rows: list[list[str]], has_places: bool, options: dict[str, Any], side: Side = "right"
     ) -> list[EncoderInput]:
+        """Rows of a text, or of a pair, each; a row that the tokenizer parts gives several."""
         if has_places:
             is_fast = self.tokenizer.is_fast
             options = {**options, "return_special_tokens_mask": True, "return_offsets_mapping": is_fast}
         with held(self._lock):
             self.tokenizer.truncation_side = side
-            found = self.tokenizer(*texts, verbose=False, **options)
-        if "overflow_to_sample_mapping" in found:
-            return [self._input(found, at) for at in range(len(found["input_ids"]))]
-        return [self._input(found, None)]
+            found = self.tokenizer(*map(list, zip(*rows, strict=True)), verbose=False, **options)
+        return [self._input(found, at) for at in range(len(found["input_ids"]))]
 
-    def _input(self, found: Any, at: int | None) -> EncoderInput:
-        """One text of what the tokenizer gave, the ``at``-th where it gave several."""
+    def _input(self, found: Any, at: int) -> EncoderInput:
+        """One of those that the tokenizer gave."""
 
         def values(name: str) -> list[Any]:
             given = found.get(name) or []
-            return list(given if at is None or not given else given[at])
+            return list(given[at]) if given else []
 
         types = values("token_type_ids")
         return EncoderInput(
             self.checked(values("input_ids")),
             types if any(types) else [],
             values("offset_mapping"),
-            self._segments(found, at or 0, values("special_tokens_mask")),
+            self._segments(found, at, values("special_tokens_mask")),
         )
 
     def _segments(self, found: Any, at: int, specials: list[int]) -> list[int | None]:

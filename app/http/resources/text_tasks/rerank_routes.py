@@ -49,9 +49,9 @@ class QueryAndTexts:
             if num_tokens >= model.context_tokens:
                 text = f"query: {num_tokens} tokens leave no room in the context of {model.context_tokens} tokens"
                 raise ContextLengthError(text, param="query")
-        for text in self.texts:
-            shown = text if self.most_tokens is None else model.cut_text(text, self.most_tokens)
-            yield model.read(self.query, shown, cut=self.cut)
+        most = self.most_tokens
+        texts = self.texts if most is None else (model.cut_text(text, most) for text in self.texts)
+        yield from model.read_pairs(((self.query, text) for text in texts), cut=self.cut)
 
 
 def ranked(encoding: Encoding, *, top_n: int | None = None, is_raw: bool = False) -> list[tuple[int, float]]:
@@ -116,7 +116,7 @@ def vllm_score(route: TextTaskRoute, body: VllmScoreBody) -> Response:
             return pair_scores(encoding, cosines(pairs, encoding))
 
     def encode(model: EncoderModel) -> Iterator[EncoderInput]:
-        return (model.read(one, other, cut=body.cut) for one, other in pairs)
+        return model.read_pairs(pairs, cut=body.cut)
 
     with route.open_on(handle, EncodeWith("rerank", "text_2", encode), body.text_1) as encoding:
         labels, is_raw = encoding.encoder.labels, not body.use_activation

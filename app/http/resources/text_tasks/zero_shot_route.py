@@ -49,7 +49,7 @@ def told(route: TextTaskRoute, body: ZeroShotBody) -> tuple[list[ZeroShotLabels]
             if len(model.encode(sentence)) >= model.context_tokens:
                 text = "candidate_labels: a label in its sentence leaves no room for a text in the context"
                 raise ContextLengthError(text, param="candidate_labels")
-        return (model.read(text, sentence, cut=cut) for text in texts for sentence in sentences)
+        return model.read_pairs(((text, sentence) for text in texts for sentence in sentences), cut=cut)
 
     with route.open(EncodeWith("zero-shot", "text", encode), body.model, body.text, body.recordid) as encoding:
         logits = [one.logits for _, one in encoding.read_encoded()]
