@@ -105,6 +105,9 @@ def _is_number(_checker: Any, value: Any) -> bool:
 
 
 def _is_integer(_checker: Any, value: Any) -> bool:
+    """Without making a whole number of 1e999999."""
+    if isinstance(value, Decimal):
+        return value == value.to_integral_value()
     return _is_number(_checker, value) and value == int(value)
 
 
