@@ -12,7 +12,8 @@ from benchmarks.gpu import carrying, stages
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(*, is_dry: bool = False) -> argparse.ArgumentParser:
+    """``is_dry``: what is not given is as in a dry run."""
     top = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True)
     carry = commands.add_parser("carry", help="download the wheels that a machine with torch does not have")
@@ -29,6 +30,8 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--resume", type=Path, help="results.json of an earlier run, perhaps elsewhere, to go on from")
     run.add_argument("--dry", action="store_true", help="every stage on the CPU with tiny shapes: does all of it work?")
     run.add_argument("--fresh", action="store_true", help="measure again what an earlier run has measured")
+    if is_dry:
+        run.set_defaults(**stages.DRY)
     return top
 
 
@@ -36,8 +39,8 @@ def main() -> int:
     options = parser().parse_args()
     if options.command == "carry":
         return carrying.carry(options.folder)
-    if options.command == "run" and options.dry:
-        vars(options).update(stages.DRY)
+    if options.dry:
+        options = parser(is_dry=True).parse_args()
     if options.output is None:
         parser().error("give --output, or set OUT")
     if options.wheels is not None:

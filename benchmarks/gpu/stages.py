@@ -49,7 +49,7 @@ NOT_ON_CPU = {
     "tests": "all: they are collected and skipped",
 }
 # A run with tiny shapes that shows whether all of it works.
-DRY = {"device": "cpu", "shapes": "tiny", "stage_limit_s": 90.0, "limit_s": 1500.0}
+DRY = {"device": "cpu", "shapes": "tiny", "stage_limit_s": 180.0, "limit_s": 1800.0}
 # Those that have no shape; the tests come behind the first shape's stages.
 LONE_LIMITS_S = {"device": 60, "tests": 300}
 GRACE_S = 15

@@ -29,19 +29,20 @@ def results_in(folder: Path) -> dict:
 
 
 def measured(tmp_path: Path, *arguments: str) -> tuple[int, dict, str]:
-    """Exit code, results and output of a whole run on the CPU."""
-    command = [sys.executable, "-m", "benchmarks.gpu", "run", "--device", "cpu", *arguments]
+    """Exit code, results and output of a whole dry run."""
+    command = [sys.executable, "-m", "benchmarks.gpu", "run", "--dry", *arguments]
     places = ["--output", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
-    found = subprocess.run([*command, *places], cwd=ROOT, capture_output=True, text=True, timeout=560)
+    found = subprocess.run([*command, *places], cwd=ROOT, capture_output=True, text=True, timeout=1900)
     return found.returncode, results_in(tmp_path / "out"), found.stdout + found.stderr
 
 
 @pytest.mark.chaos
-def test_a_dry_run_makes_a_model_checks_parity_and_measures(tmp_path):
-    chosen = "device,make,load,attention,parity,engine,forklift"
-    code, results, output = measured(tmp_path, "--shapes", "qwen2-tiny", "--stages", chosen)
+def test_a_dry_run_runs_every_stage_and_goes_on_from_its_results(tmp_path):
+    code, results, output = measured(tmp_path)
     assert code == 0, output
+    assert len(results) == len(stages.LONE_LIMITS_S) + 2 * len(stages.LIMITS_S)
     assert {found["status"] for found in results.values()} == {"done"}
+    assert all(found["not_here"] for found in results.values())
     assert [row["equal"] for row in results["parity qwen2-tiny"]["figures"]["rows"]] == ["1 of 1", "4 of 4"] * 4
     assert results["engine qwen2-tiny"]["figures"]["ttft_ms"] > 0
     assert results["forklift qwen2-tiny"]["figures"]["many"]["ok"] == 4
@@ -49,15 +50,25 @@ def test_a_dry_run_makes_a_model_checks_parity_and_measures(tmp_path):
     assert (checked["runner"], checked["dropped"], checked["graph_failure"]) == ("PagedRunner", [], None)
     assert checked["graphs"] > 0
     assert all(row["failure"] is None and row["us"] > 0 for row in results["attention qwen2-tiny"]["figures"]["rows"])
+    int8, fp8 = results["quantized qwen2-tiny"]["figures"]["rows"]
+    assert int8["serves"] == "int8" and int8["one"] > 0
+    assert fp8["serves"].startswith("not: FORKLIFT_QUANTIZATION=fp8 works on GPUs only")
+    assert all("skipped" in row["found"] and not row["failed"] for row in results["tests"]["figures"]["rows"])
     assert json.loads(output.splitlines()[-1])["stages"].keys() == results.keys()
     assert "qwen2-tiny: speed" in (tmp_path / "out" / "tables.txt").read_text()
-
-
-@pytest.mark.chaos
-def test_the_whole_dry_run_with_every_contender(tmp_path):
-    code, results, output = measured(tmp_path, "--shapes", "tiny")
+    # On the next machine, which has no model, and wants one stage more.
+    del results["attention qwen2-tiny"]
+    (tmp_path / "earlier.json").write_text(json.dumps({"device": "cpu", "stages": results}))
+    (tmp_path / "other").mkdir()
+    code, again, output = measured(tmp_path / "other", "--resume", str(tmp_path / "earlier.json"))
     assert code == 0, output
-    assert len(results) == len(stages.LONE_LIMITS_S) + 2 * len(stages.LIMITS_S)
+    ran = [line.split(":")[0] for line in output.splitlines() if " s left" in line]
+    assert ran == ["make qwen2-tiny", "attention qwen2-tiny"] and len(again) == len(results) + 1
+
+
+def test_every_stage_says_what_it_does_not_show_without_a_gpu():
+    assert stages.NOT_ON_CPU.keys() == (stages.LONE_LIMITS_S | stages.LIMITS_S).keys()
+    assert all(stages.NOT_ON_CPU.values())
 
 
 @pytest.mark.slow
