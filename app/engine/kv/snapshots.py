@@ -14,6 +14,8 @@ LEAST_TOKENS = 8
 # Between the beginning and the end of a prompt states are kept behind multiples of these many tokens, or of more.
 SPACING_TOKENS = 64
 NUM_BETWEEN = 2
+# Of prompts of at least so many tokens: what is kept cuts the reading of a prompt in two.
+LEAST_BETWEEN = 256
 
 
 class Kept:
@@ -71,5 +73,6 @@ def wished(num_prompt: int, num_cached: int, num_common: int) -> list[int]:
     ``num_common`` of its tokens were found elsewhere: where one prompt parted from another a third may.
     """
     step = SPACING_TOKENS * -(-num_prompt // (SPACING_TOKENS * (NUM_BETWEEN + 1)))
-    lengths = {num_prompt - 1, num_common, *range(step, num_prompt - 1, step)}
+    between = range(step, num_prompt - 1, step) if num_prompt >= LEAST_BETWEEN else ()
+    lengths = {num_prompt - 1, num_common, *between}
     return sorted(length for length in lengths if length > num_cached and length >= LEAST_TOKENS)

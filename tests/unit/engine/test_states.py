@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import sys
+from importlib import import_module
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from app.engine.generation.batch_options import BatchOptions
 from app.engine.generation.batched import BatchedEngine
 from app.engine.generation.plan import Chunk
 from app.engine.kv.snapshots import Kept, Snapshots, wished
+from app.engine.runners.states import row_convolutions
 from app.engine.runners.states.state_hosts import StateHost, find_hosts
 from app.engine.runners.states.state_passes import pieces_of
 from app.engine.runners.windowed import StateRunner
@@ -65,18 +68,18 @@ def test_a_prompt_goes_on_from_states_that_were_kept_and_from_those_of_a_row_tha
     model_folder, monkeypatch, family
 ):
     model, log = load(model_folder(family)), TokenLog(monkeypatch)
-    engine = engine_of(model, rows=2)
-    prompt = random_prompt(random.Random(3), 100)
+    engine = engine_of(model, rows=2, snapshots=8)
+    prompt = random_prompt(random.Random(3), 260)
     first = greedy_job(prompt, NUM_NEW)
     run(engine, first)
     answered = [*prompt, *log.of(first), 7, 8]
-    parted = [*prompt[:80], *random_prompt(random.Random(4), 9)]
-    jobs = [greedy_job(some, NUM_NEW) for some in (answered, prompt, [*prompt, 5, 6], parted, [*parted[:85], 9, 9])]
+    parted = [*prompt[:200], *random_prompt(random.Random(4), 9)]
+    jobs = [greedy_job(some, NUM_NEW) for some in (answered, prompt, [*prompt, 5, 6], parted, [*parted[:205], 9, 9])]
     for job in jobs:
         run(engine, job)
         assert log.of(job) == greedy_reference(model, job.prompt_ids, NUM_NEW, eos_token_id=None)
     # Behind the last token that was fed; before the prompt's last one; in between; where two prompts parted.
-    assert [job.usage.cached_tokens for job in jobs] == [len(answered) - 3, 99, 99, 64, 80]
+    assert [job.usage.cached_tokens for job in jobs] == [len(answered) - 3, 259, 259, 128, 200]
 
 
 def test_a_busy_rows_states_are_copied(model_folder, monkeypatch):
@@ -173,6 +176,35 @@ def test_slots_are_taken_anew_where_they_were_not_used_for_longest():
 
 def test_states_are_kept_before_the_last_token_where_prompts_part_and_a_few_times_between():
     assert wished(5, 0, 0) == []
-    assert wished(100, 0, 0) == [64, 99]
+    assert wished(255, 0, 0) == [254]
+    assert wished(256, 0, 0) == [128, 255]
     assert wished(1000, 0, 37) == [37, 384, 768, 999]
     assert wished(1000, 384, 400) == [400, 768, 999]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_convolutions_are_those_of_the_family(dtype):
+    family, generator = import_module("transformers.models.qwen3_next.modeling_qwen3_next"), torch.Generator()
+    weight, bias = (torch.randn(shape, generator=generator).to(dtype) for shape in ((12, 4), (12,)))
+    tokens = torch.randn((3, 12, 9), generator=generator).to(dtype)
+    for activation, some in ((None, bias), ("silu", None)):
+        torch.testing.assert_close(
+            row_convolutions.causal_conv1d_fn(tokens, weight, some, activation),
+            family.causal_conv1d_fn(tokens, weight, some, activation),
+        )
+        states = [torch.randn((3, 12, 4), generator=torch.Generator().manual_seed(1)).to(dtype) for _ in range(2)]
+        for num_new in (1, 3):
+            torch.testing.assert_close(
+                row_convolutions.causal_conv1d_update(tokens[:, :, :num_new], states[0], weight, some, activation),
+                family.causal_conv1d_update(tokens[:, :, :num_new], states[1], weight, some, activation),
+            )
+            assert torch.equal(*states)
+
+
+def test_behind_a_pass_a_family_has_its_own_convolutions(model_folder):
+    hosts = find_hosts(load(model_folder("qwen3_next")).checkpoint)
+    family = sys.modules[type(hosts[0].module).__module__]
+    usual = family.causal_conv1d_fn
+    with row_convolutions.convolving([hosts[0].module]):
+        assert family.causal_conv1d_fn is row_convolutions.causal_conv1d_fn
+    assert family.causal_conv1d_fn is usual
