@@ -204,6 +204,9 @@ def test_a_pair_is_cut_where_that_is_asked_and_refused_with_its_field_else(serve
     assert_envelope(refused, 400, "context_length_exceeded", "documents")
     refused = client.post("/rerank", json={"query": LONG, "documents": ["b"]})
     assert_envelope(refused, 400, "context_length_exceeded", "query")
+    for texts, param in (((LONG, "b"), "text_1"), (("a", LONG), "text_2")):
+        refused = client.post("/score", json=dict(zip(("text_1", "text_2"), texts, strict=True)))
+        assert_envelope(refused, 400, "context_length_exceeded", param)
     assert answer_of(client.post("/rerank", json={"query": LONG, "documents": ["b", LONG], "truncate": True}))
     assert answer_of(client.post("/v1/rerank", json={"query": "a", "documents": [LONG], "truncation": True}))
     cut = answer_of(client.post("/v2/rerank", json={"query": "a", "documents": [LONG], "max_tokens_per_doc": 4}))

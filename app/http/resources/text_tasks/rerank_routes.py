@@ -44,14 +44,19 @@ class QueryAndTexts:
     def _encode(self, model: EncoderModel) -> Iterator[EncoderInput]:
         """Each pair. Raises ``ContextLengthError``, also where the query alone leaves no room for a text."""
         if self.cut is None:
-            with naming("query"):
-                num_tokens = len(model.encode(self.query))
-            if num_tokens >= model.context_tokens:
-                text = f"query: {num_tokens} tokens leave no room in the context of {model.context_tokens} tokens"
-                raise ContextLengthError(text, param="query")
+            require_room(model, self.query, "query")
         most = self.most_tokens
         texts = self.texts if most is None else (model.cut_text(text, most) for text in self.texts)
         yield from model.read_pairs(((self.query, text) for text in texts), cut=self.cut)
+
+
+def require_room(model: EncoderModel, text: str, param: str) -> None:
+    """Raise ``ContextLengthError`` where the first text of a pair (``param`` in the body) leaves the second none."""
+    with naming(param):
+        num_tokens = len(model.encode(text))
+    if num_tokens >= model.context_tokens:
+        message = f"{param}: {num_tokens} tokens leave no room in the context of {model.context_tokens} tokens"
+        raise ContextLengthError(message, param=param)
 
 
 def ranked(encoding: Encoding, *, top_n: int | None = None, is_raw: bool = False) -> list[tuple[int, float]]:
@@ -116,6 +121,9 @@ def vllm_score(route: TextTaskRoute, body: VllmScoreBody) -> Response:
             return pair_scores(encoding, cosines(pairs, encoding))
 
     def encode(model: EncoderModel) -> Iterator[EncoderInput]:
+        if body.cut is None:
+            for one in dict.fromkeys(one for one, _ in pairs):
+                require_room(model, one, "text_1")
         return model.read_pairs(pairs, cut=body.cut)
 
     with route.open_on(handle, EncodeWith("rerank", "text_2", encode), body.text_1) as encoding:

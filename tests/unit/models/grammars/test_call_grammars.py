@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from app.core.parsing.tool_calls.choosing import CALL_FORMS, THINK
 from app.core.parsing.tool_calls.known_tools import KnownTools
 from app.core.work.sampling_params import Constraint
 from app.http.answers.chat_parts import message_of
+from app.models.grammars.calls.call_grammars import CallRules, call_grammar
 from app.models.grammars.calls.notation_table import NOTATIONS
 from app.models.grammars.constraints import Constraints
 from tests.tiny_models import SPECIAL, tiny_tokenizer
@@ -123,6 +125,16 @@ def check_random_schemas(owner: Constraints, notation: str, num_schemas: int) ->
 @pytest.mark.parametrize("notation", each_notation(NOTATIONS))
 def test_required_calls_of_random_schemas_conform(owner, notation):
     check_random_schemas(owner, notation, 4)
+
+
+@pytest.mark.parametrize("notation", NOTATIONS)
+def test_every_special_token_that_a_grammar_asks_for_is_shown_to_the_reader(notation):
+    signs = sorted(frozenset[str]().union(*(form.signs for form in CALL_FORMS.values())) - {"[", "{"})
+    schema = {"properties": {"a": {"type": "string"}, "b": {"type": "integer"}, "c": {"type": "object"}}}
+    rules = CallRules(notation, {"f": schema}, is_required=True, is_parallel=True)
+    grammar = call_grammar(rules, {sign: at for at, sign in enumerate(signs)}).text
+    asked = {signs[int(at)] for at in re.findall(r"<\[(\d+)\]>", grammar)}
+    assert asked <= form_of(notation, {}).calls.signs
 
 
 @pytest.mark.chaos

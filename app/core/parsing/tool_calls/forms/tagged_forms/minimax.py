@@ -23,4 +23,4 @@ def _read(s: Scanner, sign: str, tools: KnownTools) -> Steps[None]:
     yield from read_closing(s, CLOSE)
 
 
-MINIMAX = CallForm("minimax", (OPEN,), _read, marks=(CLOSE,))
+MINIMAX = CallForm("minimax", (OPEN,), _read, marks=(CLOSE, TAGS.closes, TAGS.parameter_end))
