@@ -83,5 +83,5 @@ def test_what_becomes_of_one_sequence_changes_no_other(model_folder, monkeypatch
         is_whole = isinstance(outcome(job)[1], Finished)
         assert not is_whole or found == expected
         num_whole += is_whole
-    assert num_whole >= 3
+    assert num_whole >= 2
     assert engine._scheduler.rows.num_free == 4

@@ -48,7 +48,7 @@ def test_a_named_family_answers_as_generate_does(model_folder, monkeypatch, fami
     assert ready.engine_name == "mixed"
     rng, log = random.Random(rows), TokenLog(monkeypatch)
     cold = [random_prompt(rng, length) for length in LENGTHS]
-    warm = [cold[4], [*cold[3], 9, 11], [*cold[2][:40], *cold[5]]]
+    warm = [cold[4], [*cold[4], 9, 11], [*cold[3], 9], [*cold[2][:40], *cold[5]]]
     for prompts in (cold, warm):
         jobs = [job(prompt, rng) for prompt in prompts]
         to_come = list(jobs)
