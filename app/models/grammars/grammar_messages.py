@@ -21,11 +21,7 @@ BUFFER_BYTES = 1 << 20
 START, ACCEPT, DROP = range(3)
 FOLLOWS, ENDS, FAILED = range(3)
 _ORDER = struct.Struct("<BIi")
-# An order, a matcher, a token. Functions of C: for each row of each step one is packed.
-pack_order, unpack_order = _ORDER.pack, _ORDER.unpack
-# State, whether it may end, matcher, microseconds of processor time: in front of a mask's bits, whose words of 32 are
-# aligned so.
-MASK_HEAD = struct.Struct("<B?xxII")
+_MASK = struct.Struct("<BBII")
 Outcome = Literal["compiled", "invalid", "unsupported", "costly"]
 
 
@@ -66,13 +62,35 @@ class Source:
 class Mask(NamedTuple):
     """What may come next for one matcher: ``bits`` per token (little-endian), and whether it may end.
 
-    ``state`` ENDS: nothing but the end may come. FAILED: it cannot be followed any more.
+    ``state`` ENDS: nothing but the end may come. FAILED: it cannot be followed any more. ``cpu_us``:
+    processor time that it took.
     """
 
     matcher: int
     state: int
     may_end: bool
+    cpu_us: int
     bits: bytes
+
+    @classmethod
+    def unpacked(cls, data: memoryview, size: int) -> Mask:
+        """From the first ``size`` bytes of ``data``."""
+        state, may_end, matcher, cpu_us = _MASK.unpack_from(data)
+        return cls(matcher, state, bool(may_end), cpu_us, bytes(data[_MASK.size : size]))
+
+
+def pack_mask(matcher: int, state: int, may_end: bool, cpu_us: int, bits: bytes) -> bytes:
+    """A ``Mask`` as it is sent."""
+    return _MASK.pack(state, may_end, matcher, cpu_us) + bits
+
+
+def pack_order(order: int, matcher: int, token: int = 0) -> bytes:
+    return _ORDER.pack(order, matcher, token)
+
+
+def unpack_order(data: bytes) -> tuple[int, int, int]:
+    order, matcher, token = _ORDER.unpack(data)
+    return order, matcher, token
 
 
 def pair() -> tuple[socket.socket, socket.socket]:

@@ -223,10 +223,6 @@ class Masks:
         self._vocabulary = vocabulary
         self._first = matcher
         self._source = source
-        # A mask as it is sent, made anew in the same place.
-        self._num_bytes = (vocabulary.tokenizer.vocab_size + 31) // 32 * 4
-        self._message = bytearray(messages.MASK_HEAD.size + self._num_bytes)
-        self._bits_at = ctypes.addressof(ctypes.c_char.from_buffer(self._message, messages.MASK_HEAD.size))
         self._matchers: dict[int, llguidance.LLMatcher] = {}
         self._writings: dict[int, tuple[ThoughtSkipper, Writing]] = {}
 
@@ -236,7 +232,7 @@ class Masks:
         Each mask touches as little as can be: between two of them the model empties the processor's caches, and with
         many grammars there is a process to be woken for each.
         """
-        receive, send, message, head = self._end.recv, self._end.send, self._message, messages.MASK_HEAD
+        receive, send = self._end.recv, self._end.send
         used_s, limited_s = time.process_time(), -math.inf
         while data := receive(64):
             order, matcher, token = messages.unpack_order(data)
@@ -248,12 +244,12 @@ class Masks:
                 _limit_cpu(MASK_CPU_S)
                 limited_s = used_s
             try:
-                state, may_end = self._mask(matcher, self._followed(order, matcher, token))
+                state, may_end, bits = self._mask(matcher, self._followed(order, matcher, token))
             except BaseException:  # Also a panic, and memory that runs out.
-                state, may_end = messages.FAILED, False
+                state, may_end, bits = messages.FAILED, False, b""
             before_s, used_s = used_s, time.process_time()
-            head.pack_into(message, 0, state, may_end, matcher, min(int((used_s - before_s) * 1e6), 2**32 - 1))
-            send(message if state == messages.FOLLOWS else message[: head.size])
+            cpu_us = min(int((used_s - before_s) * 1e6), 2**32 - 1)
+            send(messages.pack_mask(matcher, state, may_end, cpu_us, bits))
 
     def _followed(self, order: int, matcher: int, token: int) -> llguidance.LLMatcher:
         """The matcher behind the token, or a new one."""
@@ -263,27 +259,29 @@ class Masks:
             one = self._matchers[matcher] = self._first.deep_copy()
             return one
         one = self._matchers[matcher]
-        one.consume_token(token)
-        if self._writings and (writing := self._writings.get(matcher)) is not None:
-            skipper, text = writing
-            text.write(skipper.push(self._vocabulary.text(token)))
+        if not one.is_stopped():
+            one.consume_token(token)
+            if (writing := self._writings.get(matcher)) is not None:
+                skipper, text = writing
+                text.write(skipper.push(self._vocabulary.text(token)))
         return one
 
-    def _mask(self, matcher: int, one: llguidance.LLMatcher) -> tuple[int, bool]:
-        """What may come next, and whether the end may; the bits are in the message."""
+    def _mask(self, matcher: int, one: llguidance.LLMatcher) -> tuple[int, bool, bytes]:
         if one.is_stopped():
-            return (messages.FAILED, False) if one.is_error() else (messages.ENDS, True)
-        one.unsafe_compute_mask_ptr(self._bits_at, self._num_bytes)
+            return (messages.FAILED, False, b"") if one.is_error() else (messages.ENDS, True, b"")
+        bits = one.compute_bitmask()
         if one.is_error():
-            return messages.FAILED, False
-        if self._writings and (writing := self._writings.get(matcher)) is not None and writing[0].is_answer:
-            self._take_out_repeats(writing[1])
-        return messages.FOLLOWS, one.is_accepting()
+            return messages.FAILED, False, b""
+        may_end = one.is_accepting()
+        if (writing := self._writings.get(matcher)) is not None and writing[0].is_answer:
+            bits = self._without_repeats(writing[1], bits)
+        return messages.FOLLOWS, may_end, bits
 
-    def _take_out_repeats(self, writing: Writing) -> None:
-        bits, first = bytes(self._message[messages.MASK_HEAD.size :]), messages.MASK_HEAD.size
+    def _without_repeats(self, writing: Writing, bits: bytes) -> bytes:
+        allowed = bytearray(bits)
         for token in repeating(writing, self._vocabulary.quoted, bits):
-            self._message[first + (token >> 3)] &= ~(1 << (token & 7)) & 0xFF
+            allowed[token >> 3] &= ~(1 << (token & 7)) & 0xFF
+        return bytes(allowed)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ from pathlib import Path
 
 from app.core.errors import ConstraintTooCostlyError
 from app.models.grammars import grammar_messages as messages
-from app.models.grammars.grammar_messages import MASK_HEAD, pack_order
 
 # A mask is 0.05 to 1 ms as a rule. What is saved up lets a grammar build its larger automata once.
 ALLOWED_S_PER_STEP = 0.01
@@ -29,7 +28,6 @@ MAX_SAVED_S = 0.5
 # By the clock, where the process gets no processor or does not end: nobody else may wait longer.
 MASK_S = 2.0
 MAX_MASK_BYTES = 1 << 20
-MSG_DONTWAIT = int(socket.MSG_DONTWAIT)
 
 
 class Grammar:
@@ -48,7 +46,6 @@ class Grammar:
         self._buffer = memoryview(bytearray(MAX_MASK_BYTES))
         self._poller = select.poll()
         self._poller.register(end, select.POLLIN)
-        self._send, self._receive = end.send, end.recv_into
         self._close = weakref.finalize(self, _close, end, pidfd)
 
     def matcher(self, end_ids: Iterable[int]) -> Matcher:
@@ -86,7 +83,7 @@ class Grammar:
         """Tell the process something; it is not waited for."""
         try:
             if not self.has_failed:
-                self._send(pack_order(order, matcher, token), MSG_DONTWAIT)
+                self._end.send(messages.pack_order(order, matcher, token), socket.MSG_DONTWAIT)
         except OSError:
             self.fail()
 
@@ -98,41 +95,37 @@ class Grammar:
 
     def mask(self, matcher: int) -> messages.Mask | None:
         """The next mask of ``matcher``; None where the grammar has failed."""
-        if matcher in self._masks:
-            return self._masks.pop(matcher)
-        until_s = None
-        while not self.has_failed:
-            try:
-                size = self._receive(self._buffer, 0, MSG_DONTWAIT)
-            except BlockingIOError:
-                until_s = until_s or time.monotonic() + MASK_S
-                size = self._awaited(until_s - time.monotonic())
-            except OSError:
-                size = 0
-            if not size:
-                self.fail()
-            elif (mask := self._read(size)).matcher == matcher:
-                return mask
-            elif mask.matcher in self._live:
-                self._masks[mask.matcher] = mask
-        return None
+        until_s = time.monotonic() + MASK_S
+        while matcher not in self._masks and not self.has_failed:
+            self._read(until_s - time.monotonic())
+        return self._masks.pop(matcher, None)
 
-    def _awaited(self, timeout_s: float) -> int:
-        """Bytes of the next message, which is in the buffer then; 0 where none came, or the process is gone."""
-        try:
-            is_there = self._poller.poll(max(timeout_s, 0) * 1000)
-            return self._receive(self._buffer, 0, MSG_DONTWAIT) if is_there else 0
-        except OSError:
-            return 0
-
-    def _read(self, size: int) -> messages.Mask:
-        """The mask in the buffer; what it took goes off what the grammar has saved up."""
-        state, may_end, matcher, cpu_us = MASK_HEAD.unpack_from(self._buffer)
-        self._saved_s += ALLOWED_S_PER_STEP / max(len(self._live), 1) - cpu_us / 1e6
+    def _read(self, timeout_s: float) -> None:
+        size = self._received(timeout_s)
+        if not size:
+            self.fail()
+            return
+        mask = messages.Mask.unpacked(self._buffer, size)
+        if mask.matcher in self._live:
+            self._masks[mask.matcher] = mask
+        self._saved_s += ALLOWED_S_PER_STEP / max(len(self._live), 1) - mask.cpu_us / 1e6
         self._saved_s = min(self._saved_s, MAX_SAVED_S)
         if self._saved_s < 0:
             self.fail()
-        return messages.Mask(matcher, state, may_end, bytes(self._buffer[MASK_HEAD.size : size]))
+
+    def _received(self, timeout_s: float) -> int:
+        """Bytes of the next message, which is in the buffer then; 0 where none came, or the process is gone."""
+        try:
+            return self._end.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            pass
+        except OSError:
+            return 0
+        try:
+            is_there = self._poller.poll(max(timeout_s, 0) * 1000)
+            return self._end.recv_into(self._buffer, 0, socket.MSG_DONTWAIT) if is_there else 0
+        except OSError:
+            return 0
 
 
 def _close(end: socket.socket, pidfd: int) -> None:
