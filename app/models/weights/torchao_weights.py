@@ -7,6 +7,7 @@ memory alone is saved. Has not run on a GPU. Inference thread only.
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from app.core.errors import ModelLoadError
 from app.models.checkpoint.loader import Checkpoint
@@ -18,7 +19,7 @@ CONFIGS = {"int8": "Int8WeightOnlyConfig", "fp8": "Float8WeightOnlyConfig"}
 def quantize_by_torchao(checkpoint: Checkpoint, kind: str) -> None:
     """Have the linear layers of ``checkpoint.model`` keep their weights as ``kind``, in place.
 
-    A layer of experts that is no linear one keeps its own. Raises ``ModelLoadError`` where torchao is not installed or
+    Experts that are no linear layers keep their own. Raises ``ModelLoadError`` where torchao is not installed or
     has no such form.
     """
     if kind not in CONFIGS:
@@ -33,7 +34,17 @@ def quantize_by_torchao(checkpoint: Checkpoint, kind: str) -> None:
     if make is None:
         raise ModelLoadError(f"FORKLIFT_QUANTIZATION={kind}: this torchao has no {CONFIGS[kind]}")
     # Its settings for inductor would have every kernel tried in many shapes: minutes of each load.
-    quantization.quantize_(checkpoint.model, make(set_inductor_config=False))
+    quantization.quantize_(checkpoint.model, make(set_inductor_config=False), lambda one, _name: can_become(one, kind))
+
+
+def can_become(module: nn.Module, kind: str) -> bool:
+    """Whether it is a linear layer that torchao's form can stand for.
+
+    An output without weights, as of a token that pads, has no range: FP8 makes NaN of it (torchao 0.18).
+    """
+    if type(module) is not nn.Linear:
+        return False
+    return kind != "fp8" or bool((module.weight.detach().abs().amax(1) > 0).all())
 
 
 def weight_bytes(weight: torch.Tensor) -> int:

@@ -20,7 +20,7 @@ from app.engine.checks import features
 from app.engine.checks.reference import BOUNDS, departure, divergence, plain_results, probe_tokens
 from app.models.checkpoint.devices import choose_dtype
 from app.models.weights.quantization import model_bytes, quantize
-from app.models.weights.torchao_weights import CONFIGS, quantize_by_torchao
+from app.models.weights.torchao_weights import CONFIGS, can_become, quantize_by_torchao
 from tests.unit.engine.driver import TokenLog, greedy_job, greedy_reference, load, run
 from tests.unit.engine.test_preparation import prepared
 
@@ -37,10 +37,10 @@ def stand_in(monkeypatch, *, factor: float = 1.0) -> list[object]:
     """A torchao that rounds weights to 8 bits in place, and is off by ``factor``; the configs that it was given."""
     given: list[object] = []
 
-    def quantize_(model, config) -> None:
+    def quantize_(model, config, filter_fn) -> None:
         given.append(config)
-        for layer in model.modules():
-            if isinstance(layer, torch.nn.Linear):
+        for name, layer in model.named_modules():
+            if filter_fn(layer, name):
                 scale = layer.weight.abs().amax(1, keepdim=True) / 127
                 rounded = (layer.weight / scale).round() * scale * factor
                 layer.weight = torch.nn.Parameter(rounded, requires_grad=False)
@@ -96,6 +96,13 @@ def test_what_torchao_makes_wrong_is_named_and_the_model_serves_without(model_fo
     model, log = load(model_folder("llama")), TokenLog(monkeypatch)
     run(ready.engine, job := greedy_job([5, 6, 7, 8], 12))
     assert log.of(job) == greedy_reference(model, job.prompt_ids, 12, eos_token_id=None)
+
+
+def test_a_layer_with_an_output_that_has_no_weights_is_no_fp8_one():
+    layer = torch.nn.Linear(4, 3)
+    assert can_become(layer, "fp8") and not can_become(torch.nn.LayerNorm(4), "fp8")
+    layer.weight.data[1] = 0
+    assert can_become(layer, "int8") and not can_become(layer, "fp8")
 
 
 @needs_torchao
