@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
 from structlog.testing import capture_logs
+from transformers import AutoConfig
 
+from app.engine.checks.plain_cache import turning_length
 from app.engine.kv.cache import KVLayer
 from app.engine.runners.placing import aligned, positions
 from app.engine.runners.placing.aligned import AlignedWindow
+from tests.tiny_windowed import SMALL
 from tests.unit.engine.driver import TokenLog, greedy_job, greedy_reference, load, random_prompt, run
 from tests.unit.engine.test_preparation import prepared
 from tests.unit.engine.test_windowed import require_answers_of_generate
@@ -56,6 +60,15 @@ def test_a_family_that_counts_positions_from_tokens_is_asked_as_generate_asks_it
         prepared(model_folder("roberta"), **ENVIRON)
     [told] = [line for line in lines if line["event"] == "positions_count_from_0"]
     assert told["log_level"] == "warning"
+
+
+@pytest.mark.parametrize(("context", "expected"), [(64, None), (65, 64)])
+def test_texts_that_are_turned_otherwise_beyond_a_length_are_told_from_others(context, expected):
+    sizes = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
+    told = {**sizes, "original_max_position_embeddings": 64}
+    config = AutoConfig.for_model("phi3", **{**SMALL, "original_max_position_embeddings": 64, "rope_parameters": told})
+    checkpoint = SimpleNamespace(model=SimpleNamespace(config=config))
+    assert turning_length(SimpleNamespace(checkpoint=checkpoint, context_tokens=context)) == expected
 
 
 def test_positions_of_another_row_are_found_at_the_load(model_folder, monkeypatch):
