@@ -40,7 +40,7 @@ class Bound:
     error: float
 
 
-BOUNDS = {"int8": Bound(0.05, 0.12), "int4": Bound(0.4, 0.6), "file": Bound(0.05, 0.12), "fp8": Bound(0.05, 0.12)}
+BOUNDS = {"int8": Bound(0.05, 0.12), "int4": Bound(0.4, 0.6), "file": Bound(0.05, 0.12), "fp8": Bound(0.15, 0.3)}
 
 
 def probe_tokens(model: ServedModel, count: int) -> list[int]:
