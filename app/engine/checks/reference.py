@@ -24,6 +24,8 @@ TEXT = (
 )
 # Of the range of the logits: rounding differs with the shapes of a pass, a wrong cache by far more.
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 6e-2}
+# The same where weights were rounded: what a pass adds up in another order is rounded otherwise too.
+ROUNDED_TOLERANCE = 0.1
 # Further below the likeliest token a logit changes nothing, and some models fill up with the least number there is.
 IRRELEVANT = 100.0
 
@@ -41,6 +43,11 @@ class Bound:
 
 
 BOUNDS = {"int8": Bound(0.05, 0.12), "int4": Bound(0.4, 0.6), "file": Bound(0.05, 0.12), "fp8": Bound(0.15, 0.3)}
+
+
+def tolerance_of(dtype: torch.dtype, *, is_rounded: bool) -> float:
+    """The share of the range of the logits that two passes over the same weights may differ by."""
+    return ROUNDED_TOLERANCE if is_rounded else TOLERANCE[dtype]
 
 
 def probe_tokens(model: ServedModel, count: int) -> list[int]:

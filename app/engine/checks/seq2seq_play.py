@@ -16,13 +16,11 @@ from app.core.work.job_events import Finished, TextDelta, TokenLogprob
 from app.core.work.sampling_params import SamplingParams
 from app.engine.checks.features import bound_of
 from app.engine.checks.plays import Play
-from app.engine.checks.reference import TOLERANCE, probe_tokens, range_of
+from app.engine.checks.reference import probe_tokens, range_of, tolerance_of
 from app.engine.checks.rehearsal import NUM_COMPARED, StrictGuard, advance, choice_error
 from app.engine.engine_interface import Engine
 from app.models.encoders.seq2seq_model import Seq2SeqModel
 
-# Of the range of the logits, where weights were rounded: as for decoders.
-ROUNDED_TOLERANCE = 0.1
 # Everything that changes logits, switched off: what is left is what a plain pass gives.
 PLAIN_DECODING: dict[str, Any] = {
     **dict.fromkeys(("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "min_length"), 0),
@@ -36,8 +34,7 @@ PLAIN_DECODING: dict[str, Any] = {
 def source_failure(engine: Engine, model: Seq2SeqModel, settings: Settings, play: Play) -> str | None:
     """What was wrong, in words; None where each token was right within what rounding may change."""
     engine.guard = StrictGuard(model.checkpoint.device)
-    is_rounded = bound_of(settings) is not None
-    tolerance = ROUNDED_TOLERANCE if is_rounded else TOLERANCE[model.checkpoint.dtype]
+    tolerance = tolerance_of(model.checkpoint.dtype, is_rounded=bound_of(settings) is not None)
     num_tokens = min(max(play.new_tokens), model.target_tokens)
     lengths = (play.num_long, play.num_short, play.num_other)
     sources = [probe_tokens(model, min(length, model.context_tokens)) for length in lengths]

@@ -14,8 +14,8 @@ import torch
 from app.core.errors import StartError
 from app.core.logs.logging import get_logger
 from app.core.settings import Settings
-from app.core.tasks.encoder_jobs import Encoded, EncodeOptions, EncoderInput, EncoderJob
 from app.core.tasks.task_table import SEQUENCE_HEAD, TASKS
+from app.engine.checks.encoder_play import encoding_failure
 from app.engine.checks.features import Model, bound_of
 from app.engine.checks.ladder import Candidate, Step
 from app.engine.checks.plain_cache import (
@@ -27,8 +27,8 @@ from app.engine.checks.plain_cache import (
     turning_length,
 )
 from app.engine.checks.plays import BRIEF, Play
-from app.engine.checks.reference import TOLERANCE, distance, probe_tokens
-from app.engine.checks.rehearsal import StrictGuard, advance, rehearse
+from app.engine.checks.reference import tolerance_of
+from app.engine.checks.rehearsal import rehearse
 from app.engine.checks.seq2seq_play import source_failure
 from app.engine.encoding.encoder_heads import pass_options
 from app.engine.encoding.micro_batcher import MicroBatcher
@@ -53,9 +53,6 @@ from app.models.compiled.large_weights import move_in_pieces
 from app.models.encoders.encoder_model import EncoderModel
 from app.models.encoders.seq2seq_model import Seq2SeqModel
 from app.models.text_model import TextModel
-
-# Of the range of the logits, where weights were rounded: what a pass adds up in another order is rounded otherwise too.
-ROUNDED_TOLERANCE = 0.1
 
 log = get_logger("engine")
 
@@ -91,7 +88,7 @@ def on_slots(
 def played_by(engine: Engine, model: TextModel, settings: Settings, play: Play, repeats: bool = False) -> str | None:
     """What was wrong with a play in rows of our cache."""
     is_rounded = bound_of(settings) is not None
-    tolerance = ROUNDED_TOLERANCE if is_rounded else TOLERANCE[model.checkpoint.dtype]
+    tolerance = tolerance_of(model.checkpoint.dtype, is_rounded=is_rounded)
     return rehearse(engine, model, play, tolerance, is_strict=not is_rounded, repeats=repeats)
 
 
@@ -99,7 +96,7 @@ def one_by_one(model: TextModel, settings: Settings, play: Play) -> Candidate:
     """transformers' own loop. There is nothing below it, so rounding alone does not fail it."""
     dtype = model.checkpoint.dtype
     is_rounded = bound_of(settings) is not None
-    tolerance = ROUNDED_TOLERANCE if is_rounded else TOLERANCE[dtype]
+    tolerance = tolerance_of(dtype, is_rounded=is_rounded)
     is_strict = dtype == torch.float32 and not is_rounded
     failure = rehearse(SerialEngine(model), model, play, tolerance, is_strict=is_strict)
     return Candidate(SerialEngine(model), failure)
@@ -114,54 +111,6 @@ def separately(model: EncoderModel, settings: Settings, play: Play) -> Candidate
     """Each text in a pass of its own."""
     batcher = MicroBatcher(model, max_items=1)
     return Candidate(batcher, encoding_failure(MicroBatcher(model, max_items=1), model, settings, play))
-
-
-def encoding_failure(batcher: MicroBatcher, model: EncoderModel, settings: Settings, play: Play) -> str | None:
-    """Whether a text is encoded as it is alone, whatever waits with it."""
-    device = model.checkpoint.device
-    lengths = (play.num_long, play.num_short, play.num_other)
-    try:
-        found = encoded(batcher, [text_job(model, length) for length in lengths], device)
-        lone = [
-            vector
-            for length in lengths
-            for vector in encoded(MicroBatcher(model, max_items=1), [text_job(model, length)], device)
-        ]
-    except Exception as error:
-        return f"raises {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-    tolerance = TOLERANCE[model.checkpoint.dtype] if bound_of(settings) is None else ROUNDED_TOLERANCE
-    shares = [float(distance(one[None], other[None])) for one, other in zip(found, lone, strict=True)]
-    wrong = [share for share in shares if not share <= tolerance]
-    return f"a text in a batch differs by {max(wrong):.2g} of the range of the same text alone" if wrong else None
-
-
-def text_job(model: EncoderModel, length: int) -> EncoderJob:
-    """A text that ends as texts do, and in a mask for models that fill them."""
-    tokens = probe_tokens(model, min(length, model.context_tokens))
-    if model.task == "fill-mask" and model.mask_id is not None:
-        tokens[-1] = model.mask_id
-    return EncoderJob("self-check", EncoderInput(tokens), EncodeOptions(top_k=model.vocab_size))
-
-
-def encoded(batcher: MicroBatcher, jobs: list[EncoderJob], device: torch.device) -> list[torch.Tensor]:
-    """One row of numbers for each job."""
-    batcher.guard = StrictGuard(device)
-    for job in jobs:
-        batcher.add(job)
-    advance(batcher, lambda: not batcher.has_work)
-    return [torch.tensor(numbers(job.encoded)) for job in jobs if job.encoded is not None]
-
-
-def numbers(encoded: Encoded) -> list[float]:
-    """A vector, the probabilities of all tokens in the place of the last mask, or logits.
-
-    A text may have one logit, which has no range of its own: it is told as a share of 1 at least.
-    """
-    if encoded.table is not None:
-        return [*map(float, encoded.table.ravel()), 0.0, 1.0]
-    if encoded.logits:
-        return [*encoded.logits, 0.0, 1.0]
-    return list(encoded.vector) or [score for _, score in sorted(encoded.masks[-1])]
 
 
 def sources_together(model: Seq2SeqModel, settings: Settings, play: Play) -> Candidate:

@@ -17,8 +17,7 @@ import torch
 from app.core.settings import Settings
 from app.engine.checks.features import FEATURES, bound_of
 from app.engine.checks.ladder import model_of
-from app.engine.checks.reference import TOLERANCE, distance, probe_tokens
-from app.engine.checks.steps import ROUNDED_TOLERANCE
+from app.engine.checks.reference import TOLERANCE, distance, probe_tokens, tolerance_of
 from app.engine.runners.compiled import runner_on
 from app.engine.runners.mixed import MixedRunner, can_mix
 from app.models.checkpoint.loader import load_checkpoint
@@ -147,7 +146,8 @@ def compilable(model: TextModel) -> Parts:
 @torch.inference_mode()
 def measured(model: TextModel, parts: Parts, files: dict[str, Path], *, is_rounded: bool) -> dict[str, Any]:
     """Milliseconds of an eager pass and of a compiled one, by number of tokens. Raises ``PackageError``."""
-    checkpoint, tolerance = model.checkpoint, ROUNDED_TOLERANCE if is_rounded else TOLERANCE[model.checkpoint.dtype]
+    checkpoint = model.checkpoint
+    tolerance = tolerance_of(checkpoint.dtype, is_rounded=is_rounded)
     if LIBRARY in files:
         sizes: tuple[int, ...] = (*ROWS_MEASURED, PROMPT_MEASURED)
         step: CompiledStep | NativePass = NativePass(
