@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError, ValidationError
-from transformers import pipeline
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
 
 from app.http.application.factory import create_app
 from tests.contract.loopback import serving
 from tests.contract.real import RealWorld
+from tests.tiny_seq2seq import T5_PARAMS
 
 TEXT = "def load(folder)"
 TASKS = ("classify", "zero-shot", "entities", "answer")
@@ -85,12 +86,22 @@ def test_sentences_are_compared(ask):
     assert found[0] == near(1) and found[1] < 1
 
 
-def test_texts_are_translated_and_summarized(ask):
-    told = {"num_beams": 2, "max_length": 9}
-    found = ask("/translate").translation(TEXT, src_lang="en", tgt_lang="de", generate_parameters=told)
-    assert found.translation_text
-    assert found != ask("/translate").translation(TEXT, src_lang="en", tgt_lang="fr")
-    assert ask("/summarize").summarization(TEXT, truncation="do_not_truncate").summary_text
+def test_texts_are_translated_and_summarized(ask, model_folder):
+    folder = model_folder("t5")
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForSeq2SeqLM.from_pretrained(folder)
+
+    def generated(task, **changes):
+        told = {**T5_PARAMS[task], **changes}
+        [ids] = model.generate(**tokenizer(told.pop("prefix") + TEXT, return_tensors="pt"), **told)
+        return tokenizer.decode(ids, skip_special_tokens=True)
+
+    changes = {"num_beams": 2, "max_length": 9}
+    found = ask("/translate").translation(TEXT, src_lang="en", tgt_lang="de", generate_parameters=changes)
+    assert found.translation_text == generated("translation_en_to_de", **changes)
+    found = ask("/translate").translation(TEXT, src_lang="en", tgt_lang="fr")
+    assert found.translation_text == generated("translation_en_to_fr")
+    found = ask("/summarize").summarization(TEXT, truncation="do_not_truncate")
+    assert found.summary_text == generated("summarization") != ""
     with pytest.raises(HfHubHTTPError, match="tgt_lang"):
         ask("/translate").translation(TEXT, src_lang="en", tgt_lang="xx")
 
