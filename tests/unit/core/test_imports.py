@@ -102,6 +102,7 @@ def test_the_seam_is_the_real_classes():
     assert "app.engine.thread.inference.Inference" in imports_of(APP / "serve" / "context.py")
 
 
+@pytest.mark.slow
 def test_no_module_is_in_a_circle_also_not_for_the_type_checker():
     graph = {name_of(path): known(imports_of(path)) - {name_of(path)} for path in APP.rglob("*.py")}
     while leaves := [name for name, named in graph.items() if not named]:
