@@ -205,6 +205,6 @@ def test_behind_a_pass_a_family_has_its_own_convolutions(model_folder):
     hosts = find_hosts(load(model_folder("qwen3_next")).checkpoint)
     family = sys.modules[type(hosts[0].module).__module__]
     usual = family.causal_conv1d_fn
-    with row_convolutions.convolving([hosts[0].module]):
+    with row_convolutions.Convolutions([hosts[0].module]).replaced():
         assert family.causal_conv1d_fn is row_convolutions.causal_conv1d_fn
     assert family.causal_conv1d_fn is usual

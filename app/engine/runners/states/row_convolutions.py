@@ -63,20 +63,21 @@ def convolved(
 OURS = (causal_conv1d_update, causal_conv1d_fn)
 
 
-@contextmanager
-def convolving(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Within it the code of ``modules`` on a CPU finds ours in the place of transformers' functions."""
-    families = {sys.modules[type(module).__module__] for module in modules}
-    usual = [
-        (family, one.__name__, getattr(family, one.__name__))
-        for family in families
-        for one in OURS
-        if hasattr(family, one.__name__)
-    ]
-    for family, name, _ in usual:
-        setattr(family, name, globals()[name])
-    try:
-        yield
-    finally:
-        for family, name, function in usual:
-            setattr(family, name, function)
+class Convolutions:
+    """Ours in the place of transformers' functions, for the code of ``modules``."""
+
+    def __init__(self, modules: Sequence[nn.Module]):
+        families = {sys.modules[type(module).__module__] for module in modules}
+        self._places = [(family, ours) for family in families for ours in OURS if hasattr(family, ours.__name__)]
+
+    @contextmanager
+    def replaced(self) -> Iterator[None]:
+        """While a pass runs."""
+        usual = [getattr(family, ours.__name__) for family, ours in self._places]
+        for family, ours in self._places:
+            setattr(family, ours.__name__, ours)
+        try:
+            yield
+        finally:
+            for (family, ours), function in zip(self._places, usual, strict=True):
+                setattr(family, ours.__name__, function)

@@ -17,7 +17,7 @@ import torch
 from app.engine.generation.plan import Chunk
 from app.engine.kv.row_states import RowStates
 from app.engine.kv.state_cache import StateCache
-from app.engine.runners.states.row_convolutions import convolving
+from app.engine.runners.states.row_convolutions import Convolutions
 from app.engine.runners.states.state_hosts import StateHost
 
 
@@ -119,7 +119,7 @@ class StatePasses:
         self._cache = cache
         self._hosts = hosts
         is_on_cpu = next(hosts[0].module.parameters()).device.type == "cpu"
-        self._convolving = [host.module for host in hosts] if is_on_cpu else []
+        self._convolutions = Convolutions([host.module for host in hosts] if is_on_cpu else [])
 
     @contextmanager
     def of(self, num_rows: int, chunks: list[Chunk]) -> Iterator[None]:
@@ -130,7 +130,7 @@ class StatePasses:
             states = self._cache.states[host.layer]
             host.module.forward = in_pieces(host.module.forward, host, states, pieces[host.goes_on])
         try:
-            with self._cache.passing(), convolving(self._convolving):
+            with self._cache.passing(), self._convolutions.replaced():
                 yield
         finally:
             for host, forward in zip(self._hosts, usual, strict=True):

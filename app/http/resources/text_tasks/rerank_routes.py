@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -43,11 +43,22 @@ class QueryAndTexts:
 
     def _encode(self, model: EncoderModel) -> Iterator[EncoderInput]:
         """Each pair. Raises ``ContextLengthError``, also where the query alone leaves no room for a text."""
-        if self.cut is None:
-            require_room(model, self.query, "query")
         most = self.most_tokens
         texts = self.texts if most is None else (model.cut_text(text, most) for text in self.texts)
-        yield from model.read_pairs(((self.query, text) for text in texts), cut=self.cut)
+        pairs = ((self.query, text) for text in texts)
+        return read_pairs(model, pairs, self.cut, {self.query}, "query")
+
+
+def read_pairs(
+    model: EncoderModel, pairs: Iterable[tuple[str, str]], cut: Cut | None, firsts: Iterable[str], param: str
+) -> Iterator[EncoderInput]:
+    """Each pair. Raises ``ContextLengthError``, which names ``param`` where one of ``firsts`` is too long by itself."""
+    try:
+        yield from model.read_pairs(pairs, cut=cut)
+    except ContextLengthError:
+        for text in firsts:
+            require_room(model, text, param)
+        raise
 
 
 def require_room(model: EncoderModel, text: str, param: str) -> None:
@@ -121,10 +132,7 @@ def vllm_score(route: TextTaskRoute, body: VllmScoreBody) -> Response:
             return pair_scores(encoding, cosines(pairs, encoding))
 
     def encode(model: EncoderModel) -> Iterator[EncoderInput]:
-        if body.cut is None:
-            for one in dict.fromkeys(one for one, _ in pairs):
-                require_room(model, one, "text_1")
-        return model.read_pairs(pairs, cut=body.cut)
+        return read_pairs(model, pairs, body.cut, dict.fromkeys(one for one, _ in pairs), "text_1")
 
     with route.open_on(handle, EncodeWith("rerank", "text_2", encode), body.text_1) as encoding:
         labels, is_raw = encoding.encoder.labels, not body.use_activation
