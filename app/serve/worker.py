@@ -22,7 +22,7 @@ from app.core.logs.logging import get_logger
 from app.core.logs.tracebacks import for_callers
 from app.core.system.heap import trim_heap
 from app.serve.board.admission import ConnectionTicket
-from app.serve.board.balance import STEP_S, Deferral, has_other_server, is_my_turn
+from app.serve.board.balance import STEP_S, Deferral
 from app.serve.board.slot_board import BoardEntry
 from app.serve.connections.closing import LINGER_S, Closer
 from app.serve.connections.descriptors import Descriptors, is_harmless, is_shortage
@@ -129,15 +129,9 @@ class ForkliftWorker(ThreadWorker):
             ticket.drop()
 
     def _should_accept(self, rows: list[BoardEntry]) -> bool:
-        """Where every place is taken, whoever is first may refuse; so may one that stops, where all do."""
-        now_s, slot = time.monotonic(), self._context.slot
-        if not self.alive:
-            if has_other_server(rows, slot, now_s):
-                self._deferral.paused_until_s = now_s + STEP_S
-                return False
-            return True
-        is_refusing = slot is not None and rows[slot].is_ready and self._context.admission.is_full(rows)
-        return is_my_turn(rows, slot, now_s) or is_refusing or not self._deferral.defer(now_s)
+        slot = self._context.slot
+        is_full = slot is not None and rows[slot].is_ready and self._context.admission.is_full(rows)
+        return self._deferral.should_accept(rows, slot, time.monotonic(), is_stopping=not self.alive, is_full=is_full)
 
     def _accept_now(self, listener: Any, ticket: ConnectionTicket | None) -> bool:
         try:

@@ -42,6 +42,20 @@ class Deferral:
     paused_until_s: float = 0.0
     polling_since_s: float = float("inf")
 
+    def should_accept(
+        self, rows: Sequence[BoardEntry], slot: int | None, now_s: float, *, is_stopping: bool, is_full: bool
+    ) -> bool:
+        """Whether to take a connection that waits; the caller is inside ``SlotBoard.locked``.
+
+        Where every place is taken (``is_full``), whoever is first may refuse; so may one that stops, where all do.
+        """
+        if not is_stopping:
+            return is_my_turn(rows, slot, now_s) or is_full or not self.defer(now_s)
+        if has_other_server(rows, slot, now_s):
+            self.paused_until_s = now_s + STEP_S
+            return False
+        return True
+
     def defer(self, now_s: float) -> bool:
         """Accept nothing for a moment; False when that has gone on for too long."""
         if self.since_s is None or now_s - self.polling_since_s >= STEP_S:
