@@ -52,12 +52,23 @@ class QueryAndTexts:
 def read_pairs(
     model: EncoderModel, pairs: Iterable[tuple[str, str]], cut: Cut | None, firsts: Iterable[str], param: str
 ) -> Iterator[EncoderInput]:
-    """Each pair. Raises ``ContextLengthError``, which names ``param`` where one of ``firsts`` is too long by itself."""
-    try:
-        yield from model.read_pairs(pairs, cut=cut)
-    except ContextLengthError:
+    """Each pair. Raises ``ContextLengthError``, which names ``param`` where one of ``firsts`` is too long by itself.
+
+    Those are only looked at where a pair does not fit: their tokens are not counted twice for all that do.
+    """
+
+    def look_at_firsts() -> None:
         for text in firsts:
             require_room(model, text, param)
+
+    try:
+        for one in model.read_pairs(pairs, cut=cut):
+            if len(one.ids) > model.context_tokens:
+                look_at_firsts()
+            yield one
+    except ContextLengthError as error:
+        if error.param is None:
+            look_at_firsts()
         raise
 
 
