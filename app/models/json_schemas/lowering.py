@@ -84,14 +84,15 @@ class Reading:
 
     def _with_names(self, node: Node) -> Node:
         """``node`` with what its ``propertyNames`` refer to in their place."""
-        names = node.keywords.get("propertyNames")
+        if "propertyNames" not in node.keywords:
+            return node
+        names = Node(node.at("propertyNames"), node.keywords["propertyNames"])
         for _ in range(MAX_NAMES_DEPTH):
-            if not isinstance(names, dict) or "$ref" not in names:
-                break
-            names = resolve(self.root, names["$ref"], node.at("propertyNames", "$ref")).schema
-        else:
-            refuse(node.at("propertyNames"), "refers to itself without end")
-        return Node(node.pointer, {**node.keywords, "propertyNames": names}) if names is not None else node
+            self._count(names)
+            if "$ref" not in names.keywords:
+                return Node(node.pointer, {**node.keywords, "propertyNames": names.schema})
+            names = resolve(self.root, names.keywords["$ref"], node.at("propertyNames", "$ref"))
+        refuse(node.at("propertyNames"), "refers to itself without end")
 
     def _values(self, node: Node) -> list[Key]:
         """``const`` and ``enum``: scalars as one node, each object and array as one of its own."""
