@@ -95,6 +95,18 @@ def test_silent_connections_do_not_hold_up_the_end(start_server):
         assert server.wait_for_exit(5.0) == 0
 
 
+def test_who_had_just_connected_is_answered_before_the_worker_leaves(start_server):
+    server = start_server(workers=1)
+    with server.connect() as client:
+        assert server.get("/livez")[0] == 200
+        server.signal(signal.SIGTERM)
+        wait_for(lambda: "Handling signal: term" in server.log(), "the signal")
+        time.sleep(0.3)
+        client.sendall(b"GET /work?s=0 HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b'"code": "shutting_down"' in read_all(client)
+    assert server.wait_for_exit(5.0) == 0
+
+
 def test_a_request_that_arrives_completely_while_draining_is_refused_politely(start_server):
     server = start_server(workers=1)
     with server.connect(STREAM % 2) as client, server.connect(b"GET /work?s=0 HTTP/1.1\r\nHost") as late:

@@ -144,8 +144,8 @@ class Receiver:
 
     @property
     def num_silent(self) -> int:
-        """Connections that have not sent a byte."""
-        return sum(incoming.buffer.is_empty for incoming in self._waiting)
+        """Connections that have not sent a byte, and did not just come: the bytes of those are on their way."""
+        return sum(incoming.buffer.is_empty and incoming not in self._fresh for incoming in self._waiting)
 
     def refuse_all(self, error: RequestError) -> None:
         """End what is not complete: the worker leaves. Who has not sent a byte gets no answer."""
