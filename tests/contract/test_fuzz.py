@@ -22,6 +22,7 @@ from app.http.application.factory import create_app
 from app.http.description.operations import OPERATIONS
 from tests.contract.describing import RoomyModel
 from tests.contract.doubles import World
+from tests.thinned import as_slow
 
 # That valid data is always taken is not among them: what two fields forbid together is in no JSON schema.
 CHECKS = [
@@ -31,14 +32,16 @@ CHECKS = [
     response_schema_conformance,
     status_code_conformance,
 ]
-# A few for every run of the suite and some more; 2,000 and more with `-m chaos`.
-NUM_CASES = pytest.mark.parametrize(
-    "num_cases", [4, pytest.param(12, marks=pytest.mark.slow), pytest.param(70, marks=pytest.mark.chaos)]
-)
 OVERLOAD = 503
 VALID, INVALID = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
 # Without a body there is nothing that could be invalid.
-WAYS = [(*key, VALID) for key in OPERATIONS] + [(*key, INVALID) for key, one in OPERATIONS.items() if one.bodies]
+EVERY_WAY = [(*key, VALID) for key in OPERATIONS] + [(*key, INVALID) for key, one in OPERATIONS.items() if one.bodies]
+# A few cases of some for every run of the suite, more of all in the slow one; 2,000 and more with `-m chaos`.
+CASES = [
+    *((*way, 4) for way in EVERY_WAY[::8]),
+    *(as_slow((*way, 12)) for way in EVERY_WAY),
+    *(pytest.param(*way, 70, marks=pytest.mark.chaos) for way in EVERY_WAY),
+]
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +59,7 @@ def check(case: schemathesis.Case, app: Flask, statuses: Counter[int]) -> None:
         case.validate_response(response, checks=[not_a_server_error])
 
 
-@NUM_CASES
-@pytest.mark.parametrize(("path", "method", "mode"), WAYS)
+@pytest.mark.parametrize(("path", "method", "mode", "num_cases"), CASES)
 def test_whatever_is_sent_is_answered_as_described(fuzzed_app, path, method, mode, num_cases):
     schema = schemathesis.openapi.from_wsgi("/openapi.json", fuzzed_app)
     statuses: Counter[int] = Counter()

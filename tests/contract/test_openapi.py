@@ -12,6 +12,7 @@ from app.http.description.task_routes import TASK_ROUTES
 from tests.contract.conftest import client_of
 from tests.contract.describing import RoomyModel
 from tests.contract.real import RealWorld
+from tests.thinned import few_of
 
 CONVERSING = ("/v1/chat/completions", "/v1/messages", "/v1/responses")
 GENERATING = ("/complete", "/chat", "/infill", "/v1/completions", *CONVERSING)
@@ -110,7 +111,7 @@ def test_generated_answers_are_as_described(document, client, path, options):
     assert_conforms(document, response, path)
 
 
-@pytest.mark.parametrize("path", ["/", *GENERATING])
+@pytest.mark.parametrize("path", few_of(["/", *GENERATING], 6))
 @pytest.mark.parametrize(
     ("sent", "status"),
     [
@@ -126,7 +127,7 @@ def test_refusals_are_as_described(document, make_world, path, sent, status):
     assert_conforms(document, response, path)
 
 
-@pytest.mark.parametrize("path", GENERATING)
+@pytest.mark.parametrize("path", few_of(GENERATING, 5))
 def test_failures_of_the_engine_are_as_described(document, world, client, path):
     for failure, status in ((RequestTimeoutError("late"), 504), (ValueError("defect"), 500)):
         if status == 500:

@@ -81,7 +81,7 @@ def cut(text, stop=(), truncate_before_pattern=(), **_):
 
 
 @pytest.mark.parametrize(
-    "kind", ["free", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("spelled", "stops")), "patterns"]
+    "kind", ["free", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("spelled", "stops", "patterns"))]
 )
 def test_stream_and_whole_text_of_every_seed_are_those_of_its_tokens_up_to_the_first_stop(world, token_texts, kind):
     client, seen, most_pieces = world.client(), set(), 0

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.serve import context
+from tests.thinned import as_slow
 
 WSGI = Path(__file__).resolve().parents[2] / "wsgi.py"
 
@@ -37,8 +38,8 @@ def test_the_application_is_made_once_and_only_when_asked_for(wsgi, world, monke
     ("environ", "text"),
     [
         ({"FORKLIFT_MODLE": "x"}, "FORKLIFT_MODEL?"),
-        ({"FORKLIFT_MODEL": "/nowhere", "FORKLIFT_BIND": "127.0.0.1:0"}, "/nowhere"),
-        ({"FORKLIFT_BIND": "unix:/tmp/socket"}, "one host:port"),
+        as_slow(({"FORKLIFT_MODEL": "/nowhere", "FORKLIFT_BIND": "127.0.0.1:0"}, "/nowhere")),
+        as_slow(({"FORKLIFT_BIND": "unix:/tmp/socket"}, "one host:port")),
     ],
 )
 def test_a_development_server_that_cannot_start_says_why_in_one_line(environ, text):

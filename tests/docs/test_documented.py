@@ -80,11 +80,15 @@ def test_each_error_code_is_documented(name):
     assert not [code for code in codes if f"`{code}`" not in page(name)]
 
 
-@pytest.mark.parametrize("place", start_failures())
-def test_each_start_failure_is_in_the_operations_page(place):
+def test_each_start_failure_is_in_the_operations_page():
     text = " ".join(page("operations").split())
-    missing = [part for part in start_failures()[place] if " ".join(part.split()) not in text]
-    assert not missing, f"docs/operations.md, What stops a start, lacks the line of {place}"
+    missing = {
+        place: lacking
+        for place, parts in start_failures().items()
+        if (lacking := [part for part in parts if " ".join(part.split()) not in text])
+    }
+    assert len(start_failures()) > 50
+    assert missing == {}, "docs/operations.md, What stops a start, lacks their lines"
 
 
 def test_no_start_failure_is_documented_that_does_not_exist():
@@ -99,6 +103,7 @@ def test_no_start_failure_is_documented_that_does_not_exist():
     ]
 
 
-@pytest.mark.parametrize("event", sorted(log_events("warning", "error", "exception", "critical")))
-def test_each_warning_and_error_of_the_log_is_in_the_operations_page(event):
-    assert f"| `{event}` |" in page("operations")
+def test_each_warning_and_error_of_the_log_is_in_the_operations_page():
+    events = log_events("warning", "error", "exception", "critical")
+    assert len(events) > 30
+    assert [event for event in sorted(events) if f"| `{event}` |" not in page("operations")] == []

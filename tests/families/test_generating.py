@@ -7,6 +7,7 @@ import pytest
 from tests.contract.real import RealWorld
 from tests.families import reference
 from tests.families.folders import GENERATING
+from tests.thinned import few_of
 from tests.unit.engine.driver import TokenLog
 
 PROMPT = "def fill(text: str) -> str:\n    return from .\n# h\u00e9llo \u4e16\u754c\n"
@@ -25,7 +26,7 @@ class RequestLog(TokenLog):
         return self.of(job)
 
 
-@pytest.mark.parametrize("family", GENERATING)
+@pytest.mark.parametrize("family", few_of(GENERATING, 4))
 def test_greedy_answers_are_generates_token_for_token_before_and_after_a_restart(
     serve, family_folder, monkeypatch, family
 ):
@@ -45,7 +46,7 @@ def test_greedy_answers_are_generates_token_for_token_before_and_after_a_restart
     assert again["completion"] == first["completion"]
 
 
-@pytest.mark.parametrize("family", GENERATING)
+@pytest.mark.parametrize("family", few_of(GENERATING, 4))
 def test_the_prompt_is_what_the_tokenizer_makes_of_it(serve, family_folder, family):
     client = serve(family).client()
     _, tokenizer = reference.load(family_folder(family))
@@ -55,7 +56,7 @@ def test_the_prompt_is_what_the_tokenizer_makes_of_it(serve, family_folder, fami
     assert client.post("/detokenize", json={"tokens": plain}).get_json()["text"] == PROMPT
 
 
-@pytest.mark.parametrize("family", GENERATING)
+@pytest.mark.parametrize("family", few_of(GENERATING, 4))
 def test_sampling_with_a_seed_repeats_and_several_at_once_agree(serve, family):
     client = serve(family, max_batch_size=2).client()
     body = {"prompt": PROMPT, "max_new_tokens": 8, "temperature": 0.8, "top_p": 0.95, "seed": 5, "n": 2}
@@ -63,7 +64,7 @@ def test_sampling_with_a_seed_repeats_and_several_at_once_agree(serve, family):
     assert answers[0] == answers[1]
 
 
-@pytest.mark.parametrize("family", GENERATING)
+@pytest.mark.parametrize("family", few_of(GENERATING, 4))
 def test_sequences_decode_together_wherever_layers_keep_keys_and_values(serve, family):
     assert engine_of(serve(family)) in ("mixed", "batched")
 

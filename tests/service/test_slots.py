@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.service.conftest import REPOSITORY, wait_for
+from tests.thinned import few_of
 
 
 def test_each_slot_has_one_label_and_keeps_it_after_a_kill(start_server):
@@ -164,7 +165,7 @@ def test_the_master_loads_neither_torch_nor_flask(start_server):
     assert not re.search(r"torch|tokenizers|libcuda|markupsafe|numpy", maps)
 
 
-@pytest.mark.parametrize("worker_class", ["sync", "gthread"])
+@pytest.mark.parametrize("worker_class", few_of(["sync", "gthread"], 1))
 def test_the_application_also_works_under_gunicorns_own_workers(start_server, worker_class):
     server = start_server({"DOUBLE_WORKER_CLASS": worker_class}, workers=2, num_ready=2)
     assert {server.get("/work?s=0.05")[0] for _ in range(5)} == {200}
@@ -172,7 +173,7 @@ def test_the_application_also_works_under_gunicorns_own_workers(start_server, wo
     assert server.wait_for_exit() == 0
 
 
-@pytest.mark.parametrize("worker_class", ["sync", "gthread"])
+@pytest.mark.parametrize("worker_class", few_of(["sync", "gthread"], 1))
 def test_a_failed_load_stops_the_server_under_gunicorns_own_workers_too(start_server, worker_class):
     server = start_server({"DOUBLE_LOAD": "fails", "DOUBLE_WORKER_CLASS": worker_class}, workers=1, num_ready=0)
     assert server.wait_for_exit() == 3

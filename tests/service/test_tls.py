@@ -113,6 +113,7 @@ def test_a_client_that_stalls_in_its_handshake_is_closed_at_the_deadline(start_t
         assert client.recv(1) == b""
 
 
+@pytest.mark.slow  # as over plain connections
 def test_a_request_that_stops_halfway_gets_408(start_tls):
     server = start_tls(workers=1, body_timeout_s=1)
     with server.connect(b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nabc") as client:
@@ -144,6 +145,7 @@ def test_a_client_that_does_not_trust_the_certificate_does_no_harm(plain_tls):
     assert plain_tls.get("/livez")[0] == 200
 
 
+@pytest.mark.slow  # as over plain connections
 def test_sigterm_lets_a_stream_finish(start_tls):
     server = start_tls(workers=2, num_ready=2)
     with server.connect(STREAM % 1) as client, server.bare(), server.connect():
@@ -153,6 +155,7 @@ def test_sigterm_lets_a_stream_finish(start_tls):
         assert server.wait_for_exit(10) == 0
 
 
+@pytest.mark.slow  # as over plain connections
 def test_a_stream_that_does_not_finish_in_time_gets_an_error_event(start_tls):
     server = start_tls(workers=1, drain_timeout_s=1)
     with server.connect(STREAM % 60) as client:
@@ -162,6 +165,7 @@ def test_a_stream_that_does_not_finish_in_time_gets_an_error_event(start_tls):
     assert server.wait_for_exit() == 0
 
 
+@pytest.mark.slow  # as over plain connections
 def test_a_client_that_reads_nothing_is_dropped(start_tls):
     server = start_tls(workers=1, write_timeout_s=1)
     with server.connect(b"GET /stream?s=60&bytes=1000000 HTTP/1.1\r\nHost: localhost\r\n\r\n"):
@@ -180,6 +184,7 @@ def test_a_renewed_certificate_is_used_without_a_restart(start_tls, tmp_path, au
     assert "certificate_renewed" in server.log()
 
 
+@pytest.mark.slow
 def test_a_renewed_key_with_a_password_asks_nobody_and_leaves_the_old_pair_in_service(start_tls, tmp_path):
     """Also for a worker that is born while the key cannot be read."""
     server = start_tls(workers=1)
@@ -193,6 +198,7 @@ def test_a_renewed_key_with_a_password_asks_nobody_and_leaves_the_old_pair_in_se
     assert served_certificate(server) == before
 
 
+@pytest.mark.slow
 def test_a_pipe_in_place_of_the_renewed_certificate_is_not_waited_for(start_tls, tmp_path):
     server = start_tls(workers=1)
     before = served_certificate(server)

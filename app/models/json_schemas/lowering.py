@@ -90,9 +90,11 @@ class Reading:
         for _ in range(MAX_NAMES_DEPTH):
             self._count(names)
             if "$ref" not in names.keywords:
-                return Node(node.pointer, {**node.keywords, "propertyNames": names.schema})
+                break
             names = resolve(self.root, names.keywords["$ref"], node.at("propertyNames", "$ref"))
-        refuse(node.at("propertyNames"), "refers to itself without end")
+        else:
+            refuse(node.at("propertyNames"), "refers to itself without end")
+        return Node(node.pointer, {**node.keywords, "propertyNames": names.schema})
 
     def _values(self, node: Node) -> list[Key]:
         """``const`` and ``enum``: scalars as one node, each object and array as one of its own."""

@@ -18,6 +18,7 @@ from app.engine.loading.build import Prepared, prepare
 from app.engine.runners.bucketed import BucketedRunner
 from app.models.weights.fused_layers import FusedLayer
 from tests.planted import PLANTED
+from tests.thinned import few_of
 from tests.tiny_models import save_tiny_model
 from tests.unit.engine.driver import TokenLog, greedy_job, greedy_reference, load, run
 
@@ -88,7 +89,7 @@ def much_time(monkeypatch):
 
 
 @pytest.mark.parametrize("budget", [pytest.param("much_time", marks=pytest.mark.slow), "no_time"])
-@pytest.mark.parametrize("fault", EXPECTED)
+@pytest.mark.parametrize("fault", few_of(EXPECTED, 6))
 def test_a_planted_fault_ends_on_a_lower_step_that_answers_as_generate_does(
     model_folder, monkeypatch, expected, fault, budget, request
 ):

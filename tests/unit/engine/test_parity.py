@@ -9,6 +9,7 @@ import pytest
 from app.models.text_model import TextModel
 from app.models.weights.fused_layers import fuse_layers
 from app.models.weights.packing import pack
+from tests.thinned import few_of
 from tests.tiny_models import SLOT_FAMILIES
 from tests.unit.engine.driver import TokenLog, generator_of, greedy_job, greedy_reference, load, random_prompt, run
 
@@ -24,7 +25,7 @@ def served(folder, **environ: str) -> TextModel:
 
 
 @pytest.mark.parametrize("family", SLOT_FAMILIES)
-@pytest.mark.parametrize("chunk", [50, 17, 512])
+@pytest.mark.parametrize("chunk", few_of([50, 17, 512], 1))
 def test_serial_greedy_output_equals_generate(model_folder, monkeypatch, family, chunk):
     model = load(model_folder(family))
     log = TokenLog(monkeypatch)
@@ -37,7 +38,7 @@ def test_serial_greedy_output_equals_generate(model_folder, monkeypatch, family,
         assert log.of(job) == greedy_reference(model, prompt, NUM_NEW, eos_token_id=None)
 
 
-@pytest.mark.parametrize("family", SLOT_FAMILIES)
+@pytest.mark.parametrize("family", few_of(SLOT_FAMILIES, 3))
 @pytest.mark.parametrize("max_running", [*(pytest.param(few, marks=pytest.mark.slow) for few in (2, 5)), 16])
 def test_batched_greedy_output_with_random_joins_equals_generate(model_folder, monkeypatch, family, max_running):
     model = load(model_folder(family))

@@ -12,6 +12,7 @@ from app.core.parsing.tool_calls.answer_reader import AnswerForm
 from app.core.parsing.tool_calls.choosing import CALL_FORMS, REASONING_FORMS
 from app.core.parsing.tool_calls.known_tools import KnownTools
 from app.http.answers.chat_parts import PartStream, message_of
+from tests.thinned import as_slow
 from tests.unit.models.call_notations import NOTATIONS, TOOLS, completions, each_notation
 
 FORM = AnswerForm(CALL_FORMS["hermes"])
@@ -195,7 +196,7 @@ def test_a_call_that_stops_being_json_ends_there_and_the_rest_is_text():
     assert text == "oh no}}</tool_call> so"
 
 
-@pytest.mark.parametrize("depth", [100, 20_000])
+@pytest.mark.parametrize("depth", [100, as_slow(20_000)])
 @pytest.mark.parametrize("notation", sorted(NOTATIONS))
 def test_nesting_is_bounded_in_every_form(notation, depth):
     form = AnswerForm(CALL_FORMS[NOTATIONS[notation][0]], None, KnownTools(TOOLS))

@@ -11,6 +11,7 @@ from app.core.parsing.tool_calls.answer_reader import AnswerForm, AnswerReader, 
 from app.core.parsing.tool_calls.choosing import CALL_FORMS
 from app.core.parsing.tool_calls.known_tools import KnownTools
 from app.http.answers.chat_parts import merged
+from tests.thinned import few_of
 from tests.unit.models.call_notations import LAST_WORD, NOTATIONS, TOOLS, completions, each_notation, unfinished
 
 
@@ -83,7 +84,7 @@ def cut_everywhere(notation: str, some_completions) -> None:
             assert streamed(text, form, cut) == expected, (text, cut)
 
 
-@pytest.mark.parametrize("notation", each_notation(NOTATIONS))
+@pytest.mark.parametrize("notation", few_of(each_notation(NOTATIONS), 8))
 def test_a_stream_of_two_pieces_brings_what_the_whole_brings(notation):
     cut_everywhere(notation, [*completions()[18:20], *unfinished()[2:]])
 
@@ -105,7 +106,7 @@ def test_an_unfinished_call_is_a_call_with_what_there_is_of_its_arguments(notati
         assert len(calls_of(parts)) == len(expected_calls(segments))
 
 
-@pytest.mark.parametrize("notation", each_notation(NOTATIONS))
+@pytest.mark.parametrize("notation", few_of(each_notation(NOTATIONS), 8))
 def test_the_beginning_of_any_completion_comes_out_alike_and_without_an_error(notation):
     form = form_of(notation)
     for segments in completions()[13::17]:

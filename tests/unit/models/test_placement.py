@@ -24,6 +24,7 @@ from app.models.checkpoint.loader import load_checkpoint, without_weights
 from app.models.checkpoint.placement import memory_limits, place, spread
 from app.models.checkpoint.source import Source
 from tests.families.wide import save_wide_model
+from tests.thinned import few_of
 from tests.unit.engine.driver import (
     TokenLog,
     can_use_slots,
@@ -129,7 +130,7 @@ def no_shape() -> None:
     raise AssertionError("the model's shape was asked for")
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", few_of(FAMILIES, 2))
 def test_layers_on_disk_change_no_token_and_run_on_slots(model_folder, monkeypatch, tmp_path, family):
     whole = load(model_folder(family))
     model = load(model_folder(family), **on_disk(tmp_path))

@@ -9,6 +9,7 @@ import pytest
 from app.cli.loadtest.figures import Result, Summary
 from app.cli.loadtest.load_plot import figure_of as load_figure
 from app.reports.precision_plot import figure_of as precision_figure
+from tests.thinned import few_of
 
 pytest.importorskip("matplotlib")
 NAMES = ["float32", "bfloat16", "bfloat16/int8", "bfloat16/int4", "float16/int8-fast"]
@@ -41,7 +42,7 @@ def precision():
 PICTURES = {"fast": lambda: load(0.2), "usual": lambda: load(4.0), "slow": lambda: load(900.0), "precision": precision}
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", few_of(PICTURES, 1))
 def test_ticks_and_legends_leave_everything_else_alone(name):
     figure = PICTURES[name]()
     figure.draw_without_rendering()

@@ -19,6 +19,7 @@ from app.http.answers.chat_parts import message_of
 from app.models.grammars.calls.call_grammars import CallRules, call_grammar
 from app.models.grammars.calls.notation_table import NOTATIONS
 from app.models.grammars.constraints import Constraints
+from tests.thinned import few_of
 from tests.tiny_models import SPECIAL, tiny_tokenizer
 from tests.unit.models.call_notations import each_notation
 from tests.unit.models.json_schemas.sampled import allowed_by, constraints, judge, write
@@ -122,7 +123,7 @@ def check_random_schemas(owner: Constraints, notation: str, num_schemas: int) ->
     assert num_written > num_asked // 2, num_written
 
 
-@pytest.mark.parametrize("notation", each_notation(NOTATIONS))
+@pytest.mark.parametrize("notation", few_of(each_notation(NOTATIONS), 8))
 def test_required_calls_of_random_schemas_conform(owner, notation):
     check_random_schemas(owner, notation, 4)
 
@@ -143,7 +144,7 @@ def test_required_calls_of_very_many_random_schemas_conform(owner, notation):
     check_random_schemas(owner, notation, 150)
 
 
-@pytest.mark.parametrize("notation", each_notation(NOTATIONS))
+@pytest.mark.parametrize("notation", few_of(each_notation(NOTATIONS), 8))
 def test_calls_whose_signs_are_special_tokens_conform(notation):
     signs = sorted(form_of(notation, {}).calls.signs - {"[", "{"})
     tokenizer = tiny_tokenizer(special=[*SPECIAL, *signs])
