@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+import structlog
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Forklift
@@ -22,6 +23,14 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # compiling bring one along.
 NO_COMPILER = "no-compiler-in-tests"
 os.environ["CXX"] = NO_COMPILER
+
+# Code whose logging nobody has set up, as in most unit tests: structlog's own traceback takes seconds for a deep one.
+structlog.configure(
+    processors=[
+        structlog.stdlib.add_log_level,
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 # Programs under test inherit it: whoever started this run in the background (`&`, `nohup`) had SIGINT ignored, and a
 # program leaves an ignored one alone.
