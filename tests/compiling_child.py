@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from app.core.settings import Settings
-from app.engine.loading import compile_process
+from app.engine.loading import compile_pace, compile_process
 from app.models.compiled.package_store import PackageError, Store
 from tests.compiled_files import fake_files
 
@@ -86,5 +86,7 @@ OUTCOMES: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = (
 
 if __name__ == "__main__":
     sys.stdout.write("not the outcome\n")
+    if os.environ.get("STAND_IN_RESTS"):
+        compile_pace.must_rest, compile_pace.RESTS_S = lambda *_: True, float(os.environ["STAND_IN_RESTS"])
     compile_process.outcome_of = {one.__name__: one for one in OUTCOMES}[os.environ["STAND_IN"]]
     compile_process.serve()

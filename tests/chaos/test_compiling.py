@@ -68,6 +68,13 @@ def compiling_child(server: Forklift) -> psutil.Process | None:
     return next((one for one in children if any("compile_process" in part for part in one.cmdline())), None)
 
 
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def test_streams_run_on_while_a_server_compiles_and_changes_over(start, model_folder):
     # Not packed in float16: several sequences and lone ones are served on one layout.
     server = start(MODEL=str(model_folder("llama")), DTYPE="float16", MAX_BATCH_SIZE=str(NUM_STREAMS))
@@ -97,12 +104,13 @@ def test_a_lone_stream_in_float32_is_the_same_before_while_and_after(start, mode
     assert not server.log_lines("step_failed_check")
 
 
-def test_a_child_that_is_killed_is_said_and_the_server_serves(start, model_folder):
+@pytest.mark.parametrize("which", ["pacer", "compiler"])
+def test_a_child_that_is_killed_is_said_and_the_server_serves(start, model_folder, which):
     server = start(MODEL=str(model_folder("llama")))
-    wait_until(lambda: compiling_child(server), LIMIT_S)
+    wait_until(lambda: (child := compiling_child(server)) and child.children(), LIMIT_S)
     child = compiling_child(server)
     assert child is not None
-    os.kill(child.pid, signal.SIGKILL)
+    os.kill(child.pid if which == "pacer" else child.children()[0].pid, signal.SIGKILL)
     wait_until(lambda: server.log_lines("package_not_made"), LIMIT_S)
     assert "ended by signal 9" in server.log_lines("package_not_made")[0]["reason"]
     found: list = []
@@ -115,6 +123,8 @@ def test_nothing_compiles_on_when_the_server_was_killed(start, model_folder):
     wait_until(lambda: compiling_child(server), LIMIT_S)
     child = compiling_child(server)
     assert child is not None
+    wait_until(child.children, LIMIT_S)
+    below = child.children(recursive=True)
     for process in [*psutil.Process(server.process.pid).children(), psutil.Process(server.process.pid)]:
         process.kill()
-    wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+    wait_until(lambda: not [one for one in (child, *below) if is_alive(one)])

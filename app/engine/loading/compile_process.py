@@ -1,4 +1,6 @@
-"""The process that compiles for a server (``python -m`` runs this file): limited, of low priority, gone with it.
+"""The processes that compile for a server (``python -m`` runs this file): limited, of low priority, gone with it.
+
+One compiles; the one above it has it rest where others want the processors (``compile_pace``).
 
 Standard input has one line, its order, and stays open for as long as the server wants it. What came of it goes into a
 pipe, whose descriptor is the argument: what inductor, the compiler or a model's code write is not mistaken for it, and
@@ -10,24 +12,30 @@ from __future__ import annotations
 import json
 import os
 import resource
-import signal
 import sys
-import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from app.core.system.parents import end_with
+from app.engine.loading.compile_pace import follow
+
 # What a pipe holds that nobody reads yet.
 MAX_OUTCOME_BYTES = 1 << 16
-# A tenth of a core where a server keeps all of them busy; the lowest, 19, gets a sixtieth, and an hour would not do.
+# A tenth of a core while it runs, where a server keeps all of them busy; the lowest, 19, gets a sixtieth.
 NICENESS = 10
 
 
 def serve() -> None:
     """Do what the order says, then leave."""
     order = json.loads(read_line())
+    own = os.getpid()
+    worker = os.fork()
+    if worker:
+        os.close(int(sys.argv[1]))
+        follow(worker)
+    end_with(own)
     limit(order)
-    threading.Thread(target=end_with_server, daemon=True).start()
     outcome = outcome_of(order["settings"])
     os.write(int(sys.argv[1]), json.dumps(outcome).encode()[:MAX_OUTCOME_BYTES])
     os._exit(0)
@@ -58,13 +66,6 @@ def limit(order: dict[str, Any]) -> None:
     # Where memory runs out all the same, the kernel is to take this process and no worker.
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-
-
-def end_with_server() -> None:
-    """Kill this process and the compiler's, once the server lets go of its end of the pipe or has ended."""
-    while os.read(0, 1):
-        pass
-    os.killpg(0, signal.SIGKILL)
 
 
 def outcome_of(given: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ makes its masks: whatever the compiler does, to its last resort (``abort``), end
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
 import math
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING
 
 import llguidance
 
+from app.core.system.parents import end_with
 from app.models.grammars import grammar_messages as messages
 from app.models.grammars.calls.lark_rules import regex
 from app.models.grammars.object_names import QuotedTokens, Writing, repeating
@@ -43,7 +43,6 @@ MEMORY_BYTES = 1 << 28
 NICENESS = 10
 MAX_ERROR_CHARS = 300
 UNFORCED = '%llguidance {"no_forcing": true}\n'
-_PR_SET_PDEATHSIG = 1
 # Written as json.dumps writes it: where white space is free, a model can fill its whole budget with it. Without
 # \u escapes every text has one spelling, so that names can be told apart.
 JSON_FORM: JsonCompileOptions = {
@@ -88,15 +87,9 @@ def serve() -> None:
         own = os.getpid()
         if os.fork() == 0:
             control.close()
-            _die_with(own)
+            end_with(own)
             _run(socket.socket(fileno=fds[0]), vocabulary)
         os.close(fds[0])
-
-
-def _die_with(parent: int) -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(0)
 
 
 def _run(end: socket.socket, vocabulary: Vocabulary) -> None:

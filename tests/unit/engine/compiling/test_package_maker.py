@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import threading
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import psutil
 import pytest
 
 from app.core.settings import load_settings
+from app.engine.loading import compile_pace
 from app.models.compiled import compile_child, package_maker
 from app.models.compiled.compiled_step import store_of
 from app.models.compiled.inductor import require_compiler
@@ -118,20 +120,78 @@ def is_running(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
-def test_the_child_ends_with_its_server(making, monkeypatch):
-    """Also where that is killed: nobody holds the other end of the pipe then."""
+@pytest.fixture
+def hanging(making, monkeypatch):
+    """A child that compiles for ever."""
     monkeypatch.setenv("STAND_IN", "hangs")
     scratch = making.cache / "making"
     scratch.mkdir(parents=True)
     order = {"settings": {}, "memory_bytes": 1 << 33, "cpu_s": 60, "file_bytes": 1 << 20}
-    with (scratch / "said").open("wb") as output:
-        child = compile_child.start(scratch, output.fileno(), output)
-    child.stdin.write(json.dumps(order).encode() + b"\n")
-    child.stdin.flush()
+
+    def start() -> subprocess.Popen[bytes]:
+        with (scratch / "said").open("wb") as output:
+            child = compile_child.start(scratch, output.fileno(), output)
+        child.stdin.write(json.dumps(order).encode() + b"\n")
+        child.stdin.flush()
+        return child
+
+    return start
+
+
+def test_the_child_ends_with_its_server(making, hanging):
+    """Also where that is killed: nobody holds the other end of the pipe then."""
+    child = hanging()
     told = making.told()
     child.stdin.close()
     assert child.wait(60) == -signal.SIGKILL
-    wait_until(lambda: not is_running(told["compiler"]))
+    wait_until(lambda: not any(is_running(pid) for pid in (told["pid"], told["compiler"])))
+
+
+def status_of(pid: int) -> str:
+    return psutil.Process(pid).status()
+
+
+@pytest.mark.parametrize("end", ["server", "pacer"])
+def test_a_compiler_that_rests_with_all_it_has_started_ends_all_the_same(making, hanging, monkeypatch, end):
+    monkeypatch.setenv("STAND_IN_RESTS", "600")
+    child = hanging()
+    told = making.told()
+    for pid in (told["pid"], told["compiler"]):
+        wait_until(lambda pid=pid: status_of(pid) == psutil.STATUS_STOPPED)
+    assert status_of(child.pid) != psutil.STATUS_STOPPED
+    if end == "server":
+        child.stdin.close()
+    else:
+        child.kill()
+        wait_until(lambda: not is_running(told["pid"]))
+        compile_child.end(child)
+    assert child.wait(60) == -signal.SIGKILL
+    wait_until(lambda: not any(is_running(pid) for pid in (told["pid"], told["compiler"])))
+
+
+def test_a_compiler_that_rests_again_and_again_makes_its_package(making, monkeypatch):
+    monkeypatch.setenv("STAND_IN_RESTS", "0.05")
+    assert making.by("makes") is None
+    assert making.store.check(making.wish.key).about["facts"] == facts_of(SHAPE)
+
+
+def test_it_rests_where_it_had_to_wait_for_a_processor_or_nobody_knows():
+    assert not compile_pace.must_rest(1.0, 1.0 + compile_pace.RUNS_S / 100)
+    assert compile_pace.must_rest(1.0, 1.0 + compile_pace.RUNS_S)
+    assert compile_pace.must_rest(None, 1.0) and compile_pace.must_rest(1.0, None)
+
+
+def test_how_long_a_process_and_those_below_it_waited_is_the_kernels_own_count():
+    with subprocess.Popen(["sh", "-c", "sleep 100 & echo; wait"], stdout=subprocess.PIPE) as shell:
+        shell.stdout.readline()
+        wait_until(lambda: len(compile_pace.family_of(shell.pid)) == 2)
+        below = compile_pace.family_of(shell.pid)
+        assert below == [shell.pid, psutil.Process(shell.pid).children()[0].pid]
+        told = [float(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9 for pid in below]
+        assert compile_pace.waited_s(shell.pid) >= sum(told)
+        for pid in below:
+            os.kill(pid, signal.SIGKILL)
+    assert compile_pace.waited_s(shell.pid) in (0.0, None)
 
 
 def test_a_full_disk_is_a_reason(making, monkeypatch):
