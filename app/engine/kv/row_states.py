@@ -64,6 +64,15 @@ class RowStates(LinearAttentionLayer):  # type: ignore[misc, unused-ignore]
                 if found is not None:
                     self._kept.append((first, (kind, at), found))
 
+    def read(self, name: Name, first: int, count: int) -> torch.Tensor | None:
+        """What rows ``first .. first + count`` hold, not to be changed; None before anything was put anywhere."""
+        buffer = self._buffers.get(name)
+        return None if buffer is None else buffer[first : first + count]
+
+    def leave(self, name: Name, first: int, found: torch.Tensor) -> None:
+        """``found`` belongs in the slots ``first``..; ``commit`` puts it there."""
+        self._kept.append((first, name, found))
+
     def commit(self) -> None:
         """The pass is through: put back what it has left."""
         for first, name, found in self._kept:

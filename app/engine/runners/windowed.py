@@ -22,6 +22,7 @@ from app.engine.runners.mixed import MixedRunner, MixedWindow, asks_interface, c
 from app.engine.runners.row_attention import capped_attention, refuse_other_windows, row_attention, told_window
 from app.engine.runners.states.state_hosts import find_hosts
 from app.engine.runners.states.state_passes import StatePasses
+from app.engine.runners.states.whole_passes import whole_passes
 from app.models.checkpoint.layer_kinds import LayerKind, layer_kinds
 from app.models.checkpoint.loader import Checkpoint
 from app.models.checkpoint.transfer import sent_whole
@@ -182,6 +183,7 @@ class StateRunner(WindowedRunner):
         self.num_snapshots: int | None = num_snapshots
         self._num_slots = num_snapshots
         self._hosts = find_hosts(checkpoint)
+        self._wholes = whole_passes(checkpoint, self._hosts)
         super().__init__(checkpoint, num_rows, max_tokens, most_new=most_new)
 
     def _make_cache(self, num_rows: int, max_tokens: int, window: Window) -> KVCache:
@@ -189,7 +191,7 @@ class StateRunner(WindowedRunner):
         layers = super()._make_cache(num_rows, max_tokens, window).row_layers
         numbers = {at: kind.num_states for at, kind in enumerate(window.kinds) if kind.num_states}
         cache = StateCache(layers, num_rows, max_tokens, window, num_states=numbers, num_snapshots=self._num_slots)
-        self._passes = StatePasses(cache, self._hosts)
+        self._passes = StatePasses(cache, self._hosts, self._wholes)
         return cache
 
     def mixed(

@@ -1,8 +1,8 @@
 """How layers that keep states, what a convolution or a recurrence leaves behind, take a pass that is laid end to end.
 
-A layer that keeps states takes it in pieces: the rows that decode as a
-batch, each prompt by itself, and that in parts where its states are to be kept or where the layer can go on by single
-tokens only. Inference thread only; knows neither jobs nor sampling.
+A layer that keeps states takes it in pieces: the rows that decode as a batch, each prompt by itself, and that in parts
+where its states are to be kept or where the layer can go on by single tokens only; or at once, where there is a forward
+of ours for it (``whole_passes``). Inference thread only; knows neither jobs nor sampling.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from app.engine.generation.plan import Chunk
 from app.engine.kv.row_states import RowStates
 from app.engine.kv.state_cache import StateCache
+from app.engine.runners.states.delta_net import DeltaPass
 from app.engine.runners.states.row_convolutions import Convolutions
 from app.engine.runners.states.state_hosts import StateHost
+from app.engine.runners.states.whole_passes import WholePass
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,27 +116,44 @@ def joined(found: Sequence[Any]) -> Any:
 
 
 class StatePasses:
-    """Has the modules ``hosts`` take passes over ``cache`` in pieces."""
+    """Has the modules ``hosts`` take passes over ``cache`` in pieces, but for those that take ``wholes``."""
 
-    def __init__(self, cache: StateCache, hosts: Sequence[StateHost]):
-        self._cache = cache
-        self._hosts = hosts
-        is_on_cpu = next(hosts[0].module.parameters()).device.type == "cpu"
-        self._convolutions = Convolutions([host.module for host in hosts] if is_on_cpu else [])
+    def __init__(self, cache: StateCache, hosts: Sequence[StateHost], wholes: Sequence[WholePass] = ()):
+        self._cache, self._wholes = cache, wholes
+        taken = {whole.layer for whole in wholes}
+        self._hosts = [host for host in hosts if host.layer not in taken]
+        self._device = next(hosts[0].module.parameters()).device
+        self._convolutions = Convolutions([host.module for host in self._hosts] if self._device.type == "cpu" else [])
 
     @contextmanager
     def of(self, num_rows: int, chunks: list[Chunk]) -> Iterator[None]:
         """A pass of rows and chunks; everything else (``generate``) finds the modules as they were."""
+        with replaced(self._forwards(num_rows, chunks)), self._cache.passing(), self._convolutions.replaced():
+            yield
+
+    def _forwards(self, num_rows: int, chunks: list[Chunk]) -> list[tuple[nn.Module, Callable[..., Any]]]:
+        """What each module computes such a pass by."""
         pieces = {goes_on: pieces_of(num_rows, chunks, goes_on) for goes_on in (True, False)}
-        usual = [host.module.__dict__.get("forward") for host in self._hosts]
-        for host in self._hosts:
-            states = self._cache.states[host.layer]
-            host.module.forward = in_pieces(host.module.forward, host, states, pieces[host.goes_on])
-        try:
-            with self._cache.passing(), self._convolutions.replaced():
-                yield
-        finally:
-            for host, forward in zip(self._hosts, usual, strict=True):
-                del host.module.forward
-                if forward is not None:
-                    host.module.forward = forward
+        found: list[tuple[nn.Module, Callable[..., Any]]] = [
+            (host.module, in_pieces(host.module.forward, host, self._cache.states[host.layer], pieces[host.goes_on]))
+            for host in self._hosts
+        ]
+        if self._wholes:
+            laid = DeltaPass(num_rows, chunks, self._device)
+            found += [(whole.module, whole.of(laid, self._cache.states[whole.layer])) for whole in self._wholes]
+        return found
+
+
+@contextmanager
+def replaced(forwards: Sequence[tuple[nn.Module, Callable[..., Any]]]) -> Iterator[None]:
+    """Within it modules have other forwards."""
+    usual = [module.__dict__.get("forward") for module, _ in forwards]
+    for module, forward in forwards:
+        module.forward = forward
+    try:
+        yield
+    finally:
+        for (module, _), own in zip(forwards, usual, strict=True):
+            del module.forward
+            if own is not None:
+                module.forward = own
