@@ -11,6 +11,7 @@ from collections.abc import Callable
 from unittest.mock import patch
 
 import click
+import torch
 
 from app.core.settings import load_settings
 from app.core.work.jobs import Job
@@ -112,7 +113,7 @@ def following(model: TextModel, engine: BatchedEngine, prompt: list[int], answer
 
 
 KINDS = ("none", "int8", "int4")
-MEASUREMENTS = ("prefix", "stream", "editing", "decoding", "quantized")
+MEASUREMENTS = ("prefix", "stream", "editing", "decoding", "quantized", "reading")
 WAYS: dict[str, dict[str, object]] = {
     "eager": {},
     "bucketed": {"decode_runner": "bucketed"},
@@ -161,6 +162,60 @@ def quantized(shape: str, runs: int) -> list[dict[str, object]]:
     return [{"quantization": kind, "tokens/s": median(rates[kind]), "times none": ratios[kind]} for kind in KINDS]
 
 
+def reading(shape: str, kind: str, num_rounds: int) -> list[dict[str, object]]:
+    """How fast a compiled step of one row reads its weights, beside a plain sum over as many bytes, in turns."""
+    environ = {"FORKLIFT_MODEL": str(model_folder(shape)), "FORKLIFT_QUANTIZATION": kind, "FORKLIFT_COMPILE": "always"}
+    prepared = prepare(load_settings(environ), lambda _: None)
+    engine, model = prepared.engine, prepared.model
+    assert isinstance(engine, BatchedEngine) and isinstance(model, TextModel)
+    assert prepared.is_compiled, "no compiled step; needs g++"
+    num_bytes = read_bytes(model)
+    block = torch.ones(num_bytes // 4)
+    engine.add(job(random_ids(random.Random(6), 130), 4 * num_rounds + 200))
+    for _ in range(100):  # the prompt is read, and a few tokens are there
+        engine.step()
+    steps: list[float] = []
+    sums: dict[int, list[float]] = {1: [], torch.get_num_threads(): []}
+    for _ in range(num_rounds):
+        steps += [timed(engine.step) for _ in range(4)]
+        for num_threads, found in sums.items():
+            found.append(with_threads(num_threads, block.sum))
+    rates = {f"sum, {number} threads": median(found) for number, found in sums.items()}
+    rates["step"] = median(steps)
+    most = num_bytes / 1e9 / min(rates[name] for name in rates if name != "step")
+    return [
+        {"read by": name, "ms": 1000 * took, "GB": num_bytes / 1e9, "GB/s": num_bytes / 1e9 / took}
+        | {"% of the faster sum": 100 * num_bytes / 1e9 / took / most}
+        for name, took in rates.items()
+    ]
+
+
+def read_bytes(model: TextModel) -> int:
+    """Of the weights that one step reads: all, but of the embedding only where it is the output layer, too."""
+    root = model.checkpoint.model
+    tensors = [*root.parameters(), *root.buffers()]
+    embedding, head = root.get_input_embeddings().weight, root.get_output_embeddings().weight
+    unread = 0 if head is embedding else embedding.numel() * embedding.element_size()
+    found: int = sum(one.numel() * one.element_size() for one in tensors) - unread
+    return found
+
+
+def timed(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def with_threads(number: int, work: Callable[[], object]) -> float:
+    """Seconds of ``work`` on ``number`` threads."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        return timed(work)
+    finally:
+        torch.set_num_threads(usual)
+
+
 def load(shape: str, kind: str) -> TextModel:
     environ = {"FORKLIFT_MODEL": str(model_folder(shape)), "FORKLIFT_QUANTIZATION": kind}
     model = prepare(load_settings(environ), lambda _: None).model
@@ -174,9 +229,7 @@ def load(shape: str, kind: str) -> TextModel:
 @click.option("--runs", default=5)
 @click.option("--chunk", default=256, help="Prefill chunk of the stream measurement.")
 @click.option("--drafts", default=8, help="Draft tokens of the editing measurement.")
-@click.option(
-    "--only", multiple=True, type=click.Choice(["prefix", "stream", "editing", "decoding", "quantized"]), help="Some."
-)
+@click.option("--only", multiple=True, type=click.Choice(MEASUREMENTS), help="Some.")
 def main(shape: str, quantization: str, runs: int, chunk: int, drafts: int, only: tuple[str, ...]) -> None:
     """Warm prefixes, smooth streams, prompt lookup, ways to decode, precisions."""
     model = load(shape, quantization)
@@ -186,6 +239,7 @@ def main(shape: str, quantization: str, runs: int, chunk: int, drafts: int, only
         "editing": lambda: [editing(model, runs, drafts)],
         "decoding": lambda: decoding(model, 1, 60 * runs) + decoding(model, 16, 60 * runs),
         "quantized": lambda: quantized(shape, runs),
+        "reading": lambda: reading(shape, quantization, 8 * runs),
     }
     for name in only or measurements:
         show(f"engine: {name}, {shape}", measurements[name](), quantization=quantization, runs=runs)

@@ -55,7 +55,7 @@ def crashes(_given: dict[str, Any]) -> dict[str, Any]:
 
 
 def fails(given: dict[str, Any]) -> dict[str, Any]:
-    tell({"given": given, "nice": os.nice(0), "data": resource.getrlimit(resource.RLIMIT_DATA)[0]})
+    tell({"given": given, "data": resource.getrlimit(resource.RLIMIT_DATA)[0]})
     return {"failure": "the step could not be compiled"}
 
 

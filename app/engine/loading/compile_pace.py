@@ -1,8 +1,9 @@
 """The process above the one that compiles: ends it with its server, and has it rest while others want the processors.
 
-Niceness alone does not keep a compiler out of the way of a pass: what threads share out in equal parts waits for the
-slowest of them, and a tenth of one core that is taken at every moment holds up all. Here the compiler has a part of the
-time instead, and none of the rest. Standard library only: this process is small and never imports torch.
+Niceness does not keep a compiler out of the way of a pass: what threads share out in equal parts waits for the
+slowest of them, and a tenth of one core that is taken at every moment holds up all. Here the compiler has a part of
+the time instead, its share of the processors then, and none of the rest. Standard library only: this process is small
+and never imports torch.
 """
 
 from __future__ import annotations
@@ -17,21 +18,24 @@ from pathlib import Path
 
 # The compiler runs this long, then rests as long as that where it had to wait for processors meanwhile.
 RUNS_S = 0.1
-RESTS_S = 0.3
+RESTS_S = 0.4
 # Of the time that it ran: as long as it waited for a processor where others want them.
 WAITED_SHARE = 0.1
 # The descriptor whose other end the server holds.
 SERVER = 0
 
 
-def follow(worker: int) -> None:
-    """Pace the child ``worker`` until it has ended, then end as it did; ends its process group with the server."""
+def follow(worker: int, *, rests: bool) -> None:
+    """Wait for the child ``worker``, then end as it did; ends its process group with the server.
+
+    ``rests``: have it rest while others want the processors.
+    """
     ended = os.pidfd_open(worker)
     while True:
-        before_s = waited_s(worker)
+        before_s = waited_s(worker) if rests else 0.0
         if is_over(ended, RUNS_S):
             break
-        if must_rest(before_s, waited_s(worker)) and rested(worker, ended):
+        if rests and must_rest(before_s, waited_s(worker)) and rested(worker, ended):
             break
     end_as(os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]))
 

@@ -1,4 +1,4 @@
-"""The processes that compile for a server (``python -m`` runs this file): limited, of low priority, gone with it.
+"""The processes that compile for a server (``python -m`` runs this file): limited, out of its way, gone with it.
 
 One compiles; the one above it has it rest where others want the processors (``compile_pace``).
 
@@ -22,8 +22,6 @@ from app.engine.loading.compile_pace import follow
 
 # What a pipe holds that nobody reads yet.
 MAX_OUTCOME_BYTES = 1 << 16
-# A tenth of a core while it runs, where a server keeps all of them busy; the lowest, 19, gets a sixtieth.
-NICENESS = 10
 
 
 def serve() -> None:
@@ -33,7 +31,7 @@ def serve() -> None:
     worker = os.fork()
     if worker:
         os.close(int(sys.argv[1]))
-        follow(worker)
+        follow(worker, rests=order["rests"])
     end_with(own)
     limit(order)
     outcome = outcome_of(order["settings"])
@@ -54,7 +52,6 @@ def read_line() -> bytes:
 
 def limit(order: dict[str, Any]) -> None:
     """What the compiler may take; all of it holds for the processes that it starts, too."""
-    os.nice(NICENESS)
     os.umask(0o077)
     for kind, most in (
         (resource.RLIMIT_CORE, 0),

@@ -48,6 +48,45 @@ inline void cold_strip(const float* x, int64_t k, const typename Q::Type* w, int
     for (int64_t o = 0; o < num; o++) tile<Q, R, 1, U, AHEAD>(x, k, w + o * k, out + o, stride);
 }
 
+#if !defined(__AVX512F__)
+// Numbers of which 16 are spread at a time: those at even places, then those at odd ones.
+constexpr int64_t SPREAD = 16;
+
+// A row as `spread_strip` reads it; what is behind the last 16 stays as it is.
+inline void spread_row(const float* row, int64_t k, float* out) {
+    int64_t i = 0;
+    for (; i + SPREAD <= k; i += SPREAD)
+        for (int64_t j = 0; j < SPREAD / 2; j++) {
+            out[i + j] = row[i + 2 * j];
+            out[i + SPREAD / 2 + j] = row[i + 2 * j + 1];
+        }
+    for (; i < k; i++) out[i] = row[i];
+}
+
+// One spread row by all rows of a matrix of bfloat16 that lies in memory. Of 32 bits with two numbers one is the upper half,
+// the other the lower one moved up: widening both takes no more than reading them.
+inline void spread_strip(const float* x, int64_t k, const uint16_t* w, int64_t num, float* out) {
+    constexpr int U = 4;
+    const __m256i upper = _mm256_set1_epi32(int32_t(0xffff0000));
+    for (int64_t o = 0; o < num; o++, w += k) {
+        __m256 sums[2 * U] = {};
+        int64_t i = 0;
+        const auto step = [&](int u, int64_t at) {
+            const __m256i both = _mm256_loadu_si256((const __m256i*)(w + at));
+            sums[2 * u] = _mm256_fmadd_ps((__m256)_mm256_slli_epi32(both, 16), _mm256_loadu_ps(x + at), sums[2 * u]);
+            sums[2 * u + 1] = _mm256_fmadd_ps((__m256)_mm256_and_si256(both, upper), _mm256_loadu_ps(x + at + SPREAD / 2),
+                                              sums[2 * u + 1]);
+        };
+        for (; i + U * SPREAD <= k; i += U * SPREAD)
+            for (int u = 0; u < U; u++) step(u, i + u * SPREAD);
+        for (; i + SPREAD <= k; i += SPREAD) step(0, i);
+        for (int u = 1; u < 2 * U; u++) sums[0] = _mm256_add_ps(sums[0], sums[u]);
+        out[o] = sum_eight(sums[0]);
+        for (; i < k; i++) out[o] += x[i] * BFloat16::one(w[i]);
+    }
+}
+#endif
+
 // Of one that lies in the processor's cache: as many products per load as there are registers for.
 template <class Q, int R>
 inline void warm_strip(const float* x, int64_t k, const typename Q::Type* w, int64_t num, float* out, int64_t stride) {

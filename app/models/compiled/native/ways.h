@@ -31,8 +31,16 @@ struct FloatWay {
     const Matrix& m;
     const float* rows;
     int64_t num_tokens;
+    // The only row, spread, where that is how it is read.
+    const float* spread = nullptr;
 
-    FloatWay(const Own&, const Matrix& m, const float* rows, int64_t n) : m(m), rows(rows), num_tokens(n) {}
+    FloatWay(const Own& own, const Matrix& m, const float* rows, int64_t n) : m(m), rows(rows), num_tokens(n) {
+#if !defined(__AVX512F__)
+        if (!std::is_same<Q, BFloat16>::value || n != 1) return;
+        spread_row(rows, m.width, own.row);
+        spread = own.row;
+#endif
+    }
     // Outputs of a part, if `num` of them are taken at once.
     int64_t part_outputs(int64_t num) const {
         const int64_t bytes = (num_tokens <= 4 ? SMALL_PART_BYTES : PART_BYTES) / num;
@@ -42,6 +50,10 @@ struct FloatWay {
     int64_t stride(int64_t num) const { return num; }
     void take(int64_t, int64_t, int64_t) const {}
     void multiply(int64_t t, int64_t some, int64_t first, int64_t num, int64_t, float* out) const {
+#if !defined(__AVX512F__)
+        if constexpr (std::is_same<Q, BFloat16>::value)
+            if (spread) return spread_strip(spread, m.width, weight_at<Q>(m, first), num, out);
+#endif
         ::multiply<Q, 4>(rows + t * m.width, some, m.width, weight_at<Q>(m, first), num, out, num, t == 0);
     }
 };

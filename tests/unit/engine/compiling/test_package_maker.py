@@ -83,10 +83,9 @@ def test_a_package_that_is_there_is_not_made_again(making):
     assert making.by("is_killed") is None
 
 
-def test_the_child_has_low_priority_bounded_memory_and_only_its_models_settings(making):
+def test_the_child_has_bounded_memory_and_only_its_models_settings(making):
     assert making.by("fails") == "the step could not be compiled"
     told = making.told()
-    assert told["nice"] == min(os.nice(0) + 10, 19)
     assert told["data"] == making.wish.needed_bytes + package_maker.UNTOUCHED_BYTES
     assert told["given"] == {
         "model": "unused",
@@ -126,7 +125,7 @@ def hanging(making, monkeypatch):
     monkeypatch.setenv("STAND_IN", "hangs")
     scratch = making.cache / "making"
     scratch.mkdir(parents=True)
-    order = {"settings": {}, "memory_bytes": 1 << 33, "cpu_s": 60, "file_bytes": 1 << 20}
+    order = {"settings": {}, "memory_bytes": 1 << 33, "cpu_s": 60, "file_bytes": 1 << 20, "rests": True}
 
     def start() -> subprocess.Popen[bytes]:
         with (scratch / "said").open("wb") as output:
@@ -188,7 +187,7 @@ def test_how_long_a_process_and_those_below_it_waited_is_the_kernels_own_count()
         below = compile_pace.family_of(shell.pid)
         assert below == [shell.pid, psutil.Process(shell.pid).children()[0].pid]
         told = [float(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9 for pid in below]
-        assert compile_pace.waited_s(shell.pid) >= sum(told)
+        assert compile_pace.waited_s(shell.pid) >= sum(told) - 1e-6
         for pid in below:
             os.kill(pid, signal.SIGKILL)
     assert compile_pace.waited_s(shell.pid) in (0.0, None)
