@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from app.core.settings import Settings
-from app.engine.loading import compile_pace, compile_process
+from app.engine.loading.compiling import compile_pace, compile_process
 from app.models.compiled.package_store import PackageError, Store
 from tests.compiled_files import fake_files
 

@@ -20,7 +20,7 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 from app.core.errors import RequestError, shutting_down
 from app.core.logs.logging import get_logger
 from app.core.logs.tracebacks import for_callers
-from app.core.system.heap import trim_heap
+from app.core.system.memory.heap import trim_heap
 from app.serve.board.admission import ConnectionTicket
 from app.serve.board.balance import STEP_S, Deferral
 from app.serve.board.slot_board import BoardEntry

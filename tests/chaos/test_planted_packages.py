@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.core.settings import load_settings
-from app.engine.loading.packaging import make_package
+from app.engine.loading.compiling.packaging import make_package
 from app.models.compiled.native_build import LIBRARY, SOURCE, compile_library
 from app.models.compiled.package_facts import key_of
 from app.models.compiled.package_store import FACTS_FILE, FOLDER, Store
@@ -32,7 +32,8 @@ def packages(model_folder, tmp_path_factory) -> dict[str, Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CXX", "g++")
         patch.setattr(
-            "app.engine.loading.packaging.alternately", lambda runs, _: [10.0 / (1 + i) for i in range(len(runs))]
+            "app.engine.loading.compiling.packaging.alternately",
+            lambda runs, _: [10.0 / (1 + i) for i in range(len(runs))],
         )
         for family in ("llama", "qwen2"):
             found[family] = tmp_path_factory.mktemp(family)

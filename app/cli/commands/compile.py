@@ -39,7 +39,7 @@ def command(model: str | None, dtype: str | None, as_json: bool) -> None:
     started_s = time.monotonic()
     with interruptible(), tempfile.TemporaryDirectory(prefix="forklift-compile-") as scratch:
         prepare_process(Path(scratch))
-        from app.engine.loading.packaging import make_package
+        from app.engine.loading.compiling.packaging import make_package
         from app.models.compiled.package_store import PackageError
 
         try:

@@ -17,8 +17,8 @@ from app.core.logs.tracebacks import OF_TENSORS, for_callers
 from app.core.metrics import Metrics
 from app.core.settings import Settings
 from app.core.states import OnState
-from app.core.system.heap import limit_heaps
 from app.core.system.importing import importing_once
+from app.core.system.memory.heap import limit_heaps
 from app.core.work.jobs import BaseJob
 from app.engine.loading.handle import ModelHandle
 from app.engine.thread.first_load import FirstLoad

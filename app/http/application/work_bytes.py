@@ -11,7 +11,7 @@ from functools import partial
 from flask import Flask, Response, current_app, g
 
 from app.core.errors import OverloadedError
-from app.core.system.heap import trim_heap
+from app.core.system.memory.heap import trim_heap
 from app.http.application.request_log import emit_at_end
 
 LEAST_LIMIT_BYTES = 32 * 2**20

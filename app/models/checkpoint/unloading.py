@@ -6,7 +6,7 @@ import gc
 
 import torch
 
-from app.core.system.heap import trim_heap
+from app.core.system.memory.heap import trim_heap
 
 
 def give_back(device: torch.device) -> None:

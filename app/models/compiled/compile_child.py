@@ -20,7 +20,7 @@ from typing import IO, Any
 from app.core.settings import Settings
 from app.models.compiled.package_store import PackageError, require_private
 
-CHILD = "app.engine.loading.compile_process"
+CHILD = "app.engine.loading.compiling.compile_process"
 # As in that module, which is a program of the engine's.
 MAX_OUTCOME_BYTES = 1 << 16
 ROOT = Path(__file__).resolve().parents[3]

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
-from app.core.system.heap import trim_heap
-from app.core.system.large_pages import PAGE_BYTES, large_buffer
+from app.core.system.memory.heap import trim_heap
+from app.core.system.memory.large_pages import PAGE_BYTES, large_buffer
 from app.models.checkpoint.loader import Checkpoint
 from app.models.compiled.step_graph import linear_parts
 

@@ -23,7 +23,7 @@ from transformers.pytorch_utils import Conv1D
 
 from app.core.errors import ModelLoadError
 from app.core.logs.logging import get_logger
-from app.core.system.heap import trim_heap
+from app.core.system.memory.heap import trim_heap
 from app.models.checkpoint.loader import Checkpoint
 from app.models.checkpoint.unloading import give_back
 from app.models.weights.grids import Blocks, Bytes, grid_of

@@ -10,7 +10,7 @@ import pytest
 # Blocks below the size that glibc maps one by one, from a thread of their own; prints MiB before, with, after.
 PROGRAM = """
 import threading, psutil
-from app.core.system.heap import trim_heap, limit_heaps
+from app.core.system.memory.heap import trim_heap, limit_heaps
 limit_heaps(1)
 sizes = []
 def note(): sizes.append(psutil.Process().memory_info().rss / 2**20)

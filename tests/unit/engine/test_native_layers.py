@@ -15,8 +15,8 @@ from app.engine.checks import features
 from app.engine.loading import encoder_change
 from app.engine.loading.background import wish_of
 from app.engine.loading.build import prepare
+from app.engine.loading.compiling.packaging import make_package
 from app.engine.loading.encoder_change import EncoderChange
-from app.engine.loading.packaging import make_package
 from app.models.compiled import compiled_step, native_build
 from app.models.encoders.encoder_code import has_native_layers, install, layers_shape
 from app.models.encoders.unpadded import passing, unpad

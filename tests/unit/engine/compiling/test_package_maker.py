@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from app.core.settings import load_settings
-from app.engine.loading import compile_pace
+from app.engine.loading.compiling import compile_pace
 from app.models.compiled import compile_child, package_maker
 from app.models.compiled.compiled_step import store_of
 from app.models.compiled.inductor import require_compiler

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from app.core.system.parents import end_with
-from app.engine.loading.compile_pace import follow
+from app.engine.loading.compiling.compile_pace import follow
 
 # What a pipe holds that nobody reads yet.
 MAX_OUTCOME_BYTES = 1 << 16
@@ -71,7 +71,7 @@ def outcome_of(given: dict[str, Any]) -> dict[str, Any]:
     from app.core.errors import ForkliftError
     from app.core.logs.logging import configure_logging
     from app.core.settings import Settings
-    from app.engine.loading.packaging import make_package
+    from app.engine.loading.compiling.packaging import make_package
     from app.models.compiled.package_store import PackageError
 
     configure_logging("json")

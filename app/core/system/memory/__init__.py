@@ -1,0 +1,1 @@
+"""Memory as the kernel and the C library hand it out."""

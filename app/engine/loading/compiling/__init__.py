@@ -1,0 +1,1 @@
+"""How packages are made, by a process of its own where a server runs."""
