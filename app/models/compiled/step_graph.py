@@ -9,7 +9,7 @@ those of ``products``. Inference thread only, or a process that compiles.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ from torch import nn
 from app.models.checkpoint.loader import Checkpoint
 from app.models.compiled.products import Form, form_of, is_plain, num_tensors, product, weights_of
 from app.models.weights.fused_layers import FusedLayer
+from app.models.weights.layer_patterns import LLAMAS, Pattern
 from app.models.weights.packing import unpacked
 
 MAX_LAYERS_PER_CALL = 5
@@ -217,6 +218,8 @@ def model_shape(checkpoint: Checkpoint) -> Shape | str:
         return "steps are compiled for the CPU only"
     if not layers or not all(isinstance(layer, FusedLayer) for layer in layers):
         return "its layers are not all fused ones (docs/models.md)"
+    if not all(is_llamas(layer.pattern) for layer in layers):
+        return "its layers are not of Llama's kind (docs/models.md)"
     head, norm = checkpoint.model.get_output_embeddings(), getattr(checkpoint.model.base_model, "norm", None)
     if any(form_of(one) is None for one in [*linear_parts(layers), head]):
         return "its weights lie in tiles, which pay for the steps of several sequences"
@@ -224,6 +227,11 @@ def model_shape(checkpoint: Checkpoint) -> Shape | str:
         return "its last norm is of another kind"
     shapes = {shape_of(layer, checkpoint, len(layers)) for layer in layers}
     return shapes.pop() if len(shapes) == 1 else "its layers differ from one another"
+
+
+def is_llamas(pattern: Pattern) -> bool:
+    """Whether a layer has what Llama's have, and nothing more."""
+    return replace(pattern, window=None) == Pattern(LLAMAS)
 
 
 def linear_parts(layers: list[Any]) -> list[nn.Module]:
