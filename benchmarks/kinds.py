@@ -18,7 +18,7 @@ from benchmarks.contenders import Contender, forklift, running, transformers_ser
 from benchmarks.layer_kinds_shapes import KINDS, kind_folder
 from benchmarks.load import Summary, closed_loop, median
 from benchmarks.report import show
-from benchmarks.shapes import ROOT, prompts
+from benchmarks.shapes import FOLDER, ROOT, prompts
 
 ONE_BY_ONE = ROOT / "benchmarks" / "one_by_one.py"
 OURS, SERIAL, OTHERS = "forklift", "forklift through generate", "transformers serve CB"
@@ -26,9 +26,11 @@ OURS, SERIAL, OTHERS = "forklift", "forklift through generate", "transformers se
 
 def contenders(kind: str, clients: int) -> list[Contender]:
     folder = kind_folder(kind)
-    batched = forklift(OURS, folder, max_batch_size=clients, http_threads=2 * clients + 8)
+    sizes = {"max_batch_size": clients, "http_threads": 2 * clients + 8}
+    # What there is code for is compiled before it serves; `generate` has none to run.
+    batched = forklift(OURS, folder, **sizes, compile="always", cache_dir=FOLDER / "kinds-cache")
     command = (sys.executable, "-m", "gunicorn", "-c", str(ONE_BY_ONE), "wsgi:app")
-    serial = replace(batched, name=SERIAL, command=command)
+    serial = replace(forklift(SERIAL, folder, **sizes), command=command)
     return [batched, serial, transformers_serve(OTHERS, folder, "--continuous-batching")]
 
 

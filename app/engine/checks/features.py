@@ -83,7 +83,7 @@ def pack_unless_compiled(model: Model, settings: Settings) -> None:
 def wait_for_package(model: TextModel, settings: Settings) -> None:
     """Have a package made where none fits; half of the time that the load may take is for that."""
     shape = model_shape(model.checkpoint)
-    if not isinstance(shape, str) and has_plain_cache(model):
+    if not isinstance(shape, str) and (has_plain_cache(model) or has_windows(model)):
         wait_for(shape, model, settings)
 
 

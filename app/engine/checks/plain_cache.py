@@ -5,7 +5,8 @@ Asked of the config alone; what the engine then answers is compared at the load 
 
 from __future__ import annotations
 
-from app.models.checkpoint.layer_kinds import LayerKind, are_plain, keeps_all, layer_kinds
+from app.core.settings import Settings
+from app.models.checkpoint.layer_kinds import LayerKind, are_plain, keeps_all, layer_kinds, most_new_tokens
 from app.models.text_model import TextModel
 
 
@@ -29,6 +30,11 @@ def has_windows(text_model: TextModel) -> bool:
     """Whether layers keep keys and values, and some of them only the last ones or another one's."""
     kinds = kinds_of(text_model)
     return kinds is not None and not are_plain(kinds) and not any(kind.num_states for kind in kinds)
+
+
+def window_room(text_model: TextModel, settings: Settings) -> int | None:
+    """The tokens of a row that a pass may bring to layers that keep the last entries only; None where none does."""
+    return most_new_tokens(settings) if has_windows(text_model) else None
 
 
 def has_states(text_model: TextModel) -> bool:

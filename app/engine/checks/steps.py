@@ -25,6 +25,7 @@ from app.engine.checks.plain_cache import (
     has_states,
     has_windows,
     turning_length,
+    window_room,
 )
 from app.engine.checks.plays import BRIEF, Play
 from app.engine.checks.reference import tolerance_of
@@ -148,9 +149,12 @@ def can_pad(model: Model) -> bool:
 
 def has_package(model: Model, settings: Settings) -> bool:
     """Whether a compiled step fits the model; says in the log why not."""
-    if settings.compile == "never" or not isinstance(model, TextModel) or not fits_rows(model, settings):
+    if settings.compile == "never" or not isinstance(model, TextModel):
         return False
-    found = find_step(model.checkpoint, settings) if can_mix(model.checkpoint) else "its attention cannot be replaced"
+    if not fits_rows(model, settings) and not has_windows(model):
+        return False
+    can_pass = has_rings(model, settings) or can_mix(model.checkpoint)
+    found = find_step(model.checkpoint, settings) if can_pass else "its attention cannot be replaced"
     if isinstance(found, str):
         log.info("compiled_step_not_used", model=model.name, reason=found)
     return not isinstance(found, str)
@@ -162,7 +166,7 @@ def on_package(model: TextModel, settings: Settings, play: Play) -> Candidate:
     step = find_step(model.checkpoint, settings)
     if isinstance(step, str):
         return Candidate(SerialEngine(model), f"has gone meanwhile: {step}")
-    return on_slots(partial(runner_on, step))(model, settings, play)
+    return on_slots(partial(runner_on, step, most_new=window_room(model, settings)))(model, settings, play)
 
 
 def has_rings(model: Model, _settings: Settings) -> bool:

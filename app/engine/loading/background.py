@@ -20,6 +20,7 @@ from app.engine.loading.encoder_change import EncoderChange
 from app.engine.loading.handle import ModelHandle
 from app.engine.loading.prepared import Prepared
 from app.engine.runners.mixed import MixedRunner
+from app.engine.runners.windowed import WindowedRunner
 from app.models.compiled.compiled_step import is_missing, may_lie_plain
 from app.models.compiled.inductor import has_compiler
 from app.models.compiled.package_facts import AnyShape
@@ -174,6 +175,6 @@ def wished_shape(prepared: Prepared) -> AnyShape | None:
     if not isinstance(model, TextModel) or not isinstance(engine, BatchedEngine):
         return None
     shape = model_shape(model.checkpoint)
-    if type(engine.runner) is not MixedRunner or isinstance(shape, str):
+    if type(engine.runner) not in (MixedRunner, WindowedRunner) or isinstance(shape, str):
         return None
     return None if not may_lie_plain(shape, settings) and is_packed(model.checkpoint) else shape

@@ -10,11 +10,12 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 from app.core.settings import Settings
+from app.engine.checks.plain_cache import window_room
 from app.engine.checks.plays import BRIEF, Play
 from app.engine.generation.batch_options import BatchOptions
 from app.engine.generation.batched import BatchedEngine
 from app.engine.generation.stepped_work import SteppedWork
-from app.engine.runners.compiled import runner_on
+from app.engine.runners.compiled import CompiledRunner, NativePasses, runner_on
 from app.engine.runners.mixed import MixedRunner
 from app.models.compiled.compiled_step import CompiledStep, find_step, has_better_code
 from app.models.compiled.large_weights import move_in_pieces
@@ -89,14 +90,18 @@ class ChangeOver:
         options = BatchOptions.of(self._settings, self._model.checkpoint.device)
         num_rows = min(options.max_running, NUM_CHECKED_ROWS)
         played = replace(options, max_running=num_rows, prefill_chunk_tokens=BRIEF.chunk_tokens, adapts_drafts=False)
-        runner = runner_on(step, self._model.checkpoint, num_rows, self._model.context_tokens)
+        runner = self._runner(step, num_rows, self._model.context_tokens)
         engine = PacedEngine(self._model, played, runner, pause=pause)
         return self._play(engine, self._model, self._settings, BRIEF, played.num_draft_tokens > 0)
+
+    def _runner(self, step: CompiledStep | NativePass, num_rows: int, max_tokens: int) -> CompiledRunner | NativePasses:
+        room = window_room(self._model, self._settings)
+        return runner_on(step, self._model.checkpoint, num_rows, max_tokens, most_new=room)
 
     def _install(self, step: CompiledStep | NativePass) -> None:
         old = self._engine.runner
         assert isinstance(old, MixedRunner)
         cache = old.cache
-        runner = runner_on(step, self._model.checkpoint, cache.num_rows, cache.max_tokens)
+        runner = self._runner(step, cache.num_rows, cache.max_tokens)
         runner.take_over(old)
         self._engine.change_runner(runner)

@@ -12,24 +12,17 @@ from typing import Any
 import torch
 
 from app.engine.generation.plan import Chunk
+from app.engine.kv.cache import KVLayer
 from app.engine.runners.graphs.fed import Fed, as_lists
 from app.engine.runners.mixed import MixedRunner
+from app.engine.runners.windowed import RingWindow, WindowedRunner
 from app.models.checkpoint.loader import Checkpoint
 from app.models.compiled.compiled_step import CompiledStep, KeysValues
-from app.models.compiled.native_pass import NativePass, Tokens
+from app.models.compiled.native_pass import Entries, NativePass, Tokens
 from app.models.weights.adapters.adapter_bank import Rows
 
 
-class AdaptedRunner(MixedRunner):
-    """A runner that asks ``adapters`` whose rows a pass holds; eager passes are changed by hooks."""
-
-    @property
-    def adapted(self) -> Rows:
-        """Adapters of the pieces of this pass, in their order; empty where no adapter changes any."""
-        return () if self.adapters is None else self.adapters.now
-
-
-class CompiledRunner(AdaptedRunner):
+class CompiledRunner(MixedRunner):
     """A runner whose rows decode on ``step``, which holds the weights of ``checkpoint``."""
 
     def __init__(self, step: CompiledStep, checkpoint: Checkpoint, num_rows: int, max_tokens: int):
@@ -41,7 +34,7 @@ class CompiledRunner(AdaptedRunner):
     def decode(self, tokens: Fed, starts: list[int]) -> torch.Tensor:
         tokens = as_lists(tokens)
         # It was compiled for the model's own weights alone.
-        is_known = len(tokens[0]) == 1 and not self.adapted
+        is_known = len(tokens[0]) == 1 and not adapted(self)
         num_filled = self._step.rows_for(len(starts)) if is_known else None
         buffers = None if num_filled is None else self._buffers(max(starts) + 1, len(starts))
         if num_filled is None or buffers is None:
@@ -72,12 +65,10 @@ class CompiledRunner(AdaptedRunner):
         return pairs if num_rows > 1 else [(keys[:1], values[:1]) for keys, values in pairs]
 
 
-class NativeRunner(AdaptedRunner):
-    """A runner whose passes are made by ``native``, which has the weights of ``checkpoint``."""
+class NativePasses(MixedRunner):
+    """Makes passes by ``native``, which has the weights of ``checkpoint``; what it does not take goes the eager way."""
 
-    def __init__(self, native: NativePass, checkpoint: Checkpoint, num_rows: int, max_tokens: int):
-        super().__init__(checkpoint, num_rows, max_tokens)
-        self._native = native
+    _native: NativePass
 
     def prefill(self, row: int, tokens: list[int], start: int, *, all_logits: bool = False) -> torch.Tensor:
         wanted = range(len(tokens)) if all_logits else [len(tokens) - 1]
@@ -108,33 +99,79 @@ class NativeRunner(AdaptedRunner):
         return rows[:, None], rest
 
     def _run(self, tokens: Tokens) -> torch.Tensor | None:
-        """Logits; None where the eager way is to be gone: for so many tokens, or before the first pass.
-
-        And for adapters that change more than the layers, and where layers have room for unlike numbers of entries, as
-        after a growth that memory was short for.
+        """Logits; None where the eager way is to be gone: for so many tokens, before the first pass, and for adapters
+        that change more than the layers.
         """
         if not self._native.serves(len(tokens.ids)):
             return None
-        adapters = [adapter for adapter, _ in self.adapted]
+        adapters = [adapter for adapter, _ in adapted(self)]
         tables = [None if adapter is None else self._native.adapters.table(adapter) for adapter in adapters]
         if tables.count(None) != adapters.count(None):
             return None
-        tokens = replace(tokens, adapters=tables)
-        buffers = [layer.reserve(tokens.longest) for layer in self.cache.row_layers]
-        found = [pair for pair in buffers if pair is not None]
-        is_even = len(found) == len(buffers) and len({keys.shape[2] for keys, _ in found}) == 1
-        return self._native.run(tokens, found) if is_even else None
+        entries = self._entries(tokens.longest)
+        return None if entries is None else self._native.run(replace(tokens, adapters=tables), entries)
+
+    def _entries(self, longest: int) -> list[Entries] | None:
+        """Room for ``longest`` entries of a row in each layer; None before the first pass has made any."""
+        found = [self._entries_of(at, layer, longest) for at, layer in enumerate(self.cache.row_layers)]
+        known = [one for one in found if one is not None]
+        return known if len(known) == len(found) else None
+
+    def _entries_of(self, _at: int, layer: KVLayer, longest: int) -> Entries | None:
+        pair = layer.reserve(longest)
+        return None if pair is None else Entries(*pair)
+
+
+class NativeRunner(NativePasses):
+    """Such a runner on rows that keep all entries in each layer."""
+
+    def __init__(self, native: NativePass, checkpoint: Checkpoint, num_rows: int, max_tokens: int):
+        super().__init__(checkpoint, num_rows, max_tokens)
+        self._native = native
+
+
+class NativeWindowedRunner(NativePasses, WindowedRunner):
+    """Such a runner on rows of which some layers keep the last entries only."""
+
+    def __init__(self, native: NativePass, checkpoint: Checkpoint, num_rows: int, max_tokens: int, *, most_new: int):
+        WindowedRunner.__init__(self, checkpoint, num_rows, max_tokens, most_new=most_new)
+        self._native = native
+
+    def _entries_of(self, at: int, layer: KVLayer, longest: int) -> Entries | None:
+        assert isinstance(self._window, RingWindow)
+        kind = self._window.kinds[at]
+        pair = layer.reserve(min(longest, layer.max_tokens))
+        if pair is None or kind.by_chunk or not kind.has_entries:
+            return None
+        return Entries(*pair, kind.reach, layer.max_tokens)
+
+
+def adapted(runner: MixedRunner) -> Rows:
+    """Adapters of the pieces of this pass, in their order; empty where no adapter changes any.
+
+    Passes of code are told; eager ones are changed by hooks.
+    """
+    return () if runner.adapters is None else runner.adapters.now
 
 
 def runner_on(
-    step: CompiledStep | NativePass, checkpoint: Checkpoint, num_rows: int, max_tokens: int
-) -> CompiledRunner | NativeRunner:
-    """The runner that makes its passes by the code of a package."""
-    if isinstance(step, NativePass):
+    step: CompiledStep | NativePass,
+    checkpoint: Checkpoint,
+    num_rows: int,
+    max_tokens: int,
+    *,
+    most_new: int | None = None,
+) -> CompiledRunner | NativePasses:
+    """The runner that makes its passes by the code of a package; ``most_new``: on layers with windows, as such a runner
+    takes it.
+    """
+    if not isinstance(step, NativePass):
+        return CompiledRunner(step, checkpoint, num_rows, max_tokens)
+    if most_new is None:
         return NativeRunner(step, checkpoint, num_rows, max_tokens)
-    return CompiledRunner(step, checkpoint, num_rows, max_tokens)
+    return NativeWindowedRunner(step, checkpoint, num_rows, max_tokens, most_new=most_new)
 
 
 def is_compiled(runner: object) -> bool:
     """Whether it makes passes by the code of a package."""
-    return isinstance(runner, CompiledRunner | NativeRunner)
+    return isinstance(runner, CompiledRunner | NativePasses)

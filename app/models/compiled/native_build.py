@@ -11,7 +11,7 @@ import torch
 
 from app.models.compiled.package_facts import CPU_INFO, processor
 from app.models.compiled.package_store import PackageError
-from app.models.compiled.step_graph import Shape
+from app.models.compiled.step_shape import Shape
 
 HEADERS = Path(__file__).with_name("native")
 SOURCE = HEADERS / "native_pass.cpp"
@@ -20,7 +20,8 @@ LIBRARY = "pass.so"
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fopenmp", "-fPIC", "-shared")
 KINDS = {"float32": "Float32", "bfloat16": "BFloat16", "float16": "Float16"}
 NEEDED = {"avx2", "fma", "f16c"}
-ACTIVATIONS = ("SiLU()", "SiLUActivation()")
+# As the C++ numbers them.
+ACTIVATIONS = {"SiLU()": 0, "SiLUActivation()": 0, "GELUTanh()": 1}
 # Forms of the layers' weights and of the output layer's.
 PAIRS = {("plain", "plain"), ("int8", "int8"), ("int4", "int8")}
 # Outputs that torch packs side by side.
@@ -41,13 +42,18 @@ def kinds_of(shape: Shape) -> tuple[str, str, str] | None:
     if not suits_processor():
         return None
     forms = {form.kind for form in shape.forms}
-    if len(forms) != 1 or not shape.activation.endswith(ACTIVATIONS) or shape.dtype not in KINDS:
+    if len(forms) != 1 or activation_of(shape) is None or shape.dtype not in KINDS:
         return None
     form = forms.pop()
     if (form, shape.head_form.kind) not in PAIRS or (form == "int4" and not packs_32(shape)):
         return None
     weights = {"plain": KINDS[shape.dtype], "int8": "Int8", "int4": "Int4"}
     return weights[form], weights[shape.head_form.kind], KINDS[shape.dtype]
+
+
+def activation_of(shape: Shape) -> int | None:
+    """The C++'s number for what activates a gate; None where it has none."""
+    return ACTIVATIONS.get(shape.activation.rsplit(".", 1)[-1])
 
 
 def packs_32(shape: Shape) -> bool:

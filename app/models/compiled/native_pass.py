@@ -6,6 +6,7 @@ Inference thread only. What it computes is not checked here; a load compares it 
 from __future__ import annotations
 
 import ctypes
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -15,15 +16,18 @@ from typing import Any
 import torch
 
 from app.models.checkpoint.loader import Checkpoint
-from app.models.compiled.native_tables import BLOCK_OUTPUTS, PART_WHOLES, Call, Code, Piece, Tables
+from app.models.compiled.native_build import activation_of
+from app.models.compiled.native_tables import BLOCK_OUTPUTS, PART_WHOLES, Call, Code, Piece, Tables, Turn
 from app.models.compiled.step_graph import Parts
 from app.models.weights.adapters.adapter_tables import AdapterTables, Run, Table, runs_of
+from app.models.weights.rotations import Order
 
 # Rows of queries of a prompt whose scores are kept at once: they lie in a core's own cache for some thousand entries.
 TASK_ROWS = 48
 # As in the C++: entries that are widened at once, and tokens that every thread prepares for itself.
 KEYS_WIDENED, VALUES_WIDENED, ALONE_TOKENS = 32, 64, 2
-KeysValues = tuple[torch.Tensor, torch.Tensor]
+# More entries than any row has.
+WHOLE = 1 << 40
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,19 @@ class Tokens:
 
 
 @dataclass(frozen=True)
+class Entries:
+    """Keys and values of a layer, each ``(rows, kv_heads, capacity, head_dim)`` in one piece.
+
+    A token sees the last ``reach`` of its row, itself included, None: all. Position p lies at p modulo ``size``.
+    """
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    reach: int | None = None
+    size: int = WHOLE
+
+
+@dataclass(frozen=True)
 class Library:
     """The functions of a library, as ``Code`` says."""
 
@@ -80,7 +97,7 @@ class NativePass:
     def __init__(self, code: Code, checkpoint: Checkpoint, parts: Parts, pays: dict[int, bool]):
         self._code, self._shape, self._pays = code, parts.shape, pays
         self._embed: Any = checkpoint.model.get_input_embeddings()
-        self._rotary: Any = checkpoint.model.base_model.rotary_emb
+        self._turning, self._ends = Turning(checkpoint), Ends.of(checkpoint.model.config)
         self._tables = Tables(parts, code)
         self._widest = self._tables.widest
         self.adapters = AdapterTables(checkpoint.model)
@@ -96,38 +113,36 @@ class NativePass:
         known = [number for number in self._pays if number <= num_tokens]
         return bool(known) and self._pays[max(known)]
 
-    def run(self, tokens: Tokens, cache: Sequence[KeysValues]) -> torch.Tensor:
-        """Logits ``(len(tokens.wanted), vocab)`` in float32; entries are written into ``cache``.
-
-        Keys and values of each layer are ``(rows, kv_heads, capacity, head_dim)`` in one piece.
-        """
+    def run(self, tokens: Tokens, cache: Sequence[Entries]) -> torch.Tensor:
+        """Logits ``(len(tokens.wanted), vocab)`` in float32; entries are written into ``cache``, one for each layer."""
         call = self._call
         tokens = tokens.by_adapter()
-        states = self._embed(torch.tensor([tokens.ids])).float()
-        cos, sin = (one[0].contiguous() for one in self._rotary(states, torch.tensor([tokens.positions])))
-        for layer, (keys, values) in zip(self._tables.layers, cache, strict=True):
-            layer.keys, layer.values = keys.data_ptr(), values.data_ptr()
+        states = self._ends.embedded(self._embed(torch.tensor([tokens.ids])).float())
+        turned = self._turning.of(states, tokens.positions)
+        turns = (Turn * len(turned))(*(Turn(cos.data_ptr(), sin.data_ptr()) for cos, sin in turned))
+        for layer, turn, kept in zip(self._tables.layers, self._turning.kinds, cache, strict=True):
+            layer.keys, layer.values, layer.capacity = kept.keys.data_ptr(), kept.values.data_ptr(), kept.keys.shape[2]
+            layer.reach, layer.size, layer.turn = kept.reach or 0, kept.size, turn
         pieces, wanted = (
             (Piece * len(tokens.pieces))(*(Piece(*piece) for piece in tokens.pieces)),
             torch.tensor(tokens.wanted),
         )
         logits = torch.empty((len(tokens.wanted), self._shape.vocab_size))
-        call.capacity = cache[0][0].shape[2]
         call.num_tokens, call.num_pieces, call.num_wanted = len(tokens.ids), len(pieces), len(wanted)
         call.num_threads, call.pieces = torch.get_num_threads(), ctypes.addressof(pieces)
-        call.states, call.cos, call.sin = states.data_ptr(), cos.data_ptr(), sin.data_ptr()
+        call.states, call.turns = states.data_ptr(), ctypes.addressof(turns)
+        call.num_turned = turned[0][0].shape[-1] if turned else 0
         call.wanted, call.logits = wanted.data_ptr(), logits.data_ptr()
         scratch = self._lay_out(call, tokens)
         places = torch.empty(num_places(tokens, call.task_tokens), dtype=torch.int64)
         runs = lay_out_adapters(call, tokens)
         self._code.run(ctypes.addressof(call), places.data_ptr())
         del scratch, runs
-        return logits
+        return self._ends.told(logits)
 
     def _usual_call(self) -> Call:
         """What is the same in each pass."""
-        shape, tables = self._shape, self._tables
-        first, second, last = shape.epsilons
+        shape, tables, pattern = self._shape, self._tables, self._shape.pattern
         return Call(
             num_layers=shape.num_layers,
             hidden=shape.hidden_size,
@@ -136,9 +151,12 @@ class NativePass:
             head_dim=shape.head_dim,
             intermediate=shape.intermediate_size,
             scaling=shape.scaling,
-            epsilon_input=first,
-            epsilon_attention=second,
-            epsilon_last=last,
+            activation=activation_of(shape),
+            has_pairs=pattern.order.has_pairs,
+            has_whole_norms=pattern.has_whole_norms,
+            is_parallel=pattern.is_parallel,
+            scale=pattern.scale,
+            softcap=pattern.softcap or 0.0,
             layers=ctypes.addressof(tables.layers),
             task_tokens=max(TASK_ROWS // (shape.num_queries // shape.num_kv_heads), 1),
             last_norm=tables.last_norm,
@@ -153,7 +171,7 @@ class NativePass:
         prepared = max(most, call.num_threads * ALONE_TOKENS)
         rows = call.task_tokens * shape.num_queries // shape.num_kv_heads
         call.scores_size = (
-            rows * (2 * shape.head_dim + tokens.longest + KEYS_WIDENED + 1) + VALUES_WIDENED * shape.head_dim
+            rows * (3 * shape.head_dim + tokens.longest + 2 * KEYS_WIDENED + 1) + VALUES_WIDENED * shape.head_dim
         )
         call.row_size = self._widest
         call.packed_size = max(PART_WHOLES, 2 * BLOCK_OUTPUTS * self._widest)
@@ -162,6 +180,7 @@ class NativePass:
             "heads": num * heads,
             "attended": num * shape.num_queries * shape.head_dim,
             "activated": num * shape.intermediate_size,
+            "added": num * shape.hidden_size,
             "units": prepared,
             "scores": call.num_threads * call.scores_size,
             "row": call.num_threads * call.row_size,
@@ -173,6 +192,55 @@ class NativePass:
         for name, tensor in scratch.items():
             setattr(call, name, tensor.data_ptr())
         return list(scratch.values())
+
+
+@dataclass(frozen=True)
+class Ends:
+    """What families do to embeddings in front of their layers, and to logits behind them."""
+
+    embedding_scale: float = 1.0
+    logit_scale: float = 1.0
+    softcap: float | None = None
+
+    @classmethod
+    def of(cls, config: Any) -> Ends:
+        """As Granite, Cohere and Gemma 2 name them."""
+        factor = getattr(config, "logit_scale", 1.0) or 1.0
+        factor /= getattr(config, "logits_scaling", 1.0) or 1.0
+        return cls(
+            getattr(config, "embedding_multiplier", 1.0), factor, getattr(config, "final_logit_softcapping", None)
+        )
+
+    def embedded(self, states: torch.Tensor) -> torch.Tensor:
+        return states if self.embedding_scale == 1.0 else states * self.embedding_scale
+
+    def told(self, logits: torch.Tensor) -> torch.Tensor:
+        scaled = logits if self.logit_scale == 1.0 else logits * self.logit_scale
+        return scaled if self.softcap is None else torch.tanh(scaled / self.softcap) * self.softcap
+
+
+class Turning:
+    """Cosines and sines of a model's layers; ``kinds`` says which of them turn the heads of each, -1: none."""
+
+    def __init__(self, checkpoint: Checkpoint):
+        model: Any = checkpoint.model.base_model
+        self._rotary, self._order = model.rotary_emb, Order.HALVES
+        has_types = "layer_type" in inspect.signature(model.rotary_emb.forward).parameters
+        turning = [one for one in model.layers if one.pattern.order is not Order.NONE]
+        types = {one.layer_idx: model.config.layer_types[one.layer_idx] if has_types else None for one in turning}
+        self._types = list(dict.fromkeys(types.values()))
+        self.kinds = [self._types.index(types[at]) if at in types else -1 for at in range(len(model.layers))]
+        if turning:
+            self._order = turning[0].pattern.order
+
+    def of(self, states: torch.Tensor, positions: list[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Cosines and sines ``(num_tokens, width)`` in float32 of each kind; ``states`` are of that dtype."""
+        found, at = [], torch.tensor([positions])
+        for kind in self._types:
+            cos, sin = self._rotary(states, at) if kind is None else self._rotary(states, at, kind)
+            laid_out = [self._order.laid_out(one)[0].float().contiguous() for one in (cos, sin)]
+            found.append((laid_out[0], laid_out[1]))
+        return found
 
 
 def lay_out_adapters(call: Call, tokens: Tokens) -> tuple[object, torch.Tensor]:

@@ -6,14 +6,15 @@ Inference thread only, or a process that compiles.
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_float, c_int64, c_void_p
+from ctypes import c_float, c_int32, c_int64, c_void_p
 from typing import Protocol
 
 import torch
 from torch.nn.functional import pad
 
 from app.models.compiled.products import Form
-from app.models.compiled.step_graph import PRODUCTS, Parts, parts_in
+from app.models.compiled.step_graph import Parts
+from app.models.compiled.step_shape import NORMS, PRODUCTS, parts_in
 from app.models.weights.int4_linear import GROUP_SIZE
 from app.models.weights.int8_plain import CODES_PER_WORD
 
@@ -21,6 +22,8 @@ from app.models.weights.int8_plain import CODES_PER_WORD
 MOST_FILLING = 16
 # Of the weights of a part as whole numbers, and of how many outputs there are at least; two parts at a time.
 PART_WHOLES, BLOCK_OUTPUTS = 1 << 16, 16
+# Norms of a layer in the order of the C++.
+PLACES = ("input_layernorm", "after_attention_norm", "post_attention_layernorm", "after_mlp_norm", "q_norm", "k_norm")
 
 
 class Code(Protocol):
@@ -44,14 +47,29 @@ class Matrix(ctypes.Structure):
     )
 
 
+class Norm(ctypes.Structure):
+    """The weight of a norm, or none."""
+
+    _fields_ = (("weight", c_void_p), ("epsilon", c_float), ("is_centered", c_int32))
+
+
 class Layer(ctypes.Structure):
     """A decoder layer and its part of the cache."""
 
     _fields_ = (
-        *((name, c_void_p) for name in ("input_norm", "attention_norm")),
+        *((name, Norm) for name in ("before_attention", "after_attention", "before_mlp", "after_mlp")),
+        *((name, Norm) for name in ("query_norm", "key_norm")),
+        ("sinks", c_void_p),
         *((name, Matrix) for name in ("qkv", "o", "gate_up", "down")),
+        *((name, c_int64) for name in ("turn", "reach", "size", "capacity")),
         *((name, c_void_p) for name in ("keys", "values")),
     )
+
+
+class Turn(ctypes.Structure):
+    """Cosines and sines of each token."""
+
+    _fields_ = (("cos", c_void_p), ("sin", c_void_p))
 
 
 class Piece(ctypes.Structure):
@@ -65,15 +83,15 @@ class Call(ctypes.Structure):
 
     _fields_ = (
         *((name, c_int64) for name in ("num_layers", "num_tokens", "num_pieces", "num_wanted", "num_threads")),
-        *(
-            (name, c_int64)
-            for name in ("hidden", "num_queries", "num_kv_heads", "head_dim", "intermediate", "capacity")
-        ),
-        *((name, c_float) for name in ("scaling", "epsilon_input", "epsilon_attention", "epsilon_last")),
-        *((name, c_void_p) for name in ("layers", "pieces", "states", "cos", "sin", "wanted", "last_norm", "head")),
-        ("logits", c_void_p),
+        *((name, c_int64) for name in ("hidden", "num_queries", "num_kv_heads", "head_dim", "intermediate")),
+        *((name, c_int64) for name in ("num_turned", "activation", "has_pairs", "has_whole_norms", "is_parallel")),
+        *((name, c_float) for name in ("scaling", "scale", "softcap")),
+        *((name, c_void_p) for name in ("layers", "pieces", "states", "turns", "wanted")),
+        ("last_norm", Norm),
+        *((name, c_void_p) for name in ("head", "logits")),
         ("task_tokens", c_int64),
-        *((name, c_void_p) for name in ("inputs", "heads", "attended", "activated", "wholes", "units", "totals")),
+        *((name, c_void_p) for name in ("inputs", "heads", "attended", "activated", "added")),
+        *((name, c_void_p) for name in ("wholes", "units", "totals")),
         *((name, c_void_p) for name in ("scores", "row", "packed")),
         *((name, c_int64) for name in ("scores_size", "row_size", "packed_size")),
         ("runs", c_void_p),
@@ -93,7 +111,7 @@ class Tables:
         self._weights = parts
         self.layers = (Layer * len(parts.layers))(*map(self._layer, parts.layers))
         norm, *output = parts.head
-        self.last_norm = self._wide(norm)
+        self.last_norm = self._norm("norm", norm)
         sizes = parts.shape.hidden_size, parts.shape.vocab_size
         self.head = self._matrix(output, parts.shape.head_form, *sizes, is_head=True)
 
@@ -111,8 +129,12 @@ class Tables:
             self._matrix(parts[name], shape.form(name), inputs.get(name, shape.hidden_size), shape.num_out(name))
             for name in PRODUCTS
         ]
-        norms = (self._wide(parts[name][0]) for name in ("input_layernorm", "post_attention_layernorm"))
-        return Layer(*norms, *matrices)
+        norms = [self._norm(name, parts[name][0]) if name in parts else Norm() for name in PLACES]
+        sinks = self._wide(parts["sinks"][0]) if "sinks" in parts else None
+        return Layer(*norms, sinks, *matrices)
+
+    def _norm(self, name: str, weight: torch.Tensor) -> Norm:
+        return Norm(self._wide(weight), self._shape.epsilons[NORMS.index(name)], self._shape.is_centered)
 
     def _matrix(
         self, tensors: list[torch.Tensor], form: Form, num_in: int, num_out: int, *, is_head: bool = False

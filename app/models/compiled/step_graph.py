@@ -1,4 +1,4 @@
-"""The decode step of some rows as inductor is to see it: spans of fused layers, then the output layer.
+"""The decode step of some rows as inductor is to see it: spans of fused layers of Llama's kind, then the output layer.
 
 Everything that differs between two models of one shape comes in as an input, weights too: the code holds none, so no
 weight is in memory twice and models that were tuned from one another share a package. One span serves all layers of a
@@ -10,56 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any, cast
 
 import torch
 from torch import nn
 
 from app.models.checkpoint.loader import Checkpoint
-from app.models.compiled.products import Form, form_of, is_plain, num_tensors, product, weights_of
+from app.models.compiled.native_build import kinds_of
+from app.models.compiled.products import form_of, is_plain, product, weights_of
+from app.models.compiled.step_shape import NORMS, PRODUCTS, Shape, names_in, parts_in
 from app.models.weights.fused_layers import FusedLayer
-from app.models.weights.layer_patterns import LLAMAS, Pattern
+from app.models.weights.fused_norms import Norm, known_norm
 from app.models.weights.packing import unpacked
+from app.models.weights.rotations import Order
 
-MAX_LAYERS_PER_CALL = 5
 # Tells the tracer what holds of sizes that change; torch has no types for it.
 check: Callable[[bool], None] = torch._check
-WEIGHTS = ("input_layernorm", "qkv_proj", "o_proj", "post_attention_layernorm", "gate_up_proj", "down_proj")
-PRODUCTS = tuple(name for name in WEIGHTS if name.endswith("_proj"))
-
-
-@dataclass(frozen=True)
-class Shape:
-    """All that the code of a step depends on, of a model whose layers are alike."""
-
-    num_layers: int
-    hidden_size: int
-    num_queries: int
-    num_kv_heads: int
-    head_dim: int
-    intermediate_size: int
-    vocab_size: int
-    activation: str
-    scaling: float
-    epsilons: tuple[float, float, float]
-    forms: tuple[Form, ...]
-    head_form: Form
-    dtype: str
-
-    def form(self, name: str) -> Form:
-        """Of the weight of that name in a layer."""
-        return self.forms[PRODUCTS.index(name)]
-
-    def num_out(self, name: str) -> int:
-        """Outputs of the product of that name."""
-        heads = (self.num_queries + 2 * self.num_kv_heads) * self.head_dim
-        return {"qkv_proj": heads, "gate_up_proj": 2 * self.intermediate_size}.get(name, self.hidden_size)
-
-    @property
-    def layers_per_call(self) -> int:
-        """The largest number up to ``MAX_LAYERS_PER_CALL`` that divides the layers."""
-        return max(n for n in range(1, MAX_LAYERS_PER_CALL + 1) if self.num_layers % n == 0)
 
 
 @dataclass(frozen=True)
@@ -141,13 +107,6 @@ class Head(nn.Module):
         return product(states, self._shape.head_form, self._shape.vocab_size, output)
 
 
-def parts_in(weights: list[torch.Tensor], shape: Shape) -> dict[str, list[torch.Tensor]]:
-    """The tensors of each part of a layer, by its name."""
-    rest = iter(weights)
-    numbers = {name: num_tensors(shape.form(name)) if name in PRODUCTS else 1 for name in WEIGHTS}
-    return {name: list(islice(rest, number)) for name, number in numbers.items()}
-
-
 def normed(states: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
     """RMS norm, computed in float32."""
     wide = states.float()
@@ -207,8 +166,10 @@ def parts_of(checkpoint: Checkpoint, *, unpacks: bool = False) -> Parts | str:
     layers, head = list(checkpoint.model.base_model.layers), checkpoint.model.get_output_embeddings()
     if not unpacks and not all(is_plain(one) for one in [*linear_parts(layers), head]):
         return "its weights are packed, which pays for the steps of several sequences"
-    norm = checkpoint.model.base_model.norm
-    return Parts(shape, layers[0].act_fn, [layer_tensors(layer) for layer in layers], [norm_of(norm), *taken(head)])
+    norm = known_norm(checkpoint.model.base_model.norm)
+    assert norm is not None, "is asked before"
+    tensors = [layer_tensors(layer, shape) for layer in layers]
+    return Parts(shape, layers[0].act_fn, tensors, [norm_of(norm), *taken(head)])
 
 
 def model_shape(checkpoint: Checkpoint) -> Shape | str:
@@ -218,20 +179,23 @@ def model_shape(checkpoint: Checkpoint) -> Shape | str:
         return "steps are compiled for the CPU only"
     if not layers or not all(isinstance(layer, FusedLayer) for layer in layers):
         return "its layers are not all fused ones (docs/models.md)"
-    if not all(is_llamas(layer.pattern) for layer in layers):
-        return "its layers are not of Llama's kind (docs/models.md)"
+    if not all(layer.pattern.has_gate for layer in layers):
+        return "its layers have experts, or another kind of MLP (docs/models.md)"
     head, norm = checkpoint.model.get_output_embeddings(), getattr(checkpoint.model.base_model, "norm", None)
     if any(form_of(one) is None for one in [*linear_parts(layers), head]):
         return "its weights lie in tiles, which pay for the steps of several sequences"
-    if not hasattr(norm, "variance_epsilon"):
-        return "its last norm is of another kind"
-    shapes = {shape_of(layer, checkpoint, len(layers)) for layer in layers}
-    return shapes.pop() if len(shapes) == 1 else "its layers differ from one another"
-
-
-def is_llamas(pattern: Pattern) -> bool:
-    """Whether a layer has what Llama's have, and nothing more."""
-    return replace(pattern, window=None) == Pattern(LLAMAS)
+    last = known_norm(norm)
+    if last is None or len({one.is_centered for one in [last, *norms_in(layers)]}) > 1:
+        return "a norm of it is of another kind"
+    shapes = {shape_of(layer, checkpoint, layers, last) for layer in layers}
+    if len(shapes) > 1:
+        return "its layers differ from one another"
+    shape = shapes.pop()
+    if shape.is_centered and shape.pattern.has_head_norms:
+        return "a norm of it is of another kind"
+    if not shape.is_llamas and kinds_of(shape) is None:
+        return "layers of its kind have code of whole passes only, and there is none for its weights or this processor"
+    return shape
 
 
 def linear_parts(layers: list[Any]) -> list[nn.Module]:
@@ -239,15 +203,23 @@ def linear_parts(layers: list[Any]) -> list[nn.Module]:
     return [getattr(layer, name) for layer in layers for name in PRODUCTS]
 
 
-def shape_of(layer: Any, checkpoint: Checkpoint, num_layers: int) -> Shape:
-    """The shape of a model whose layers are all like ``layer``."""
+def norms_in(layers: list[Any]) -> list[Norm]:
+    """All norms of all layers."""
+    return [one for layer in layers for name in NORMS if (one := getattr(layer, name, None)) is not None]
+
+
+def shape_of(layer: Any, checkpoint: Checkpoint, layers: list[Any], last: Norm) -> Shape:
+    """The shape of a model whose layers are all like ``layer``: how far they see may differ, and which ones turn."""
     head = cast(Any, checkpoint.model.get_output_embeddings())
-    norms = (layer.input_layernorm, layer.post_attention_layernorm, cast(Any, checkpoint.model.base_model).norm)
-    first, second, last = (float(norm.variance_epsilon) for norm in norms)
+    norms = [last if name == "norm" else getattr(layer, name) for name in NORMS]
+    orders = {one.pattern.order for one in layers} - {Order.NONE}
+    order = (
+        layer.pattern.order if orders and layer.pattern.order is not Order.NONE else min(orders, default=Order.HALVES)
+    )
     forms = [form_of(one) for one in [*linear_parts([layer]), head]]
     *forms_of_layer, head_form = [form for form in forms if form is not None]
     return Shape(
-        num_layers=num_layers,
+        num_layers=len(layers),
         hidden_size=layer.o_proj.out_features,
         num_queries=layer.num_queries,
         num_kv_heads=layer.num_queries // layer.num_key_value_groups,
@@ -256,19 +228,21 @@ def shape_of(layer: Any, checkpoint: Checkpoint, num_layers: int) -> Shape:
         vocab_size=head.out_features,
         activation=f"{type(layer.act_fn).__module__}.{layer.act_fn!r}",
         scaling=float(layer.scaling),
-        epsilons=(first, second, last),
+        epsilons=tuple(0.0 if norm is None else float(norm.variance_epsilon) for norm in norms),
         forms=tuple(forms_of_layer),
         head_form=head_form,
         dtype=str(checkpoint.dtype).removeprefix("torch."),
+        pattern=replace(layer.pattern, window=None, order=order),
+        is_centered=last.is_centered,
     )
 
 
-def layer_tensors(layer: Any) -> list[torch.Tensor]:
+def layer_tensors(layer: Any, shape: Shape) -> list[torch.Tensor]:
     """What a compiled layer takes, in the order that it takes it in."""
     found: list[torch.Tensor] = []
-    for name in WEIGHTS:
+    for name in names_in(shape):
         part = getattr(layer, name)
-        found += taken(part) if name in PRODUCTS else [norm_of(part)]
+        found += taken(part) if name in PRODUCTS else [part.detach() if name == "sinks" else norm_of(part)]
     return found
 
 

@@ -84,7 +84,7 @@ class Pattern:
         return self.norms.before_mlp is not None and self.norms.before_mlp == self.norms.before_attention
 
 
-LLAMAS = KNOWN_NORMS[0]
+LLAMA = Pattern(KNOWN_NORMS[0])
 
 
 def pattern_of(layer: nn.Module) -> Pattern | None:

@@ -17,9 +17,11 @@ import torch
 from app.core.settings import Settings
 from app.engine.checks.features import FEATURES, bound_of
 from app.engine.checks.ladder import model_of
+from app.engine.checks.plain_cache import has_windows, window_room
 from app.engine.checks.reference import TOLERANCE, distance, probe_tokens, tolerance_of
 from app.engine.runners.compiled import runner_on
 from app.engine.runners.mixed import MixedRunner, can_mix
+from app.engine.runners.windowed import WindowedRunner, can_attend
 from app.models.checkpoint.loader import load_checkpoint
 from app.models.compiled.compiled_step import PROMPT_MEASURED, ROWS_MEASURED, CompiledStep, load_step, store_of
 from app.models.compiled.inductor import ROWS, compile_step, compiler, require_compiler
@@ -65,6 +67,7 @@ class StepCode:
 
     def __init__(self, model: TextModel, settings: Settings):
         self._model, self._parts, self._is_rounded = model, compilable(model), bound_of(settings) is not None
+        self._room = window_room(model, settings)
 
     @property
     def shape(self) -> AnyShape:
@@ -76,7 +79,7 @@ class StepCode:
 
     def measure(self, files: dict[str, Path]) -> dict[str, Any]:
         """What the package says of itself. Raises ``PackageError``."""
-        return measured(self._model, self._parts, files, is_rounded=self._is_rounded)
+        return measured(self._model, self._parts, files, self._room, is_rounded=self._is_rounded)
 
 
 class LayersCode:
@@ -137,15 +140,21 @@ def eager_model(settings: Settings) -> TextModel | EncoderModel:
 def compilable(model: TextModel) -> Parts:
     """The parts of the model's step. Raises ``PackageError`` where there are none."""
     checkpoint = model.checkpoint
-    parts = parts_of(checkpoint, unpacks=True) if can_mix(checkpoint) else "its attention cannot be replaced"
+    can_pass = can_attend(checkpoint) if has_windows(model) else can_mix(checkpoint)
+    parts = parts_of(checkpoint, unpacks=True) if can_pass else "its attention cannot be replaced"
     if isinstance(parts, str):
         raise PackageError(f"the model has no step to compile: {parts}")
     return parts
 
 
 @torch.inference_mode()
-def measured(model: TextModel, parts: Parts, files: dict[str, Path], *, is_rounded: bool) -> dict[str, Any]:
-    """Milliseconds of an eager pass and of a compiled one, by number of tokens. Raises ``PackageError``."""
+def measured(
+    model: TextModel, parts: Parts, files: dict[str, Path], room: int | None = None, *, is_rounded: bool
+) -> dict[str, Any]:
+    """Milliseconds of an eager pass and of a compiled one, by number of tokens. Raises ``PackageError``.
+
+    ``room``: of layers with windows, for tokens of a pass.
+    """
     checkpoint = model.checkpoint
     tolerance = tolerance_of(checkpoint.dtype, is_rounded=is_rounded)
     if LIBRARY in files:
@@ -160,10 +169,9 @@ def measured(model: TextModel, parts: Parts, files: dict[str, Path], *, is_round
                 (Path(folder) / name).symlink_to(path)
             step = load_step(Path(folder), parts, sizes)
     num_rows = max(size for size in sizes if size <= max(ROWS_MEASURED))
-    runners = (
-        MixedRunner(checkpoint, num_rows, model.context_tokens),
-        runner_on(step, checkpoint, num_rows, model.context_tokens),
-    )
+    sizes_of_rows = checkpoint, num_rows, model.context_tokens
+    eager = MixedRunner(*sizes_of_rows) if room is None else WindowedRunner(*sizes_of_rows, most_new=room)
+    runners = eager, runner_on(step, *sizes_of_rows, most_new=room)
     tokens = probe_tokens(model, min(NUM_ENTRIES, model.context_tokens - 1))
     runners[0].prefill(0, tokens, 0)
     for row in range(1, num_rows):

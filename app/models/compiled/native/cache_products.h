@@ -2,47 +2,53 @@
 
 #pragma once
 
+#include <type_traits>
+
 #include "vectors.h"
 
 namespace {
 
-// R rows of weights over length entries by entries of head_dim values, times share: into out[r * head_dim].
+// R rows of weights (of `stride`) over length entries by entries of head_dim values, times share: into out[r * head_dim].
 template <class C, int R, int N>
-inline void mix_strip(const float* weights, const float* shares, int64_t length, const typename C::Type* values,
+inline void mix_strip(const float* weights, int64_t stride, const float* shares, int64_t length, const typename C::Type* values,
                       int64_t head_dim, float* out) {
     Floats sums[R][N] = {};
     for (int64_t l = 0; l < length; l++) {
         Floats wide[N];
         for (int v = 0; v < N; v++) wide[v] = C::load(values + l * head_dim + v * WIDTH);
         for (int r = 0; r < R; r++)
-            for (int v = 0; v < N; v++) sums[r][v] += weights[r * length + l] * wide[v];
+            for (int v = 0; v < N; v++) sums[r][v] += weights[r * stride + l] * wide[v];
     }
     for (int r = 0; r < R; r++)
         for (int v = 0; v < N; v++) put(out + r * head_dim + v * WIDTH, sums[r][v] * shares[r]);
 }
 
 template <class C, int R>
-void mix_rows(const float* weights, const float* shares, int64_t length, const typename C::Type* values, int64_t head_dim,
-              float* out) {
+void mix_rows(const float* weights, int64_t stride, const float* shares, int64_t length, const typename C::Type* values,
+              int64_t head_dim, float* out) {
     int64_t d = 0;
     for (; d + 4 * WIDTH <= head_dim; d += 4 * WIDTH)
-        mix_strip<C, R, 4>(weights, shares, length, values + d, head_dim, out + d);
-    for (; d + WIDTH <= head_dim; d += WIDTH) mix_strip<C, R, 1>(weights, shares, length, values + d, head_dim, out + d);
+        mix_strip<C, R, 4>(weights, stride, shares, length, values + d, head_dim, out + d);
+    for (; d + WIDTH <= head_dim; d += WIDTH)
+        mix_strip<C, R, 1>(weights, stride, shares, length, values + d, head_dim, out + d);
     for (; d < head_dim; d++)
         for (int r = 0; r < R; r++) {
             float found = 0;
-            for (int64_t l = 0; l < length; l++) found += weights[r * length + l] * C::one(values[l * head_dim + d]);
+            for (int64_t l = 0; l < length; l++) found += weights[r * stride + l] * C::one(values[l * head_dim + d]);
             out[r * head_dim + d] = found * shares[r];
         }
 }
 
 template <class C>
-void mix(const float* weights, const float* shares, int64_t rows, int64_t length, const typename C::Type* values,
-         int64_t head_dim, float* out) {
+void mix(const float* weights, int64_t stride, const float* shares, int64_t rows, int64_t length,
+         const typename C::Type* values, int64_t head_dim, float* out) {
     int64_t r = 0;
-    for (; r + 3 <= rows; r += 3) mix_rows<C, 3>(weights + r * length, shares + r, length, values, head_dim, out + r * head_dim);
-    if (rows - r == 2) mix_rows<C, 2>(weights + r * length, shares + r, length, values, head_dim, out + r * head_dim);
-    if (rows - r == 1) mix_rows<C, 1>(weights + r * length, shares + r, length, values, head_dim, out + r * head_dim);
+    const auto some = [&](auto num) {
+        mix_rows<C, decltype(num)::value>(weights + r * stride, stride, shares + r, length, values, head_dim, out + r * head_dim);
+    };
+    for (; r + 3 <= rows; r += 3) some(std::integral_constant<int, 3>());
+    if (rows - r == 2) some(std::integral_constant<int, 2>());
+    if (rows - r == 1) some(std::integral_constant<int, 1>());
 }
 
 // Entries of a cache that are widened at once for many rows: their keys, or their values.
@@ -138,8 +144,15 @@ void mix_many(const float* scores, int64_t stride, const float* shares, int64_t 
         for (int64_t d = 0; d < head_dim; d++) out[r * head_dim + d] *= shares[r];
 }
 
-// The first `seen` of `length` scores as powers of e, the others as 0; what each is to be multiplied by for shares of 1.
-inline float softmax(float* scores, int64_t seen, int64_t length) {
+// Scores held between -cap and cap.
+inline void cap_scores(float* scores, int64_t length, float cap) {
+    int64_t i = 0;
+    for (; i + WIDTH <= length; i += WIDTH) put(scores + i, cap * tangent(Float32::load(scores + i) / cap));
+    for (; i < length; i++) scores[i] = cap * tangent(all(scores[i] / cap))[0];
+}
+
+// `seen` scores as powers of e; what each is to be multiplied by for shares of 1, of which a sink has one that is lost.
+inline float softmax(float* scores, int64_t seen, const float* sink) {
     Floats peaks = all(scores[0]);
     int64_t i = 0;
     for (; i + WIDTH <= seen; i += WIDTH) {
@@ -149,6 +162,7 @@ inline float softmax(float* scores, int64_t seen, int64_t length) {
     float most = peaks[0];
     for (int lane = 1; lane < WIDTH; lane++) most = peaks[lane] > most ? peaks[lane] : most;
     for (; i < seen; i++) most = scores[i] > most ? scores[i] : most;
+    if (sink && *sink > most) most = *sink;
     Floats sums = {};
     for (i = 0; i + WIDTH <= seen; i += WIDTH) {
         const Floats found = exponential(Float32::load(scores + i) - most);
@@ -157,7 +171,7 @@ inline float softmax(float* scores, int64_t seen, int64_t length) {
     }
     float total = sum(sums);
     for (; i < seen; i++) total += scores[i] = exponential(all(scores[i] - most))[0];
-    for (; i < length; i++) scores[i] = 0;
+    if (sink) total += exponential(all(*sink - most))[0];
     return 1.0f / total;
 }
 

@@ -1,4 +1,4 @@
-// A pass through decoder layers of the Llama kind: any number of tokens, of rows that decode and of prompts, end to end.
+// A pass through decoder layers of the Llama kind, and of kinds with further norms, windows and sinks: any number of tokens, of rows that decode and of prompts, end to end.
 //
 // Compiled for one machine, a kind of weight in the layers, one in the output layer and a kind of cache (WEIGHT, HEAD, CACHE). Everything else comes in with the
 // call: sizes, weights where they lie, the cache's own buffers. What lies between two products is float32. A
@@ -36,7 +36,7 @@ void product(const Call& call, const Own& own, const Matrix& m, int64_t which, c
     });
 }
 
-// Gate and up of the same outputs together: activated = silu(gate) * up.
+// Gate and up of the same outputs together: the activated gate times up.
 template <class Way>
 void gated(const Call& call, const Own& own, const Matrix& m, int64_t which, const float* rows, int64_t n) {
     lowered(call, own, which, rows, m.num_in);
@@ -55,15 +55,39 @@ void gated(const Call& call, const Own& own, const Matrix& m, int64_t which, con
             raised(call, own, which, t, some, size + first, num, up, stride);
             for (int64_t r = 0; r < some; r++)
                 activate(gate + r * stride, up + r * stride, m.bias ? m.bias + first : nullptr, size, num,
-                         call.activated + (t + r) * size + first);
+                         call.activation, call.activated + (t + r) * size + first);
         }
     });
 }
 
+// A row's norm, or the row as it is; it may be its own place.
+inline void normed(const Norm& one, const float* row, int64_t size, float* out) {
+    float mean = 0;
+    for (int64_t i = 0; one.is_centered && i < size; i++) mean += row[i] / float(size);
+    for (int64_t i = 0; i < size; i++) out[i] = row[i] - mean;
+    if (one.weight) norm(out, one.weight, one.epsilon, size, out);
+}
+
 // Every token's states, into the inputs of a product.
-void normed(const Call& call, const Own& own, const float* weight, float epsilon) {
-    each_token(own, call.num_tokens, [&](int64_t t) {
-        norm(call.states + t * call.hidden, weight, epsilon, call.hidden, own.inputs + t * call.hidden);
+void take(const Call& call, const Own& own, const Norm& one) {
+    each_token(own, call.num_tokens,
+               [&](int64_t t) { normed(one, call.states + t * call.hidden, call.hidden, own.inputs + t * call.hidden); });
+}
+
+// Adds a product to the states, or the norm of it.
+template <class Way>
+void add(const Call& call, const Own& own, const Matrix& m, int64_t which, const float* rows, const Norm& after) {
+    const int64_t size = call.hidden;
+    if (!after.weight)
+        return product<Way>(call, own, m, which, rows, call.num_tokens, [&](int64_t t, int64_t o, float value) {
+            call.states[t * size + o] += call.scale * value;
+        });
+    product<Way>(call, own, m, which, rows, call.num_tokens,
+                 [&](int64_t t, int64_t o, float value) { call.added[t * size + o] = value; });
+    own.me.share(call.num_tokens, [&](int64_t t) {
+        float *added = call.added + t * size, *states = call.states + t * size;
+        normed(after, added, size, added);
+        for (int64_t i = 0; i < size; i++) states[i] += call.scale * added[i];
     });
 }
 
@@ -72,18 +96,21 @@ template <class Way>
 void layers(const Call& call, const Places& places, const Member& me) {
     const int64_t n = call.num_tokens, width = (call.num_queries + 2 * call.num_kv_heads) * call.head_dim;
     const Own own(call, n, me);
-    const auto add = [&](int64_t t, int64_t o, float value) { call.states[t * call.hidden + o] += value; };
     for (int64_t l = 0; l < call.num_layers; l++) {
         const Layer& layer = call.layers[l];
         const int64_t which = l * NUM_CHANGED;
-        normed(call, own, layer.input_norm, call.epsilon_input);
+        take(call, own, layer.before_attention);
         product<Way>(call, own, layer.qkv, which + QKV, own.inputs, n,
                      [&](int64_t t, int64_t o, float value) { call.heads[t * width + o] = value; });
         attended(call, own, layer, places);
-        product<Way>(call, own, layer.o, which + O, call.attended, n, add);
-        normed(call, own, layer.attention_norm, call.epsilon_attention);
-        gated<Way>(call, own, layer.gate_up, which + GATE_UP, own.inputs, n);
-        product<Way>(call, own, layer.down, which + DOWN, call.activated, n, add);
+        // What the other half reads is what this one read, where both read the same.
+        if (call.is_parallel) gated<Way>(call, own, layer.gate_up, which + GATE_UP, own.inputs, n);
+        add<Way>(call, own, layer.o, which + O, call.attended, layer.after_attention);
+        if (!call.is_parallel) {
+            take(call, own, layer.before_mlp);
+            gated<Way>(call, own, layer.gate_up, which + GATE_UP, own.inputs, n);
+        }
+        add<Way>(call, own, layer.down, which + DOWN, call.activated, layer.after_mlp);
     }
 }
 
@@ -91,8 +118,7 @@ template <class Way>
 void logits(const Call& call, const Member& me) {
     const Own own(call, call.num_wanted, me);
     each_token(own, call.num_wanted, [&](int64_t i) {
-        norm(call.states + call.wanted[i] * call.hidden, call.last_norm, call.epsilon_last, call.hidden,
-             own.inputs + i * call.hidden);
+        normed(call.last_norm, call.states + call.wanted[i] * call.hidden, call.hidden, own.inputs + i * call.hidden);
     });
     product<Way>(call, own, *call.head, -1, own.inputs, call.num_wanted,
                  [&](int64_t t, int64_t o, float value) { call.logits[t * call.head->num_out + o] = value; });

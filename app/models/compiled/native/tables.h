@@ -23,11 +23,29 @@ struct Matrix {
     float input_norm;
 };
 
+// Null where there is none: states stay what they are. is_centered: the mean is taken off before.
+struct Norm {
+    const float* weight;
+    float epsilon;
+    int32_t is_centered;
+};
+
+// A token sees the `reach` entries up to its own, all of them where that is 0; position p lies at p modulo `size`. Sinks are
+// logits of the heads that no value has. `turn` says which cosines and sines of the call turn its heads; -1: none.
 struct Layer {
-    const float *input_norm, *attention_norm;
+    Norm before_attention, after_attention, before_mlp, after_mlp, query_norm, key_norm;
+    const float* sinks;
     Matrix qkv, o, gate_up, down;
+    int64_t turn, reach, size, capacity;
     Cache::Type *keys, *values;
 };
+
+// Cosines and sines of each token.
+struct Turn {
+    const float *cos, *sin;
+};
+
+enum { SILU, GELU_TANH };
 
 // Tokens of one row of the cache, from position start on.
 struct Piece {
@@ -53,21 +71,26 @@ struct Run {
 
 struct Call {
     int64_t num_layers, num_tokens, num_pieces, num_wanted, num_threads;
-    int64_t hidden, num_queries, num_kv_heads, head_dim, intermediate, capacity;
-    float scaling, epsilon_input, epsilon_attention, epsilon_last;
+    int64_t hidden, num_queries, num_kv_heads, head_dim, intermediate;
+    // Numbers of a head that turn; what activates a gate.
+    int64_t num_turned, activation;
+    // Neighbours turn together; norms of queries and keys are those of all heads together; a layer's halves read the same.
+    int64_t has_pairs, has_whole_norms, is_parallel;
+    // What is added to the states is multiplied by `scale`, logits of attention stay below `softcap` where it is above 0.
+    float scaling, scale, softcap;
     const Layer* layers;
     const Piece* pieces;
     float* states;
-    const float *cos, *sin;
+    const Turn* turns;
     const int64_t* wanted;
-    const float* last_norm;
+    Norm last_norm;
     const Matrix* head;
     float* logits;
     // Tokens of a piece whose scores are kept at once.
     int64_t task_tokens;
-    // Scratch of each token: inputs, heads, attended, activated, and inputs as whole numbers with their steps. Of inputs
+    // Scratch of each token: inputs, heads, attended, activated, what is added to its states, and inputs as whole numbers with their steps. Of inputs
     // there is room for ALONE_TOKENS of each thread.
-    float *inputs, *heads, *attended, *activated;
+    float *inputs, *heads, *attended, *activated, *added;
     int16_t* wholes;
     float* units;
     int32_t* totals;

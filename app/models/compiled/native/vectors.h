@@ -127,7 +127,10 @@ inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
-// RMS norm of a row.
+// Hyperbolic tangents, to some units in the last place of 1.
+inline Floats tangent(Floats x) { return 1.0f - 2.0f / (exponential(2.0f * x) + 1.0f); }
+
+// RMS norm of a row; it may be its own place.
 inline void norm(const float* states, const float* weight, float epsilon, int64_t size, float* out) {
     Floats squares = {};
     int64_t i = 0;
@@ -138,8 +141,17 @@ inline void norm(const float* states, const float* weight, float epsilon, int64_
     for (i = 0; i < size; i++) out[i] = states[i] * scale * weight[i];
 }
 
-inline void rotate(float* head, const float* cos, const float* sin, int64_t head_dim) {
-    const int64_t half = head_dim / 2;
+// The first `size` numbers of a head: each with the one half of them behind it, or neighbours.
+inline void rotate(float* head, const float* cos, const float* sin, int64_t size, bool has_pairs) {
+    if (has_pairs) {
+        for (int64_t i = 0; i < size; i += 2) {
+            const float a = head[i], b = head[i + 1];
+            head[i] = a * cos[i] - b * sin[i];
+            head[i + 1] = b * cos[i + 1] + a * sin[i + 1];
+        }
+        return;
+    }
+    const int64_t half = size / 2;
     for (int64_t i = 0; i < half; i++) {
         const float a = head[i], b = head[i + half];
         head[i] = a * cos[i] - b * sin[i];

@@ -192,17 +192,24 @@ struct Ways<Int4> {
     static float measured(const Matrix&, float*, int64_t) { return MOST_SUM; }
 };
 
-// silu(gate) * up of num outputs; both biases lie `size` apart.
-inline void activate(const float* gate, const float* up, const float* bias, int64_t size, int64_t num, float* out) {
+// By e to a power: GELU by tangents is such, too.
+inline Floats activated(Floats gate, int64_t activation) {
+    const Floats power = activation == SILU ? gate : 1.5957691216f * (gate + 0.044715f * gate * gate * gate);
+    return gate / (1.0f + exponential(-power));
+}
+
+// The activated gate times up, of num outputs; both biases lie `size` apart.
+inline void activate(const float* gate, const float* up, const float* bias, int64_t size, int64_t num, int64_t activation,
+                     float* out) {
     int64_t o = 0;
     for (; o + WIDTH <= num; o += WIDTH) {
         const Floats g = bias ? Float32::load(gate + o) + Float32::load(bias + o) : Float32::load(gate + o);
         const Floats u = bias ? Float32::load(up + o) + Float32::load(bias + size + o) : Float32::load(up + o);
-        put(out + o, g / (1.0f + exponential(-g)) * u);
+        put(out + o, activated(g, activation) * u);
     }
     for (; o < num; o++) {
         const float g = gate[o] + (bias ? bias[o] : 0.0f), u = up[o] + (bias ? bias[size + o] : 0.0f);
-        out[o] = g / (1.0f + exponential(all(-g))[0]) * u;
+        out[o] = activated(all(g), activation)[0] * u;
     }
 }
 

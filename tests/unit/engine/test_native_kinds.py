@@ -1,0 +1,105 @@
+"""Whole passes by compiled C++ of other kinds of layers than Llama's: windows, further norms, layers without turns."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from itertools import pairwise
+
+import pytest
+import torch
+
+from app.engine.checks.reference import distance
+from app.engine.generation.plan import Chunk
+from app.engine.runners.compiled import NativePasses, NativeRunner, NativeWindowedRunner
+from app.engine.runners.mixed import MixedRunner
+from app.engine.runners.windowed import WindowedRunner
+from app.models.checkpoint.layer_kinds import are_plain, layer_kinds
+from app.models.checkpoint.loader import Checkpoint
+from app.models.compiled.step_graph import parts_of
+from app.models.weights.fused_layers import fuse_layers
+from tests.native_passes import COMPILER, native_pass
+from tests.unit.engine.driver import TokenLog, greedy_job, greedy_reference, load, random_prompt, run
+from tests.unit.engine.test_native_runner import packages as packages
+from tests.unit.engine.test_native_runner import prepared
+from tests.unit.models.test_fused_layers import OTHERS, of_family
+
+pytestmark = pytest.mark.skipif(shutil.which(COMPILER) is None, reason="needs a C++ compiler")
+
+GATED = [family for family in OTHERS if family not in ("qwen3_moe", "glm4_moe", "gpt_oss")]
+NUM_ROWS, MAX_TOKENS, MOST_NEW = 4, 256, 64
+SERVED = ["gemma3", "qwen3", "smollm3", "olmo3", "exaone4", "cohere2", "gemma2", "glm", "mistral"]
+
+
+@pytest.mark.parametrize("family", [*SERVED[:1], *(pytest.param(one, marks=pytest.mark.slow) for one in SERVED[1:])])
+def test_greedy_tokens_are_those_of_generate_beyond_windows_cold_and_warm(model_folder, monkeypatch, packages, family):
+    made, _ = packages
+    ready = prepared(model_folder(family), FORKLIFT_MAX_BATCH_SIZE="5", FORKLIFT_PREFILL_CHUNK_TOKENS="50")
+    assert isinstance(ready.engine.runner, NativePasses)
+    assert (ready.engine_name, ready.dropped, ready.is_compiled) == ("mixed", (), True)
+    log, model = TokenLog(monkeypatch), load(model_folder(family))
+    made[-1].sizes.clear()
+    rng = random.Random(7)
+    cold = [random_prompt(rng, length) for length in (1, 16, 33, 64, 97, 150)]
+    for prompts in (cold, [[*cold[4], 9, 11], [*cold[5], 9], [*cold[3][:40], *cold[1]], cold[2]]):
+        jobs = [greedy_job(prompt, 24) for prompt in prompts]
+        run(ready.engine, *jobs)
+        for job in jobs:
+            assert log.of(job) == greedy_reference(model, job.prompt_ids, 24, eos_token_id=None)
+    assert jobs[0].usage.cached_tokens > 0
+    # Prompts, rows and both.
+    assert {5, 50} <= set(made[-1].sizes)
+    assert max(made[-1].sizes) > 50
+
+
+def runners_of(checkpoint: Checkpoint) -> tuple[NativePasses, MixedRunner]:
+    """One on code, and an eager one."""
+    sizes = checkpoint, NUM_ROWS, MAX_TOKENS
+    if are_plain(layer_kinds(checkpoint.model.config, MAX_TOKENS)):
+        return NativeRunner(native_pass(checkpoint), *sizes), MixedRunner(*sizes)
+    return (
+        NativeWindowedRunner(native_pass(checkpoint), *sizes, most_new=MOST_NEW),
+        WindowedRunner(*sizes, most_new=MOST_NEW),
+    )
+
+
+def compare_passes(checkpoint: Checkpoint, tolerance: float) -> None:
+    """Prompts in pieces, rows, drafts and mixed passes, then rows that go around their rings."""
+    runners, tokens = runners_of(checkpoint), random_prompt(random.Random(3), 200)
+    chunk = Chunk(2, tokens[:33], 0, all_logits=True)
+    passes = [
+        lambda one: one.prefill(0, tokens[:5], 0),
+        *((lambda one, a=a, b=b: one.prefill(0, tokens[a:b], a, all_logits=True)) for a, b in pairwise((5, 25, 81))),
+        lambda one: one.prefill(1, tokens[:7], 0, all_logits=True),
+        lambda one: one.decode([[5], [6]], [81, 7]),
+        lambda one: one.decode([[5, 6, 7], [6, 7, 8]], [82, 8]),
+        lambda one: one.mixed([4, 3], [85, 11], [chunk, Chunk(3, [9], 0)])[0],
+        lambda one: one.mixed([4, 3], [86, 12], [Chunk(2, tokens[33:40], 33), chunk])[1][1],
+        *((lambda one, i=i: one.decode([[5 + i], [6 + i]], [87 + i, 13 + i])) for i in range(100)),
+    ]
+    for make in passes:
+        found, expected = (make(one).float() for one in runners)
+        assert float(distance(found, expected).max()) <= tolerance
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("family", GATED)
+def test_every_kind_of_pass_gives_what_the_eager_one_gives(family):
+    checkpoint = of_family(family, **OTHERS[family][0])
+    assert fuse_layers(checkpoint) == 2
+    compare_passes(checkpoint, 2e-5)
+
+
+@pytest.mark.slow
+@torch.inference_mode()
+@pytest.mark.parametrize("family", ["gemma3_text", "olmo3", "cohere2"])
+def test_so_it_does_in_bfloat16(family):
+    checkpoint = of_family(family, torch.bfloat16, **OTHERS[family][0])
+    fuse_layers(checkpoint)
+    compare_passes(checkpoint, 6e-2)
+
+
+def test_layers_with_experts_have_no_pass():
+    checkpoint = of_family("qwen3_moe", **OTHERS["qwen3_moe"][0])
+    fuse_layers(checkpoint)
+    assert "experts" in str(parts_of(checkpoint))
