@@ -1,8 +1,8 @@
 """Passes over models of which some layers see the last entries of a row only, or read another layer's.
 
 All passes are laid end to end, as mixed ones: so attention is ours in each of them, which knows for every kind of layer
-what its queries see and where in a row that lies. Models may add sinks and soft caps, and layers that keep
-states. Inference thread only; knows neither jobs nor sampling.
+what its queries see and where in a row that lies. Models may add sinks and soft caps. Inference thread only; knows neither
+jobs nor sampling.
 """
 
 from __future__ import annotations
@@ -16,13 +16,9 @@ from app.engine.generation.plan import Chunk
 from app.engine.kv.cache import KVCache, KVLayer, Window
 from app.engine.kv.reach import Reach
 from app.engine.kv.ring_layer import RingLayer
-from app.engine.kv.state_cache import StateCache
 from app.engine.runners.graphs.fed import Fed, as_lists
 from app.engine.runners.mixed import MixedRunner, MixedWindow, asks_interface, chunk_attention
 from app.engine.runners.row_attention import capped_attention, refuse_other_windows, row_attention, told_window
-from app.engine.runners.states.state_hosts import find_hosts
-from app.engine.runners.states.state_passes import StatePasses
-from app.engine.runners.states.whole_passes import whole_passes
 from app.models.checkpoint.layer_kinds import LayerKind, layer_kinds
 from app.models.checkpoint.loader import Checkpoint
 from app.models.checkpoint.transfer import sent_whole
@@ -172,37 +168,6 @@ class WindowedRunner(MixedRunner):
             return self.mixed([some[0] for some in tokens], starts, [])[0]
         chunks = [Chunk(row, some, start, True) for row, (some, start) in enumerate(zip(tokens, starts, strict=True))]
         return torch.stack(self.mixed([], [], chunks)[1])
-
-
-class StateRunner(WindowedRunner):
-    """Runs a model with layers that keep states, of which ``num_snapshots`` are kept beside those of the rows."""
-
-    def __init__(
-        self, checkpoint: Checkpoint, num_rows: int, max_tokens: int, *, most_new: int, num_snapshots: int
-    ) -> None:
-        self.num_snapshots: int | None = num_snapshots
-        self._num_slots = num_snapshots
-        self._hosts = find_hosts(checkpoint)
-        self._wholes = whole_passes(checkpoint, self._hosts)
-        super().__init__(checkpoint, num_rows, max_tokens, most_new=most_new)
-
-    def _make_cache(self, num_rows: int, max_tokens: int, window: Window) -> KVCache:
-        assert isinstance(window, RingWindow)
-        layers = super()._make_cache(num_rows, max_tokens, window).row_layers
-        numbers = {at: kind.num_states for at, kind in enumerate(window.kinds) if kind.num_states}
-        cache = StateCache(layers, num_rows, max_tokens, window, num_states=numbers, num_snapshots=self._num_slots)
-        self._passes = StatePasses(cache, self._hosts, self._wholes)
-        return cache
-
-    def mixed(
-        self, tokens: list[int], starts: list[int], chunks: list[Chunk]
-    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Feed one of ``tokens`` to each of rows 0, 1, .. at ``starts``, and the chunks (at least one) to their rows.
-
-        Logits ``(num_rows, 1, vocab)`` of the rows, and per chunk what ``prefill`` gives.
-        """
-        with self._passes.of(len(starts), chunks):
-            return super().mixed(tokens, starts, chunks)
 
 
 def can_attend(checkpoint: Checkpoint) -> bool:
