@@ -8,7 +8,7 @@ import torch
 
 from app.models.compiled.compiled_step import CompiledStep, RowsCode, codes_of
 from app.models.compiled.inductor import ROWS
-from app.models.compiled.step_graph import Head, Parts, Span
+from app.models.compiled.steps.step_graph import Head, Parts, Span
 
 NUM_SHARED = 6
 

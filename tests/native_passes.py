@@ -16,8 +16,8 @@ from transformers import PreTrainedModel
 from app.models.checkpoint.loader import Checkpoint
 from app.models.compiled import native_build
 from app.models.compiled.native_pass import Library, NativePass, load_library
-from app.models.compiled.step_graph import Parts, parts_of
-from app.models.compiled.step_shape import Shape
+from app.models.compiled.steps.step_graph import Parts, parts_of
+from app.models.compiled.steps.step_shape import Shape
 from app.models.encoders.encoder_code import compile_layers, layers_shape
 from app.models.encoders.native_encoder import EncoderLibrary, NativeEncoder, load_encoder_library
 from app.models.encoders.unpadded import layers_of

@@ -31,7 +31,7 @@ def changed_mask(patch: Patch) -> None:
 
 def wrong_head(patch: Patch) -> None:
     """A fused layer gives nothing for one of its heads, and the check of single layers does not see it."""
-    from app.models.weights import fused_layers
+    from app.models.weights.fused import fused_layers
 
     attend = fused_layers.FusedLayer._attend
 
@@ -46,7 +46,7 @@ def wrong_head(patch: Patch) -> None:
 
 def lost_cache(patch: Patch) -> None:
     """A fused layer stores nothing, as when transformers 5.24 gave the argument for the cache a new name."""
-    from app.models.weights import fused_layers
+    from app.models.weights.fused import fused_layers
 
     attend = fused_layers.FusedLayer._attend
 

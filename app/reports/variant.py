@@ -16,7 +16,7 @@ import torch
 
 from app.core.settings import Settings
 from app.models.checkpoint.loader import Checkpoint, load_checkpoint
-from app.models.weights.fused_layers import fuse_layers
+from app.models.weights.fused.fused_layers import fuse_layers
 from app.models.weights.packing import owns_weights, pack, wants_packing
 from app.models.weights.quantization import model_bytes, quantize
 from app.reports.measuring_process import ReportError

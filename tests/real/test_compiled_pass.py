@@ -9,7 +9,7 @@ import pytest
 from app.engine.generation.batch_options import BatchOptions
 from app.engine.generation.batched import BatchedEngine
 from app.engine.runners.compiled import NativeRunner
-from app.models.weights.fused_layers import fuse_layers
+from app.models.weights.fused.fused_layers import fuse_layers
 from tests.native_passes import COMPILER, native_pass
 from tests.real.prompts import CHAT, CHINESE, CODE
 from tests.unit.engine.driver import TokenLog, greedy_job, greedy_reference, load, run

@@ -19,7 +19,7 @@ from app.engine.generation.batched import BatchedEngine
 from app.engine.runners.compiled import NativeRunner
 from app.models.text_model import TextModel
 from app.models.weights.adapters.adapter_bank import AdapterBank
-from app.models.weights.fused_layers import fuse_layers
+from app.models.weights.fused.fused_layers import fuse_layers
 from tests.native_passes import COMPILER, native_pass
 from tests.real.prompts import CHAT, CODE
 from tests.tiny_adapters import merged

@@ -15,14 +15,14 @@ from app.engine.checks.reference import BOUNDS, TOLERANCE, Bound, distance, prob
 from app.models.compiled.compiled_step import decodes_many, find_step, has_better_code, is_missing, may_lie_plain
 from app.models.compiled.package_facts import AnyShape
 from app.models.compiled.package_maker import Wish, has_made
-from app.models.compiled.step_graph import model_shape
+from app.models.compiled.steps.step_graph import model_shape
 from app.models.encoders.encoder_code import find_layers, install, layers_shape, states_of
 from app.models.encoders.encoder_model import EncoderModel
 from app.models.encoders.native_encoder import NativeEncoder
 from app.models.encoders.seq2seq_model import Seq2SeqModel
 from app.models.encoders.unpadded import can_unpad, unpad
 from app.models.text_model import TextModel
-from app.models.weights.fused_layers import fuse_layers
+from app.models.weights.fused.fused_layers import fuse_layers
 from app.models.weights.packing import owns_weights, pack, unpack_in_pieces, wants_packing
 from app.models.weights.quantization import model_bytes, quantize
 from app.models.weights.wide_linear import wants_widening, widen

@@ -44,7 +44,7 @@ from app.engine.runners.eager import EagerRunner
 from app.engine.runners.interface import Runner
 from app.engine.runners.mixed import MixedRunner, can_mix
 from app.engine.runners.placing.aligned import AlignedRunner
-from app.engine.runners.state_runner import StateRunner
+from app.engine.runners.states.state_runner import StateRunner
 from app.engine.runners.windowed import WindowedRunner, can_attend
 from app.engine.seq2seq.seq2seq_engine import Seq2SeqEngine
 from app.models.checkpoint.layer_kinds import latent_rank, most_new_tokens, num_snapshots

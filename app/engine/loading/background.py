@@ -25,7 +25,7 @@ from app.models.compiled.compiled_step import is_missing, may_lie_plain
 from app.models.compiled.inductor import has_compiler
 from app.models.compiled.package_facts import AnyShape
 from app.models.compiled.package_maker import Wish, has_made
-from app.models.compiled.step_graph import model_shape
+from app.models.compiled.steps.step_graph import model_shape
 from app.models.encoders.encoder_code import layers_shape
 from app.models.encoders.encoder_model import EncoderModel
 from app.models.encoders.unpadded import is_unpadded

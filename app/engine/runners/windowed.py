@@ -1,8 +1,8 @@
 """Passes over models of which some layers see the last entries of a row only, or read another layer's.
 
 All passes are laid end to end, as mixed ones: so attention is ours in each of them, which knows for every kind of layer
-what its queries see and where in a row that lies. Models may add sinks and soft caps. Inference thread only; knows neither
-jobs nor sampling.
+what its queries see and where in a row that lies. Models may add sinks and soft caps. Inference thread only; knows
+neither jobs nor sampling.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ from app.models.compiled.native_build import LIBRARY, kinds_of
 from app.models.compiled.native_pass import NativePass, load_library
 from app.models.compiled.package_facts import AnyShape, difference, facts_of, key_of
 from app.models.compiled.package_store import Package, PackageError, Store
-from app.models.compiled.step_graph import Parts, model_shape, parts_of
-from app.models.compiled.step_shape import Shape
+from app.models.compiled.steps.step_graph import Parts, model_shape, parts_of
+from app.models.compiled.steps.step_shape import Shape
 
 # Of the eager step's time; less is not worth code of its own.
 LEAST_GAIN = 0.05

@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 from app.models.compiled.package_store import PackageError, require_private
-from app.models.compiled.step_graph import Head, Parts, Span
-from app.models.compiled.step_shape import Shape
+from app.models.compiled.steps.step_graph import Head, Parts, Span
+from app.models.compiled.steps.step_shape import Shape
 
 # Entries of the cache while the step is traced; any other number of two or more will do as well.
 CAPACITY, LENGTH = 256, 150

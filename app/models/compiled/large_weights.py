@@ -14,7 +14,7 @@ from torch import nn
 from app.core.system.memory.heap import trim_heap
 from app.core.system.memory.large_pages import PAGE_BYTES, large_buffer
 from app.models.checkpoint.loader import Checkpoint
-from app.models.compiled.step_graph import linear_parts
+from app.models.compiled.steps.step_graph import linear_parts
 
 # Where a weight begins: at a line of the processor's cache.
 ALIGNMENT = 64

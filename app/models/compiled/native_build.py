@@ -11,7 +11,7 @@ import torch
 
 from app.models.compiled.package_facts import CPU_INFO, processor
 from app.models.compiled.package_store import PackageError
-from app.models.compiled.step_shape import Shape
+from app.models.compiled.steps.step_shape import Shape
 
 HEADERS = Path(__file__).with_name("native")
 SOURCE = HEADERS / "native_pass.cpp"

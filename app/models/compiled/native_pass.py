@@ -18,9 +18,9 @@ import torch
 from app.models.checkpoint.loader import Checkpoint
 from app.models.compiled.native_build import activation_of
 from app.models.compiled.native_tables import BLOCK_OUTPUTS, PART_WHOLES, Call, Code, Piece, Tables, Turn
-from app.models.compiled.step_graph import Parts
+from app.models.compiled.steps.step_graph import Parts
 from app.models.weights.adapters.adapter_tables import AdapterTables, Run, Table, runs_of
-from app.models.weights.rotations import Order
+from app.models.weights.fused.rotations import Order
 
 # Rows of queries of a prompt whose scores are kept at once: they lie in a core's own cache for some thousand entries.
 TASK_ROWS = 48

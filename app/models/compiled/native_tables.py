@@ -13,8 +13,8 @@ import torch
 from torch.nn.functional import pad
 
 from app.models.compiled.products import Form
-from app.models.compiled.step_graph import Parts
-from app.models.compiled.step_shape import NORMS, PRODUCTS, parts_in
+from app.models.compiled.steps.step_graph import Parts
+from app.models.compiled.steps.step_shape import NORMS, PRODUCTS, parts_in
 from app.models.weights.int4_linear import GROUP_SIZE
 from app.models.weights.int8_plain import CODES_PER_WORD
 

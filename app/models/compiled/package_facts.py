@@ -26,7 +26,7 @@ SOURCES = (".cpp", ".h")
 ENCODER_HEADERS = Path(__file__).parents[1] / "encoders" / "native"
 # What decides on the code of a package, and on the order of its inputs.
 CODE = (
-    *("step_graph.py", "step_shape.py", "products.py", "inductor.py"),
+    *("steps/step_graph.py", "steps/step_shape.py", "products.py", "inductor.py"),
     *("native_build.py", "native_pass.py", "native_tables.py"),
     *sorted(f"native/{file.name}" for file in Path(__file__).with_name("native").iterdir() if file.suffix in SOURCES),
     *("../encoders/native_encoder.cpp", "../encoders/native_encoder.py"),

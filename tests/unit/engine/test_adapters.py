@@ -22,7 +22,7 @@ from app.engine.runners.mixed import MixedRunner
 from app.models.text_model import TextModel
 from app.models.weights.adapters.adapter_bank import AdapterBank
 from app.models.weights.adapters.adapter_tables import AdapterTables
-from app.models.weights.fused_layers import fuse_layers
+from app.models.weights.fused.fused_layers import fuse_layers
 from app.models.weights.packing import pack, pack_in_pieces, unpack_in_pieces
 from app.models.weights.quantization import quantize
 from tests.native_passes import COMPILER, native_pass

@@ -16,7 +16,7 @@ from app.engine.checks import features, steps
 from app.engine.loading.build import Prepared, prepare
 from app.engine.runners.compiled import CompiledRunner
 from app.models.compiled.inductor import ROWS
-from app.models.compiled.step_graph import parts_of
+from app.models.compiled.steps.step_graph import parts_of
 from tests.compiled_steps import uncompiled_step
 from tests.unit.engine.driver import TokenLog, greedy_job, greedy_reference, load, random_prompt, run
 

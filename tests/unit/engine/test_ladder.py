@@ -16,7 +16,7 @@ from app.core.settings import load_settings
 from app.engine.checks import ladder, plays, steps
 from app.engine.loading.build import Prepared, prepare
 from app.engine.runners.bucketed import BucketedRunner
-from app.models.weights.fused_layers import FusedLayer
+from app.models.weights.fused.fused_layers import FusedLayer
 from tests.planted import PLANTED
 from tests.thinned import few_of
 from tests.tiny_models import save_tiny_model

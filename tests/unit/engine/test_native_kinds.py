@@ -16,8 +16,8 @@ from app.engine.runners.mixed import MixedRunner
 from app.engine.runners.windowed import WindowedRunner
 from app.models.checkpoint.layer_kinds import are_plain, layer_kinds
 from app.models.checkpoint.loader import Checkpoint
-from app.models.compiled.step_graph import parts_of
-from app.models.weights.fused_layers import fuse_layers
+from app.models.compiled.steps.step_graph import parts_of
+from app.models.weights.fused.fused_layers import fuse_layers
 from tests.native_passes import COMPILER, native_pass
 from tests.unit.engine.driver import TokenLog, greedy_job, greedy_reference, load, random_prompt, run
 from tests.unit.engine.test_native_runner import packages as packages

@@ -19,8 +19,8 @@ from app.engine.runners.mixed import MixedRunner
 from app.models.checkpoint.loader import load_checkpoint
 from app.models.compiled.native_build import kinds_of
 from app.models.compiled.native_pass import NativePass
-from app.models.compiled.step_graph import parts_of
-from app.models.weights.fused_layers import fuse_layers
+from app.models.compiled.steps.step_graph import parts_of
+from app.models.weights.fused.fused_layers import fuse_layers
 from app.models.weights.packing import unpack_in_pieces
 from app.models.weights.quantization import quantize
 from tests.native_passes import COMPILER, native_pass

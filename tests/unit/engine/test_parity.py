@@ -7,7 +7,7 @@ import random
 import pytest
 
 from app.models.text_model import TextModel
-from app.models.weights.fused_layers import fuse_layers
+from app.models.weights.fused.fused_layers import fuse_layers
 from app.models.weights.packing import pack
 from tests.thinned import few_of
 from tests.tiny_models import SLOT_FAMILIES

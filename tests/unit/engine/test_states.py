@@ -16,10 +16,10 @@ from app.engine.generation.batch_options import BatchOptions
 from app.engine.generation.batched import BatchedEngine
 from app.engine.generation.plan import Chunk
 from app.engine.kv.snapshots import Kept, Snapshots, wished
-from app.engine.runners.state_runner import StateRunner
 from app.engine.runners.states import row_convolutions
 from app.engine.runners.states.state_hosts import StateHost, find_hosts
 from app.engine.runners.states.state_passes import pieces_of
+from app.engine.runners.states.state_runner import StateRunner
 from app.models.checkpoint.source import find_source
 from app.models.forecast import predict
 from app.models.text_model import TextModel

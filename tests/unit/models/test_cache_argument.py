@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from app.models.checkpoint.cache_argument import cache_argument, cache_argument_of
-from app.models.weights.layer_patterns import takes_the_same
+from app.models.weights.fused.layer_patterns import takes_the_same
 
 SMALL = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1, "vocab_size": 32}
 

@@ -10,8 +10,8 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from app.core.settings import load_settings
 from app.models.checkpoint.loader import Checkpoint, load_checkpoint
-from app.models.weights.fused_layers import FusedLayer, fuse_layers, merged
-from app.models.weights.rotations import Order
+from app.models.weights.fused.fused_layers import FusedLayer, fuse_layers, merged
+from app.models.weights.fused.rotations import Order
 from tests.tiny_models import save_tiny_model
 
 PROMPT = list(range(9, 49))

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from app.cli.commands.report import command
 from app.core.settings import load_settings
 from app.models.checkpoint.loader import load_checkpoint
-from app.models.weights.fused_layers import fuse_layers
+from app.models.weights.fused.fused_layers import fuse_layers
 from app.models.weights.quantization import quantize
 from app.reports import measuring_process
 from app.reports.measuring_process import ReportError, run_child

@@ -29,7 +29,7 @@ from app.models.compiled.native_build import LIBRARY, compile_pass
 from app.models.compiled.native_pass import NativePass, load_library
 from app.models.compiled.package_facts import AnyShape, facts_of, key_of
 from app.models.compiled.package_store import Package, PackageError
-from app.models.compiled.step_graph import Parts, parts_of
+from app.models.compiled.steps.step_graph import Parts, parts_of
 from app.models.encoders.encoder_code import compile_layers, layers_shape, states_of
 from app.models.encoders.encoder_model import EncoderModel
 from app.models.encoders.native_encoder import EncoderShape, NativeEncoder, load_encoder_library

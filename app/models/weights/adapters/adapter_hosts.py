@@ -13,7 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from app.models.weights.fused_layers import FusedLayer
+from app.models.weights.fused.fused_layers import FusedLayer
 from app.models.weights.int4_linear import Int4Linear
 from app.models.weights.int8_linear import Int8Linear
 from app.models.weights.int8_plain import PlainInt8Linear

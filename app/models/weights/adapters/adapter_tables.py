@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from app.core.work.adapters import Adapter, Floats
-from app.models.weights.fused_layers import FusedLayer
+from app.models.weights.fused.fused_layers import FusedLayer
 
 
 class Part(ctypes.Structure):

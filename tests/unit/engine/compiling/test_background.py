@@ -30,7 +30,7 @@ from app.models.compiled import compile_child
 from app.models.compiled.compiled_step import find_package, store_of
 from app.models.compiled.package_facts import facts_of, key_of
 from app.models.compiled.package_store import PackageError
-from app.models.compiled.step_graph import model_shape, parts_of
+from app.models.compiled.steps.step_graph import model_shape, parts_of
 from app.models.weights.int8_plain import PlainInt8Linear
 from app.models.weights.quantization import quantize
 from tests.compiled_steps import uncompiled_step

@@ -26,7 +26,7 @@ from app.models.compiled.package_facts import facts_of
 from app.models.compiled.package_maker import Wish, has_made, locked
 from app.models.compiled.package_store import PackageError
 from app.models.compiled.products import Form
-from app.models.compiled.step_shape import Shape
+from app.models.compiled.steps.step_shape import Shape
 from tests.waiting import wait_until
 
 SHAPE = Shape(

@@ -9,8 +9,8 @@ from app.models.checkpoint.loader import load_checkpoint
 from app.models.compiled import package_facts as facts
 from app.models.compiled.compiled_step import Code, RowsCode, codes_of, find_step, gains, store_of
 from app.models.compiled.package_facts import facts_of, key_of
-from app.models.compiled.step_graph import parts_of
-from app.models.weights.fused_layers import fuse_layers
+from app.models.compiled.steps.step_graph import parts_of
+from app.models.weights.fused.fused_layers import fuse_layers
 from tests.compiled_files import fake_files
 
 

@@ -9,7 +9,7 @@ from app.core.settings import load_settings
 from app.models.checkpoint.loader import load_checkpoint
 from app.models.compiled import large_weights
 from app.models.compiled.large_weights import lie_together, move_in_pieces, weights_in
-from app.models.weights.fused_layers import fuse_layers
+from app.models.weights.fused.fused_layers import fuse_layers
 from app.models.weights.packing import unpack_in_pieces
 from app.models.weights.quantization import quantize
 

@@ -14,8 +14,8 @@ from app.models.checkpoint.cache_argument import cache_argument_of
 from app.models.checkpoint.loader import Checkpoint, load_checkpoint
 from app.models.compiled import package_facts as facts
 from app.models.compiled.package_facts import difference, facts_of, key_of, processor
-from app.models.compiled.step_graph import Parts, model_shape, parts_of
-from app.models.weights.fused_layers import fuse_layers
+from app.models.compiled.steps.step_graph import Parts, model_shape, parts_of
+from app.models.weights.fused.fused_layers import fuse_layers
 from app.models.weights.packing import pack, unpack_in_pieces
 from app.models.weights.quantization import quantize
 from tests.compiled_steps import uncompiled_step

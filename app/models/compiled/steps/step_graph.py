@@ -18,11 +18,11 @@ from torch import nn
 from app.models.checkpoint.loader import Checkpoint
 from app.models.compiled.native_build import kinds_of
 from app.models.compiled.products import form_of, is_plain, product, weights_of
-from app.models.compiled.step_shape import NORMS, PRODUCTS, Shape, names_in, parts_in
-from app.models.weights.fused_layers import FusedLayer
-from app.models.weights.fused_norms import Norm, known_norm
+from app.models.compiled.steps.step_shape import NORMS, PRODUCTS, Shape, names_in, parts_in
+from app.models.weights.fused.fused_layers import FusedLayer
+from app.models.weights.fused.fused_norms import Norm, known_norm
+from app.models.weights.fused.rotations import Order
 from app.models.weights.packing import unpacked
-from app.models.weights.rotations import Order
 
 # Tells the tracer what holds of sizes that change; torch has no types for it.
 check: Callable[[bool], None] = torch._check

@@ -13,8 +13,8 @@ from typing import Any, cast
 from torch import nn
 
 from app.models.checkpoint.cache_argument import NAMES, cache_argument
-from app.models.weights.fused_norms import known_norm
-from app.models.weights.rotations import Order
+from app.models.weights.fused.fused_norms import known_norm
+from app.models.weights.fused.rotations import Order
 
 # What a layer of these kinds is called with by name; further options are its attention's.
 ARGUMENTS = {"hidden_states", "attention_mask", "position_ids", "use_cache", "position_embeddings", *NAMES}

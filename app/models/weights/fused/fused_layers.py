@@ -19,11 +19,11 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from app.core.logs.logging import get_logger
 from app.models.checkpoint.cache_argument import cache_argument
 from app.models.checkpoint.loader import Checkpoint
-from app.models.weights.fused_check import compare
-from app.models.weights.fused_norms import Norm, known_norm
+from app.models.weights.fused.fused_check import compare
+from app.models.weights.fused.fused_norms import Norm, known_norm
+from app.models.weights.fused.layer_patterns import Pattern, activation_of, pattern_of
+from app.models.weights.fused.rotations import Embeddings, Rotation
 from app.models.weights.grids import merged_grid, set_grid
-from app.models.weights.layer_patterns import Pattern, activation_of, pattern_of
-from app.models.weights.rotations import Embeddings, Rotation
 
 log = get_logger("models")
 

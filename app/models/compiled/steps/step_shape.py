@@ -11,7 +11,7 @@ from itertools import islice
 import torch
 
 from app.models.compiled.products import Form, num_tensors
-from app.models.weights.layer_patterns import LLAMA, Pattern
+from app.models.weights.fused.layer_patterns import LLAMA, Pattern
 
 MAX_LAYERS_PER_CALL = 5
 WEIGHTS = ("input_layernorm", "qkv_proj", "o_proj", "post_attention_layernorm", "gate_up_proj", "down_proj")

@@ -14,8 +14,8 @@ from transformers import DynamicCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from app.models.checkpoint.cache_argument import cache_argument
-from app.models.weights.layer_patterns import Pattern
-from app.models.weights.rotations import Order, Rotation
+from app.models.weights.fused.layer_patterns import Pattern
+from app.models.weights.fused.rotations import Order, Rotation
 
 # Of the range of what a layer adds, computed in float32.
 TOLERANCE = 1e-4

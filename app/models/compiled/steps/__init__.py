@@ -1,0 +1,1 @@
+"""What the code of a compiled step or pass is made for."""
