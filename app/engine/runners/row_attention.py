@@ -74,8 +74,10 @@ def capped_attention(
     if position_bias is not None:
         raise ValueError("no attention is known that adds both a bias by position and sinks or caps")
     num_rows, num_heads, num_new, head_dim = query.shape
-    grouped = query.reshape(num_rows, key.shape[1], -1, num_new, head_dim).float()
-    logits = grouped @ key.float()[:, :, None].transpose(-1, -2) * (head_dim**-0.5 if scaling is None else scaling)
+    # Queries that share keys lie one behind the other: else torch copies keys and values for each of them.
+    scale = head_dim**-0.5 if scaling is None else scaling
+    grouped = query.reshape(num_rows, key.shape[1], -1, head_dim).float() * scale
+    logits = (grouped @ key.float().transpose(-1, -2)).view(num_rows, key.shape[1], -1, num_new, key.shape[2])
     if softcap is not None:
         logits = torch.tanh(logits / softcap) * softcap
     if mask is not None:
@@ -86,8 +88,8 @@ def capped_attention(
     if s_aux is not None:
         sinks = s_aux.float().reshape(1, key.shape[1], -1, 1, 1).expand(*logits.shape[:-1], 1)
         logits = torch.cat((logits, sinks), dim=-1)
-    weights = logits.softmax(-1)[..., : key.shape[2]]
-    attended = (weights @ value.float()[:, :, None]).to(query.dtype)
+    weights = logits.softmax(-1)[..., : key.shape[2]].flatten(2, 3)
+    attended = (weights @ value.float()).to(query.dtype)
     return attended.reshape(num_rows, num_heads, num_new, -1).transpose(1, 2), None
 
 
