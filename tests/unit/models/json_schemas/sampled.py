@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 import json
+import math
 import random
 import re
 from decimal import Decimal, InvalidOperation
@@ -108,7 +109,8 @@ def _is_integer(_checker: Any, value: Any) -> bool:
     """Without making a whole number of 1e999999."""
     if isinstance(value, Decimal):
         return value == value.to_integral_value()
-    return _is_number(_checker, value) and value == int(value)
+    # What is too large for a float was read as infinite, and is whole.
+    return _is_number(_checker, value) and (math.isinf(value) or value == int(value))
 
 
 _Validator = jsonschema.validators.extend(
