@@ -65,11 +65,12 @@ def test_after_many_impatient_clients_of_long_requests_the_next_is_answered_soon
         time.sleep(0.5)
         for client in clients:
             client.close()
+    left_s = time.monotonic()
+    # Whoever asks before the last ones are known to have left is told to come again.
+    wait_for(lambda: server.in_hand() == (0, 0), "the places")
     [answer] = send_all(server.port, [completion(1)])
     assert answer.status == 200
-    assert answer.seconds < 5
-    print(f"after 200 impatient clients: {answer.seconds:.3f} s")
-    wait_for(lambda: server.in_hand() == (0, 0), "the places")
+    assert time.monotonic() - left_s < 5
 
 
 @pytest.mark.slow
