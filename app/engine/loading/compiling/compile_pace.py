@@ -9,6 +9,7 @@ and never imports torch.
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
 import time
@@ -102,8 +103,10 @@ def waited_s(worker: int) -> float | None:
 
 
 def end_as(code: int) -> None:
-    """End with this exit code, or by this signal where it is negative, as ``subprocess`` counts."""
+    """End with this exit code, or by this signal where it is negative, as ``subprocess`` counts; leaves no core."""
     if code < 0:
-        signal.signal(-code, signal.SIG_DFL) if -code not in (signal.SIGKILL, signal.SIGSTOP) else None
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if -code != signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit(code)

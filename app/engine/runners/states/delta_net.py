@@ -2,7 +2,7 @@
 
 What they project, gate and normalise is computed for all tokens of the pass together; only the convolution and the
 recurrence know whose tokens they are. A module is taken so where it has the parts of this kind and computes
-the same (``fitted_layers``); else the family's own code is called piece by piece. Inference thread only.
+the same (``whole_passes.py``); else the family's own code is called piece by piece. Inference thread only.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import rms_norm
 from transformers.cache_utils import DynamicCache
 
 from app.core.logs.logging import get_logger
@@ -24,6 +23,7 @@ from app.engine.runners.states.joint_linear import JointLinear
 from app.engine.runners.states.state_hosts import StateHost
 from app.models.checkpoint.cache_argument import cache_argument
 from app.models.checkpoint.loader import Checkpoint
+from app.models.weights.fused.fused_norms import known_norm
 
 AROUND = {"mlp", "input_layernorm", "post_attention_layernorm"}
 MLP = {"gate_proj", "up_proj", "down_proj", "act_fn"}
@@ -71,18 +71,11 @@ class LayerAround:
 
 
 def quick(norm: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    """``norm`` as one call, where torch's RMS norm with its weight, or with one more, gives the same in float32."""
-    epsilon = getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
+    """``norm`` as one call, where it is a known one in float32 that nothing is hooked to."""
     weight = getattr(norm, "weight", None)
-    if epsilon is None or weight is None or weight.dtype != torch.float32 or norm._forward_hooks:
-        own: Callable[[torch.Tensor], torch.Tensor] = norm
-        return own
-    probe = torch.randn((3, len(weight)), generator=torch.Generator().manual_seed(0)).to(weight.device)
-    expected = norm(probe)
-    for one in (weight.detach(), weight.detach() + 1):
-        if torch.allclose(rms_norm(probe, weight.shape, one, epsilon), expected, rtol=1e-5, atol=1e-6):
-            return lambda states: rms_norm(states, weight.shape, one, epsilon)
-    return norm  # type: ignore[no-any-return]
+    is_plain = weight is not None and weight.dtype == torch.float32 and not norm._forward_hooks
+    found: Callable[[torch.Tensor], torch.Tensor] = (known_norm(norm) if is_plain else None) or norm
+    return found
 
 
 @torch.inference_mode()

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import DynamicCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from app.core.logs.logging import get_logger
 from app.models.checkpoint.cache_argument import cache_argument
 from app.models.weights.fused.layer_patterns import Pattern
 from app.models.weights.fused.rotations import Order, Rotation
@@ -28,6 +29,8 @@ LISTENING = "forklift_listening"
 KNOWN = {"sliding_window", "softcap", "s_aux", "scaling", "dropout", "is_causal"}
 # What a pass hands to all layers, and those to attention.
 HANDED = {"position_ids", "use_cache", "kwargs"}
+
+log = get_logger("models")
 
 Fused = Callable[[nn.Module, Rotation, Pattern], nn.Module]
 
@@ -56,7 +59,9 @@ def compare(
         own = own_layer(layer, pattern, device)
         play = Played(own, rotary, device)
         expected, told = play.added(own)
-    except Exception:
+    except Exception as error:
+        # Called in another way than the layers that are known here; the family's own stays.
+        log.info("layer_not_compared", kind=type(layer).__name__, reason=f"{type(error).__name__}: {error}"[:200])
         return None
     told_to = heard(own, told, pattern)
     turned = [] if told_to is None else [replace(told_to, order=order) for order in Order]
