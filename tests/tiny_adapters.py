@@ -17,6 +17,7 @@ TARGETS = {
     "mistral": ("q_proj", "v_proj", "down_proj"),
     "qwen2": ("q_proj", "v_proj", "down_proj"),
     "gpt2": ("c_attn", "c_fc"),
+    "qwen3_moe": ("q_proj", "k_proj", "o_proj"),
 }
 
 

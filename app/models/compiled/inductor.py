@@ -114,7 +114,8 @@ def compile_step(parts: Parts) -> dict[str, Path]:
 
 def span_of(parts: Parts, num_rows: int) -> tuple[nn.Module, tuple[Any, ...], Any]:
     """A span with inputs to trace it with, and which of their sizes may change."""
-    shape = parts.shape
+    shape, activation = parts.shape, parts.activation
+    assert activation is not None, "layers with experts are of another kind"
     dtype = getattr(torch, shape.dtype)
     cache_rows = 1 if num_rows == 1 else CACHE_ROWS
     keys = torch.zeros((cache_rows, shape.num_kv_heads, CAPACITY, shape.head_dim), dtype=dtype)
@@ -129,7 +130,7 @@ def span_of(parts: Parts, num_rows: int) -> tuple[nn.Module, tuple[Any, ...], An
     length = torch.export.Dim("length", min=2, max=MOST_TOKENS - 1)
     cache = {2: capacity} if num_rows == 1 else {0: torch.export.Dim("cache_rows", min=2, max=MOST_ROWS), 2: capacity}
     sizes: list[Any] = [[*[None] * (len(layer) - 2), cache, cache] for layer in layers]
-    return Span(shape, parts.activation, num_rows), inputs, (*[None] * 4, {0: length}, None, sizes)
+    return Span(shape, activation, num_rows), inputs, (*[None] * 4, {0: length}, None, sizes)
 
 
 def head_of(parts: Parts, num_rows: int) -> tuple[nn.Module, tuple[Any, ...], Any]:

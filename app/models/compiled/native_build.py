@@ -12,6 +12,7 @@ import torch
 from app.models.compiled.package_facts import CPU_INFO, processor
 from app.models.compiled.package_store import PackageError
 from app.models.compiled.steps.step_shape import Shape
+from app.models.weights.fused.experts import CLAMPED
 
 HEADERS = Path(__file__).with_name("native")
 SOURCE = HEADERS / "native_pass.cpp"
@@ -21,7 +22,7 @@ FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fopenmp",
 KINDS = {"float32": "Float32", "bfloat16": "BFloat16", "float16": "Float16"}
 NEEDED = {"avx2", "fma", "f16c"}
 # As the C++ numbers them.
-ACTIVATIONS = {"SiLU()": 0, "SiLUActivation()": 0, "GELUTanh()": 1}
+ACTIVATIONS = {"SiLU()": 0, "SiLUActivation()": 0, "GELUTanh()": 1, CLAMPED: 2}
 # Forms of the layers' weights and of the output layer's.
 PAIRS = {("plain", "plain"), ("int8", "int8"), ("int4", "int8")}
 # Outputs that torch packs side by side.

@@ -143,6 +143,7 @@ class NativePass:
     def _usual_call(self) -> Call:
         """What is the same in each pass."""
         shape, tables, pattern = self._shape, self._tables, self._shape.pattern
+        experts = pattern.experts
         return Call(
             num_layers=shape.num_layers,
             hidden=shape.hidden_size,
@@ -157,6 +158,8 @@ class NativePass:
             is_parallel=pattern.is_parallel,
             scale=pattern.scale,
             softcap=pattern.softcap or 0.0,
+            slope=0.0 if experts is None else experts.slope,
+            limit=0.0 if experts is None else experts.limit,
             layers=ctypes.addressof(tables.layers),
             task_tokens=max(TASK_ROWS // (shape.num_queries // shape.num_kv_heads), 1),
             last_norm=tables.last_norm,
@@ -165,8 +168,10 @@ class NativePass:
 
     def _lay_out(self, call: Call, tokens: Tokens) -> list[torch.Tensor]:
         """Scratch of a pass, which is to live as long as it."""
-        shape, num = self._shape, len(tokens.ids)
-        most = max(num, len(tokens.wanted))
+        shape, num, experts = self._shape, len(tokens.ids), self._shape.pattern.experts
+        # What goes through the second half of a layer: a token once, or once for each of its experts.
+        slots = num if experts is None else num * experts.top_k
+        most = max(slots, len(tokens.wanted))
         heads = (shape.num_queries + 2 * shape.num_kv_heads) * shape.head_dim
         prepared = max(most, call.num_threads * ALONE_TOKENS)
         rows = call.task_tokens * shape.num_queries // shape.num_kv_heads
@@ -179,7 +184,7 @@ class NativePass:
             "inputs": prepared * shape.hidden_size,
             "heads": num * heads,
             "attended": num * shape.num_queries * shape.head_dim,
-            "activated": num * shape.intermediate_size,
+            "activated": slots * shape.intermediate_size,
             "added": num * shape.hidden_size,
             "units": prepared,
             "scores": call.num_threads * call.scores_size,
@@ -189,6 +194,11 @@ class NativePass:
         scratch = {name: torch.empty(size) for name, size in floats.items()}
         scratch |= {name: torch.empty(size, dtype=torch.int16) for name, size in wholes.items()}
         scratch["totals"] = torch.empty(prepared * self._widest, dtype=torch.int32)
+        if experts is not None:
+            sizes = {"given": num * experts.num_experts, "shares": slots}
+            sizes |= dict.fromkeys(("gathered", "taken"), slots * shape.hidden_size)
+            scratch |= {name: torch.empty(size) for name, size in sizes.items()}
+            scratch["choice"] = torch.empty(3 * slots + 3 * experts.num_experts + 2, dtype=torch.int64)
         for name, tensor in scratch.items():
             setattr(call, name, tensor.data_ptr())
         return list(scratch.values())

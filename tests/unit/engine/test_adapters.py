@@ -126,7 +126,10 @@ def native_of(folder: Path, *, rows: int, chunk: int = 16, drafts: int = 0, **en
 @pytest.mark.skipif(shutil.which(COMPILER) is None, reason="needs a C++ compiler")
 @pytest.mark.parametrize(
     ("family", "drafts"),
-    [("llama", 0), *(pytest.param(*one, marks=pytest.mark.slow) for one in (("llama", 4), ("qwen2", 0)))],
+    [
+        ("llama", 0),
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in (("llama", 4), ("qwen2", 0), ("qwen3_moe", 0))),
+    ],
 )
 def test_compiled_passes_say_what_merged_models_say(model_folder, adapters, monkeypatch, family, drafts):
     rng = random.Random(8)

@@ -10,6 +10,7 @@
 
 #include "attention.h"
 #include "changes.h"
+#include "experts.h"
 #include "ways.h"
 
 namespace {
@@ -19,7 +20,8 @@ namespace {
 template <class Way, class Use>
 void product(const Call& call, const Own& own, const Matrix& m, int64_t which, const float* rows, int64_t n, Use use) {
     lowered(call, own, which, rows, m.num_in);
-    const Way way(own, m, rows, n);
+    Way::prepare(own, m, rows, n);
+    const Way way(own, m, rows, 0, n);
     const int64_t step = way.part_outputs(1), num_parts = (m.num_out + step - 1) / step;
     float found[BLOCK_TOKENS * MOST_PART_OUTPUTS];
     own.me.share(num_parts, [&](int64_t part) {
@@ -40,7 +42,8 @@ void product(const Call& call, const Own& own, const Matrix& m, int64_t which, c
 template <class Way>
 void gated(const Call& call, const Own& own, const Matrix& m, int64_t which, const float* rows, int64_t n) {
     lowered(call, own, which, rows, m.num_in);
-    const Way way(own, m, rows, n);
+    Way::prepare(own, m, rows, n);
+    const Way way(own, m, rows, 0, n);
     const int64_t size = call.intermediate, step = way.part_outputs(2), num_parts = (size + step - 1) / step;
     float gate[BLOCK_TOKENS * MOST_PART_OUTPUTS], up[BLOCK_TOKENS * MOST_PART_OUTPUTS];
     own.me.share(num_parts, [&](int64_t part) {
@@ -54,8 +57,8 @@ void gated(const Call& call, const Own& own, const Matrix& m, int64_t which, con
             raised(call, own, which, t, some, first, num, gate, stride);
             raised(call, own, which, t, some, size + first, num, up, stride);
             for (int64_t r = 0; r < some; r++)
-                activate(gate + r * stride, up + r * stride, m.bias ? m.bias + first : nullptr, size, num,
-                         call.activation, call.activated + (t + r) * size + first);
+                activate(call, gate + r * stride, up + r * stride, m.bias ? m.bias + first : nullptr, size, num,
+                         call.activated + (t + r) * size + first);
         }
     });
 }
@@ -74,6 +77,12 @@ void take(const Call& call, const Own& own, const Norm& one) {
                [&](int64_t t) { normed(one, call.states + t * call.hidden, call.hidden, own.inputs + t * call.hidden); });
 }
 
+// Adds a row to a token's states, or the norm of it, which takes its place.
+inline void add_row(const Call& call, const Norm& after, float* row, float* states) {
+    if (after.weight) normed(after, row, call.hidden, row);
+    for (int64_t i = 0; i < call.hidden; i++) states[i] += call.scale * row[i];
+}
+
 // Adds a product to the states, or the norm of it.
 template <class Way>
 void add(const Call& call, const Own& own, const Matrix& m, int64_t which, const float* rows, const Norm& after) {
@@ -84,10 +93,13 @@ void add(const Call& call, const Own& own, const Matrix& m, int64_t which, const
         });
     product<Way>(call, own, m, which, rows, call.num_tokens,
                  [&](int64_t t, int64_t o, float value) { call.added[t * size + o] = value; });
-    own.me.share(call.num_tokens, [&](int64_t t) {
-        float *added = call.added + t * size, *states = call.states + t * size;
-        normed(after, added, size, added);
-        for (int64_t i = 0; i < size; i++) states[i] += call.scale * added[i];
+    own.me.share(call.num_tokens, [&](int64_t t) { add_row(call, after, call.added + t * size, call.states + t * size); });
+}
+
+// Adds what the experts of each token make of its inputs.
+inline void add_experts(const Call& call, const Own& own, const Layer& layer) {
+    fed_by_experts(call, own, layer.experts, [&](int64_t t, float* row) {
+        add_row(call, layer.after_mlp, row, call.states + t * call.hidden);
     });
 }
 
@@ -106,10 +118,12 @@ void layers(const Call& call, const Places& places, const Member& me) {
         // What the other half reads is what this one read, where both read the same.
         if (call.is_parallel) gated<Way>(call, own, layer.gate_up, which + GATE_UP, own.inputs, n);
         add<Way>(call, own, layer.o, which + O, call.attended, layer.after_attention);
-        if (!call.is_parallel) {
-            take(call, own, layer.before_mlp);
-            gated<Way>(call, own, layer.gate_up, which + GATE_UP, own.inputs, n);
+        if (!call.is_parallel) take(call, own, layer.before_mlp);
+        if (layer.experts.num_experts) {
+            add_experts(call, own, layer);
+            continue;
         }
+        if (!call.is_parallel) gated<Way>(call, own, layer.gate_up, which + GATE_UP, own.inputs, n);
         add<Way>(call, own, layer.down, which + DOWN, call.activated, layer.after_mlp);
     }
 }
@@ -144,8 +158,12 @@ extern "C" void forklift_pass(const Call* given, int64_t* scratch) {
     }
 }
 
-// What products by m, of the head or of a layer, need to know of its weights: their steps into `steps`, unless they have
-// some, and m's input_norm.
-extern "C" void forklift_measure(Matrix* m, float* steps, int64_t num_threads, int64_t is_head) {
-    m->input_norm = is_head ? Ways<Head>::measured(*m, steps, num_threads) : Ways<Weight>::measured(*m, steps, num_threads);
+// Where a matrix belongs.
+enum { IN_LAYER, IN_HEAD, IN_EXPERTS };
+
+// What products by m need to know of its weights: their steps into `steps`, unless they have some, and m's input_norm.
+extern "C" void forklift_measure(Matrix* m, float* steps, int64_t num_threads, int64_t place) {
+    m->input_norm = place == IN_HEAD      ? Ways<Head>::measured(*m, steps, num_threads)
+                    : place == IN_EXPERTS ? Ways<Cache>::measured(*m, steps, num_threads)
+                                          : Ways<Weight>::measured(*m, steps, num_threads);
 }

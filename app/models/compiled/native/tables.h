@@ -30,12 +30,22 @@ struct Norm {
     int32_t is_centered;
 };
 
+// Gated products of which a token takes the `top_k` that `router` (num_experts, hidden) gives most for, times its shares: of
+// a softmax of all where is_of_all, else of those that were taken. is_interleaved: a gate and what it is for lie in turn.
+// num_experts 0: none, the layer has gate_up and down of its own.
+struct Experts {
+    const float *router, *router_bias;
+    const Matrix *gate_up, *down;
+    int64_t num_experts, top_k, is_interleaved, is_of_all;
+};
+
 // A token sees the `reach` entries up to its own, all of them where that is 0; position p lies at p modulo `size`. Sinks are
 // logits of the heads that no value has. `turn` says which cosines and sines of the call turn its heads; -1: none.
 struct Layer {
     Norm before_attention, after_attention, before_mlp, after_mlp, query_norm, key_norm;
     const float* sinks;
     Matrix qkv, o, gate_up, down;
+    Experts experts;
     int64_t turn, reach, size, capacity;
     Cache::Type *keys, *values;
 };
@@ -45,7 +55,7 @@ struct Turn {
     const float *cos, *sin;
 };
 
-enum { SILU, GELU_TANH };
+enum { SILU, GELU_TANH, CLAMPED };
 
 // Tokens of one row of the cache, from position start on.
 struct Piece {
@@ -76,8 +86,9 @@ struct Call {
     int64_t num_turned, activation;
     // Neighbours turn together; norms of queries and keys are those of all heads together; a layer's halves read the same.
     int64_t has_pairs, has_whole_norms, is_parallel;
-    // What is added to the states is multiplied by `scale`, logits of attention stay below `softcap` where it is above 0.
-    float scaling, scale, softcap;
+    // What is added to the states is multiplied by `scale`, logits of attention stay below `softcap` where it is above 0;
+    // clamped gates stay below `limit`, and turn by `slope` times themselves.
+    float scaling, scale, softcap, slope, limit;
     const Layer* layers;
     const Piece* pieces;
     float* states;
@@ -91,6 +102,9 @@ struct Call {
     // Scratch of each token: inputs, heads, attended, activated, what is added to its states, and inputs as whole numbers with their steps. Of inputs
     // there is room for ALONE_TOKENS of each thread.
     float *inputs, *heads, *attended, *activated, *added;
+    // Of experts: what a router gives each token, shares of those taken; their inputs and outputs. `choice`: see Routing.
+    float *given, *shares, *gathered, *taken;
+    int64_t* choice;
     int16_t* wholes;
     float* units;
     int32_t* totals;

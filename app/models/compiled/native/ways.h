@@ -34,10 +34,13 @@ struct FloatWay {
     // The only row, spread, where that is how it is read.
     const float* spread = nullptr;
 
-    FloatWay(const Own& own, const Matrix& m, const float* rows, int64_t n) : m(m), rows(rows), num_tokens(n) {
+    static void prepare(const Own&, const Matrix&, const float*, int64_t) {}
+    // Of n prepared rows from the `first`th on.
+    FloatWay(const Own& own, const Matrix& m, const float* rows, int64_t first, int64_t n)
+        : m(m), rows(rows + first * m.width), num_tokens(n) {
 #if !defined(__AVX512F__)
         if (!std::is_same<Q, BFloat16>::value || n != 1) return;
-        spread_row(rows, m.width, own.row);
+        spread_row(this->rows, m.width, own.row);
         spread = own.row;
 #endif
     }
@@ -80,11 +83,11 @@ template <class Q>
 struct PackedWay {
     const Own& own;
     const Matrix& m;
-    const int64_t width;
+    const int64_t width, begin;
 
-    PackedWay(const Own& own, const Matrix& m, const float* rows, int64_t n) : own(own), m(m), width(padded(m.width)) {
-        round_rows(own, m, rows, n);
-    }
+    static void prepare(const Own& own, const Matrix& m, const float* rows, int64_t n) { round_rows(own, m, rows, n); }
+    PackedWay(const Own& own, const Matrix& m, const float*, int64_t first, int64_t)
+        : own(own), m(m), width(padded(m.width)), begin(first) {}
     int64_t part_outputs(int64_t num) const {
         const int64_t found = PART_BYTES / int64_t(sizeof(int16_t)) / num / width / BLOCK_OUTPUTS * BLOCK_OUTPUTS;
         return most(BLOCK_OUTPUTS, least(found, MOST_PART_OUTPUTS));
@@ -95,7 +98,7 @@ struct PackedWay {
         pack<Q>(weight_at<Q>(m, first), m.width, num, m.steps + first, place(which, num));
     }
     void multiply(int64_t t, int64_t some, int64_t first, int64_t num, int64_t which, float* out) const {
-        multiply_whole(own.wholes + t * width, some, width, place(which, num), num, own.units + t, m.steps + first, out,
+        multiply_whole(own.wholes + (begin + t) * width, some, width, place(which, num), num, own.units + begin + t, m.steps + first, out,
                        stride(num));
     }
 };
@@ -105,16 +108,18 @@ template <class Q>
 struct CodeWay {
     const Own& own;
     const Matrix& m;
+    const int64_t begin;
 
-    CodeWay(const Own& own, const Matrix& m, const float* rows, int64_t n) : own(own), m(m) { round_rows(own, m, rows, n); }
+    static void prepare(const Own& own, const Matrix& m, const float* rows, int64_t n) { round_rows(own, m, rows, n); }
+    CodeWay(const Own& own, const Matrix& m, const float*, int64_t first, int64_t) : own(own), m(m), begin(first) {}
     int64_t part_outputs(int64_t num) const {
         return most(1, least(SMALL_PART_BYTES / num / m.width, MOST_PART_OUTPUTS));
     }
     int64_t stride(int64_t num) const { return num; }
     void take(int64_t, int64_t, int64_t) const {}
     void multiply(int64_t t, int64_t some, int64_t first, int64_t num, int64_t, float* out) const {
-        multiply_codes(own.wholes + t * m.width, some, m.width, weight_at<Q>(m, first), num,
-                       own.units + t, m.steps + first, out, num);
+        multiply_codes(own.wholes + (begin + t) * m.width, some, m.width, weight_at<Q>(m, first), num,
+                       own.units + begin + t, m.steps + first, out, num);
     }
 };
 
@@ -123,8 +128,10 @@ template <class Q>
 struct NibbleWay {
     const Own& own;
     const Matrix& m;
+    const int64_t begin;
 
-    NibbleWay(const Own& own, const Matrix& m, const float* rows, int64_t n) : own(own), m(m) {
+    NibbleWay(const Own& own, const Matrix& m, const float*, int64_t first, int64_t) : own(own), m(m), begin(first) {}
+    static void prepare(const Own& own, const Matrix& m, const float* rows, int64_t n) {
         const int64_t width = m.width;
         each_token(own, n, [&](int64_t t) {
             gather(m, rows + t * m.num_in, own.row);
@@ -141,9 +148,9 @@ struct NibbleWay {
     void multiply(int64_t t, int64_t some, int64_t first, int64_t num, int64_t, float* out) const {
         const uint8_t* block = (const uint8_t*)m.weight + first * m.width / 2;
         const uint16_t* params = (const uint16_t*)m.steps + 2 * first;
-        multiply_nibbles(own.wholes + t * m.width, some, m.width, block, num, params,
+        multiply_nibbles(own.wholes + (begin + t) * m.width, some, m.width, block, num, params,
                          (m.num_out + PACKED_OUTPUTS - 1) / PACKED_OUTPUTS * PACKED_OUTPUTS * 2,
-                         own.totals + t * (m.width / GROUP), own.units + t, out, stride(num));
+                         own.totals + (begin + t) * (m.width / GROUP), own.units + begin + t, out, stride(num));
     }
 };
 
@@ -192,24 +199,30 @@ struct Ways<Int4> {
     static float measured(const Matrix&, float*, int64_t) { return MOST_SUM; }
 };
 
-// By e to a power: GELU by tangents is such, too.
-inline Floats activated(Floats gate, int64_t activation) {
-    const Floats power = activation == SILU ? gate : 1.5957691216f * (gate + 0.044715f * gate * gate * gate);
-    return gate / (1.0f + exponential(-power));
+// What a gate lets through of `up`: by e to a power; GELU by tangents is such, too.
+inline Floats combined(const Call& call, Floats gate, Floats up) {
+    if (call.activation == CLAMPED) {
+        gate = gate > call.limit ? all(call.limit) : gate;
+        up = up > call.limit ? all(call.limit) : up;
+        up = up < -call.limit ? all(-call.limit) : up;
+        return gate / (1.0f + exponential(-call.slope * gate)) * (up + 1.0f);
+    }
+    const Floats power = call.activation == SILU ? gate : 1.5957691216f * (gate + 0.044715f * gate * gate * gate);
+    return gate / (1.0f + exponential(-power)) * up;
 }
 
 // The activated gate times up, of num outputs; both biases lie `size` apart.
-inline void activate(const float* gate, const float* up, const float* bias, int64_t size, int64_t num, int64_t activation,
+inline void activate(const Call& call, const float* gate, const float* up, const float* bias, int64_t size, int64_t num,
                      float* out) {
     int64_t o = 0;
     for (; o + WIDTH <= num; o += WIDTH) {
         const Floats g = bias ? Float32::load(gate + o) + Float32::load(bias + o) : Float32::load(gate + o);
         const Floats u = bias ? Float32::load(up + o) + Float32::load(bias + size + o) : Float32::load(up + o);
-        put(out + o, activated(g, activation) * u);
+        put(out + o, combined(call, g, u));
     }
     for (; o < num; o++) {
         const float g = gate[o] + (bias ? bias[o] : 0.0f), u = up[o] + (bias ? bias[size + o] : 0.0f);
-        out[o] = activated(all(g), activation)[0] * u;
+        out[o] = combined(call, all(g), all(u))[0];
     }
 }
 

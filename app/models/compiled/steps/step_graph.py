@@ -19,6 +19,7 @@ from app.models.checkpoint.loader import Checkpoint
 from app.models.compiled.native_build import kinds_of
 from app.models.compiled.products import form_of, is_plain, product, weights_of
 from app.models.compiled.steps.step_shape import NORMS, PRODUCTS, Shape, names_in, parts_in
+from app.models.weights.fused.experts import expert_tensors
 from app.models.weights.fused.fused_layers import FusedLayer
 from app.models.weights.fused.fused_norms import Norm, known_norm
 from app.models.weights.fused.rotations import Order
@@ -150,7 +151,7 @@ class Parts:
     """A model that a step can be compiled for: its shape, and what the step takes from it."""
 
     shape: Shape
-    activation: nn.Module
+    activation: nn.Module | None
     layers: list[list[torch.Tensor]]
     head: list[torch.Tensor]
 
@@ -169,7 +170,7 @@ def parts_of(checkpoint: Checkpoint, *, unpacks: bool = False) -> Parts | str:
     norm = known_norm(checkpoint.model.base_model.norm)
     assert norm is not None, "is asked before"
     tensors = [layer_tensors(layer, shape) for layer in layers]
-    return Parts(shape, layers[0].act_fn, tensors, [norm_of(norm), *taken(head)])
+    return Parts(shape, getattr(layers[0], "act_fn", None), tensors, [norm_of(norm), *taken(head)])
 
 
 def model_shape(checkpoint: Checkpoint) -> Shape | str:
@@ -179,8 +180,8 @@ def model_shape(checkpoint: Checkpoint) -> Shape | str:
         return "steps are compiled for the CPU only"
     if not layers or not all(isinstance(layer, FusedLayer) for layer in layers):
         return "its layers are not all fused ones (docs/models.md)"
-    if not all(layer.pattern.has_gate for layer in layers):
-        return "its layers have experts, or another kind of MLP (docs/models.md)"
+    if not all(layer.pattern.has_gate or layer.pattern.experts for layer in layers):
+        return "its layers have experts, or a kind of MLP, that there is no code for (docs/models.md)"
     head, norm = checkpoint.model.get_output_embeddings(), getattr(checkpoint.model.base_model, "norm", None)
     if any(form_of(one) is None for one in [*linear_parts(layers), head]):
         return "its weights lie in tiles, which pay for the steps of several sequences"
@@ -200,7 +201,7 @@ def model_shape(checkpoint: Checkpoint) -> Shape | str:
 
 def linear_parts(layers: list[Any]) -> list[nn.Module]:
     """The linear parts of all layers."""
-    return [getattr(layer, name) for layer in layers for name in PRODUCTS]
+    return [part for layer in layers for name in PRODUCTS if (part := getattr(layer, name, None)) is not None]
 
 
 def norms_in(layers: list[Any]) -> list[Norm]:
@@ -218,15 +219,18 @@ def shape_of(layer: Any, checkpoint: Checkpoint, layers: list[Any], last: Norm) 
     )
     forms = [form_of(one) for one in [*linear_parts([layer]), head]]
     *forms_of_layer, head_form = [form for form in forms if form is not None]
+    experts = layer.pattern.experts
+    intermediate = layer.down_proj.in_features if experts is None else experts.intermediate_size
+    activation = activation_name(layer.act_fn) if experts is None else experts.activation
     return Shape(
         num_layers=len(layers),
         hidden_size=layer.o_proj.out_features,
         num_queries=layer.num_queries,
         num_kv_heads=layer.num_queries // layer.num_key_value_groups,
         head_dim=layer.head_dim,
-        intermediate_size=layer.down_proj.in_features,
+        intermediate_size=intermediate,
         vocab_size=head.out_features,
-        activation=f"{type(layer.act_fn).__module__}.{layer.act_fn!r}",
+        activation=activation,
         scaling=float(layer.scaling),
         epsilons=tuple(0.0 if norm is None else float(norm.variance_epsilon) for norm in norms),
         forms=tuple(forms_of_layer),
@@ -237,12 +241,23 @@ def shape_of(layer: Any, checkpoint: Checkpoint, layers: list[Any], last: Norm) 
     )
 
 
+def activation_name(module: nn.Module) -> str:
+    """Of a gate's activation."""
+    return f"{type(module).__module__}.{module!r}"
+
+
 def layer_tensors(layer: Any, shape: Shape) -> list[torch.Tensor]:
     """What a compiled layer takes, in the order that it takes it in."""
     found: list[torch.Tensor] = []
     for name in names_in(shape):
-        part = getattr(layer, name)
-        found += taken(part) if name in PRODUCTS else [part.detach() if name == "sinks" else norm_of(part)]
+        if name == "experts":
+            assert shape.pattern.experts is not None, "is asked before"
+            found += expert_tensors(layer.mlp, shape.pattern.experts)
+        elif name in PRODUCTS:
+            found += taken(getattr(layer, name))
+        else:
+            part = getattr(layer, name)
+            found.append(part.detach() if name == "sinks" else norm_of(part))
     return found
 
 

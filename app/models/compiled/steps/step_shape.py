@@ -16,8 +16,10 @@ from app.models.weights.fused.layer_patterns import LLAMA, Pattern
 MAX_LAYERS_PER_CALL = 5
 WEIGHTS = ("input_layernorm", "qkv_proj", "o_proj", "post_attention_layernorm", "gate_up_proj", "down_proj")
 PRODUCTS = tuple(name for name in WEIGHTS if name.endswith("_proj"))
+# Those that layers with experts have none of.
+GATED = ("gate_up_proj", "down_proj")
 # What layers of other kinds have beside; the norms, and the last one's epsilon between those of Llama's kind and these.
-MORE = ("after_attention_norm", "after_mlp_norm", "q_norm", "k_norm", "sinks")
+MORE = ("after_attention_norm", "after_mlp_norm", "q_norm", "k_norm", "sinks", "experts")
 NORMS = ("input_layernorm", "post_attention_layernorm", "norm", *MORE[:4])
 
 
@@ -53,8 +55,15 @@ class Shape:
             "after_attention_norm": norms.after_attention is not None,
             "after_mlp_norm": norms.after_mlp is not None,
             **{"q_norm": has_heads, "k_norm": has_heads, "sinks": self.pattern.has_sinks},
+            **dict.fromkeys(GATED, self.pattern.has_gate),
+            "experts": not self.pattern.has_gate,
         }
         return known.get(name, True)
+
+    @property
+    def products(self) -> list[str]:
+        """The names of the linear parts of a layer."""
+        return [name for name in PRODUCTS if self.has(name)]
 
     @property
     def is_llamas(self) -> bool:
@@ -63,7 +72,7 @@ class Shape:
 
     def form(self, name: str) -> Form:
         """Of the weight of that name in a layer."""
-        return self.forms[PRODUCTS.index(name)]
+        return self.forms[self.products.index(name)]
 
     def num_out(self, name: str) -> int:
         """Outputs of the product of that name."""
@@ -80,6 +89,8 @@ def parts_in(weights: list[torch.Tensor], shape: Shape) -> dict[str, list[torch.
     """The tensors of each part of a layer, by its name."""
     rest = iter(weights)
     numbers = {name: num_tensors(shape.form(name)) if name in PRODUCTS else 1 for name in names_in(shape)}
+    if shape.pattern.experts is not None:
+        numbers["experts"] = shape.pattern.experts.num_tensors
     return {name: list(islice(rest, number)) for name, number in numbers.items()}
 
 

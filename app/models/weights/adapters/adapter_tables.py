@@ -16,6 +16,9 @@ from torch import nn
 from app.core.work.adapters import Adapter, Floats
 from app.models.weights.fused.fused_layers import FusedLayer
 
+# Matrices of a layer, as the C++ counts them.
+NUM_CHANGED = 4
+
 
 class Part(ctypes.Structure):
     """What is added to some outputs of a matrix; see the C++."""
@@ -49,7 +52,7 @@ class AdapterTables:
 
     def __init__(self, model: nn.Module):
         fused = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, FusedLayer)]
-        self._matrices = [_places(name, own) for name, layer in fused for _, own in layer.merged_layers()]
+        self._matrices = [place for name, layer in fused for place in _places_in(name, layer)]
         self._known = {name for matrix in self._matrices for name, _, _ in matrix}
         self._tables: WeakKeyDictionary[Adapter, Table | None] = WeakKeyDictionary()
 
@@ -86,6 +89,12 @@ def runs_of(tables: Sequence[tuple[Table | None, int]]) -> list[Run]:
             runs.append(Run(first, count, ctypes.addressof(table.changes)))
         first, before = first + count, table
     return runs
+
+
+def _places_in(name: str, layer: FusedLayer) -> list[list[tuple[str, int, int]]]:
+    """Of each matrix of a layer; experts are no matrices that an adapter changes."""
+    found = [_places(name, own) for _, own in layer.merged_layers()]
+    return found + [[] for _ in range(NUM_CHANGED - len(found))]
 
 
 def _places(layer: str, own: dict[str, int]) -> list[tuple[str, int, int]]:

@@ -19,6 +19,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from app.core.logs.logging import get_logger
 from app.models.checkpoint.cache_argument import cache_argument
 from app.models.checkpoint.loader import Checkpoint
+from app.models.weights.fused.experts import lay_by_output
 from app.models.weights.fused.fused_check import compare
 from app.models.weights.fused.fused_norms import Norm, known_norm
 from app.models.weights.fused.layer_patterns import Pattern, activation_of, pattern_of
@@ -177,6 +178,8 @@ def fuse_layers(checkpoint: Checkpoint) -> int:
         # Layers of a kind get the same cosines in a pass.
         kind = compared.order, compared.window
         layers[i] = FusedLayer(layer, rotations.setdefault(kind, Rotation(compared.order)), compared)
+        if compared.experts is not None:
+            lay_by_output(cast(nn.Module, layer.mlp), compared.experts)
         num_fused += 1
     log.info("layers_fused", num_fused=num_fused, num_layers=len(layers))
     return num_fused

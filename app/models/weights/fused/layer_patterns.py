@@ -13,6 +13,7 @@ from typing import Any, cast
 from torch import nn
 
 from app.models.checkpoint.cache_argument import NAMES, cache_argument
+from app.models.weights.fused.experts import Experts, known_experts
 from app.models.weights.fused.fused_norms import known_norm
 from app.models.weights.fused.rotations import Order
 
@@ -63,15 +64,16 @@ class Pattern:
     """A layer of a kind that can be fused.
 
     ``has_whole_norms``: norms of queries and keys are those of all heads together, before they are heads; else of each.
-    ``has_gate``: its second half is one gated product; else that stays the family's own module. ``scale`` is what both
-    halves are multiplied by before they are added. ``window`` and ``softcap`` are what its attention is told, which has
-    a sink for each head where ``has_sinks``.
+    ``has_gate``: its second half is one gated product; else that stays the family's own module, of which ``experts``
+    says what it computes, if that is known. ``scale`` is what both halves are multiplied by before they are added.
+    ``window`` and ``softcap`` are what its attention is told, which has a sink for each head where ``has_sinks``.
     """
 
     norms: Norms
     has_head_norms: bool = False
     has_whole_norms: bool = False
     has_gate: bool = True
+    experts: Experts | None = None
     scale: float = 1.0
     order: Order = Order.HALVES
     window: int | None = None
@@ -105,6 +107,7 @@ def pattern_of(layer: nn.Module) -> Pattern | None:
         has_head_norms=heads is not None,
         has_whole_norms=heads is not None and cast(Any, heads).weight.shape[0] != cast(Any, attention).head_dim,
         has_gate=has_known_gate(mlp),
+        experts=known_experts(mlp),
         scale=float(cast(Any, getattr(layer, "residual_multiplier", 1.0))),
         has_sinks=hasattr(attention, "sinks"),
     )
