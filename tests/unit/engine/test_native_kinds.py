@@ -9,15 +9,18 @@ from itertools import pairwise
 import pytest
 import torch
 
+from app.core.settings import load_settings
 from app.engine.checks.reference import distance
 from app.engine.generation.plan import Chunk
 from app.engine.runners.compiled import NativePasses, NativeRunner, NativeWindowedRunner
 from app.engine.runners.mixed import MixedRunner
 from app.engine.runners.windowed import WindowedRunner
 from app.models.checkpoint.layer_kinds import are_plain, layer_kinds
-from app.models.checkpoint.loader import Checkpoint
+from app.models.checkpoint.loader import Checkpoint, load_checkpoint
 from app.models.compiled.steps.step_graph import parts_of
 from app.models.weights.fused.fused_layers import fuse_layers
+from app.models.weights.packing import unpack_in_pieces
+from app.models.weights.quantization import quantize
 from tests.native_passes import COMPILER, native_pass
 from tests.unit.engine.driver import TokenLog, greedy_job, greedy_reference, load, random_prompt, run
 from tests.unit.engine.test_native_runner import packages as packages
@@ -123,6 +126,20 @@ def test_experts_of_any_number_give_what_the_eager_ones_give(family, num_experts
     checkpoint = of_family(family, **counts, **windows, num_experts_per_tok=2, intermediate_size=52)
     assert fuse_layers(checkpoint) == 2
     compare_passes(checkpoint, 2e-5)
+
+
+@pytest.mark.slow
+@torch.inference_mode()
+@pytest.mark.parametrize(("dtype", "kind", "tolerance"), [("float32", "int8", 5e-2), ("bfloat16", "int4", 8e-2)])
+def test_experts_keep_the_models_dtype_where_all_else_is_codes(model_folder, dtype, kind, tolerance):
+    environ = {"FORKLIFT_DTYPE": dtype, "FORKLIFT_QUANTIZATION": kind, "FORKLIFT_COMPILE": "never"}
+    settings = load_settings({"FORKLIFT_MODEL": str(model_folder("qwen3_moe")), **environ})
+    checkpoint = load_checkpoint(settings, lambda _: None)
+    fuse_layers(checkpoint)
+    quantize(checkpoint, kind, 1)
+    unpack_in_pieces(checkpoint, lambda: None)
+    assert checkpoint.model.base_model.layers[0].mlp.experts.down_proj.dtype == checkpoint.dtype
+    compare_passes(checkpoint, tolerance)
 
 
 @torch.inference_mode()
