@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import random
 import shutil
-from itertools import pairwise
 
 import pytest
 import torch
 
 from app.core.settings import load_settings
-from app.engine.checks.reference import distance
-from app.engine.generation.plan import Chunk
-from app.engine.runners.compiled import NativePasses, NativeRunner, NativeWindowedRunner
-from app.engine.runners.mixed import MixedRunner
-from app.engine.runners.windowed import WindowedRunner
-from app.models.checkpoint.layer_kinds import are_plain, layer_kinds
-from app.models.checkpoint.loader import Checkpoint, load_checkpoint
+from app.engine.runners.compiled import NativePasses
+from app.models.checkpoint.loader import load_checkpoint
 from app.models.compiled.steps.step_graph import parts_of
 from app.models.weights.fused.fused_layers import fuse_layers
 from app.models.weights.packing import unpack_in_pieces
 from app.models.weights.quantization import quantize
-from tests.native_passes import COMPILER, native_pass
+from tests.native_passes import COMPILER
 from tests.unit.engine.driver import TokenLog, greedy_job, greedy_reference, load, random_prompt, run
+from tests.unit.engine.native_comparison import compare_passes, runners_of
 from tests.unit.engine.test_native_runner import packages as packages
 from tests.unit.engine.test_native_runner import prepared
 from tests.unit.models.test_fused_layers import OTHERS, WINDOWS, of_family
@@ -31,7 +26,6 @@ pytestmark = pytest.mark.skipif(shutil.which(COMPILER) is None, reason="needs a 
 
 # GLM-4.5's layers are not alike, and its router knows groups.
 PASSED = [family for family in OTHERS if family != "glm4_moe"]
-NUM_ROWS, MAX_TOKENS, MOST_NEW = 4, 256, 64
 SERVED = [
     "gemma3",
     "qwen3",
@@ -66,36 +60,6 @@ def test_greedy_tokens_are_those_of_generate_beyond_windows_cold_and_warm(model_
     # Prompts, rows and both.
     assert {5, 50} <= set(made[-1].sizes)
     assert max(made[-1].sizes) > 50
-
-
-def runners_of(checkpoint: Checkpoint) -> tuple[NativePasses, MixedRunner]:
-    """One on code, and an eager one."""
-    sizes = checkpoint, NUM_ROWS, MAX_TOKENS
-    if are_plain(layer_kinds(checkpoint.model.config, MAX_TOKENS)):
-        return NativeRunner(native_pass(checkpoint), *sizes), MixedRunner(*sizes)
-    return (
-        NativeWindowedRunner(native_pass(checkpoint), *sizes, most_new=MOST_NEW),
-        WindowedRunner(*sizes, most_new=MOST_NEW),
-    )
-
-
-def compare_passes(checkpoint: Checkpoint, tolerance: float) -> None:
-    """Prompts in pieces, rows, drafts and mixed passes, then rows that go around their rings."""
-    runners, tokens = runners_of(checkpoint), random_prompt(random.Random(3), 200)
-    chunk = Chunk(2, tokens[:33], 0, all_logits=True)
-    passes = [
-        lambda one: one.prefill(0, tokens[:5], 0),
-        *((lambda one, a=a, b=b: one.prefill(0, tokens[a:b], a, all_logits=True)) for a, b in pairwise((5, 25, 81))),
-        lambda one: one.prefill(1, tokens[:7], 0, all_logits=True),
-        lambda one: one.decode([[5], [6]], [81, 7]),
-        lambda one: one.decode([[5, 6, 7], [6, 7, 8]], [82, 8]),
-        lambda one: one.mixed([4, 3], [85, 11], [chunk, Chunk(3, [9], 0)])[0],
-        lambda one: one.mixed([4, 3], [86, 12], [Chunk(2, tokens[33:40], 33), chunk])[1][1],
-        *((lambda one, i=i: one.decode([[5 + i], [6 + i]], [87 + i, 13 + i])) for i in range(100)),
-    ]
-    for make in passes:
-        found, expected = (make(one).float() for one in runners)
-        assert float(distance(found, expected).max()) <= tolerance
 
 
 @torch.inference_mode()

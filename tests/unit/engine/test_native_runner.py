@@ -11,8 +11,6 @@ from structlog.testing import capture_logs
 
 from app.core.settings import load_settings
 from app.engine.checks import features, steps
-from app.engine.checks.reference import distance
-from app.engine.generation.plan import Chunk
 from app.engine.loading.build import Prepared, prepare
 from app.engine.runners.compiled import NativeRunner
 from app.engine.runners.mixed import MixedRunner
@@ -25,6 +23,7 @@ from app.models.weights.packing import unpack_in_pieces
 from app.models.weights.quantization import quantize
 from tests.native_passes import COMPILER, native_pass
 from tests.unit.engine.driver import TokenLog, greedy_job, greedy_reference, load, random_prompt, run
+from tests.unit.engine.native_comparison import compare_passes
 
 pytestmark = pytest.mark.skipif(shutil.which(COMPILER) is None, reason="needs a C++ compiler")
 
@@ -128,28 +127,6 @@ def test_layers_with_room_for_unlike_numbers_of_entries_are_read_by_each_ones_ow
     assert made[-1].sizes[0] == 60
 
 
-def compare_passes(checkpoint, runner: NativeRunner, eager: MixedRunner, tolerance: float) -> None:
-    """Prompts in pieces, rows, drafts and mixed passes on two caches that were begun eagerly."""
-    tokens = random_prompt(random.Random(3), 90)
-    for one in (runner, eager):
-        MixedRunner.prefill(one, 0, tokens[:20], 0)
-    chunk = Chunk(2, tokens[:33], 0, all_logits=True)
-    passes = [
-        lambda one: one.prefill(0, tokens[20:81], 20),
-        lambda one: one.prefill(1, tokens[:7], 0, all_logits=True),
-        lambda one: one.decode([[5], [6]], [81, 7]),
-        lambda one: one.decode([[5, 6, 7], [6, 7, 8]], [82, 8]),
-        lambda one: one.mixed([4, 3], [85, 11], [chunk, Chunk(3, [9], 0)])[0],
-        lambda one: one.mixed([4, 3], [86, 12], [Chunk(2, tokens[33:40], 33), chunk])[1][1],
-    ]
-    for make in passes:
-        expected, found = (make(one).float() for one in (eager, runner))
-        assert float(distance(found, expected).max()) <= tolerance
-    for ours, theirs in zip(runner.cache.row_layers, eager.cache.row_layers, strict=True):
-        written = ours.keys[0, :, :80].float(), theirs.keys[0, :, :80].float()
-        assert torch.allclose(*written, atol=tolerance * float(written[1].abs().max()))
-
-
 @pytest.mark.parametrize(
     ("dtype", "kind", "tolerance"),
     [
@@ -170,8 +147,7 @@ def test_every_kind_of_pass_gives_what_the_eager_one_gives(model_folder, family,
         quantize(checkpoint, kind, 1)
         unpack_in_pieces(checkpoint, lambda: None)
     with torch.inference_mode():
-        runner = NativeRunner(native_pass(checkpoint), checkpoint, 4, 256)
-        compare_passes(checkpoint, runner, MixedRunner(checkpoint, 4, 256), tolerance)
+        compare_passes(checkpoint, tolerance)
 
 
 @torch.inference_mode()
