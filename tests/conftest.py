@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 import structlog
+from werkzeug.routing import Rule
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Forklift
@@ -41,6 +42,25 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 TOO_SLOW = hypothesis.HealthCheck.too_slow
 hypothesis.settings.register_profile("forklift", deadline=None, suppress_health_check=[TOO_SLOW])
 hypothesis.settings.load_profile("forklift")
+
+
+def remember_url_builders() -> None:
+    """Werkzeug compiles two functions per rule, for ``url_for``: of an application made anew for a test nearly all of
+    the time. They depend on nothing but the rule, so that applications with the same rules share them."""
+    compile_builder, made = Rule._compile_builder, {}
+
+    def builder(self: Rule, append_unknown: bool = True) -> Callable[..., tuple[str, str]]:
+        if self.defaults:
+            return compile_builder(self, append_unknown)
+        key = (self.rule, tuple(self._trace), append_unknown)
+        if key not in made:
+            made[key] = compile_builder(self, append_unknown)
+        return made[key]
+
+    Rule._compile_builder = builder
+
+
+remember_url_builders()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
