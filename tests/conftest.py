@@ -71,17 +71,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--ca", help="file of the authority of its certificate")
 
 
+def pytest_collectstart() -> None:
+    """Little that is made while tests are collected is garbage."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """What is there by now stays to the end; a collection, as unloading a model asks for, need not walk through it."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
-def signals_as_before() -> Iterator[None]:
-    """A command run by a test may block or catch SIGINT for its process, and programs of the next test inherit it."""
+def process_as_before() -> Iterator[None]:
+    """A command run by a test may block or catch SIGINT for its process, and programs of the next test inherit it; it
+    may also set logging up."""
     handler, mask = signal.getsignal(signal.SIGINT), signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    logging = structlog.get_config()
     yield
+    structlog.configure(**logging)
     signal.signal(signal.SIGINT, handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from functools import cache
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -32,9 +34,15 @@ def world(make_world):
     return make_world(model=RoomyModel())
 
 
+@cache
+def read(text):
+    """It is long, and asked for by each test."""
+    return json.loads(text)
+
+
 @pytest.fixture
 def document(client):
-    return client.get("/openapi.json").get_json()
+    return read(client.get("/openapi.json").get_data(as_text=True))
 
 
 def assert_conforms(document, response, path, method="post"):

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import jinja2
 import pytest
-import structlog
 import torch
 from pydantic import BaseModel, ValidationError
 
@@ -31,7 +30,6 @@ def kept_logging():
     yield
     root.handlers = handlers
     root.setLevel(level)
-    structlog.reset_defaults()
 
 
 class Question(BaseModel):
