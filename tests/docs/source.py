@@ -24,6 +24,12 @@ def nodes() -> list[tuple[Path, ast.AST]]:
     return [(path, node) for path, tree in trees() for node in ast.walk(tree)]
 
 
+def forget() -> None:
+    """The trees have 400,000 nodes, through which each later collection of the process would walk: half a second."""
+    nodes.cache_clear()
+    trees.cache_clear()
+
+
 @cache
 def start_failures() -> dict[str, list[str]]:
     """Where a ``StartError`` is raised, and the fixed parts of its text."""

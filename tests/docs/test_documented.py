@@ -14,8 +14,14 @@ from app.serve.board.board_metrics import BoardCollector
 from app.serve.board.slot_board import SlotBoard
 from app.serve.registry.registration import Registration
 from tests.contract.doubles import World
-from tests.docs.source import SHORTEST_FRAGMENT, error_codes, log_events, start_failures, texts
+from tests.docs.source import SHORTEST_FRAGMENT, error_codes, forget, log_events, start_failures, texts
 from tools.pages import REPOSITORY, markdown_files
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten_source():
+    yield
+    forget()
 
 
 def page(name: str) -> str:
