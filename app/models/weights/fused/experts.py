@@ -14,10 +14,10 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-# Of the range of what the family's module gives, by dtype.
+# Of the most that the family's module gives for a token, by dtype.
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}
-NUM_CHECKED_TOKENS = 16
-# Inputs of this size tell whether gates are clamped: far beyond what any family lets through.
+NUM_USUAL, NUM_LARGE = 3, 2
+# Gates of this size tell whether they are clamped: far beyond what any family lets through.
 LARGE_GATE = 30.0
 # The name for gates that are clamped, and turned by a sigmoid of a multiple of them (gpt-oss).
 CLAMPED = "ClampedGate()"
@@ -102,26 +102,34 @@ def known_experts(mlp: nn.Module) -> Experts | None:
     weight: torch.Tensor = cast(Any, router).weight
     if weight.device.type != "cpu" or weight.dtype not in TOLERANCES:
         return None
-    states = torch.randn((1, NUM_CHECKED_TOKENS, weight.shape[1]), generator=torch.Generator().manual_seed(0))
-    gates = float(fed(states[0].to(weight.dtype), mlp, next(candidates(mlp, router)))[1].abs().max())
+    found = list(candidates(mlp, router))
+    states = None if not found else probe_of(mlp, found[0])
+    if states is None:
+        return None
+    expected = given(mlp, states)
+    if not bool(expected.isfinite().all()) or not bool(expected.any(dim=1).all()):
+        return None
+    bounds = TOLERANCES[weight.dtype] * expected.abs().amax(dim=1, keepdim=True)
+    return next((one for one in found if bool(((fed(states, mlp, one) - expected).abs() <= bounds).all())), None)
+
+
+def probe_of(mlp: nn.Module, experts: Experts) -> torch.Tensor | None:
+    """States ``(tokens, hidden)``: usual ones, which shares show in, and some that send gates far up and down.
+
+    Few, since each of their experts is computed in float32. None where nothing becomes of them.
+    """
+    weights = ExpertWeights.of(expert_tensors(mlp, experts), experts)
+    usual = torch.randn((NUM_USUAL, weights.router.shape[1]), generator=torch.Generator().manual_seed(0))
+    gates = float((usual.to(weights.gate_up.dtype) @ weights.gate_up[0].T).abs().max())
     if not gates:
         return None
-    probes = [states.to(weight.dtype), (states * (LARGE_GATE / gates)).to(weight.dtype)]
-    expected = [given(mlp, probe) for probe in probes]
-    if not all(bool(one.isfinite().all()) and bool(one.any()) for one in expected):
-        return None
-    bound = TOLERANCES[weight.dtype]
-    for one in candidates(mlp, router):
-        found = [fed(probe[0], mlp, one)[0] for probe in probes]
-        if all((a - b).abs().max() <= bound * b.abs().max() for a, b in zip(found, expected, strict=True)):
-            return one
-    return None
+    return torch.cat((usual, usual[:NUM_LARGE] * (LARGE_GATE / gates))).to(weights.gate_up.dtype)
 
 
 def given(mlp: nn.Module, states: torch.Tensor) -> torch.Tensor:
-    """What the module makes of ``(1, tokens, hidden)``, ``(tokens, hidden)`` in float32; some give more behind it."""
-    found = mlp(states)
-    return cast(torch.Tensor, found[0] if isinstance(found, tuple) else found).float().view(states.shape[1:])
+    """What the module makes of ``(tokens, hidden)``, in float32; some give more behind it."""
+    found = mlp(states[None])
+    return cast(torch.Tensor, found[0] if isinstance(found, tuple) else found).float().view(states.shape)
 
 
 def router_of(mlp: nn.Module) -> nn.Module | None:
@@ -153,7 +161,9 @@ def candidates(mlp: nn.Module, router: nn.Module) -> Iterator[Experts]:
         return
     is_transposed = bool(getattr(experts, "is_transposed", False))
     num_experts, size = experts.gate_up_proj.shape[0], experts.down_proj.shape[1 if is_transposed else 2]
-    for is_of_all, is_interleaved in product((False, True), repeat=2):
+    # What the family says of itself first, since each takes some computing.
+    orders = (False, True) if getattr(experts, "is_concatenated", True) else (True, False)
+    for is_interleaved, is_of_all in product(orders, (False, True)):
         yield Experts(
             num_experts=num_experts,
             top_k=min(top_k, num_experts),
@@ -180,22 +190,21 @@ def activation_of(experts: Any) -> tuple[str | None, float, float]:
     return None, 0.0, 0.0
 
 
-def fed(states: torch.Tensor, mlp: nn.Module, experts: Experts) -> tuple[torch.Tensor, torch.Tensor]:
-    """What ``experts`` make of ``(tokens, hidden)``, and the gates in front of their activation; both float32."""
+def fed(states: torch.Tensor, mlp: nn.Module, experts: Experts) -> torch.Tensor:
+    """What ``experts`` make of ``(tokens, hidden)``, in float32."""
     weights = ExpertWeights.of(expert_tensors(mlp, experts), experts)
     logits = nn.functional.linear(states, weights.router, weights.router_bias).float()
     chosen = logits.topk(experts.top_k, dim=-1)
     shares = logits.softmax(dim=-1).gather(1, chosen.indices) if experts.is_of_all else chosen.values.softmax(dim=-1)
+    found = torch.zeros_like(states, dtype=torch.float32)
     # Expert by expert, since one of them may be large.
-    found, gates = torch.zeros_like(states, dtype=torch.float32), []
     for one in sorted({one for row in chosen.indices.tolist() for one in row}):
         tokens, places = torch.where(chosen.indices == one)
         both = biased(states[tokens].float() @ weights.gate_up[one].float().T, weights.gate_up_bias, one)
         gate, up = (both[:, ::2], both[:, 1::2]) if experts.is_interleaved else both.chunk(2, dim=-1)
         taken = biased(activated(gate, up, mlp, experts) @ weights.down[one].float().T, weights.down_bias, one)
         found.index_add_(0, tokens, taken * shares[tokens, places, None])
-        gates.append(gate.flatten())
-    return found, torch.cat(gates)
+    return found
 
 
 def biased(rows: torch.Tensor, biases: torch.Tensor | None, one: int) -> torch.Tensor:
