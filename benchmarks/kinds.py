@@ -26,7 +26,8 @@ OURS, SERIAL, OTHERS = "forklift", "forklift through generate", "transformers se
 
 def contenders(kind: str, clients: int) -> list[Contender]:
     folder = kind_folder(kind)
-    sizes = {"max_batch_size": clients, "http_threads": 2 * clients + 8}
+    # Who answers one by one may take longer than a queue usually lasts.
+    sizes = {"max_batch_size": clients, "http_threads": 2 * clients + 8, "queue_timeout_s": 600}
     # What there is code for is compiled before it serves; `generate` has none to run.
     batched = forklift(OURS, folder, **sizes, compile="always", cache_dir=FOLDER / "kinds-cache")
     command = (sys.executable, "-m", "gunicorn", "-c", str(ONE_BY_ONE), "wsgi:app")
