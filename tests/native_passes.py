@@ -21,6 +21,7 @@ from app.models.compiled.steps.step_shape import Shape
 from app.models.encoders.encoder_code import compile_layers, layers_shape
 from app.models.encoders.native_encoder import EncoderLibrary, NativeEncoder, load_encoder_library
 from app.models.encoders.unpadded import layers_of
+from app.models.weights.fused.fused_layers import lay_for_code
 
 COMPILER = "g++"
 
@@ -67,6 +68,7 @@ def native_encoder(model: PreTrainedModel) -> NativeEncoder:
 
 def native_pass(checkpoint: Checkpoint, parts: Parts | str | None = None) -> NativePass:
     """The pass of a model of fused layers, for every number of tokens."""
+    lay_for_code(checkpoint)
     found = parts_of(checkpoint) if parts is None else parts
     assert not isinstance(found, str), found
     kinds = native_build.kinds_of(found.shape)

@@ -22,7 +22,7 @@ from app.models.encoders.native_encoder import NativeEncoder
 from app.models.encoders.seq2seq_model import Seq2SeqModel
 from app.models.encoders.unpadded import can_unpad, unpad
 from app.models.text_model import TextModel
-from app.models.weights.fused.fused_layers import fuse_layers
+from app.models.weights.fused.fused_layers import fuse_layers, lay_for_code
 from app.models.weights.packing import owns_weights, pack, unpack_in_pieces, wants_packing
 from app.models.weights.quantization import model_bytes, quantize
 from app.models.weights.wide_linear import wants_widening, widen
@@ -51,6 +51,13 @@ def wants_fusing(model: Model, settings: Settings) -> bool:
     """Merged weights belong to this process, and pay where sequences decode in rows."""
     has_rows = isinstance(model, TextModel) and (has_plain_cache(model) or has_windows(model) or has_states(model))
     return has_rows and owns_weights(model.checkpoint, settings)
+
+
+def fuse(model: Model, settings: Settings) -> None:
+    """Fuse layers in place; where code may come to serve, weights lie as it reads them."""
+    fuse_layers(model.checkpoint)
+    if settings.compile != "never":
+        lay_for_code(model.checkpoint)
 
 
 def quantize_and_tell(model: Model, settings: Settings) -> None:
@@ -161,7 +168,7 @@ def layers_departure(model: EncoderModel, native: NativeEncoder) -> str | None:
 
 FEATURES = (
     Feature("unpadded", wants_unpadding, unpad_encoder),
-    Feature("fused", wants_fusing, lambda model, _: fuse_layers(model.checkpoint)),
+    Feature("fused", wants_fusing, fuse),
     Feature("quantized", lambda _, settings: settings.quantization != "none", quantize_and_tell),
     Feature(
         "packed",

@@ -9,6 +9,10 @@ import torch
 from torch import nn
 from torch.nn.functional import linear
 
+from app.core.settings import load_settings
+from app.engine.checks.features import fuse
+from app.engine.checks.ladder import model_of
+from app.models.checkpoint.loader import load_checkpoint
 from app.models.weights.fused.experts import (
     CLAMPED,
     Experts,
@@ -98,6 +102,31 @@ def test_experts_that_give_nothing_are_not_known():
     mlp = mlp_of("mixtral", **EXPERTS)
     mlp.experts.down_proj.zero_()
     assert known_experts(mlp) is None
+
+
+def test_experts_that_are_called_in_another_way_are_not_known(monkeypatch):
+    mlp = mlp_of("mixtral", **EXPERTS)
+    monkeypatch.setattr(type(mlp), "forward", lambda self, states, positions: states)
+    assert known_experts(mlp) is None
+
+
+def test_experts_of_other_sizes_than_their_names_say_are_not_known():
+    mlp = mlp_of("mixtral", **EXPERTS)
+    mlp.experts.gate_up_proj = nn.Parameter(torch.randn(4, 2 * 96, 48), requires_grad=False)
+    assert known_experts(mlp) is None
+
+
+@pytest.mark.parametrize(("wanted", "is_laid"), [("never", False), ("auto", True)])
+def test_weights_are_moved_only_where_code_may_come_to_read_them(model_folder, wanted, is_laid):
+    settings = load_settings({"FORKLIFT_MODEL": str(model_folder("gpt_oss")), "FORKLIFT_COMPILE": wanted})
+    model = model_of(load_checkpoint(settings, lambda _: None), settings)
+    fuse(model, settings)
+    layer = model.checkpoint.model.base_model.layers[0]
+    assert [one.is_contiguous() for one in expert_tensors(layer.mlp, layer.pattern.experts)] == [
+        True,
+        True,
+        *[is_laid, True] * 2,
+    ]
 
 
 def test_tensors_are_taken_in_the_order_they_are_given_in():

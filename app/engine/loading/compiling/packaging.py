@@ -36,6 +36,7 @@ from app.models.encoders.native_encoder import EncoderShape, NativeEncoder, load
 from app.models.encoders.seq2seq_model import Seq2SeqModel
 from app.models.encoders.unpadded import is_unpadded, layers_of
 from app.models.text_model import TextModel
+from app.models.weights.fused.fused_layers import lay_for_code
 
 # Texts of the passes of an encoder that are measured, by how many tokens they have together.
 ENCODER_PASSES = {16: (16,), PROMPT_MEASURED: (32, 32, 32, 32)}
@@ -140,6 +141,7 @@ def eager_model(settings: Settings) -> TextModel | EncoderModel:
 def compilable(model: TextModel) -> Parts:
     """The parts of the model's step. Raises ``PackageError`` where there are none."""
     checkpoint = model.checkpoint
+    lay_for_code(checkpoint)
     can_pass = can_attend(checkpoint) if has_windows(model) else can_mix(checkpoint)
     parts = parts_of(checkpoint, unpacks=True) if can_pass else "its attention cannot be replaced"
     if isinstance(parts, str):

@@ -14,6 +14,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from app.core.logs.logging import get_logger
+
 # Of the most that the family's module gives for a token, by dtype.
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}
 NUM_USUAL, NUM_LARGE = 3, 2
@@ -21,6 +23,8 @@ NUM_USUAL, NUM_LARGE = 3, 2
 LARGE_GATE = 30.0
 # The name for gates that are clamped, and turned by a sigmoid of a multiple of them (gpt-oss).
 CLAMPED = "ClampedGate()"
+
+log = get_logger("models")
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ def expert_tensors(mlp: nn.Module, experts: Experts) -> list[torch.Tensor]:
 
 def lay_by_output(mlp: nn.Module, experts: Experts) -> None:
     """Have the inputs of an output side by side, as code reads them; the module computes the same on them."""
-    if not experts.is_transposed:
+    if not experts.is_transposed or all(one.is_contiguous() for one in expert_tensors(mlp, experts)):
         return
     for name in ("gate_up_proj", "down_proj"):
         weight = cast(Any, mlp.experts).get_parameter(name)
@@ -102,15 +106,24 @@ def known_experts(mlp: nn.Module) -> Experts | None:
     weight: torch.Tensor = cast(Any, router).weight
     if weight.device.type != "cpu" or weight.dtype not in TOLERANCES:
         return None
-    found = list(candidates(mlp, router))
-    states = None if not found else probe_of(mlp, found[0])
-    if states is None:
+    try:
+        return next((one for one in candidates(mlp, router) if agrees(mlp, one)), None)
+    except Exception as error:
+        # Called in another way, or of other sizes than their names say; the family's own stays.
+        log.info("layer_not_compared", kind=type(mlp).__name__, reason=f"{type(error).__name__}: {error}"[:200])
         return None
+
+
+def agrees(mlp: nn.Module, experts: Experts) -> bool:
+    """Whether ``mlp`` computes what ``experts`` says."""
+    states = probe_of(mlp, experts)
+    if states is None:
+        return False
     expected = given(mlp, states)
     if not bool(expected.isfinite().all()) or not bool(expected.any(dim=1).all()):
-        return None
-    bounds = TOLERANCES[weight.dtype] * expected.abs().amax(dim=1, keepdim=True)
-    return next((one for one in found if bool(((fed(states, mlp, one) - expected).abs() <= bounds).all())), None)
+        return False
+    bounds = TOLERANCES[states.dtype] * expected.abs().amax(dim=1, keepdim=True)
+    return bool(((fed(states, mlp, experts) - expected).abs() <= bounds).all())
 
 
 def probe_of(mlp: nn.Module, experts: Experts) -> torch.Tensor | None:

@@ -178,11 +178,16 @@ def fuse_layers(checkpoint: Checkpoint) -> int:
         # Layers of a kind get the same cosines in a pass.
         kind = compared.order, compared.window
         layers[i] = FusedLayer(layer, rotations.setdefault(kind, Rotation(compared.order)), compared)
-        if compared.experts is not None:
-            lay_by_output(cast(nn.Module, layer.mlp), compared.experts)
         num_fused += 1
     log.info("layers_fused", num_fused=num_fused, num_layers=len(layers))
     return num_fused
+
+
+def lay_for_code(checkpoint: Checkpoint) -> None:
+    """Have the weights of fused layers' experts lie as compiled passes read them, one after the other."""
+    for layer in checkpoint.model.modules():
+        if isinstance(layer, FusedLayer) and layer.pattern.experts is not None:
+            lay_by_output(layer.mlp, layer.pattern.experts)
 
 
 def taken_norm(module: nn.Module, name: str | None) -> Norm | None:
