@@ -169,7 +169,7 @@ def has_known_parts(mlp: nn.Module, router: nn.Module) -> bool:
 def candidates(mlp: nn.Module, router: nn.Module) -> Iterator[Experts]:
     """All that parts of these names may be meant for."""
     experts, top_k = cast(Any, mlp.experts), getattr(router, "top_k", getattr(mlp, "top_k", None))
-    activation, slope, limit = activation_of(experts)
+    activation, slope, limit = gate_activation(experts)
     if not isinstance(top_k, int) or activation is None:
         return
     is_transposed = bool(getattr(experts, "is_transposed", False))
@@ -192,7 +192,7 @@ def candidates(mlp: nn.Module, router: nn.Module) -> Iterator[Experts]:
         )
 
 
-def activation_of(experts: Any) -> tuple[str | None, float, float]:
+def gate_activation(experts: Any) -> tuple[str | None, float, float]:
     """The name of what activates a gate, slope and limit; no name where there is none that is known."""
     act_fn = getattr(experts, "act_fn", None)
     if isinstance(act_fn, nn.Module):
