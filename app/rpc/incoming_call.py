@@ -136,7 +136,7 @@ class Calls(grpc.GenericRpcHandler):
             except PeerLostError:
                 lost.add(pid)
         if caller.ticket is None:
-            caller.ticket = self._context.connection_ticket()
+            caller.ticket = self._context.call_ticket()
         return self._answer(path, method, caller, message, context)
 
     def _answer(

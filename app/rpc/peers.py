@@ -57,7 +57,7 @@ class Peers:
                 with self._lock:
                     self._sent[best] += 1
             elif own is not None:
-                return None, ConnectionTicket(self._context.board, rows[own])
+                return None, ConnectionTicket(self._context.board, rows[own], is_call=True)
             return best, None
 
     def _best(self, rows: list[BoardEntry], own: int | None, without: frozenset[int]) -> int | None:
@@ -74,10 +74,10 @@ class Peers:
         return None if can_serve_here and own is not None and self._rank(rows[own]) <= rank else pid
 
     def _rank(self, row: BoardEntry) -> tuple[bool, int, int]:
-        """Load as the board has it, and what was sent there and is not counted there yet. Of equal ones the worker
-        with fewer sequences is better: a connection may only be a probe's."""
-        sequences = row.num_running + row.num_waiting
-        return not row.is_ready, row.load + self._sent[row.pid], sequences
+        """Sequences and calls as the board has them, and what was sent there and is not counted there yet. Connections
+        decide between equal ones alone: one may only be a probe's, and no call waits behind a sequence for that."""
+        num_wanted = row.num_running + row.num_waiting + row.num_calls + self._sent[row.pid]
+        return not row.is_ready, num_wanted, row.num_connections
 
     def _can_serve(self, row: BoardEntry, now_s: float) -> bool:
         is_there = row.pid != 0 and WORKER_STATES[row.state] not in ("draining", "failed") and not row.is_silent(now_s)

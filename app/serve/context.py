@@ -56,14 +56,14 @@ class WorkerContext:
     adapters: AdapterList | None = None
     registration: Registration | None = None
 
-    def connection_ticket(self) -> ConnectionTicket | None:
-        """What a request counts as load from now on, until it has a place; None without a slot."""
+    def call_ticket(self) -> ConnectionTicket | None:
+        """What a call over gRPC counts as load from now on, until it has a place; None without a slot."""
         from app.serve.board.admission import ConnectionTicket
 
         if self.slot is None:
             return None
         with self.board.locked() as rows:
-            return ConnectionTicket(self.board, rows[self.slot])
+            return ConnectionTicket(self.board, rows[self.slot], is_call=True)
 
 
 _current: WorkerContext | None = None

@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from tests.e2e.conftest import Forklift
+from tests.processes import is_alive
 from tests.service.conftest import server_starter
 from tests.waiting import wait_until
 
@@ -68,13 +69,6 @@ def compiling_child(server: Forklift) -> psutil.Process | None:
     return next((one for one in children if any("compile_process" in part for part in one.cmdline())), None)
 
 
-def is_alive(process: psutil.Process) -> bool:
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 def test_streams_run_on_while_a_server_compiles_and_changes_over(start, model_folder):
     # Not packed in float16: several sequences and lone ones are served on one layout.
     server = start(MODEL=str(model_folder("llama")), DTYPE="float16", MAX_BATCH_SIZE=str(NUM_STREAMS))
@@ -127,4 +121,4 @@ def test_nothing_compiles_on_when_the_server_was_killed(start, model_folder):
     below = child.children(recursive=True)
     for process in [*psutil.Process(server.process.pid).children(), psutil.Process(server.process.pid)]:
         process.kill()
-    wait_until(lambda: not [one for one in (child, *below) if is_alive(one)])
+    wait_until(lambda: not [one for one in (child, *below) if is_alive(one.pid)])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import http.client
-import os
 import time
 from pathlib import Path
 from typing import ClassVar
 
 from tests.e2e.conftest import Forklift
+from tests.processes import is_alive
 from tests.service.conftest import LOAD_PATIENCE_S, wait_for
 
 
@@ -51,11 +51,3 @@ def seconds_until_gone(pid: int) -> float:
     started_s = time.monotonic()
     wait_for(lambda: not is_alive(pid), "the end of the worker", 60)
     return time.monotonic() - started_s
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (ProcessLookupError, FileNotFoundError):
-        return False

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.e2e.conftest import Stream
-from tests.e2e.faulty import FaultyForklift, is_alive, seconds_until_gone
+from tests.e2e.faulty import FaultyForklift, seconds_until_gone
+from tests.processes import is_alive
 from tests.service.conftest import server_starter, wait_for
 from tests.tiny_models import MAX_POSITIONS
 

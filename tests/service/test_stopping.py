@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
+from tests.processes import is_alive
 from tests.service.conftest import wait_for
 
 STREAM = b"GET /stream?s=%d HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -126,11 +125,3 @@ def test_workers_end_when_their_master_is_killed(start_server):
     server.process.kill()
     server.wait_for_exit()
     wait_for(lambda: not any(is_alive(pid) for pid in pids), "the end of the workers")
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

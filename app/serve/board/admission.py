@@ -22,15 +22,18 @@ SERVICE_TIME_WEIGHT = 0.2
 
 
 class ConnectionTicket:
-    """One accepted connection that counts as load until its request gets a place or it is dropped."""
+    """One accepted connection, or one call over gRPC, that counts as load until its request gets a place or it is
+    dropped."""
 
-    def __init__(self, board: SlotBoard, row: BoardEntry):
-        """Count the connection; the caller is inside ``board.locked``."""
+    def __init__(self, board: SlotBoard, row: BoardEntry, is_call: bool = False):
+        """Count it; the caller is inside ``board.locked``."""
         self._board = board
         self._row = row
         self._lease = row.lease
+        self._is_call = is_call
         self.is_held = True
         row.num_connections += 1
+        row.num_calls += is_call
 
     def drop(self) -> None:
         """Stop counting; harmless when repeated."""
@@ -40,6 +43,7 @@ class ConnectionTicket:
     def drop_locked(self) -> None:
         if self.is_held and self._row.lease == self._lease:
             self._row.num_connections -= 1
+            self._row.num_calls -= self._is_call
         self.is_held = False
 
 

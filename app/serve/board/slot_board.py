@@ -43,7 +43,8 @@ class BoardEntry(ctypes.Structure):
     """One slot as it lies in shared memory; touch it only inside ``SlotBoard.locked``.
 
     ``lease`` is 0 while the slot is free, ``pid`` 0 until the worker has told it.
-    ``num_connections`` counts accepted connections whose request has no place yet.
+    ``num_connections`` counts accepted connections and calls whose request has no place yet, ``num_calls`` the calls
+    among them: a connection may be a probe's, a call wants a place.
     ``num_fast_deaths`` and ``num_restarts`` outlive the lease.
     """
 
@@ -54,6 +55,7 @@ class BoardEntry(ctypes.Structure):
     num_running: int
     num_waiting: int
     num_connections: int
+    num_calls: int
     service_s: float
     num_fast_deaths: int
     num_restarts: int
@@ -68,6 +70,7 @@ class BoardEntry(ctypes.Structure):
         ("num_running", ctypes.c_int32),
         ("num_waiting", ctypes.c_int32),
         ("num_connections", ctypes.c_int32),
+        ("num_calls", ctypes.c_int32),
         ("service_s", ctypes.c_double),
         ("num_fast_deaths", ctypes.c_int32),
         ("num_restarts", ctypes.c_int32),
@@ -91,7 +94,7 @@ class BoardEntry(ctypes.Structure):
     def clear(self) -> None:
         """No lease, no work; the counts of deaths stay."""
         self.lease = self.pid = self.state = 0
-        self.num_running = self.num_waiting = self.num_connections = 0
+        self.num_running = self.num_waiting = self.num_connections = self.num_calls = 0
         self.progress = self.service_s = self.seen_s = 0.0
         self.kv_cache_max_bytes = 0
 

@@ -176,7 +176,7 @@ def test_no_sequence_of_events_exceeds_the_capacity_or_leaves_a_count_behind(act
                 assert sum(row.num_running + row.num_waiting for row in board.rows()) == 3 * batch + queue
         elif action == "connect":
             with board.locked() as rows:
-                holds.append(ConnectionTicket(board, rows[slot]))
+                holds.append(ConnectionTicket(board, rows[slot], is_call=number % 2 == 1))
         elif action == "drop" and holds:
             holds[number % len(holds)].drop()
         elif action == "die":
@@ -195,6 +195,8 @@ def test_no_sequence_of_events_exceeds_the_capacity_or_leaves_a_count_behind(act
     for hold in holds:
         hold.drop()
     assert all(counts(board, slot) == (0, 0, 0) for slot in range(3))
+    with board.locked() as rows:
+        assert [row.num_calls for row in rows] == [0, 0, 0]
 
 
 def test_processes_and_threads_together_never_take_more_than_there_is():

@@ -19,6 +19,7 @@ from app.models.grammars.constraints import Constraints
 from app.models.grammars.grammar_messages import Source
 from app.models.grammars.running_grammar import Grammar
 from app.models.grammars.zygote import Zygote
+from tests.processes import is_alive
 from tests.unit.models.json_schemas.sampled import END, TOKENIZER, allowed_by, constraints, write
 from tests.waiting import wait_until
 
@@ -43,14 +44,6 @@ def schema(**words: object) -> Source:
 
 def forever() -> None:
     pass
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state not in ("Z", "X")
 
 
 @pytest.mark.parametrize(
@@ -177,6 +170,7 @@ def test_the_processes_do_not_inherit_keys(monkeypatch):
 CHILD_OF_A_WORKER = """
 import sys, time
 from app.core.work.sampling_params import Constraint
+from tests.processes import is_alive
 from tests.unit.models.json_schemas.sampled import constraints
 owner = constraints()
 grammar = owner.compiled(Constraint("regex", "[a-z]+"))
