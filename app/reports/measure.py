@@ -11,6 +11,7 @@ from typing import Any
 from app.core.errors import ForkliftError
 from app.core.logs.logging import configure_logging
 from app.core.settings import load_settings
+from app.core.system.memory.heap import NUM_HEAPS, limit_heaps
 
 Measurement = Callable[..., dict[str, Any]]
 
@@ -31,6 +32,8 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     configure_logging("console")
+    # As a worker has it, whose memory this tells.
+    limit_heaps(NUM_HEAPS)
 
     def say(**message: Any) -> None:
         answers.write(json.dumps(message) + "\n")

@@ -5,7 +5,6 @@ The baseline writes its logits to a file, the candidates are compared with it wi
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import torch
 
 from app.core.settings import Settings
 from app.models.checkpoint.loader import Checkpoint, load_checkpoint
+from app.models.checkpoint.unloading import give_back
 from app.models.weights.fused.fused_layers import fuse_layers
 from app.models.weights.packing import owns_weights, pack, wants_packing
 from app.models.weights.quantization import model_bytes, quantize
@@ -58,7 +58,7 @@ def measure_variant(
     progress(LOADED)
     greedy, decode_s = continuations(checkpoint, plan.prompts, progress)
     batch_tokens_per_s = batch_speed(checkpoint, plan.prompts)
-    gc.collect()
+    give_back(checkpoint.device)
     memory = {"resident_bytes": resident_bytes() - before_bytes, "peak_bytes": peak_resident_bytes() - before_bytes}
     tally = score(checkpoint, plan.pieces, Path(logits), keep, progress)
     return {

@@ -18,7 +18,7 @@ from app.core.metrics import Metrics
 from app.core.settings import Settings
 from app.core.states import OnState
 from app.core.system.importing import importing_once
-from app.core.system.memory.heap import limit_heaps
+from app.core.system.memory.heap import NUM_HEAPS, limit_heaps
 from app.core.work.jobs import BaseJob
 from app.engine.loading.handle import ModelHandle
 from app.engine.thread.first_load import FirstLoad
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from app.engine.loading.prepared import KvMemory
 
 STOP_TIMEOUT_S = 5.0
-# HTTP threads need not wait for the inference thread's allocations; a model that is unloaded leaves more behind in two.
-NUM_HEAPS = 2
 # While steps go on, between two looks for what is to be loaded, unloaded or given back; a wake-up is heeded at once.
 LOOK_PERIOD_S = 0.1
 

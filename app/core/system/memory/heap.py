@@ -9,6 +9,9 @@ import ctypes
 
 # <malloc.h>
 M_ARENA_MAX = -8
+# Of a worker: HTTP threads need not wait for the inference thread's allocations; a model that is unloaded leaves more
+# behind in two.
+NUM_HEAPS = 2
 
 
 def limit_heaps(num_heaps: int) -> None:
