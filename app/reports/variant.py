@@ -92,7 +92,7 @@ def load(settings: Settings, progress: Progress) -> Checkpoint:
     if settings.quantization != "none":
         quantize(checkpoint, settings.quantization, settings.max_batch_size)
     elif wants_packing(checkpoint, settings):
-        pack(checkpoint)
+        pack(checkpoint, num_rows=settings.max_batch_size)
     return checkpoint
 
 

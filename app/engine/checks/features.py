@@ -13,6 +13,7 @@ from app.core.settings import Settings
 from app.engine.checks.plain_cache import has_plain_cache, has_states, has_windows
 from app.engine.checks.reference import BOUNDS, TOLERANCE, Bound, distance, probe_tokens
 from app.models.compiled.compiled_step import decodes_many, find_step, has_better_code, is_missing, may_lie_plain
+from app.models.compiled.inductor import has_compiler
 from app.models.compiled.package_facts import AnyShape
 from app.models.compiled.package_maker import Wish, has_made
 from app.models.compiled.steps.step_graph import model_shape
@@ -23,7 +24,7 @@ from app.models.encoders.seq2seq_model import Seq2SeqModel
 from app.models.encoders.unpadded import can_unpad, unpad
 from app.models.text_model import TextModel
 from app.models.weights.fused.fused_layers import fuse_layers, lay_for_code
-from app.models.weights.packing import owns_weights, pack, unpack_in_pieces, wants_packing
+from app.models.weights.packing import MANY_ROWS, owns_weights, pack, unpack_in_pieces, wants_packing
 from app.models.weights.quantization import model_bytes, quantize
 from app.models.weights.wide_linear import wants_widening, widen
 
@@ -84,7 +85,15 @@ def pack_unless_compiled(model: Model, settings: Settings) -> None:
     if isinstance(model, TextModel) and settings.compile == "always":
         wait_for_package(model, settings)
     if not serves_compiled_rows_only(model, settings):
-        pack(model.checkpoint)
+        pack(model.checkpoint, num_rows=num_rows_of(model, settings))
+
+
+def num_rows_of(model: Model, settings: Settings) -> int:
+    """Tokens of a pass at most, but for prompts: an encoder's texts have many. Code for its layers reads any layout but
+    that for many rows."""
+    if isinstance(model, EncoderModel):
+        return 1 if may_have_layers(model, settings) else MANY_ROWS
+    return settings.max_batch_size
 
 
 def wait_for_package(model: TextModel, settings: Settings) -> None:
@@ -137,6 +146,14 @@ def wants_layers(model: Model, settings: Settings) -> bool:
     if not isinstance(model, EncoderModel) or settings.compile == "never" or settings.quantization != "none":
         return False
     return not isinstance(layers_shape(model.checkpoint.model), str)
+
+
+def may_have_layers(model: Model, settings: Settings) -> bool:
+    """Whether there is compiled code for the layers of an encoder, or can be."""
+    if not wants_layers(model, settings):
+        return False
+    shape = layers_shape(model.checkpoint.model)
+    return not isinstance(shape, str) and (has_compiler() or not is_missing(shape, settings))
 
 
 def compile_encoder(model: Model, settings: Settings) -> None:

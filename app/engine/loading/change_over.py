@@ -79,7 +79,7 @@ class ChangeOver:
         if self.reason is None and self.failure is None and not isinstance(step, str):
             self._install(step)
         else:
-            pack_in_pieces(checkpoint, places, pause)
+            pack_in_pieces(places, pause)
 
     def _has_step(self) -> bool:
         """Whether there is one; it is let go of, since it holds the weights where they lie."""

@@ -20,6 +20,7 @@ from app.engine.generation.serial import SerialEngine
 from app.engine.runners.compiled import NativeRunner
 from app.engine.runners.mixed import MixedRunner
 from app.models.text_model import TextModel
+from app.models.weights import packing
 from app.models.weights.adapters.adapter_bank import AdapterBank
 from app.models.weights.adapters.adapter_tables import AdapterTables
 from app.models.weights.fused.fused_layers import fuse_layers
@@ -189,11 +190,13 @@ def test_what_changes_more_than_the_layers_has_no_table(model_folder, adapters):
     assert tables.table(other) is None
 
 
-def test_an_adapter_goes_on_where_a_layer_changes_its_layout(model_folder, adapters):
+@pytest.mark.parametrize("least_bytes", [0, packing.LEAST_BYTES])
+def test_an_adapter_goes_on_where_a_layer_changes_its_layout(model_folder, adapters, monkeypatch, least_bytes):
     """As when a server changes to compiled passes while it runs."""
     model = load(model_folder("llama"), FORKLIFT_DTYPE="float32")
     fuse_layers(model.checkpoint)
-    pack(model.checkpoint)
+    monkeypatch.setattr(packing, "LEAST_BYTES", least_bytes)
+    pack(model.checkpoint, num_rows=packing.MANY_ROWS)
     bank = AdapterBank(model.checkpoint, MAX_BYTES)
     adapter = bank.store.get(named(adapters("llama")[1]))
     layers = model.checkpoint.model.model.layers
@@ -207,7 +210,7 @@ def test_an_adapter_goes_on_where_a_layer_changes_its_layout(model_folder, adapt
     places = unpack_in_pieces(model.checkpoint, lambda: None)
     assert places
     torch.testing.assert_close(found(), before)
-    pack_in_pieces(model.checkpoint, places, lambda: None)
+    pack_in_pieces(places, lambda: None)
     torch.testing.assert_close(found(), before)
 
 

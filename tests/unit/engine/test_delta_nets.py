@@ -130,7 +130,7 @@ def test_a_layer_that_computes_something_else_keeps_its_own_code_around_the_mixe
 @pytest.mark.parametrize("family", ["qwen3_next", "qwen3_5"])
 def test_layers_whose_weights_lie_side_by_side_answer_as_generate_does(model_folder, monkeypatch, family):
     model = load(model_folder(family))
-    pack(model.checkpoint)
+    pack(model.checkpoint, num_rows=1)
     engine = engine_of(model)
     require_answers_of_generate(model, engine, TokenLog(monkeypatch), random.Random(1))
 

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from app.models.text_model import TextModel
+from app.models.weights import packing
 from app.models.weights.fused.fused_layers import fuse_layers
 from app.models.weights.packing import pack
 from tests.thinned import few_of
@@ -16,11 +17,11 @@ from tests.unit.engine.driver import TokenLog, generator_of, greedy_job, greedy_
 NUM_NEW = 24
 
 
-def served(folder, **environ: str) -> TextModel:
+def served(folder, num_rows: int = 1, **environ: str) -> TextModel:
     """The model as the engine gets it by default: layers fused, weights laid out."""
     model = load(folder, **environ)
     fuse_layers(model.checkpoint)
-    pack(model.checkpoint)
+    pack(model.checkpoint, num_rows=num_rows)
     return model
 
 
@@ -43,7 +44,9 @@ def test_serial_greedy_output_equals_generate(model_folder, monkeypatch, family,
 def test_batched_greedy_output_with_random_joins_equals_generate(model_folder, monkeypatch, family, max_running):
     model = load(model_folder(family))
     log = TokenLog(monkeypatch)
-    generator = generator_of(served(model_folder(family)), max_running=max_running, chunk=70)
+    # As if the weights were large.
+    monkeypatch.setattr(packing, "LEAST_BYTES", 0)
+    generator = generator_of(served(model_folder(family), max_running), max_running=max_running, chunk=70)
     rng = random.Random(max_running)
     prompts = [random_prompt(rng, rng.choice((1, 3, 17, 64, 65, 200))) for _ in range(12)]
     prompts += [prompts[0], prompts[5] + [9], prompts[3][:40] + prompts[2], prompts[5]]

@@ -15,6 +15,7 @@ from app.models.checkpoint.loader import Checkpoint, load_checkpoint
 from app.models.compiled import package_facts as facts
 from app.models.compiled.package_facts import difference, facts_of, key_of, processor
 from app.models.compiled.steps.step_graph import Parts, model_shape, parts_of
+from app.models.weights import packing
 from app.models.weights.fused.fused_layers import fuse_layers
 from app.models.weights.packing import pack, unpack_in_pieces
 from app.models.weights.quantization import quantize
@@ -112,12 +113,14 @@ def test_a_model_whose_layers_are_not_fused_has_no_step(model_folder):
     assert "not all fused" in str(parts_of(load(model_folder("llama"), fuses=False)))
 
 
-def test_weights_in_another_layout_have_no_step_before_they_are_unpacked(model_folder):
-    packed, quantised = load(model_folder("llama")), load(model_folder("llama"))
-    pack(packed)
+def test_weights_in_another_layout_have_no_step_before_they_are_unpacked(model_folder, monkeypatch):
+    packed, in_blocks, quantised = (load(model_folder("llama")) for _ in range(3))
+    pack(packed, num_rows=1)
+    monkeypatch.setattr(packing, "LEAST_BYTES", 0)
+    pack(in_blocks, num_rows=packing.MANY_ROWS)
     quantize(quantised, "int8", 1)
-    assert model_shape(packed) == model_shape(load(model_folder("llama")))
-    for checkpoint in (packed, quantised):
+    assert model_shape(packed) == model_shape(in_blocks) == model_shape(load(model_folder("llama")))
+    for checkpoint in (packed, in_blocks, quantised):
         assert "weights are packed" in str(parts_of(checkpoint))
         copied = parts_of(checkpoint, unpacks=True)
         unpack_in_pieces(checkpoint, lambda: None)
