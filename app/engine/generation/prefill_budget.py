@@ -2,9 +2,9 @@
 
 What a prompt token costs, next to the time that a step takes anyway, differs by ten times between
 models and machines. So steps are measured as they go by, and the number is led to where a step with
-prompts takes a fixed multiple of one without: a stream's gap stays within that, and no pass is so
-small that its fixed cost is most of it. Both depend on how many streams run, so each number of
-streams has its own figures.
+prompts takes a fixed multiple of one without, or as long as nobody who reads notices: a stream's gap stays
+within that, and no pass is so small that its fixed cost is most of it. Both depend on how many streams run, so each
+number of streams has its own figures.
 
 Where a step without prompts is much faster than any that reads some (it runs on code of its own, say), no number of
 tokens meets that multiple: then the fixed cost decides. A token's own time is known from passes that read prompts
@@ -15,6 +15,8 @@ from __future__ import annotations
 
 # A step that reads prompts takes about this many times as long as one that does not.
 STRETCH = 2.75
+# A gap that ten tokens a second have: where steps are short, larger parts of prompts get everybody on sooner.
+SHORT_S = 0.1
 # Where the fixed cost of reading decides: no step is led to take longer than this for it.
 LONGEST_S = 0.25
 FIRST_TOKENS = 48
@@ -53,7 +55,7 @@ class PrefillBudget:
             known_s = self._decode_s.get(num_running, took_s)
             self._decode_s[num_running] = (1 - NEWEST) * known_s + NEWEST * took_s
         elif usual_s is not None:
-            led_to = STRETCH * usual_s / took_s
+            led_to = max(STRETCH * usual_s, SHORT_S) / took_s
             worth = self._worth_reading(num_prompt_tokens, took_s, usual_s) / self.tokens(num_running)
             self._lead(num_running, num_prompt_tokens, max(led_to, worth))
 

@@ -9,6 +9,7 @@ from app.engine.generation.prefill_budget import (
     LARGEST_CHANGE,
     LEAST_TOKENS,
     LONGEST_S,
+    SHORT_S,
     STRETCH,
     PrefillBudget,
 )
@@ -32,11 +33,15 @@ class Machine:
         return took_s / decode_s
 
 
-# Of 6.8M and 0.5B parameters as measured on two cores, and one in between.
+# Of 0.5B parameters as measured on two cores, and of somewhat fewer.
 MACHINES = [
-    {"decode_s": 0.0035, "fixed_s": 0.003, "token_s": 0.00006},
     {"decode_s": 0.074, "fixed_s": 0.02, "token_s": 0.0006},
-    {"decode_s": 0.006, "fixed_s": 0.001, "token_s": 0.0001},
+    {"decode_s": 0.04, "fixed_s": 0.01, "token_s": 0.0005},
+]
+# Of 6.8M parameters, and of 10M that keep states: steps of them are short.
+SHORT = [
+    {"decode_s": 0.0035, "fixed_s": 0.003, "token_s": 0.00006},
+    {"decode_s": 0.017, "fixed_s": 0.015, "token_s": 0.0004},
 ]
 
 
@@ -44,6 +49,15 @@ MACHINES = [
 @pytest.mark.parametrize("num_running", [1, 4])
 def test_a_step_with_prompts_is_led_to_a_fixed_multiple_of_one_without(machine, num_running):
     assert Machine(**machine).stretch(num_running) == pytest.approx(STRETCH, rel=0.05)
+
+
+@pytest.mark.parametrize(("machine", "read"), [(SHORT[0], 256), (SHORT[1], 167)])
+def test_a_short_step_is_led_to_what_nobody_notices_or_to_the_whole_chunk(machine, read):
+    short = Machine(**machine)
+    took_s = short.stretch(1) * machine["decode_s"] * 17 / 16
+    assert short.budget.tokens(1) == pytest.approx(read, rel=0.06)
+    assert took_s <= 1.05 * SHORT_S
+    assert short.budget.tokens(1) == 256 or took_s >= 0.95 * SHORT_S
 
 
 def test_the_whole_chunk_is_read_while_nothing_runs():
