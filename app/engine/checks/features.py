@@ -92,7 +92,7 @@ def num_rows_of(model: Model, settings: Settings) -> int:
     """Tokens of a pass at most, but for prompts: an encoder's texts have many. Code for its layers reads any layout but
     that for many rows."""
     if isinstance(model, EncoderModel):
-        return 1 if may_have_layers(model, settings) else MANY_ROWS
+        return 1 if has_or_gets_layers(model, settings) else MANY_ROWS
     return settings.max_batch_size
 
 
@@ -148,10 +148,9 @@ def wants_layers(model: Model, settings: Settings) -> bool:
     return not isinstance(layers_shape(model.checkpoint.model), str)
 
 
-def may_have_layers(model: Model, settings: Settings) -> bool:
-    """Whether there is compiled code for the layers of an encoder, or can be."""
-    if not wants_layers(model, settings):
-        return False
+def has_or_gets_layers(model: EncoderModel, settings: Settings) -> bool:
+    """Whether compiled code for the layers is there or can be made; with COMPILE=never, too: so it is loaded to be
+    compiled for."""
     shape = layers_shape(model.checkpoint.model)
     return not isinstance(shape, str) and (has_compiler() or not is_missing(shape, settings))
 

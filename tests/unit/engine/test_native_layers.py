@@ -20,6 +20,7 @@ from app.engine.loading.encoder_change import EncoderChange
 from app.models.compiled import compiled_step, native_build
 from app.models.encoders.encoder_code import has_native_layers, install, layers_shape
 from app.models.encoders.unpadded import passing, unpad
+from app.models.weights import packing
 from app.models.weights.packing import transposed
 from tests.native_passes import COMPILER, native_encoder
 
@@ -187,11 +188,24 @@ def test_a_package_is_wished_for_where_there_could_be_one(model_folder, monkeypa
     assert wish_of(prepared(model_folder("modernbert-classify"), **environ), 0) is None
 
 
+@pytest.mark.parametrize("compiles", ["auto", "never"])
+@pytest.mark.parametrize("compiler", [COMPILER, "no-such-compiler"])
+def test_large_weights_stay_readable_where_code_may_come(model_folder, monkeypatch, tmp_path, compiles, compiler):
+    """A process that makes a package loads its model with COMPILE=never."""
+    monkeypatch.setenv("CXX", compiler)
+    monkeypatch.setattr(packing, "LEAST_BYTES", 0)
+    environ = {"FORKLIFT_CACHE_DIR": str(tmp_path), "FORKLIFT_COMPILE": compiles}
+    loaded = prepared(model_folder("bert-classify"), **environ)
+    assert isinstance(layers_shape(loaded.model.checkpoint.model), str) == (compiler != COMPILER)
+    assert not loaded.dropped
+
+
 def test_a_package_that_was_made_is_found_by_the_next_load(model_folder, monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", COMPILER)
     monkeypatch.setattr(native_build, "FLAGS", tuple("-O1" if one == "-O3" else one for one in native_build.FLAGS))
     # Whether it is faster is not what is asked here.
     monkeypatch.setattr(compiled_step, "LEAST_GAIN", -1000.0)
+    monkeypatch.setattr(packing, "LEAST_BYTES", 0)
     environ = {"FORKLIFT_MODEL": str(model_folder("bert-classify")), "FORKLIFT_CACHE_DIR": str(tmp_path / "cache")}
     package = make_package(load_settings(environ), lambda _: None)
     assert set(package.about["steps_ms"]) == {"16", "128"}
