@@ -89,11 +89,14 @@ def pack_unless_compiled(model: Model, settings: Settings) -> None:
 
 
 def num_rows_of(model: Model, settings: Settings) -> int:
-    """Tokens of a pass at most, but for prompts: an encoder's texts have many. Code for its layers reads any layout but
-    that for many rows."""
-    if isinstance(model, EncoderModel):
-        return 1 if has_or_gets_layers(model, settings) else MANY_ROWS
-    return settings.max_batch_size
+    """For how many tokens of a pass at most weights are laid out; an encoder's texts have many.
+
+    Where compiled code may serve they lie as for one: it is faster than eager passes on any layout, but for prompts on
+    the one for many rows, and would have to gain at all sizes to change to it.
+    """
+    if has_or_gets_code(model, settings):
+        return 1
+    return MANY_ROWS if isinstance(model, EncoderModel) else settings.max_batch_size
 
 
 def wait_for_package(model: TextModel, settings: Settings) -> None:
@@ -148,10 +151,12 @@ def wants_layers(model: Model, settings: Settings) -> bool:
     return not isinstance(layers_shape(model.checkpoint.model), str)
 
 
-def has_or_gets_layers(model: EncoderModel, settings: Settings) -> bool:
-    """Whether compiled code for the layers is there or can be made; with COMPILE=never, too: so it is loaded to be
-    compiled for."""
-    shape = layers_shape(model.checkpoint.model)
+def has_or_gets_code(model: Model, settings: Settings) -> bool:
+    """Whether compiled code is there or can be made; with COMPILE=never, too: that is how a model is compiled for."""
+    if isinstance(model, EncoderModel):
+        shape: AnyShape | str = layers_shape(model.checkpoint.model)
+    else:
+        shape = model_shape(model.checkpoint) if isinstance(model, TextModel) else "it makes texts of others"
     return not isinstance(shape, str) and (has_compiler() or not is_missing(shape, settings))
 
 
