@@ -12,6 +12,7 @@ import pytest
 from app.http.application.factory import ROUTES
 from app.http.description.task_routes import TASK_ROUTES
 from tests.contract.running import KEY, MODEL
+from tests.thinned import few_of
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
 CURL_LINES = [line for line in PAGE.splitlines() if line.startswith("curl ")]
@@ -24,7 +25,7 @@ FOR_ENCODERS = (
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-@pytest.mark.parametrize("line", CURL_LINES)
+@pytest.mark.parametrize("line", few_of(CURL_LINES, 5))
 def test_a_line_of_the_page_answers(running, line):
     options = f'-s -o /dev/null -w "%{{http_code}}" -H "Authorization: Bearer {KEY}" '
     command = line.replace("curl ", f"curl {options}", 1).replace("forklift-demo", MODEL).replace("minilm", MODEL)

@@ -38,7 +38,7 @@ VALID, INVALID = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
 EVERY_WAY = [(*key, VALID) for key in OPERATIONS] + [(*key, INVALID) for key, one in OPERATIONS.items() if one.bodies]
 # A few cases of some for every run of the suite, more of all in the slow one; 2,000 and more with `-m chaos`.
 CASES = [
-    *((*way, 4) for way in EVERY_WAY[::8]),
+    *((*way, 4) for way in EVERY_WAY[::16]),
     *(as_slow((*way, 12)) for way in EVERY_WAY),
     *(pytest.param(*way, 70, marks=pytest.mark.chaos) for way in EVERY_WAY),
 ]

@@ -32,6 +32,7 @@ def require_one_line(outcome: Outcome) -> None:
     assert len(outcome.output) < 20_000
 
 
+@pytest.mark.slow
 def test_a_few_mistakes_are_one_line_each():
     few = [one for one in possible() if one.name in FEW]
     assert few

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.thinned import few_of
 from tests.unit.cli.every_command import behave, commands, others, require_quiet_end
 from tests.unit.cli.interrupting import interrupted
 
@@ -61,7 +62,7 @@ def run(arguments: list[str], kind: str) -> tuple[int, str, str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("complete", "full"), ("complete", "ascii"), ("models", "closed"), ("bench", "full")]
+    ("name", "kind"), few_of([("complete", "full"), ("complete", "ascii"), ("models", "closed"), ("bench", "full")], 2)
 )
 def test_an_output_that_cannot_be_written_is_one_line(double, name, kind):
     code, output, errors = run(commands(behave(double, name).url)[name], kind)

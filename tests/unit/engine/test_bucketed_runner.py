@@ -9,6 +9,7 @@ from hypothesis import given, settings
 
 from app.engine.runners.choose import make_runner
 from app.engine.runners.graphs.fixed_shapes import powers_of_two, smallest
+from tests.thinned import few_of
 from tests.tiny_models import SLOT_FAMILIES
 from tests.unit.engine.driver import (
     TokenLog,
@@ -28,7 +29,7 @@ from tests.unit.engine.parity_plays import (
 )
 
 
-@pytest.mark.parametrize("family", SLOT_FAMILIES)
+@pytest.mark.parametrize("family", few_of(SLOT_FAMILIES, 2))
 @pytest.mark.parametrize("max_running", [*(pytest.param(few, marks=pytest.mark.slow) for few in (1, 3)), 16])
 def test_greedy_output_with_joins_and_shared_prefixes_equals_generate(model_folder, monkeypatch, family, max_running):
     model = load(model_folder(family))

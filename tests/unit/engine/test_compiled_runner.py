@@ -18,6 +18,7 @@ from app.engine.runners.compiled import CompiledRunner
 from app.models.compiled.inductor import ROWS
 from app.models.compiled.steps.step_graph import parts_of
 from tests.compiled_steps import uncompiled_step
+from tests.thinned import few_of
 from tests.unit.engine.driver import TokenLog, greedy_job, greedy_reference, load, random_prompt, run
 
 
@@ -123,7 +124,7 @@ def test_a_step_that_gives_nan_is_left_out(model_folder, has_package):
     assert prepared(model_folder("llama")).dropped == ("compiled",)
 
 
-@pytest.mark.parametrize(("kind", "family"), [("int8", "outliers"), ("int4", "llama")])
+@pytest.mark.parametrize(("kind", "family"), few_of([("int8", "outliers"), ("int4", "llama")], 1))
 def test_a_quantised_model_decodes_on_its_codes_and_a_wrong_step_of_it_is_left_out(
     model_folder, monkeypatch, has_package, kind, family
 ):

@@ -18,6 +18,7 @@ from app.engine.runners.states.joint_linear import JointLinear
 from app.engine.runners.states.state_hosts import find_hosts
 from app.engine.runners.states.whole_passes import LayerAround, whole_passes
 from app.models.weights.packing import pack
+from tests.thinned import few_of
 from tests.unit.engine.driver import TokenLog, load
 from tests.unit.engine.test_states import engine_of
 from tests.unit.engine.test_windowed import require_answers_of_generate
@@ -127,7 +128,7 @@ def test_a_layer_that_computes_something_else_keeps_its_own_code_around_the_mixe
     assert [type(whole.forward) for whole in whole_passes(model.checkpoint, hosts)] == [DeltaNet, LayerAround]
 
 
-@pytest.mark.parametrize("family", ["qwen3_next", "qwen3_5"])
+@pytest.mark.parametrize("family", few_of(["qwen3_5", "qwen3_next"], 1))
 def test_layers_whose_weights_lie_side_by_side_answer_as_generate_does(model_folder, monkeypatch, family):
     model = load(model_folder(family))
     pack(model.checkpoint, num_rows=1)

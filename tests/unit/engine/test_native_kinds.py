@@ -16,6 +16,7 @@ from app.models.weights.fused.fused_layers import fuse_layers
 from app.models.weights.packing import unpack_in_pieces
 from app.models.weights.quantization import quantize
 from tests.native_passes import COMPILER
+from tests.thinned import few_of
 from tests.unit.engine.driver import TokenLog, greedy_job, greedy_reference, load, random_prompt, run
 from tests.unit.engine.native_comparison import compare_passes, runners_of
 from tests.unit.engine.test_native_runner import packages as packages
@@ -63,7 +64,7 @@ def test_greedy_tokens_are_those_of_generate_beyond_windows_cold_and_warm(model_
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("family", PASSED)
+@pytest.mark.parametrize("family", few_of(PASSED, 4))
 def test_every_kind_of_pass_gives_what_the_eager_one_gives(family):
     checkpoint = of_family(family, **OTHERS[family][0])
     assert fuse_layers(checkpoint) == 2

@@ -25,7 +25,7 @@ def served(folder, num_rows: int = 1, **environ: str) -> TextModel:
     return model
 
 
-@pytest.mark.parametrize("family", SLOT_FAMILIES)
+@pytest.mark.parametrize("family", few_of(SLOT_FAMILIES, 3))
 @pytest.mark.parametrize("chunk", few_of([50, 17, 512], 1))
 def test_serial_greedy_output_equals_generate(model_folder, monkeypatch, family, chunk):
     model = load(model_folder(family))
@@ -39,7 +39,7 @@ def test_serial_greedy_output_equals_generate(model_folder, monkeypatch, family,
         assert log.of(job) == greedy_reference(model, prompt, NUM_NEW, eos_token_id=None)
 
 
-@pytest.mark.parametrize("family", few_of(SLOT_FAMILIES, 3))
+@pytest.mark.parametrize("family", few_of(SLOT_FAMILIES, 2))
 @pytest.mark.parametrize("max_running", [*(pytest.param(few, marks=pytest.mark.slow) for few in (2, 5)), 16])
 def test_batched_greedy_output_with_random_joins_equals_generate(model_folder, monkeypatch, family, max_running):
     model = load(model_folder(family))

@@ -10,13 +10,14 @@ from app.core.work.jobs import Job
 from app.core.work.sampling_params import SamplingParams
 from app.engine.generation.drafts.prompt_lookup import PromptLookup
 from app.engine.generation.sequence import Sequence
+from tests.thinned import few_of
 from tests.tiny_models import SLOT_FAMILIES
 from tests.unit.engine.driver import TokenLog, generator_of, greedy_job, greedy_reference, load, outcome, run
 
 CYCLE = [40, 41, 42, 43, 44, 45, 46, 47]
 
 
-@pytest.mark.parametrize("family", SLOT_FAMILIES)
+@pytest.mark.parametrize("family", few_of(SLOT_FAMILIES, 2))
 def test_greedy_output_with_drafts_equals_generate(model_folder, monkeypatch, family):
     model = load(model_folder(family))
     log = TokenLog(monkeypatch)
@@ -40,7 +41,7 @@ def test_right_guesses_save_passes(model_folder, monkeypatch):
     assert len(passes) < 40
 
 
-@pytest.mark.parametrize("max_running", [1, 4])
+@pytest.mark.parametrize("max_running", few_of([4, 1], 1))
 def test_a_seed_gives_the_same_text_with_and_without_drafts(model_folder, max_running):
     model = load(model_folder("qwen2"))
 

@@ -117,6 +117,7 @@ def test_the_distribution_is_that_of_transformers(vocab_size, spread, params, ha
     assert is_equal_but_for_one_token(distribution, expected)
 
 
+@pytest.mark.slow
 def test_draws_have_the_frequencies_of_the_distribution():
     logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
     for params in ({"temperature": 1.0}, {"temperature": 1.0, "top_k": 4}):

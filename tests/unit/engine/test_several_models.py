@@ -35,6 +35,7 @@ from app.engine.loading.handle import ModelHandle
 from app.engine.thread import inference as inference_module
 from app.engine.thread.inference import Inference, make_inference
 from tests.several import write_models_file
+from tests.thinned import few_of
 from tests.unit.engine.driver import greedy_reference, load
 from tests.unit.engine.test_inference import end_of
 from tests.waiting import LIMIT_S, wait_until
@@ -334,7 +335,7 @@ def test_the_memory_that_loaded_models_will_still_take_is_not_free(start, folder
     assert room_module.promised_bytes(several.inference.handles) == expected
 
 
-@pytest.mark.parametrize("family", ["qwen2", "codegen", "gpt2", "gpt_bigcode", "xglm", "llama", "glm"])
+@pytest.mark.parametrize("family", few_of(["qwen2", "codegen", "gpt2", "gpt_bigcode", "xglm", "llama", "glm"], 2))
 def test_the_kv_cache_is_predicted_from_the_config_alone(start, folders, family):
     several = start(folders(a="qwen2") | folders(ON_DEMAND, b=family), FORKLIFT_MAX_BATCH_SIZE="2").wait_until_ready()
     predicted = several["b"].footprint.kv_bytes
@@ -557,7 +558,7 @@ def replace(path: Path, put) -> None:
     put(path)
 
 
-@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault != "no folder"])
+@pytest.mark.parametrize("fault", few_of([fault for fault in FAULTS if fault != "no folder"], 1))
 def test_a_model_on_demand_that_cannot_be_read_at_the_start_fails_its_own_requests_only(
     start, folders, tmp_path, model_folder, fault
 ):

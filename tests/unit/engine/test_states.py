@@ -23,6 +23,7 @@ from app.engine.runners.states.state_runner import StateRunner
 from app.models.checkpoint.source import find_source
 from app.models.forecast import predict
 from app.models.text_model import TextModel
+from tests.thinned import few_of
 from tests.tiny_states import STATEFUL
 from tests.unit.engine.driver import TokenLog, greedy_job, greedy_reference, load, random_prompt, run
 from tests.unit.engine.test_preparation import prepared
@@ -63,7 +64,7 @@ def test_any_schedule_answers_as_generate_does(model_folder, monkeypatch, family
     require_answers_of_generate(model, engine, TokenLog(monkeypatch), random.Random(seed))
 
 
-@pytest.mark.parametrize("family", ["qwen3_next", "mamba"])
+@pytest.mark.parametrize("family", few_of(["qwen3_next", "mamba"], 1))
 def test_a_prompt_goes_on_from_states_that_were_kept_and_from_those_of_a_row_that_ended(
     model_folder, monkeypatch, family
 ):

@@ -18,6 +18,7 @@ from app.models.checkpoint.layer_kinds import FULL, LayerKind
 from app.models.checkpoint.source import find_source
 from app.models.forecast import predict
 from app.models.text_model import TextModel
+from tests.thinned import few_of
 from tests.tiny_windowed import LONG, WINDOW, WINDOWED
 from tests.unit.engine.driver import TokenLog, greedy_job, greedy_reference, load, random_prompt, run
 from tests.unit.engine.test_preparation import prepared
@@ -66,7 +67,7 @@ def test_any_schedule_answers_as_generate_does(model_folder, monkeypatch, family
     require_answers_of_generate(model, engine, TokenLog(monkeypatch), random.Random(seed))
 
 
-@pytest.mark.parametrize("family", ["gemma3", "llama4"])
+@pytest.mark.parametrize("family", few_of(["gemma3", "llama4"], 1))
 def test_a_prefix_is_taken_up_where_its_entries_are_there_and_read_again_where_they_are_gone(
     model_folder, monkeypatch, family
 ):

@@ -12,6 +12,7 @@ from app.core.settings import load_settings
 from app.models.checkpoint.loader import Checkpoint, load_checkpoint
 from app.models.weights.fused.fused_layers import FusedLayer, fuse_layers, merged
 from app.models.weights.fused.rotations import Order
+from tests.thinned import few_of
 from tests.tiny_models import save_tiny_model
 
 PROMPT = list(range(9, 49))
@@ -115,7 +116,7 @@ def of_family(family: str, dtype: torch.dtype = torch.float32, **changes: object
     return checkpoint
 
 
-@pytest.mark.parametrize("family", OTHERS)
+@pytest.mark.parametrize("family", few_of(OTHERS, 5))
 def test_families_with_more_than_llamas_parts_give_the_same_logits_and_tokens(family):
     changes, found = OTHERS[family]
     checkpoint = of_family(family, **changes)

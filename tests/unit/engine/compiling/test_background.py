@@ -34,6 +34,7 @@ from app.models.compiled.steps.step_graph import model_shape, parts_of
 from app.models.weights.int8_plain import PlainInt8Linear
 from app.models.weights.quantization import quantize
 from tests.compiled_steps import uncompiled_step
+from tests.thinned import few_of
 from tests.unit.engine.compiling.test_package_maker import is_running
 from tests.unit.engine.driver import TokenLog, greedy_job, greedy_reference, load, random_prompt
 from tests.unit.engine.test_inference import end_of
@@ -130,6 +131,7 @@ def greedy_jobs(num: int, num_new: int) -> list:
     return [greedy_job(random_prompt(random.Random(i), 5 + 3 * i), num_new) for i in range(num)]
 
 
+@pytest.mark.slow
 def test_sixteen_streams_run_on_while_the_child_compiles_and_while_the_step_changes(server, monkeypatch, model_folder):
     monkeypatch.setattr(features, "pack", lambda _: None)
     log = TokenLog(monkeypatch)
@@ -225,7 +227,7 @@ def test_a_step_with_one_wrong_layer_is_never_used(server, monkeypatch, model_fo
     assert not server.handle.model.checkpoint.model.base_model.layers[0].o_proj.weight.is_contiguous()
 
 
-@pytest.mark.parametrize("stand_in", ["fails", "is_killed", "crashes", "is_silent", "fills_the_disk"])
+@pytest.mark.parametrize("stand_in", few_of(["is_killed", "fails", "fills_the_disk", "crashes", "is_silent"], 2))
 def test_a_child_that_fails_leaves_the_server_as_it_is_and_one_line(server, stand_in):
     server.gate.touch()
     with capture_logs() as lines:

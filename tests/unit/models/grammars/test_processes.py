@@ -50,7 +50,7 @@ def forever() -> None:
     "source",
     [
         # Takes minutes; takes gigabytes; aborts its process from Rust.
-        pytest.param(schema(type="integer", multipleOf=9999991), id="time"),
+        pytest.param(schema(type="integer", multipleOf=9999991), id="time", marks=pytest.mark.slow),
         pytest.param(
             schema(type="object", patternProperties={f"^a{i}.*b{i}$": {} for i in range(400)}),
             id="memory",
