@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.models.text_model import TextModel
+from app.models.weights.packing import PackedLinear
 from tests.real.prompts import CHAT, CHINESE, CODE
 from tests.unit.engine.driver import TokenLog, generator_of, greedy_job, greedy_reference, load, run
 from tests.unit.engine.test_parity import served
@@ -44,12 +45,24 @@ def test_cold_and_warm_one_at_a_time(model, prompts, expected, monkeypatch):
         assert warm.usage.cached_tokens == len(prompt) - 1
 
 
+@pytest.fixture(scope="module")
+def model_for_many(smollm2) -> TextModel:
+    """Laid out for many rows."""
+    made = served(smollm2, 16, **DTYPE)
+    layers = [one for one in made.checkpoint.model.modules() if isinstance(one, PackedLinear)]
+    assert len(layers) > made.checkpoint.model.config.num_hidden_layers
+    return made
+
+
 @pytest.mark.parametrize("max_running", [4, 16])
-def test_in_batches(model, prompts, expected, monkeypatch, max_running):
-    log, generator = TokenLog(monkeypatch), generator_of(model, max_running=max_running, chunk=16)
+def test_in_batches(model_for_many, prompts, expected, monkeypatch, max_running):
+    log, generator = TokenLog(monkeypatch), generator_of(model_for_many, max_running=max_running, chunk=16)
     jobs = [greedy_job(prompt, NUM_NEW) for prompt in prompts]
     run(generator, *jobs)
     assert [log.of(job) for job in jobs] == expected
+    assert any(
+        one.packed is not None for one in model_for_many.checkpoint.model.modules() if isinstance(one, PackedLinear)
+    )
 
 
 @pytest.mark.parametrize("max_running", [1, 8])

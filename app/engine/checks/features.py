@@ -12,8 +12,14 @@ from app.core.logs.logging import get_logger
 from app.core.settings import Settings
 from app.engine.checks.plain_cache import has_plain_cache, has_states, has_windows
 from app.engine.checks.reference import BOUNDS, TOLERANCE, Bound, distance, probe_tokens
-from app.models.compiled.compiled_step import decodes_many, find_step, has_better_code, is_missing, may_lie_plain
-from app.models.compiled.inductor import has_compiler
+from app.models.compiled.compiled_step import (
+    decodes_many,
+    find_step,
+    has_better_code,
+    has_or_gets_package,
+    is_missing,
+    may_lie_plain,
+)
 from app.models.compiled.package_facts import AnyShape
 from app.models.compiled.package_maker import Wish, has_made
 from app.models.compiled.steps.step_graph import model_shape
@@ -94,9 +100,11 @@ def num_rows_of(model: Model, settings: Settings) -> int:
     Where compiled code may serve they lie as for one: it is faster than eager passes on any layout, but for prompts on
     the one for many rows, and would have to gain at all sizes to change to it.
     """
-    if has_or_gets_code(model, settings):
-        return 1
-    return MANY_ROWS if isinstance(model, EncoderModel) else settings.max_batch_size
+    checkpoint = model.checkpoint
+    if isinstance(model, EncoderModel):
+        return 1 if has_or_gets_package(layers_shape(checkpoint.model), settings) else MANY_ROWS
+    is_text = isinstance(model, TextModel)
+    return 1 if is_text and has_or_gets_package(model_shape(checkpoint), settings) else settings.max_batch_size
 
 
 def wait_for_package(model: TextModel, settings: Settings) -> None:
@@ -149,15 +157,6 @@ def wants_layers(model: Model, settings: Settings) -> bool:
     if not isinstance(model, EncoderModel) or settings.compile == "never" or settings.quantization != "none":
         return False
     return not isinstance(layers_shape(model.checkpoint.model), str)
-
-
-def has_or_gets_code(model: Model, settings: Settings) -> bool:
-    """Whether compiled code is there or can be made; with COMPILE=never, too: that is how a model is compiled for."""
-    if isinstance(model, EncoderModel):
-        shape: AnyShape | str = layers_shape(model.checkpoint.model)
-    else:
-        shape = model_shape(model.checkpoint) if isinstance(model, TextModel) else "it makes texts of others"
-    return not isinstance(shape, str) and (has_compiler() or not is_missing(shape, settings))
 
 
 def compile_encoder(model: Model, settings: Settings) -> None:

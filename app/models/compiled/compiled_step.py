@@ -15,7 +15,7 @@ import torch
 
 from app.core.settings import Settings
 from app.models.checkpoint.loader import Checkpoint
-from app.models.compiled.inductor import ROWS, files_of
+from app.models.compiled.inductor import ROWS, files_of, has_compiler
 from app.models.compiled.native_build import LIBRARY, kinds_of
 from app.models.compiled.native_pass import NativePass, load_library
 from app.models.compiled.package_facts import AnyShape, difference, facts_of, key_of
@@ -184,6 +184,14 @@ def has_better_code(checkpoint: Checkpoint, settings: Settings) -> bool:
 def is_missing(shape: AnyShape, settings: Settings) -> bool:
     """Whether no package at all, good or bad, lies where the one for ``shape`` would."""
     return not (store_of(settings).folder / key_of(facts_of(shape))).exists()
+
+
+def has_or_gets_package(shape: AnyShape | str, settings: Settings) -> bool:
+    """Whether compiled code is there for a model of that shape, or can be made; in words why it has none: never.
+
+    With COMPILE=never, too: that is how a model is loaded to be compiled for.
+    """
+    return not isinstance(shape, str) and (has_compiler() or not is_missing(shape, settings))
 
 
 def find_package(shape: AnyShape, store: Store) -> Package:
