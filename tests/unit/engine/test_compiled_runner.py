@@ -88,7 +88,6 @@ def test_sequences_change_between_lone_and_shared_steps(model_folder, monkeypatc
 
 
 def test_more_rows_than_there_is_code_for_decode_eagerly(model_folder, monkeypatch, has_package):
-    monkeypatch.setattr(features, "pack", lambda _: None)
     ready = prepared(model_folder("llama"), FORKLIFT_MAX_BATCH_SIZE="8")
     log, model = TokenLog(monkeypatch), load(model_folder("llama"))
     # They leave one after the other, so that rows change their places and every number of rows decodes.

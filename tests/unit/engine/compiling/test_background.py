@@ -133,7 +133,6 @@ def greedy_jobs(num: int, num_new: int) -> list:
 
 @pytest.mark.slow
 def test_sixteen_streams_run_on_while_the_child_compiles_and_while_the_step_changes(server, monkeypatch, model_folder):
-    monkeypatch.setattr(features, "pack", lambda _: None)
     log = TokenLog(monkeypatch)
     server.start(FORKLIFT_MAX_BATCH_SIZE="16")
     assert type(server.runner) is MixedRunner
@@ -240,7 +239,6 @@ def test_a_child_that_fails_leaves_the_server_as_it_is_and_one_line(server, stan
 
 
 def test_a_child_that_is_killed_while_sixteen_streams_run_disturbs_none(server, monkeypatch):
-    monkeypatch.setattr(features, "pack", lambda _: None)
     server.start("hangs", FORKLIFT_MAX_BATCH_SIZE="16")
     jobs = greedy_jobs(16, 60)
     for job in jobs:
