@@ -8,6 +8,8 @@ INPUTS := setup.cfg pyproject.toml constraints.txt
 export PYTHONDONTWRITEBYTECODE :=
 PIP := $(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check --constraint constraints.txt
 PIP_SHOWN = $(subst --quiet,,$(PIP)) --progress-bar on
+# What is installed beside what serving needs.
+EXTRAS :=
 ENGINE ?= docker
 # `make run TORCH=cpu` installs PyTorch's CPU build; without it the package index's, which brings CUDA's libraries.
 TORCH ?=
@@ -43,11 +45,13 @@ $(VENV)/installed: $(INPUTS)
 	@echo "Installing into $(VENV): some minutes the first time."
 	$(if $(TORCH),$(PIP_SHOWN) --retries 1 --no-deps --extra-index-url $(TORCH_CPU_INDEX) '$(TORCH_BUILD)' || { \
 	echo "$(TORCH_BUILD) was found neither on $(TORCH_CPU_INDEX) nor where pip looks; nothing was installed in its place." >&2; exit 3; })
-	$(PIP_SHOWN) --editable .
-	@touch $@
+	$(PIP_SHOWN) --editable '.$(EXTRAS)'
+	@touch $@ $(if $(EXTRAS),$@-dev)
 
+# From nothing both are installed at once: pip finds out what belongs together a single time.
+$(VENV)/installed-dev: EXTRAS := [test,lint]
 $(VENV)/installed-dev: $(VENV)/installed
-	$(PIP) --editable '.[test,lint]'
+	@test -e $@ -a ! $@ -ot $(VENV)/installed || $(PIP) --editable '.$(EXTRAS)'
 	@touch $@
 
 # Only this machine can ask, unless FORKLIFT_BIND says otherwise.

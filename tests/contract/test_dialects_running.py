@@ -40,6 +40,7 @@ def said(response, *, is_streamed):
     return "".join(delta["text"] for delta in deltas)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_streamed", [False, True])
 def test_the_stop_sequence_that_ended_a_message_is_told(client, is_streamed):
     fields = {"messages": HI, "max_tokens": 40, "seed": 3}

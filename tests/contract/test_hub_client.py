@@ -41,6 +41,7 @@ def near(score):
     return pytest.approx(score, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_texts_are_classified(ask, model_folder):
     found = ask("/classify").text_classification(TEXT)
     expected = pipeline("text-classification", model=str(model_folder("bert-classify")))(TEXT, top_k=None)

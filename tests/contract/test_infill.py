@@ -231,6 +231,7 @@ def test_the_start_of_the_middle_stands_before_what_is_generated(client, world):
     assert answer["text"] == "a = b +" + answer["content"] + "\n"
 
 
+@pytest.mark.slow
 def test_below_zero_all_that_fits_is_generated(client, world):
     body = {"prefix": "a", "suffix": "b", "n_predict": -1, "logit_bias": favoured(world, "x")}
     answer = client.post("/infill", json=body).get_json()

@@ -13,6 +13,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from tests.contract.reading import assert_envelope
 from tests.contract.real import RealWorld
 from tests.contract.text_tasks import answer_of
+from tests.thinned import few_of
 from tests.tiny_seq2seq import T5_PARAMS
 from tests.waiting import wait_until
 
@@ -105,7 +106,7 @@ def test_translations_are_those_of_generate_alone_and_together(serve, reference,
     assert set(together) == {"translation", "finish_reason", "usage", "timings", "model", "request_id"}
 
 
-@pytest.mark.parametrize("family", SUMMARIZERS)
+@pytest.mark.parametrize("family", few_of(SUMMARIZERS, 1))
 def test_summaries_are_those_of_generate_with_the_checkpoints_settings(serve, reference, family):
     expected = [summarized(reference, family, text) for text in TEXTS]
     found = answer_of(serve(family).post("/summarize", json={"text": TEXTS, "recordid": 7}))

@@ -34,6 +34,7 @@ def test_the_application_is_made_once_and_only_when_asked_for(wsgi, world, monke
         _ = wsgi.nothing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("environ", "text"),
     [

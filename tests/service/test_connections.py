@@ -35,6 +35,7 @@ def test_hundreds_of_silent_and_half_sent_connections_delay_nobody(start_server)
         client.close()
 
 
+@pytest.mark.slow
 def test_when_connections_run_out_the_oldest_unfinished_ones_make_room(start_server):
     server = start_server({"GUNICORN_CMD_ARGS": "--worker-connections 20"}, workers=1)
     clients = [server.connect(b"GET /li") for _ in range(60)]
@@ -53,6 +54,7 @@ def test_clients_that_hold_their_finished_connections_delay_nobody(plain_server)
         client.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beginning", [b"GET /livez HT", b"POST /echo HTTP/1.1\r\nContent-Length: 10000\r\n\r\n"])
 def test_a_dripping_client_gets_408_at_the_deadline(start_server, beginning):
     server = start_server(workers=1, body_timeout_s=1)
@@ -77,12 +79,14 @@ def test_a_dripping_client_gets_408_at_the_deadline(start_server, beginning):
     assert f"X-Request-Id: {body['request_id']}".encode() in head
 
 
+@pytest.mark.slow
 def test_a_silent_connection_is_closed_at_the_deadline_without_an_answer(start_server):
     server = start_server(workers=1, body_timeout_s=0.5)
     with server.connect() as client:
         assert client.recv(100) == b""
 
 
+@pytest.mark.slow
 def test_a_client_that_does_not_read_is_dropped_and_its_place_given_back(start_server):
     server = start_server(workers=1, write_timeout_s=0.5)
     with server.connect(b"GET /stream?s=60&bytes=1000000 HTTP/1.1\r\nHost: localhost\r\n\r\n"):
@@ -175,6 +179,7 @@ def test_two_long_requests_never_land_on_the_same_worker(start_server):
             assert sorted(slots) == [0, 1]
 
 
+@pytest.mark.slow
 def test_silent_connections_do_not_count_as_load(start_server):
     server = start_server(workers=2, num_ready=2)
     silent = [server.connect() for _ in range(21)]

@@ -32,6 +32,7 @@ def test_while_a_long_request_runs_newcomers_are_refused_at_once_and_probes_answ
     assert server.wait_for_exit() == 0
 
 
+@pytest.mark.slow
 def test_readyz_says_draining_with_503(start_stepping):
     server = start_stepping({"STEP_TOKEN_S": "0.05"}, workers=1)
     with server.connect(completion(60, stream=True)) as client:
@@ -43,6 +44,7 @@ def test_readyz_says_draining_with_503(start_stepping):
     assert server.wait_for_exit() == 0
 
 
+@pytest.mark.slow
 def test_a_body_that_is_still_coming_is_refused_with_its_head(start_server):
     server = start_server(workers=1)
     with server.connect(STREAM % 2) as client:

@@ -23,6 +23,7 @@ def leave(client: socket.socket) -> float:
     return time.monotonic()
 
 
+@pytest.mark.slow
 def test_a_stream_whose_client_left_stops_within_two_tokens(server):
     client = server.connect(completion(500, "gone", stream=True))
     seen = b""
@@ -43,6 +44,7 @@ def test_a_request_whose_client_left_stops_within_a_second(server):
     wait_for(lambda: server.in_hand() == (0, 0), "the place")
 
 
+@pytest.mark.slow
 def test_a_request_whose_client_left_the_queue_never_starts(server):
     running = server.connect(completion(40, "running"))
     wait_for(lambda: "running" in server.jobs("started"), "the first job")
@@ -93,6 +95,7 @@ def test_readers_of_one_byte_per_second_hold_neither_a_place_nor_anybody_else(st
         client.close()
 
 
+@pytest.mark.slow
 def test_slow_and_silent_clients_delay_no_answer_of_the_real_application(start_stepping):
     server = start_stepping(workers=1, http_threads=4, body_timeout_s=2, max_queue=2)
     body = post("/complete", b'{"prompt": "p"}')

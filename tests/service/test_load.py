@@ -10,7 +10,7 @@ from tests.service.crowd import completion, send_all
 NUM_CLIENTS = 200
 
 
-@pytest.mark.parametrize("num_workers", [1, 2])
+@pytest.mark.parametrize("num_workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_of_a_crowd_exactly_those_there_is_room_for_are_served_and_the_rest_told_to_come_again(
     start_stepping, num_workers
 ):
@@ -49,6 +49,7 @@ def test_a_request_that_waits_too_long_is_a_504_and_never_reaches_the_engine(sta
     wait_for(lambda: server.in_hand() == (0, 0), "the places")
 
 
+@pytest.mark.slow
 def test_a_stream_that_takes_too_long_ends_with_an_error_event(start_stepping):
     server = start_stepping({"STEP_TOKEN_S": "0.05"}, workers=1, request_timeout_s=1)
     [answer] = send_all(server.port, [completion(500, stream=True)])
@@ -57,6 +58,7 @@ def test_a_stream_that_takes_too_long_ends_with_an_error_event(start_stepping):
     assert b"[DONE]" not in answer.body
 
 
+@pytest.mark.slow
 def test_a_request_that_cannot_be_served_in_its_own_time_is_refused_at_once(start_stepping):
     server = start_stepping({"STEP_TOKEN_S": "0.01"}, workers=1)
     send_all(server.port, [completion(100)])

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from tests.service.conftest import REPOSITORY, Server, unused_port, wait_for
 
 NUM_REQUESTS = 60
@@ -35,6 +37,7 @@ def is_up(server) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_a_server_whose_log_nobody_reads_serves_and_ends():
     reader, writer = os.pipe()
     # A full pipe from the start.

@@ -8,6 +8,8 @@ import re
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.service.conftest import wait_for
 from tests.service.crowd import completion, post, send_all
 
@@ -89,6 +91,7 @@ def test_everything_that_the_contract_names_is_there(start_stepping):
     assert samples["forklift_cached_prompt_tokens_total"] == 0
 
 
+@pytest.mark.slow
 def test_the_queue_is_seen_while_it_lasts(start_stepping):
     server = start_stepping(workers=1)
     server.gate.touch()
@@ -101,6 +104,7 @@ def test_the_queue_is_seen_while_it_lasts(start_stepping):
         client.close()
 
 
+@pytest.mark.slow
 def test_refusals_are_counted_by_reason_wherever_they_are_made(start_stepping):
     server = start_stepping(workers=1, max_body_bytes=1000, body_timeout_s=0.5)
     requests = [
@@ -119,6 +123,7 @@ def test_refusals_are_counted_by_reason_wherever_they_are_made(start_stepping):
     assert not any("nowhere" in name for name in samples)
 
 
+@pytest.mark.slow
 def test_the_folder_is_fresh_at_the_start_and_gone_at_the_end(start_stepping, tmp_path):
     (tmp_path / "old").mkdir()
     server = start_stepping({"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "old")}, workers=1)
@@ -130,6 +135,7 @@ def test_the_folder_is_fresh_at_the_start_and_gone_at_the_end(start_stepping, tm
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_the_workers_of_a_killed_master_leave_no_folder(start_stepping):
     server = start_stepping(workers=2, num_ready=2)
     folder = folder_of(server)
@@ -138,6 +144,7 @@ def test_the_workers_of_a_killed_master_leave_no_folder(start_stepping):
     wait_for(lambda: not folder.exists(), "the workers to clean up")
 
 
+@pytest.mark.slow
 def test_metrics_need_a_key_where_there_are_keys(start_stepping):
     server = start_stepping(workers=1, api_keys="sesame")
     assert server.request("GET", "/metrics")[0] == 401

@@ -33,6 +33,7 @@ def probe(**settings):
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_it_passes_through_tls_and_needs_no_key(start_stepping_tls):
     server = start_stepping_tls(api_keys="secret", num_ready=0)
     server.wait_until_listening()
@@ -40,6 +41,7 @@ def test_it_passes_through_tls_and_needs_no_key(start_stepping_tls):
     wait_for(lambda: probe(**settings) == (0, "ready\n"), "a health check that passes")
 
 
+@pytest.mark.slow
 def test_it_speaks_to_a_unix_socket(start_stepping, tmp_path):
     bind = f"unix:{tmp_path}/s"
     start_stepping(bind=bind, num_ready=0)

@@ -72,6 +72,7 @@ def test_counters_return_to_zero_after_clients_leave_in_the_middle(start_server)
     wait_for(lambda: server.rows()[0]["num_connections"] == 1, "only the request that asks to count")
 
 
+@pytest.mark.slow
 def test_work_is_refused_while_loading_and_the_probe_answers(start_server):
     server = start_server({"DOUBLE_LOAD_S": "3"}, workers=1, num_ready=0)
     server.wait_until_listening()
@@ -109,6 +110,7 @@ def replaced_quietly(server, old_pid):
         return None
 
 
+@pytest.mark.slow
 def test_workers_that_die_while_loading_start_again_with_growing_pauses(start_server):
     server = start_server({"DOUBLE_LOAD": "dies"}, workers=1, num_ready=0)
     server.wait_until_listening()
@@ -141,6 +143,7 @@ def test_after_a_reload_new_workers_take_the_slots_of_the_old(start_server):
     assert server.get("/work?s=0")[0] == 200
 
 
+@pytest.mark.slow
 def test_a_worker_beyond_the_slots_loads_nothing_and_takes_a_slot_that_becomes_free(start_server):
     server = start_server(workers=1)
     server.signal(signal.SIGTTIN)
@@ -173,6 +176,7 @@ def test_the_application_also_works_under_gunicorns_own_workers(start_server, wo
     assert server.wait_for_exit() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("worker_class", few_of(["sync", "gthread"], 1))
 def test_a_failed_load_stops_the_server_under_gunicorns_own_workers_too(start_server, worker_class):
     server = start_server({"DOUBLE_LOAD": "fails", "DOUBLE_WORKER_CLASS": worker_class}, workers=1, num_ready=0)

@@ -74,6 +74,7 @@ def test_a_slow_reader_gets_its_whole_answer(server):
     assert data.partition(b"\r\n\r\n")[2] == whole.body
 
 
+@pytest.mark.slow
 def test_bodies_without_a_key_are_refused_by_their_head_and_not_kept(locked):
     pid = locked.rows()[0]["pid"]
     before_bytes = psutil.Process(pid).memory_info().rss
@@ -120,6 +121,7 @@ def test_a_client_that_drips_is_served_all_the_same(server):
         assert read_answer(client)[0] == 200
 
 
+@pytest.mark.slow
 def test_where_descriptors_run_out_idle_connections_make_room(start_stepping):
     server = start_stepping(workers=1)
     pid = server.rows()[0]["pid"]

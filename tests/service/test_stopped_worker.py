@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import signal
 
+import pytest
+
 from tests.service.conftest import wait_for
 
 
+@pytest.mark.slow
 def test_the_others_serve_on_while_a_worker_is_stopped(start_server):
     server = start_server(workers=2, num_ready=2, max_batch_size=4)
     stopped = server.rows()[0]["pid"]

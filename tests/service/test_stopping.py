@@ -10,6 +10,7 @@ import pytest
 
 from tests.processes import is_alive
 from tests.service.conftest import wait_for
+from tests.thinned import few_of
 
 STREAM = b"GET /stream?s=%d HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -48,7 +49,7 @@ def test_a_stream_that_does_not_finish_in_time_gets_an_error_event(start_server)
     assert server.wait_for_exit() == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+@pytest.mark.parametrize("number", few_of([signal.SIGINT, signal.SIGQUIT], 1))
 def test_an_interrupt_ends_running_streams_within_five_seconds(start_server, number):
     server = start_server(workers=2, num_ready=2)
     clients = [server.connect(STREAM % 60) for _ in range(4)]
@@ -60,6 +61,7 @@ def test_an_interrupt_ends_running_streams_within_five_seconds(start_server, num
         client.close()
 
 
+@pytest.mark.slow
 def test_an_interrupt_does_not_wait_for_a_client_that_reads_nothing(start_server):
     server = start_server(workers=1)
     with server.connect(b"GET /stream?s=60&bytes=1000000 HTTP/1.1\r\nHost: localhost\r\n\r\n"):
@@ -68,6 +70,7 @@ def test_an_interrupt_does_not_wait_for_a_client_that_reads_nothing(start_server
         assert server.wait_for_exit(5.0) == 0
 
 
+@pytest.mark.slow
 def test_an_interrupt_while_draining_hurries(start_server):
     server = start_server(workers=1)
     with server.connect(STREAM % 60) as client:
@@ -87,6 +90,7 @@ def test_sigterm_while_loading_ends_at_once(start_server):
     assert server.wait_for_exit(5.0) == 0
 
 
+@pytest.mark.slow
 def test_silent_connections_do_not_hold_up_the_end(start_server):
     server = start_server(workers=1)
     with server.connect():
@@ -106,6 +110,7 @@ def test_who_had_just_connected_is_answered_before_the_worker_leaves(start_serve
     assert server.wait_for_exit(5.0) == 0
 
 
+@pytest.mark.slow
 def test_a_request_that_arrives_completely_while_draining_is_refused_politely(start_server):
     server = start_server(workers=1)
     with server.connect(STREAM % 2) as client, server.connect(b"GET /work?s=0 HTTP/1.1\r\nHost") as late:

@@ -94,6 +94,7 @@ def test_the_end_of_an_answer_is_told_by_tls_itself(plain_tls):
         assert read_all(sock).endswith(b"data: [DONE]\n\n")
 
 
+@pytest.mark.slow
 def test_silent_and_dripping_clients_cost_no_thread(start_tls):
     server = start_tls(workers=1, http_threads=2)
     silent = [server.bare() for _ in range(20)]
@@ -107,6 +108,7 @@ def test_silent_and_dripping_clients_cost_no_thread(start_tls):
     wait_for(lambda: server.rows()[0]["num_connections"] <= 1, "the end of the other connections")
 
 
+@pytest.mark.slow
 def test_a_client_that_stalls_in_its_handshake_is_closed_at_the_deadline(start_tls):
     server = start_tls(workers=1, body_timeout_s=1)
     with server.bare(b"\x16\x03\x01\x02\x00") as client:
@@ -173,6 +175,7 @@ def test_a_client_that_reads_nothing_is_dropped(start_tls):
         wait_for(lambda: running(server, 0), "its end")
 
 
+@pytest.mark.slow
 def test_a_renewed_certificate_is_used_without_a_restart(start_tls, tmp_path, authority):
     server = start_tls(workers=1)
     before = served_certificate(server)
@@ -234,6 +237,7 @@ def test_a_wrong_key_stops_the_start_with_one_line(start_tls, tmp_path):
     assert line.startswith("forklift: the private key ")
 
 
+@pytest.mark.slow
 def test_the_sync_worker_class_speaks_tls_too(start_tls):
     server = start_tls({"DOUBLE_WORKER_CLASS": "sync"}, workers=1)
     assert server.get("/livez")[0] == 200

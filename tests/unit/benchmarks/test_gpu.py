@@ -162,6 +162,7 @@ def test_what_is_carried_leaves_torch_and_transformers_to_the_machine():
     assert not carried & set(carrying.PRESENT)
 
 
+@pytest.mark.slow
 def test_the_environment_has_the_wheels_and_sees_what_lies_beside_it(tmp_path):
     wheel(tmp_path / "forklift_probe-1.0-py3-none-any.whl")
     python = carrying.environment(tmp_path, tmp_path / "environment")

@@ -216,6 +216,7 @@ def run_with(site: Path, folder: Path) -> tuple[int, list[dict[str, str]]]:
     return done.returncode, json.loads(done.stdout)["findings"]
 
 
+@pytest.mark.slow
 def test_a_library_that_cannot_be_imported_is_a_finding_and_no_end(folder, tmp_path):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "transformers.py").write_text("raise ImportError('libfoo.so.1 is not there')")
@@ -224,6 +225,7 @@ def test_a_library_that_cannot_be_imported_is_a_finding_and_no_end(folder, tmp_p
     assert any("libfoo.so.1 is not there" in row["text"] for row in findings if row["level"] == "fault")
 
 
+@pytest.mark.slow
 def test_libraries_of_other_versions(folder, tmp_path):
     for name, version in (("transformers", "4.40.0"), ("gunicorn", "28.0.0"), ("torch", "2.1.0")):
         info = tmp_path / "site" / f"{name}-{version}.dist-info"
@@ -338,6 +340,7 @@ def test_a_model_and_a_url_together_are_wrong_usage(forklift):
     assert forklift("doctor", "--model", "x", "--url", "http://127.0.0.1:1").exit_code == 2
 
 
+@pytest.mark.slow
 def test_a_library_newer_than_any_that_was_tested_is_a_warning(folder, tmp_path):
     for name, version in (("transformers", "5.99.0"), ("torch", "2.13.0")):
         info = tmp_path / "site" / f"{name}-{version}.dist-info"

@@ -121,6 +121,7 @@ def test_extras_are_asked_for_by_name():
         requirements(["zoo"])
 
 
+@pytest.mark.slow
 def test_the_projects_own_wheel_has_the_code_the_server_files_and_the_requirements(tmp_path):
     with zipfile.ZipFile(build_wheel(tmp_path)) as archive:
         names = archive.namelist()

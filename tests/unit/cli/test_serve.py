@@ -72,6 +72,7 @@ def test_the_server_folder_has_what_gunicorn_needs():
     assert (folder / "wsgi.py").is_file()
 
 
+@pytest.mark.slow
 def test_what_lies_in_the_working_folder_is_not_run(tmp_path):
     """Neither a package or module called like ours, nor one called like a library."""
     (tmp_path / "app").mkdir()

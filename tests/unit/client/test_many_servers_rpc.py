@@ -167,6 +167,7 @@ def test_a_server_that_only_takes_its_time_is_waited_for(make_server, hasty):
     assert slow.num_asked == 1
 
 
+@pytest.mark.slow
 def test_servers_without_a_grpc_port_are_not_asked_and_named(servers):
     only_http = ServerEntry("h", "http://127.0.0.1:1")
     client = client_of(*servers)

@@ -27,6 +27,7 @@ def die(marks: LoadMarks, model: int) -> None:
     marks.note_end(row, was_told_to=False)
 
 
+@pytest.mark.slow
 def test_the_pause_grows_with_each_death_and_ends(clock):
     marks = LoadMarks(3, 2)
     die(marks, 1)

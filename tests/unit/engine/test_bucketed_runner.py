@@ -68,6 +68,7 @@ def llama(model_folder):
     return load(model_folder("llama"))
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(schedule=schedules())
 def test_any_schedule_gives_the_texts_and_ends_of_the_eager_runner(llama, schedule):

@@ -140,6 +140,7 @@ def test_only_the_feature_at_fault_is_left_out(model_folder, monkeypatch):
     assert not any(isinstance(one, torch.nn.Linear) for one in ready.model.checkpoint.model.modules())
 
 
+@pytest.mark.slow
 def test_two_faults_are_both_left_out(model_folder, monkeypatch, expected):
     PLANTED["wrong_head"](monkeypatch.setattr)
     PLANTED["dropped_chunk"](monkeypatch.setattr)
@@ -207,6 +208,7 @@ def forget(monkeypatch) -> None:
         monkeypatch.setattr(kind, "update", lambda _layer, keys, values, *_args, **_options: (keys, values))
 
 
+@pytest.mark.slow
 def test_weights_that_do_not_fit_unquantised_stop_the_load(model_folder, monkeypatch):
     PLANTED["bad_scale"](monkeypatch.setattr)
     monkeypatch.setattr(ladder, "free_bytes", lambda _device: 1000)
@@ -214,7 +216,7 @@ def test_weights_that_do_not_fit_unquantised_stop_the_load(model_folder, monkeyp
         prepared(model_folder("llama"), FORKLIFT_QUANTIZATION="int8")
 
 
-@pytest.mark.parametrize("family", ["bert", "sentence"])
+@pytest.mark.parametrize("family", few_of(["bert", "sentence"], 1))
 def test_an_encoder_that_quantising_spoils_is_served_without_it(model_folder, monkeypatch, family):
     from app.engine.checks import features
 

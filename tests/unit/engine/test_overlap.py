@@ -63,7 +63,9 @@ def whole(job: Job) -> tuple[tuple[object, ...], list[float]]:
 @pytest.mark.parametrize(
     ("runner", "drafts", "max_running"),
     [
-        *(("eager", drafts, rows) for drafts in (0, 4) for rows in (1, 4)),
+        ("eager", 0, 4),
+        ("eager", 4, 1),
+        *(pytest.param("eager", drafts, rows, marks=pytest.mark.slow) for drafts, rows in ((0, 1), (4, 4))),
         ("paged", 0, 4),
         *(pytest.param("paged", drafts, rows, marks=pytest.mark.slow) for drafts, rows in ((0, 1), (4, 1), (4, 4))),
         *(pytest.param("graphs", drafts, rows, marks=pytest.mark.slow) for drafts in (0, 4) for rows in (1, 4)),

@@ -31,7 +31,7 @@ ENGINES = {
     "phimoe": "mixed",
 }
 # Positions at a module in passes laid end to end; rows that end at one place, with windows; positions of tokens.
-TYPICAL = ("plbart", "gpt_neo", "roberta")
+TYPICAL = ("plbart", "gpt_neo")
 FAMILIES = [name if name in TYPICAL else pytest.param(name, marks=pytest.mark.slow) for name in ENGINES]
 
 

@@ -63,10 +63,9 @@ def test_a_tiny_context_can_be_served(model_folder, context):
 @pytest.mark.parametrize(
     "family",
     [
-        "codegen",
         "llama",
         "gpt2",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("qwen2", "xglm", "gpt_bigcode")),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("codegen", "qwen2", "xglm", "gpt_bigcode")),
     ],
 )
 @pytest.mark.parametrize("batch", ["1", pytest.param("4", marks=pytest.mark.slow)])

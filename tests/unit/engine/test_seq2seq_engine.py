@@ -132,6 +132,7 @@ def test_beams_and_plain_texts_go_forward_side_by_side(model, engine, clock):
     assert text_of(plain) == alone(model, job_of(model, TEXTS[2], 12))
 
 
+@pytest.mark.slow
 def test_rows_batches_and_sources_are_bounded_together(model, clock, monkeypatch):
     engine = Seq2SeqEngine(model, max_rows=16, clock=clock, sleep=clock.sleep)
     jobs = [job_of(model, TEXTS[0], 80, name=str(number)) for number in range(MOST_BATCHES + 3)]

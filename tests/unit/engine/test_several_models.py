@@ -242,6 +242,7 @@ def test_loads_and_unloads_are_counted_by_model_and_ending(breakable):
     assert several.counted("model_unloads") == {}
 
 
+@pytest.mark.slow
 def test_a_model_whose_files_are_gone_costs_the_streams_of_others_nothing(breakable):
     several, weights = breakable
     use, job = running_job(several, "a")
@@ -279,6 +280,7 @@ def tight(start, folders, monkeypatch):
     return several
 
 
+@pytest.mark.slow
 def test_an_idle_model_makes_room_for_the_next(tight):
     for name, other in ("ab", "ba", "ab"):
         tight.run(name)
@@ -351,6 +353,7 @@ def breakable(start, folders, tmp_path, model_folder):
     return start(tables).wait_until_ready(), folder / "model.safetensors"
 
 
+@pytest.mark.slow
 def test_a_load_that_fails_fails_who_waits_and_the_next_request_tries_again(breakable):
     several, weights = breakable
     hidden = weights.rename(weights.with_suffix(".away"))
@@ -448,6 +451,7 @@ def test_draining_takes_nobody_new_and_lets_a_load_that_is_under_way_end(stuck):
     second.release()
 
 
+@pytest.mark.slow
 def test_draining_refuses_who_waits_for_room(tight):
     use, job = running_job(tight, "a", 200)
     waiting = tight["b"].lease()
@@ -459,6 +463,7 @@ def test_draining_refuses_who_waits_for_room(tight):
     use.release()
 
 
+@pytest.mark.slow
 def test_draining_waits_without_turning_for_a_model_that_is_not_unloaded_any_more(start, folders):
     several = start(folders(a="qwen2") | folders({**ON_DEMAND, "idle_unload_s": 0.4}, b="gpt2")).wait_until_ready()
     several.run("b")
@@ -586,6 +591,7 @@ def test_a_model_on_demand_that_breaks_later_fails_its_own_requests_only(start, 
     several.run("b")
 
 
+@pytest.mark.slow
 def test_a_folder_that_became_another_kind_of_model_is_not_loaded(start, folders, tmp_path, model_folder):
     changing = shutil.copytree(model_folder("gpt2"), tmp_path / "changing")
     table = {"b": {"path": changing, **ON_DEMAND, "idle_unload_s": 0}}

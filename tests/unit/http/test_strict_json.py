@@ -19,6 +19,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(TEXT, VALUES), st.booleans())
 def test_what_is_legal_comes_through_unchanged(value, ascii_only):
     assert parse_object(json.dumps(value, ensure_ascii=ascii_only).encode()) == value

@@ -202,6 +202,7 @@ def test_a_header_that_is_none_is_broken(folder, header):
     assert "have a broken header" in line_of(folder)
 
 
+@pytest.mark.slow
 def test_more_tensors_than_any_model_has_are_refused(folder):
     header = {f"t{index}": TENSOR for index in range(200_001)}
     write_weights(folder / "model.safetensors", json.dumps(header).encode())

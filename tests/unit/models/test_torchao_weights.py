@@ -86,6 +86,7 @@ def test_what_torchao_makes_is_checked_and_serves(model_folder, monkeypatch):
     assert (ready.dropped, ready.settings.quantization) == ((), "int8")
 
 
+@pytest.mark.slow
 def test_what_torchao_makes_wrong_is_named_and_the_model_serves_without(model_folder, monkeypatch):
     stand_in(monkeypatch, factor=1.7)
     with capture_logs() as lines:

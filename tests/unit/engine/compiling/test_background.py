@@ -152,6 +152,7 @@ def test_sixteen_streams_run_on_while_the_child_compiles_and_while_the_step_chan
     assert (server.counted("made"), server.counted("used"), server.counted("failed")) == (1, 1, 0)
 
 
+@pytest.mark.slow
 def test_a_lone_sequence_changes_in_its_middle_and_its_weights_are_unpacked(server, monkeypatch, model_folder):
     log = TokenLog(monkeypatch)
     server.start()
@@ -251,6 +252,7 @@ def test_a_child_that_is_killed_while_sixteen_streams_run_disturbs_none(server, 
     wait_until(lambda: not is_running(told["compiler"]))
 
 
+@pytest.mark.slow
 def test_a_model_that_has_gone_meanwhile_is_not_changed_and_not_kept_in_memory(server):
     server.start()
     prepared = server.handle.close()

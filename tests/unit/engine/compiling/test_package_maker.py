@@ -109,6 +109,7 @@ def test_how_a_child_ended_is_said(making, stand_in, reason):
     assert not (making.cache / "making").exists()
 
 
+@pytest.mark.slow
 def test_a_child_that_hangs_is_ended_with_the_compiler_that_it_has_started(making):
     assert making.by("hangs", within_s=3.0) == "it took longer than 3 s"
     told = making.told()

@@ -95,7 +95,7 @@ def way_named(name: str) -> QueryWay:
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("name", ["gathered", "heads", "flex"])
+@pytest.mark.parametrize("name", ["gathered", "heads", pytest.param("flex", marks=pytest.mark.slow)])
 def test_each_way_is_attention_in_float32_for_30_shapes(uncompiled, name):
     way = way_named(name)
     assert len(cases()) == 30

@@ -180,6 +180,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.slow
 def test_all_end_with_a_worker_that_is_killed():
     worker = subprocess.Popen([sys.executable, "-c", CHILD_OF_A_WORKER], stdout=subprocess.PIPE, text=True)
     assert worker.stdout is not None
