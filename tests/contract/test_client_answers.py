@@ -181,6 +181,7 @@ def test_a_page_in_place_of_a_stream_is_foreign_and_a_stream_that_breaks_off_is_
         next(stream)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["head", "body", "events"])
 def test_a_server_that_drips_is_left_when_the_time_is_over(part):
     parts = {

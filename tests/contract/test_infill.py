@@ -238,6 +238,7 @@ def test_below_zero_all_that_fits_is_generated(client, world):
     assert answer["usage"]["total_tokens"] == world.inference.model.context_tokens
 
 
+@pytest.mark.slow
 def test_without_a_bound_a_hole_ends_with_its_time_and_what_there_is(client, world, monkeypatch):
     forward = world.inference.model.checkpoint.model.forward
 

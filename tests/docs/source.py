@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import importlib
 from functools import cache
 from pathlib import Path
@@ -21,7 +22,12 @@ def trees() -> list[tuple[Path, ast.Module]]:
 
 @cache
 def nodes() -> list[tuple[Path, ast.AST]]:
-    return [(path, node) for path, tree in trees() for node in ast.walk(tree)]
+    # None of it is garbage, which the collector would look for again and again: two thirds of the time.
+    gc.disable()
+    try:
+        return [(path, node) for path, tree in trees() for node in ast.walk(tree)]
+    finally:
+        gc.enable()
 
 
 def forget() -> None:

@@ -64,7 +64,7 @@ def say_goodbye(client):
 
 @pytest.mark.parametrize("is_streamed", [False, True])
 @pytest.mark.parametrize("extra", few_of([b"", b"x" * 100_000, b"\r\n", b"GET / HTTP/1.1\r\n\r\n" * 10], 1))
-@pytest.mark.parametrize("leave", [close, reset, say_goodbye])
+@pytest.mark.parametrize("leave", few_of([close, reset, say_goodbye], 2))
 def test_a_caller_who_leaves_ends_its_job_whatever_it_sent_before(server, is_streamed, extra, leave):
     name = f"gone-{time.monotonic_ns()}"
     client = server.connect(completion(NUM_TOKENS, name, stream=is_streamed))

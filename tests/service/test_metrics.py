@@ -38,6 +38,7 @@ def folder_of(server) -> Path:
 COMPLETED = 'forklift_requests_total{route="/complete",status="200"}'
 
 
+@pytest.mark.slow
 def test_the_sums_over_workers_stay_right_when_one_is_killed(start_stepping):
     server = start_stepping(workers=2, num_ready=2)
     num_sent = 0

@@ -128,6 +128,7 @@ def test_workers_that_only_ever_die_stop_the_server_with_one_line(start_server):
     assert "6 workers died one after the other, and none was ever ready" in line
 
 
+@pytest.mark.slow
 def test_after_a_reload_new_workers_take_the_slots_of_the_old(start_server):
     server = start_server({"CUDA_VISIBLE_DEVICES": "a,b"}, workers=2, num_ready=2)
     old = {row["pid"] for row in server.rows()}

@@ -47,6 +47,7 @@ def deaf_client(port: int, request: bytes) -> socket.socket:
     return client
 
 
+@pytest.mark.slow
 def test_answers_that_nobody_reads_hold_no_thread(server):
     body = post("/complete", b'{"prompt": "' + TEXT.encode() + b'", "echo": true, "stream": true, "max_new_tokens": 1}')
     long = server.get("/livez")

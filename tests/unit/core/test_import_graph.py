@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 from functools import cache
 from pathlib import Path
+
+from tests.imports import imports_of
 
 APP = Path(__file__).resolve().parents[3] / "app"
 MOST_FLOORS_OF_THE_ENGINE = 8
@@ -16,17 +17,7 @@ def graph_of(root: Path) -> Graph:
     """Which of its own modules each module below ``root`` imports, under ``TYPE_CHECKING`` and in functions, too."""
     paths = {".".join(path.relative_to(root.parent).with_suffix("").parts): path for path in root.rglob("*.py")}
     modules = {name.removesuffix(".__init__"): path for name, path in paths.items()}
-    return {name: imported(path) & set(modules) - {name} for name, path in modules.items()}
-
-
-def imported(path: Path) -> set[str]:
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return found
+    return {name: imports_of(path) & set(modules) - {name} for name, path in modules.items()}
 
 
 def circles(graph: Graph) -> list[list[str]]:

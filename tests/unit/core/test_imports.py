@@ -6,13 +6,13 @@ so that it compares what is called with what is there; those arrows go the same 
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.imports import imports_of
 
 APP = Path(__file__).resolve().parents[3] / "app"
 MAY_IMPORT = {
@@ -32,26 +32,6 @@ MAY_NAME = {"serve": {"engine"}, "http": {"models"}}
 MASTER_ROOMS = ("core", "serve")
 HEAVY = {"torch", "transformers", "flask", "flask_restful"}
 HTTP_WITHOUT = ("torch", "transformers", "accelerate", "app.models", "app.engine.thread")
-
-
-def imports_of(path: Path, *, at_run_time: bool = False) -> set[str]:
-    found: set[str] = set()
-    for node in nodes_of(ast.parse(path.read_text(encoding="utf-8")), at_run_time):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return found
-
-
-def nodes_of(tree: ast.AST, at_run_time: bool) -> Iterator[ast.AST]:
-    """Every node; at run time without what stands under ``if TYPE_CHECKING``."""
-    for node in ast.iter_child_nodes(tree):
-        is_typing = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        if is_typing and at_run_time:
-            continue
-        yield node
-        yield from nodes_of(node, at_run_time)
 
 
 def modules_of(room: str) -> list[Path]:

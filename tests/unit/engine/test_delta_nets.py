@@ -128,6 +128,7 @@ def test_a_layer_that_computes_something_else_keeps_its_own_code_around_the_mixe
     assert [type(whole.forward) for whole in whole_passes(model.checkpoint, hosts)] == [DeltaNet, LayerAround]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", few_of(["qwen3_5", "qwen3_next"], 1))
 def test_layers_whose_weights_lie_side_by_side_answer_as_generate_does(model_folder, monkeypatch, family):
     model = load(model_folder(family))

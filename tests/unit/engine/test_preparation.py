@@ -64,8 +64,7 @@ def test_a_tiny_context_can_be_served(model_folder, context):
     "family",
     [
         "llama",
-        "gpt2",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("codegen", "qwen2", "xglm", "gpt_bigcode")),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("gpt2", "codegen", "qwen2", "xglm", "gpt_bigcode")),
     ],
 )
 @pytest.mark.parametrize("batch", ["1", pytest.param("4", marks=pytest.mark.slow)])

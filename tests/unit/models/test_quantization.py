@@ -62,9 +62,11 @@ def test_an_int8_row_is_the_same_alone_and_beside_louder_rows(model_folder, fami
     "family",
     [
         "llama",
-        "gpt2",
         "bert",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("qwen2", "gpt_bigcode", "xglm", "codegen", "glm")),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("gpt2", "qwen2", "gpt_bigcode", "xglm", "codegen", "glm")
+        ),
     ],
 )
 def test_the_size_is_foretold_but_for_finer_codes(model_folder, family, kind):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.thinned import few_of
+
 REPOSITORY = Path(__file__).parents[3]
 
 
@@ -21,17 +23,21 @@ def checked(*options: str, **settings: str) -> tuple[int, list[str]]:
     return ended.returncode, ended.stderr.splitlines()
 
 
+@pytest.mark.slow
 def test_a_check_of_good_settings_says_nothing():
     assert checked() == (0, [])
 
 
 @pytest.mark.parametrize(
     ("options", "settings", "word"),
-    [
-        (["--preload"], {}, "--preload"),
-        ([], {"MAX_QUEUE": "many"}, "FORKLIFT_MAX_QUEUE"),
-        ([], {"MODEL": "/no/such/folder"}, "/no/such/folder"),
-    ],
+    few_of(
+        [
+            ([], {"MAX_QUEUE": "many"}, "FORKLIFT_MAX_QUEUE"),
+            (["--preload"], {}, "--preload"),
+            ([], {"MODEL": "/no/such/folder"}, "/no/such/folder"),
+        ],
+        1,
+    ),
 )
 def test_a_check_of_what_cannot_be_served_is_one_line(options, settings, word):
     code, lines = checked(*options, **settings)

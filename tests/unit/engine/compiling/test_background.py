@@ -208,6 +208,7 @@ def test_an_idle_server_changes_too(server):
     assert {line["event"] for line in lines} >= {"package_making", "package_made", "changed_to_compiled_step"}
 
 
+@pytest.mark.slow
 def test_a_step_with_one_wrong_layer_is_never_used(server, monkeypatch, model_folder):
     server.change = lambda out: out + 0.05 * out.roll(1, -1)
     log = TokenLog(monkeypatch)
