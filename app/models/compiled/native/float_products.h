@@ -7,8 +7,8 @@
 namespace {
 
 // R rows of float32 by O rows of a matrix of kind Q, all of length k, into out[r * stride + o]. Each sum is kept in U
-// parts. AHEAD: bytes from what is read to what is to be read soon; 0: none is asked for.
-template <class Q, int R, int O, int U, int AHEAD>
+// parts. IS_COLD: the matrix lies in memory.
+template <class Q, int R, int O, int U, bool IS_COLD>
 inline void tile(const float* x, int64_t k, const typename Q::Type* w, float* out, int64_t stride) {
     Floats sums[U][R][O] = {};
     int64_t i = 0;
@@ -16,7 +16,7 @@ inline void tile(const float* x, int64_t k, const typename Q::Type* w, float* ou
         Floats wide[O];
         for (int o = 0; o < O; o++) {
             wide[o] = Q::load(w + o * k + at);
-            if (AHEAD) __builtin_prefetch((const char*)(w + o * k + at) + AHEAD);
+            if (IS_COLD) ask_ahead<R>(w + o * k + at);
         }
         for (int r = 0; r < R; r++) {
             Floats row = Float32::load(x + r * k + at);
@@ -44,8 +44,8 @@ inline void tile(const float* x, int64_t k, const typename Q::Type* w, float* ou
 // All rows of a matrix that lies in memory: one after the other, since several at once are read at half the speed.
 template <class Q, int R>
 inline void cold_strip(const float* x, int64_t k, const typename Q::Type* w, int64_t num, float* out, int64_t stride) {
-    constexpr int U = R <= 2 ? 4 : R == 3 ? 3 : 2, AHEAD = R <= 2 ? 0 : 1024;
-    for (int64_t o = 0; o < num; o++) tile<Q, R, 1, U, AHEAD>(x, k, w + o * k, out + o, stride);
+    constexpr int U = R <= 2 ? 4 : R == 3 ? 3 : 2;
+    for (int64_t o = 0; o < num; o++) tile<Q, R, 1, U, true>(x, k, w + o * k, out + o, stride);
 }
 
 #if !defined(__AVX512F__)
@@ -73,6 +73,7 @@ inline void spread_strip(const float* x, int64_t k, const uint16_t* w, int64_t n
         int64_t i = 0;
         const auto step = [&](int u, int64_t at) {
             const __m256i both = _mm256_loadu_si256((const __m256i*)(w + at));
+            ask_ahead<1>(w + at);
             sums[2 * u] = _mm256_fmadd_ps((__m256)_mm256_slli_epi32(both, 16), _mm256_loadu_ps(x + at), sums[2 * u]);
             sums[2 * u + 1] = _mm256_fmadd_ps((__m256)_mm256_and_si256(both, upper), _mm256_loadu_ps(x + at + SPREAD / 2),
                                               sums[2 * u + 1]);
@@ -92,8 +93,8 @@ template <class Q, int R>
 inline void warm_strip(const float* x, int64_t k, const typename Q::Type* w, int64_t num, float* out, int64_t stride) {
     constexpr int O = R == 4 ? 3 : 4;
     int64_t o = 0;
-    for (; o + O <= num; o += O) tile<Q, R, O, 1, 0>(x, k, w + o * k, out + o, stride);
-    for (; o < num; o++) tile<Q, R, 1, 1, 0>(x, k, w + o * k, out + o, stride);
+    for (; o + O <= num; o += O) tile<Q, R, O, 1, false>(x, k, w + o * k, out + o, stride);
+    for (; o < num; o++) tile<Q, R, 1, 1, false>(x, k, w + o * k, out + o, stride);
 }
 
 template <class Q, int R>

@@ -40,6 +40,7 @@ __attribute__((noinline)) void nibble_tile(const int16_t* x, int64_t width, cons
         for (int64_t i = 0; i < GROUP; i += 2) {
             __m256i pairs[4];
             nibbles(w + (g * GROUP + i) * (BLOCK_NIBBLES / 2), pairs);
+            ask_ahead<R>(w + (g * GROUP + i) * (BLOCK_NIBBLES / 2));
 #pragma GCC unroll 8
             for (int r = 0; r < R; r++) {
                 int32_t pair;

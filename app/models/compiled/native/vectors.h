@@ -18,6 +18,14 @@ typedef float Floats __attribute__((vector_size(4 * WIDTH)));
 typedef float LooseFloats __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
 typedef int32_t Ints __attribute__((vector_size(4 * WIDTH)));
 
+// Weights of R rows that are read from memory are asked for so long before they are needed: what a processor foresees by
+// itself reads a matrix at 80 to 90% of the rate. The distances were measured, in bytes.
+template <int R>
+inline void ask_ahead(const void* reading) {
+    constexpr int64_t AHEAD = 512 * (R < 3 ? R + 1 : 4);
+    __builtin_prefetch((const char*)reading + AHEAD);
+}
+
 struct Float32 {
     typedef float Type;
     static Floats load(const float* from) { return *(const LooseFloats*)from; }

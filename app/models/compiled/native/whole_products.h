@@ -224,6 +224,7 @@ inline void code_strip(const int16_t* x, int64_t width, const int8_t* w, int64_t
         int64_t i = 0;
         const auto step = [&](int u, int64_t at) {
             const __m256i codes = Wholes<Int8>::load(row + at, 0);
+            ask_ahead<R>(row + at);
             for (int r = 0; r < R; r++)
                 sums[u][r] = added(sums[u][r], codes, _mm256_loadu_si256((const __m256i*)(x + r * width + at)));
         };
