@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from app.models.checkpoint.loader import Checkpoint
 from app.models.compiled.compiled_step import CompiledStep, RowsCode, codes_of
 from app.models.compiled.inductor import ROWS
 from app.models.compiled.steps.step_graph import Head, Parts, Span
@@ -51,3 +52,7 @@ def uncompiled_step(
         return RowsCode(num_rows, layers, Uncompiled(head, [len(parts.head)], 1))
 
     return UncompiledStep(codes_of(range(1, most_rows + 1), load), parts)
+
+
+def keep_plain(checkpoint: Checkpoint, *, num_rows: int) -> None:
+    """In the place of ``pack``: weights stay as they are, and code that has not all numbers of rows may serve."""

@@ -17,7 +17,7 @@ from app.engine.loading.build import Prepared, prepare
 from app.engine.runners.compiled import CompiledRunner
 from app.models.compiled.inductor import ROWS
 from app.models.compiled.steps.step_graph import parts_of
-from tests.compiled_steps import uncompiled_step
+from tests.compiled_steps import keep_plain, uncompiled_step
 from tests.thinned import few_of
 from tests.unit.engine.driver import TokenLog, greedy_job, greedy_reference, load, random_prompt, run
 
@@ -88,7 +88,9 @@ def test_sequences_change_between_lone_and_shared_steps(model_folder, monkeypatc
 
 
 def test_more_rows_than_there_is_code_for_decode_eagerly(model_folder, monkeypatch, has_package):
+    monkeypatch.setattr(features, "pack", keep_plain)
     ready = prepared(model_folder("llama"), FORKLIFT_MAX_BATCH_SIZE="8")
+    assert ready.dropped == ()
     log, model = TokenLog(monkeypatch), load(model_folder("llama"))
     # They leave one after the other, so that rows change their places and every number of rows decodes.
     jobs = [greedy_job(random_prompt(random.Random(i), 9 + 40 * i), 6 + 5 * i) for i in range(8)]

@@ -33,7 +33,7 @@ from app.models.compiled.package_store import PackageError
 from app.models.compiled.steps.step_graph import model_shape, parts_of
 from app.models.weights.int8_plain import PlainInt8Linear
 from app.models.weights.quantization import quantize
-from tests.compiled_steps import uncompiled_step
+from tests.compiled_steps import keep_plain, uncompiled_step
 from tests.thinned import few_of
 from tests.unit.engine.compiling.test_package_maker import is_running
 from tests.unit.engine.driver import TokenLog, greedy_job, greedy_reference, load, random_prompt
@@ -133,8 +133,10 @@ def greedy_jobs(num: int, num_new: int) -> list:
 
 @pytest.mark.slow
 def test_sixteen_streams_run_on_while_the_child_compiles_and_while_the_step_changes(server, monkeypatch, model_folder):
+    monkeypatch.setattr(features, "pack", keep_plain)
     log = TokenLog(monkeypatch)
     server.start(FORKLIFT_MAX_BATCH_SIZE="16")
+    assert server.handle.dropped == []
     assert type(server.runner) is MixedRunner
     assert server.handle.is_compiled is False
     # They end one after the other, so that the last is alone on the new step.
@@ -241,7 +243,9 @@ def test_a_child_that_fails_leaves_the_server_as_it_is_and_one_line(server, stan
 
 
 def test_a_child_that_is_killed_while_sixteen_streams_run_disturbs_none(server, monkeypatch):
+    monkeypatch.setattr(features, "pack", keep_plain)
     server.start("hangs", FORKLIFT_MAX_BATCH_SIZE="16")
+    assert server.handle.dropped == []
     jobs = greedy_jobs(16, 60)
     for job in jobs:
         server.inference.submit(job)
