@@ -46,7 +46,7 @@ $(VENV)/installed: $(INPUTS)
 	$(if $(TORCH),$(PIP_SHOWN) --retries 1 --no-deps --extra-index-url $(TORCH_CPU_INDEX) '$(TORCH_BUILD)' || { \
 	echo "$(TORCH_BUILD) was found neither on $(TORCH_CPU_INDEX) nor where pip looks; nothing was installed in its place." >&2; exit 3; })
 	$(PIP_SHOWN) --editable '.$(EXTRAS)'
-	@touch $@ $(if $(EXTRAS),$@-dev)
+	@touch $@ $(if $(findstring test,$(EXTRAS)),$@-dev)
 
 # From nothing both are installed at once: pip finds out what belongs together a single time.
 $(VENV)/installed-dev: EXTRAS := [test,lint]
