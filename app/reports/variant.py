@@ -16,7 +16,7 @@ import torch
 from app.core.settings import Settings
 from app.models.checkpoint.loader import Checkpoint, load_checkpoint
 from app.models.checkpoint.unloading import give_back
-from app.models.compiled.compiled_step import has_or_gets_package
+from app.models.compiled.compiled_step import rows_to_pack_for
 from app.models.compiled.steps.step_graph import model_shape
 from app.models.weights.fused.fused_layers import fuse_layers
 from app.models.weights.packing import owns_weights, pack, wants_packing
@@ -94,8 +94,7 @@ def load(settings: Settings, progress: Progress) -> Checkpoint:
     if settings.quantization != "none":
         quantize(checkpoint, settings.quantization, settings.max_batch_size)
     elif wants_packing(checkpoint, settings):
-        is_compiled = has_or_gets_package(model_shape(checkpoint), settings)
-        pack(checkpoint, num_rows=1 if is_compiled else settings.max_batch_size)
+        pack(checkpoint, num_rows=rows_to_pack_for(model_shape(checkpoint), settings, settings.max_batch_size))
     return checkpoint
 
 

@@ -16,9 +16,9 @@ from app.models.compiled.compiled_step import (
     decodes_many,
     find_step,
     has_better_code,
-    has_or_gets_package,
     is_missing,
     may_lie_plain,
+    rows_to_pack_for,
 )
 from app.models.compiled.package_facts import AnyShape
 from app.models.compiled.package_maker import Wish, has_made
@@ -95,16 +95,11 @@ def pack_unless_compiled(model: Model, settings: Settings) -> None:
 
 
 def num_rows_of(model: Model, settings: Settings) -> int:
-    """For how many tokens of a pass at most weights are laid out; an encoder's texts have many.
-
-    Where compiled code may serve they lie as for one: it is faster than eager passes on any layout, but for prompts on
-    the one for many rows, and would have to gain at all sizes to change to it.
-    """
-    checkpoint = model.checkpoint
+    """For how many tokens of a pass at most weights are laid out; an encoder's texts have many."""
     if isinstance(model, EncoderModel):
-        return 1 if has_or_gets_package(layers_shape(checkpoint.model), settings) else MANY_ROWS
-    is_text = isinstance(model, TextModel)
-    return 1 if is_text and has_or_gets_package(model_shape(checkpoint), settings) else settings.max_batch_size
+        return rows_to_pack_for(layers_shape(model.checkpoint.model), settings, MANY_ROWS)
+    shape = model_shape(model.checkpoint) if isinstance(model, TextModel) else "it makes texts of others"
+    return rows_to_pack_for(shape, settings, settings.max_batch_size)
 
 
 def wait_for_package(model: TextModel, settings: Settings) -> None:

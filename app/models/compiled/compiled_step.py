@@ -186,12 +186,15 @@ def is_missing(shape: AnyShape, settings: Settings) -> bool:
     return not (store_of(settings).folder / key_of(facts_of(shape))).exists()
 
 
-def has_or_gets_package(shape: AnyShape | str, settings: Settings) -> bool:
-    """Whether compiled code is there for a model of that shape, or can be made; in words why it has none: never.
+def rows_to_pack_for(shape: AnyShape | str, settings: Settings, num_rows: int) -> int:
+    """For how many rows weights of that shape are laid out, where so many share a pass: one, if code may serve them.
 
-    With COMPILE=never, too: that is how a model is loaded to be compiled for.
+    It is faster than eager passes on any layout, but for prompts on the one for many rows, and would have to gain at
+    all sizes to change to it. With COMPILE=never, too: that is how a model is loaded to be compiled for. ``shape`` in
+    words: why it has no code.
     """
-    return not isinstance(shape, str) and (has_compiler() or not is_missing(shape, settings))
+    may_serve = not isinstance(shape, str) and (has_compiler() or not is_missing(shape, settings))
+    return 1 if may_serve else num_rows
 
 
 def find_package(shape: AnyShape, store: Store) -> Package:
